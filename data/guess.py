@@ -1,0 +1,93 @@
+"""For the person with nothing but a file: which column is the text, which the label, and why."""
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from data.labels import MOST_NAMES, NUMBER
+from data.sources import find_files
+from data.tables import Row, open_table
+
+TEXT_NAMES = {"text", "review", "sentence", "content", "comment", "body", "message", "tweet"}
+LABEL_NAMES = {"label", "labels", "sentiment", "class", "category", "target", "rating", "stars"}
+LOOKED_AT = 2000  # rows from the start of the file
+
+
+@dataclass(frozen=True)
+class Guess:
+    """The columns guessed, and one sentence a finding."""
+
+    text: str
+    label: str
+    reasons: list[str]
+
+
+def guess_columns(path: str | Path) -> Guess:
+    """Guess the text and the label column from the first rows of a file.
+
+    Texts are long and differ, labels are few and repeat; a telling column name decides between
+    several. Raises ValueError, naming what each column looks like, where nothing fits.
+    """
+    file = find_files(str(path))[0]
+    table = open_table(file, file.name)
+    rows = table.rows(table.columns or ())
+    sample = [row.values for row in islice(rows, LOOKED_AT) if isinstance(row, Row)]
+    if not sample:
+        raise ValueError(f"{path}: no readable row to guess columns from")
+    columns = table.columns or tuple(dict.fromkeys(name for row in sample for name in row))
+    found = {name: [row.get(name) for row in sample] for name in columns}
+    lengths = {
+        name: sum(len(str(value)) for value in values) / len(values)
+        for name, values in found.items()
+        if all(isinstance(value, str) for value in values) and len(set(values)) > 1
+    }
+    if not lengths:
+        raise ValueError(f"{path}: no column holds texts; its columns are {', '.join(columns)}")
+    text = max(lengths, key=lambda name: lengths[name] * (2 if _is_named(name, TEXT_NAMES) else 1))
+    labels = [name for name in columns if name != text and _looks_like_labels(name, found[name])]
+    if not labels:
+        looks = "; ".join(f"{name}: {_describe(found[name])}" for name in columns)
+        raise ValueError(
+            f"{path}: no column beside {text!r} looks like labels ({looks}); name the columns in a "
+            "config: data.text, data.label"
+        )
+    label = min(
+        labels, key=lambda name: (not _is_named(name, LABEL_NAMES), len(_distinct(found[name])))
+    )
+    reasons = [
+        f"text = {text!r}: {lengths[text]:.0f} characters a row on average"
+        + (", and named like a text" if _is_named(text, TEXT_NAMES) else ""),
+        f"label = {label!r}: {_describe(found[label])}"
+        + (", and named like a label" if _is_named(label, LABEL_NAMES) else ""),
+    ]
+    if others := [name for name in labels if name != label]:
+        reasons.append(f"could be labels too, not used: {', '.join(others)}")
+    if unused := [name for name in columns if name not in (text, *labels)]:
+        reasons.append(f"not used: {', '.join(unused)}")
+    return Guess(text, label, reasons)
+
+
+def _is_named(column: str, names: set[str]) -> bool:
+    words = column.casefold().replace("-", "_").replace(" ", "_").split("_")
+    return not names.isdisjoint(words)
+
+
+def _distinct(values: list[Any]) -> set[str]:
+    """Different values as text; the items of lists count one by one."""
+    items = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    return {str(item).strip() for item in items if item is not None}
+
+
+def _looks_like_labels(name: str, values: list[Any]) -> bool:
+    """Few values that repeat; numbers may be many where the name says that they are labels."""
+    distinct = _distinct(values)
+    if _is_named(name, LABEL_NAMES) and all(NUMBER.fullmatch(value) for value in distinct):
+        return len(distinct) > 1
+    return 2 <= len(distinct) <= MOST_NAMES and len(distinct) <= max(2, len(values) // 2)
+
+
+def _describe(values: list[Any]) -> str:
+    distinct = sorted(_distinct(values))
+    shown = ", ".join(value[:20] for value in distinct[:4]) + (", …" if len(distinct) > 4 else "")
+    return f"{len(distinct)} different values in {len(values)} rows ({shown})"

@@ -1,0 +1,215 @@
+"""Rows on their way in: filter, text, label, cleaning, duplicates, all counted, one at a time."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data.cache import write_arrow
+from data.clean import CleanArgs, cleaning_steps
+from data.filters import Filter, parse_filter
+from data.labels import Label, LabelReader, RowError
+from data.splits import text_key
+from data.tables import CHUNK, BadRow, Row, Table, is_encodable, nearest
+
+SHOWN = 5  # bad rows spelled out in an error
+
+
+@dataclass
+class Intake:
+    """Reads tables into Arrow files and keeps what has to be known of all rows together.
+
+    `labels[split]` are the plain labels of the rows written, in order.
+    """
+
+    text: tuple[str, ...]
+    label: tuple[str, ...]
+    names: tuple[str, ...] | None
+    kind: str
+    clean: CleanArgs
+    filter_text: str | None
+    labels: dict[str, list[Label]] = field(default_factory=dict)
+    read: dict[str, int] = field(default_factory=dict)
+    filtered: int = 0
+    bad: Counter[str] = field(default_factory=Counter)
+    bad_examples: list[str] = field(default_factory=list)
+    bad_paths: dict[str, None] = field(default_factory=dict)
+    changed: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.steps = cleaning_steps(self.clean)
+        self.filter: Filter | None = parse_filter(self.filter_text) if self.filter_text else None
+        self.next_row = 0  # numbers the records of the whole source, used or not
+
+    def needed(self) -> dict[str, str]:
+        """Every column that is looked at, with the config key that asks for it."""
+        filtered = self.filter.columns if self.filter else ()
+        keys = {"data.filter": filtered, "data.label": self.label, "data.text": self.text}
+        return {column: key for key, columns in keys.items() for column in columns}
+
+    def check_columns(self, tables: Mapping[str, Sequence[Table]]) -> None:
+        """Raises ValueError naming every column that a table's header lacks."""
+        errors = [
+            f"{key}: {table.path} has no column {column!r}{nearest(column, table.columns)}; its "
+            f"columns are {', '.join(table.columns)}"
+            for table in (table for parts in tables.values() for table in parts)
+            if table.columns is not None
+            for column, key in self.needed().items()
+            if column not in table.columns
+        ]
+        if errors:
+            raise ValueError("\n".join(errors))
+
+    def read_split(self, split: str, tables: Sequence[Table], path: Path) -> None:
+        """Write the usable rows of the tables to an Arrow file: text, text_pair, row, address."""
+        columns = [("text", pa.string())]
+        if len(self.text) == 2:
+            columns.append(("text_pair", pa.string()))
+        schema = pa.schema([*columns, ("row", pa.int64()), ("address", pa.string())])
+        first = self.next_row
+        write_arrow(path, schema, self._batches(split, tables, schema))
+        self.read[split] = self.next_row - first
+
+    def check_bad_rows(self, on_bad_row: str) -> None:
+        """Raises ValueError with the first bad rows and a count, unless bad rows are skipped."""
+        total = self.bad.total()
+        if not total or on_bad_row == "skip":
+            return
+        more = f"\n  and {total - SHOWN:,} more" if total > SHOWN else ""
+        paths = list(self.bad_paths)
+        files = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+        raise ValueError(
+            f"{total:,} bad row{'s' if total > 1 else ''} in {files}:\n  "
+            + "\n  ".join(self.bad_examples)
+            + more
+            + '\ncorrect them, or set data.on_bad_row = "skip" to leave them out and count them'
+        )
+
+    def _batches(
+        self, split: str, tables: Sequence[Table], schema: pa.Schema
+    ) -> Iterator[pa.RecordBatch]:
+        """The usable rows of one split, CHUNK at a time."""
+        labels = self.labels[split] = []
+        seen: dict[bytes, Label] = {}  # cleaned text -> label of its first row
+        seen_raw: set[bytes] = set()
+        pending: list[tuple[Any, ...]] = []
+        for table in tables:
+            reader = LabelReader(self.label, self.names, self.kind, table.class_names)
+            for row in table.rows(list(self.needed())):
+                number = self.next_row
+                self.next_row += 1
+                taken = self._take(row, reader, table)
+                if taken is None:
+                    continue
+                texts, label = taken
+                cleaned = self._clean(texts)
+                if cleaned is None:
+                    continue
+                if self.clean.duplicates and self._is_repeated(
+                    texts, cleaned, label, seen, seen_raw
+                ):
+                    continue
+                labels.append(label)
+                pending.append((*cleaned, number, row.address))
+                if len(pending) == CHUNK:
+                    yield _record_batch(pending, schema)
+                    pending = []
+        if pending:
+            yield _record_batch(pending, schema)
+
+    def _take(
+        self, row: Row | BadRow, reader: LabelReader, table: Table
+    ) -> tuple[tuple[str, ...], Label] | None:
+        """Texts and plain label of a row; None where it is filtered out or bad."""
+        if isinstance(row, BadRow):
+            self._note_bad(row, table)
+            return None
+        try:
+            if not self._is_kept(row.values):
+                self.filtered += 1
+                return None
+            if table.columns is None:
+                _require(row.values, (*self.text, *self.label))
+            texts = tuple(_read_text(column, row.values[column]) for column in self.text)
+            label = reader.read(row.values)
+        except RowError as error:
+            self._note_bad(BadRow(row.address, error.reason, str(error)), table)
+            return None
+        return texts, sys.intern(label) if isinstance(label, str) else label
+
+    def _is_kept(self, values: Mapping[str, Any]) -> bool:
+        if self.filter is None:
+            return True
+        _require(values, self.filter.columns)
+        try:
+            return self.filter.keep(values)
+        except ValueError as error:
+            columns = ", ".join(self.filter.columns)
+            raise RowError("bad_filter_value", f"{columns}: {error}") from None
+
+    def _note_bad(self, row: BadRow, table: Table) -> None:
+        self.bad[row.reason] += 1
+        self.bad_paths[table.path] = None
+        if len(self.bad_examples) < SHOWN:
+            self.bad_examples.append(f"{row.address}: {row.message}")
+
+    def _clean(self, texts: tuple[str, ...]) -> tuple[str, ...] | None:
+        """The cleaned texts, the steps that changed any of them counted; None if too short."""
+        for name, step in self.steps:
+            cleaned = tuple(step(text) for text in texts)
+            if cleaned != texts:
+                self.changed[name] += 1
+                texts = cleaned
+        if any(len(text) < max(1, self.clean.min_chars) for text in texts):
+            self.dropped["too_short"] += 1
+            return None
+        return texts
+
+    def _is_repeated(
+        self,
+        texts: tuple[str, ...],
+        cleaned: tuple[str, ...],
+        label: Label,
+        seen: dict[bytes, Label],
+        seen_raw: set[bytes],
+    ) -> bool:
+        """Whether an earlier row had this text; the first one is kept, whatever the labels."""
+        raw, key = text_key(*texts), text_key(*cleaned)
+        is_exact = raw in seen_raw
+        seen_raw.add(raw)
+        if key not in seen:
+            seen[key] = label
+            return False
+        if seen[key] != label:
+            self.dropped["duplicates_conflicting"] += 1
+        else:
+            self.dropped["duplicates" if is_exact else "duplicates_after_cleaning"] += 1
+        return True
+
+
+def _record_batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
+    columns = zip(*rows, strict=True)
+    arrays = [pa.array(values, f.type) for values, f in zip(columns, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _require(values: Mapping[str, Any], columns: Sequence[str]) -> None:
+    for column in columns:
+        if column not in values:
+            near = nearest(column, list(values))
+            raise RowError("missing_column", f"{column}: the row has no such field{near}")
+
+
+def _read_text(column: str, value: Any) -> str:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise RowError("empty_text", f"{column}: empty text")
+    if not isinstance(value, str):
+        raise RowError("bad_text", f"{column}: expected text, got {str(value)[:60]!r}")
+    if not is_encodable(value):
+        raise RowError("bad_utf8", f"{column}: text with a lone surrogate, which is no Unicode")
+    return value

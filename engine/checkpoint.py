@@ -1,0 +1,174 @@
+"""What is in a checkpoint: data, and nothing that runs code when it is read.
+
+    step-00000120/
+      trainable.safetensors   trainable parameters and persistent buffers, by qualified name
+      optimizer.safetensors   "exp_avg/<name>", "exp_avg_sq/<name>", "step/<name>"
+      state.json              counters, scaler, base weights (source and hash), environment, config
+      manifest.json           sizes and sha256, written last (engine/storage.py)
+
+Frozen weights are not copied: they are named by source and hash, and checked on resume.
+"""
+
+import json
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from engine.loop import Progress
+from engine.precision import Precision
+from engine.storage import DamagedError, publish, rotate, set_aside, step_folder, verify
+
+FORMAT = 1
+
+
+def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What training can change, by qualified name: trainable parameters, persistent buffers."""
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    state = model.state_dict()
+    return {name: t for name, t in state.items() if name in trainable or name not in parameters}
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Optimizer state as "key/parameter name" -> tensor. Names outlive a change of order."""
+    names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
+    return {
+        f"{key}/{names[p]}": torch.as_tensor(value)
+        for p, state in optimizer.state.items()
+        for key, value in state.items()
+    }
+
+
+def without_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> set[str]:
+    """Trainable parameters the optimizer keeps nothing for: it never saw a gradient of them."""
+    named = model.named_parameters()
+    return {name for name, p in named if p.requires_grad and not optimizer.state.get(p)}
+
+
+def on_host(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Own, contiguous CPU copies, as safetensors wants them."""
+    return {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+
+
+def environment(precision: Precision) -> dict[str, Any]:
+    """Everything outside the config that "the same bits" depends on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+        "numpy": version("numpy"),
+        "safetensors": version("safetensors"),
+        "machine": platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "device": str(precision.device),
+        "gpu": torch.cuda.get_device_name(precision.device)
+        if precision.device.type == "cuda"
+        else None,
+        "dtype": precision.dtype,
+    }
+
+
+def drift(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """A line for each thing that differs from what the checkpoint was made with."""
+    keys = sorted(saved.keys() | now.keys())
+    return [
+        f"{key}: {saved.get(key)!r} then, {now.get(key)!r} now"
+        for key in keys
+        if saved.get(key) != now.get(key)
+    ]
+
+
+def save_checkpoint(
+    root: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    progress: Progress,
+    keep: int,
+    record: dict[str, Any],
+) -> None:
+    """Publish the checkpoint of `progress.step` under `root`, then remove old ones.
+
+    A valid checkpoint of the same step is left as it is (a run is deterministic, so it holds the
+    same bits). `record` is the caller's JSON: config, environment, base, log position.
+    """
+    folder = step_folder(root, progress.step)
+    if folder.exists():
+        try:
+            return verify(folder)
+        except DamagedError:
+            set_aside(folder, "damaged")
+    state = {
+        "format": FORMAT,
+        "progress": asdict(progress),
+        "scaler": scaler.state_dict(),
+        "without_state": sorted(without_state(model, optimizer)),
+        "record": record,
+    }
+    with publish(folder) as temporary:
+        save_file(on_host(saved_tensors(model)), temporary / "trainable.safetensors")
+        save_file(on_host(optimizer_tensors(model, optimizer)), temporary / "optimizer.safetensors")
+        (temporary / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+    rotate(root, keep, progress.best_step)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The JSON part of a checkpoint. Raises ValueError for a format this version cannot read."""
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    if state["format"] != FORMAT:
+        raise ValueError(f"{folder} has format {state['format']}; this version reads {FORMAT}")
+    return state
+
+
+def load_weights(folder: Path, model: nn.Module) -> None:
+    """Put a checkpoint's tensors into the model. Raises ValueError unless names and shapes fit."""
+    saved, own = load_file(folder / "trainable.safetensors"), saved_tensors(model)
+    missing, unknown = sorted(own.keys() - saved.keys()), sorted(saved.keys() - own.keys())
+    shapes = [n for n in own.keys() & saved.keys() if own[n].shape != saved[n].shape]
+    if missing or unknown or shapes:
+        raise ValueError(
+            f"{folder} does not fit this model: {len(missing)} tensors missing {missing[:3]}, "
+            f"{len(unknown)} unknown {unknown[:3]}, {len(shapes)} of another shape {shapes[:3]}"
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(saved[name])
+
+
+def load_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put a checkpoint's optimizer state in place. Raises ValueError if any of it is missing, or
+    does not fit this model."""
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer.state.clear()
+    for full_name, tensor in load_file(folder / "optimizer.safetensors").items():
+        key, name = full_name.split("/", 1)
+        parameter = parameters.get(name)
+        if parameter is None or (tensor.ndim and tensor.shape != parameter.shape):
+            raise ValueError(
+                f"{folder}: optimizer state {full_name} {tuple(tensor.shape)} fits no trainable "
+                "parameter of this model"
+            )
+        device = torch.device("cpu") if key == "step" and not fused(optimizer) else parameter.device
+        optimizer.state[parameter][key] = tensor.to(device, copy=True)  # not the mapped file
+    missing = without_state(model, optimizer) - set(read_state(folder)["without_state"])
+    if missing:
+        raise ValueError(f"{folder}: no optimizer state for {sorted(missing)[:5]}")
+
+
+def fused(optimizer: torch.optim.Optimizer) -> bool:
+    """Fused AdamW keeps its step counter beside the parameter; the plain one on the host."""
+    return bool(optimizer.param_groups[0].get("fused"))
+
+
+def best_folder(root: Path, best_step: int) -> Path:
+    """The verified checkpoint of the best evaluation. Raises DamagedError if it was harmed."""
+    folder = step_folder(root, best_step)
+    verify(folder)
+    return folder

@@ -1,0 +1,104 @@
+"""What a run will need, measured on a small forward and backward before step 1."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from engine.evaluate import to_device
+from engine.losses import Batch
+from engine.precision import Precision
+from engine.randomness import preserve_randomness
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes by what holds them, and seconds."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    seconds_per_token: float  # forward and backward, tokens of the probe with their padding
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def first_row(batch: Batch) -> Batch:
+    """The batch cut to its first row, as wide as it is."""
+    inputs = {name: tensor[:1] for name, tensor in batch["inputs"].items()}
+    return {**batch, "inputs": inputs, "labels": batch["labels"][:1], "rows": batch["rows"][:1]}
+
+
+def run_probe(
+    model: nn.Module,
+    compute_loss: Callable[[nn.Module, Batch], Tensor],
+    probe: Batch,
+    precision: Precision,
+) -> tuple[int, float]:
+    """Bytes autograd keeps of a forward pass, weights not counted, and seconds with backward."""
+    weights = {p.data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    batch = to_device(probe, precision.device)
+    start = time.perf_counter()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), precision.autocast():
+        loss = compute_loss(model, batch)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    torch.autograd.grad(loss, trainable, allow_unused=True)
+    if precision.device.type == "cuda":
+        torch.cuda.synchronize(precision.device)
+    return sum(kept.values()), time.perf_counter() - start
+
+
+def estimate(
+    model: nn.Module,
+    compute_loss: Callable[[nn.Module, Batch], Tensor],
+    probe: Batch,
+    precision: Precision,
+    tokens: int,
+) -> Estimate:
+    """Memory of a step over a micro-batch of `tokens` (padding included), and time per token.
+
+    `probe` is a small batch of the same width. What autograd keeps for the backward pass is counted
+    byte by byte, of one row and of all: what grows with the rows is scaled by the tokens, and what
+    does not (half-precision copies of weights) is counted once. AdamW keeps two fp32 numbers a
+    parameter. No gradient, weight, buffer or random state is left behind.
+    """
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    rows, width = probe["inputs"]["input_ids"].shape
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    with preserve_randomness():
+        of_one, _ = run_probe(model, compute_loss, first_row(probe), precision)  # warms up as well
+        of_all, seconds = run_probe(model, compute_loss, probe, precision)
+    with torch.no_grad():
+        for buffer, before in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+    a_row = (of_all - of_one) / (rows - 1) if rows > 1 else of_one
+    return Estimate(
+        weights=sum(p.numel() * p.element_size() for p in model.parameters()),
+        gradients=trained,
+        optimizer=2 * trained,
+        activations=int(of_one + a_row * (tokens / width - 1)),
+        seconds_per_token=seconds / (rows * width),
+    )
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes held so far: of the device on CUDA, of the whole process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

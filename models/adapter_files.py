@@ -1,0 +1,131 @@
+"""LoRA adapters on disk in PEFT's layout: adapter_config.json and adapter_model.safetensors.
+
+PEFT's names are ours with a root in front and `.weight` behind: our `X.lora_A` is its
+`base_model.model.X.lora_A.weight`. What trains whole beside the adapters (the head, a pooler that
+was newly initialised, last layers) is listed under modules_to_save and stored by its own name.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from models.heads import Classifier, backbone_name, head_modules
+from models.lora import LoRAArgs, adapters_of, plain_name
+
+ROOT = "base_model.model."
+# What changes the arithmetic of an adapter in a way that LoRALinear does not compute.
+UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "lora_bias", "layer_replication")
+
+
+def modules_to_save(model: nn.Module) -> list[str]:
+    """Modules beside the adapters that train whole and belong in the adapter's file: a native
+    head's top modules, and the backbone's modules that own trainable parameters."""
+    adapters = adapters_of(model)
+    heads = head_modules(model)
+    found = [] if isinstance(model, Classifier) else heads  # our own heads have their own file
+    for name, parameter in model.named_parameters():
+        owner = name.rpartition(".")[0]
+        below_head = name.partition(".")[0] in heads
+        if parameter.requires_grad and owner not in adapters and not below_head:
+            found = [*found, owner] if owner not in found else found
+    return found
+
+
+def write_adapter(
+    model: nn.Module, lora: LoRAArgs, base: str | None, revision: str | None, folder: Path
+) -> None:
+    """Write a model's adapters, and what trains whole beside them, in float32.
+
+    `base` is where PEFT finds the base model: a hub name or a folder, None when it is neither.
+    """
+    own_head = isinstance(model, Classifier)
+    root = backbone_name(model) + "." if own_head else ""
+    adapters, whole = adapters_of(model), modules_to_save(model)
+    tensors: dict[str, Tensor] = {}
+    for name, adapter in adapters.items():
+        key = ROOT + name.removeprefix(root)
+        tensors[f"{key}.lora_A.weight"] = adapter.lora_A
+        tensors[f"{key}.lora_B.weight"] = adapter.lora_B
+    for name in whole:
+        for inner, tensor in model.get_submodule(name).state_dict().items():
+            tensors[f"{ROOT}{name.removeprefix(root)}.{inner}"] = tensor
+    config = {
+        "peft_type": "LORA",
+        "task_type": "FEATURE_EXTRACTION" if own_head else "SEQ_CLS",
+        "base_model_name_or_path": base,
+        "revision": revision,
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "target_modules": [name.removeprefix(root) for name in adapters],
+        "modules_to_save": [name.removeprefix(root) for name in whole] or None,
+        "fan_in_fan_out": any(isinstance(a.base, Conv1D) for a in adapters.values()),
+        "bias": "none",
+        "init_lora_weights": True,
+        "inference_mode": True,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    stored = {k: t.detach().float().cpu().contiguous() for k, t in tensors.items()}
+    save_file(stored, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def adapted_layers(folder: str | Path) -> tuple[str, ...]:
+    """Full names, in the model without a head of ours, of the layers that our export adapts."""
+    config = json.loads((Path(folder) / "adapter_config.json").read_text())
+    return tuple(config["target_modules"])
+
+
+@torch.no_grad()
+def load_adapter(model: nn.Module, folder: str | Path) -> set[str]:
+    """Copy an adapter in PEFT's layout (ours or one saved by PEFT) into a model with the same
+    layers adapted; returns the names of the parameters and buffers that were filled.
+
+    Raises ValueError when the adapter uses what LoRALinear does not compute, was trained with
+    another scaling, names a tensor the model has not, or leaves one of its adapters unfilled.
+    """
+    config = json.loads((Path(folder) / "adapter_config.json").read_text())
+    adapters = adapters_of(model)
+    _check_config(config, {a.scaling for a in adapters.values()}, folder)
+    root = backbone_name(model) + "." if isinstance(model, Classifier) else ""
+    places: dict[str, tuple[str, Tensor]] = {}  # PEFT's name -> our name and tensor
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        plain = plain_name(name, adapters)
+        key = f"{name}.weight" if plain is None else plain
+        places[ROOT + key.removeprefix(root)] = (name, tensor)
+    filled = set()
+    for key, tensor in load_file(Path(folder) / "adapter_model.safetensors").items():
+        if key not in places:
+            raise ValueError(f"the adapter in {folder} has {key!r}, which this model has not")
+        name, place = places[key]
+        if place.shape != tensor.shape:
+            raise ValueError(
+                f"the adapter in {folder} has {key!r} of shape {list(tensor.shape)}; "
+                f"this model's is {list(place.shape)}"
+            )
+        place.copy_(tensor)
+        filled.add(name)
+    for owner in adapters:
+        if not {f"{owner}.lora_A", f"{owner}.lora_B"} <= filled:
+            raise ValueError(f"the adapter in {folder} has nothing for the adapted layer {owner!r}")
+    return filled
+
+
+def _check_config(config: dict[str, Any], scalings: set[float], folder: str | Path) -> None:
+    used = [name for name in UNSUPPORTED if config.get(name)]
+    if config.get("bias", "none") != "none":
+        used.append(f"bias={config['bias']}")
+    if config.get("peft_type") != "LORA" or used:
+        what = ", ".join(used) or f"peft_type {config.get('peft_type')!r}"
+        raise ValueError(f"the adapter in {folder} uses {what}; only plain LoRA can be loaded")
+    rank = config["r"]
+    scaling = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
+    if scalings != {scaling}:
+        raise ValueError(
+            f"the adapter in {folder} has scaling alpha/rank = {scaling}; "
+            f"this model has {sorted(scalings)}"
+        )

@@ -1,0 +1,70 @@
+"""The arguments of a model, as one frozen dataclass that travels in JSON with every export."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from models.lora import LoRAArgs
+from models.trainable import last_layers
+
+KINDS = ("single", "multi", "regression")  # of labels: one class, several at once, a number
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelArgs:
+    """All that says what model a run trains: [model], [head] and [lora], and the labels' side of
+    the data. `allow_code` is a permission, not a property, and is never stored."""
+
+    source: str
+    revision: str | None = None
+    dropout: float | None = None
+    train: str | None = None
+    activation_checkpointing: bool = False
+    head_kind: str = "native"
+    head_pool: str | None = None
+    head_dropout: float | None = None
+    head_args: dict[str, Any] = field(default_factory=dict)
+    lora: LoRAArgs | None = None
+    num_labels: int
+    label_names: tuple[str, ...] = ()
+    kind: str = "single"
+    allow_code: bool = False
+
+
+def args_to_json(args: ModelArgs) -> dict[str, Any]:
+    """The arguments as JSON values; args_from_json gives equal ones back."""
+    values = json.loads(json.dumps(asdict(args)))
+    del values["allow_code"]
+    return values
+
+
+def args_from_json(values: dict[str, Any], allow_code: bool = False) -> ModelArgs:
+    """The arguments that args_to_json wrote."""
+    values = values | {"label_names": tuple(values["label_names"]), "allow_code": allow_code}
+    if values["lora"] is not None:
+        lora: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values["lora"].items()
+        }
+        values["lora"] = LoRAArgs(**lora)
+    return ModelArgs(**values)
+
+
+def check_model_args(args: ModelArgs) -> None:
+    """Raises ValueError for arguments that contradict each other or are out of range."""
+    if args.kind not in KINDS:
+        raise ValueError(f"the labels' kind is {args.kind!r}; expected one of {', '.join(KINDS)}")
+    if args.num_labels < 1 or (args.kind == "regression" and args.num_labels != 1):
+        raise ValueError(f"num_labels is {args.num_labels}, which does not go with {args.kind!r}")
+    if args.label_names and len(args.label_names) != args.num_labels:
+        raise ValueError(f"{len(args.label_names)} label names for {args.num_labels} labels")
+    for name, value in (("model.dropout", args.dropout), ("head.dropout", args.head_dropout)):
+        if value is not None and not 0 <= value < 1:
+            raise ValueError(f"{name} is {value}; expected 0 <= dropout < 1")
+    if args.head_kind == "native" and (args.head_pool is not None or args.head_args):
+        raise ValueError(
+            "head.pool and [head.args] belong to heads of ours; a native head has its own pooling: "
+            "unset them, or use head.kind = 'linear'"
+        )
+    if args.lora is not None and args.train == "all":
+        raise ValueError("model.train = 'all' beside [lora]: unset one of them")
+    last_layers(args.train)

@@ -1,0 +1,253 @@
+"""The model of a run: weights, head, adapters and what trains, from plain arguments and a seed.
+
+build_model makes a new one and load_exported a finished one. They stand together because each
+needs the other: a run may start from a finished run, and a finished run is built before it is
+filled.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from models.adapter_files import adapted_layers, load_adapter
+from models.adjust import adjust_config, fit_embeddings
+from models.args import ModelArgs, args_from_json, check_model_args
+from models.heads import Classifier, build_head, head_modules, load_head_class, transformers_model
+from models.load import (
+    hash_weights,
+    load_pretrained,
+    read_config,
+    read_tokenizer,
+    read_weights,
+    resolve_source,
+    stored_dtypes,
+)
+from models.lora import inject_lora, merge_lora, named_seed, plain_state
+from models.record import HEAD_CODE, RECORD, head_code, read_record
+from models.trainable import choose_trainable, head_parameters, last_layers, modules_of_last
+
+HEAD_DROPOUT = 0.1  # of a head of ours when neither head.dropout nor model.dropout says
+
+
+@dataclass(frozen=True)
+class Built:
+    """`head_names`: parameters that learn at the head's rate, its own and any other that was newly
+    initialised; `initialised`: parameters not read from weights; `base`: where the weights came
+    from, and their hash; `notes`: lines to say before step 1."""
+
+    model: nn.Module
+    head_names: set[str]
+    initialised: list[str]
+    base: dict[str, Any]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Opened weights. `state` is set where they exist in memory only (a run's adapters, merged in);
+    `record` is a run's openloop.json, None for a plain model."""
+
+    folder: str
+    config: Any
+    state: dict[str, Tensor] | None
+    record: dict[str, Any] | None
+
+
+def build_model(args: ModelArgs, tokenizer: Any, seed: int) -> Built:
+    """Load, adapt and mark what trains (requires_grad), in evaluation mode, on the CPU.
+
+    What is drawn depends on `seed` and the names of the parameters alone; torch's own generator is
+    left where it was. Raises ValueError for what the arguments, the source or a head file get
+    wrong.
+    """
+    check_model_args(args)
+    native = args.head_kind == "native"
+    own_head = None if native else load_head_class(args.head_kind, args.allow_code)
+    source = _open_source(args)
+    notes = _source_notes(args, source)
+    keeps_head = _has_this_head(source, args)
+    model: nn.Module
+    with torch.random.fork_rng(devices=[]):
+        model, initialised = _load_transformers_model(args, source, keeps_head, seed, notes)
+        notes += fit_embeddings(model, tokenizer)
+        if own_head is not None:
+            model = _add_head(model, own_head, args, seed)
+            filled = _load_head(model, source.folder) if keeps_head else set()
+            initialised = [f"backbone.{name}" for name in initialised]
+            initialised += sorted(head_parameters(model) - filled)
+    notes += _adapt(model, args, initialised, seed)
+    if args.activation_checkpointing:
+        transformers_model(model).activation_checkpointing_enable({"use_reentrant": False})
+    base = {
+        "source": _absolute(args.source),
+        "revision": args.revision,
+        "sha256": hash_weights(source.folder),
+        "in_memory": source.state is not None,
+    }
+    return Built(model, head_parameters(model) | set(initialised), initialised, base, notes)
+
+
+def load_exported(folder: str | Path, allow_code: bool = False) -> tuple[nn.Module, Any, ModelArgs]:
+    """(model in evaluation mode, tokenizer, arguments) of an exported model folder: the same
+    logits, to the bit, as the model that was exported.
+
+    Raises ValueError when the folder, or the base it was trained on, is missing or has changed,
+    and when it has a head of the user's own that `allow_code` does not allow.
+    """
+    record = read_record(folder)
+    args = args_from_json(record["model"], allow_code)
+    tokenizer = read_tokenizer(folder)
+    base, kind = record["base"], args.head_kind
+    if record["head_code"]:
+        kind = f"{Path(folder) / HEAD_CODE}:{record['head_code']['class']}"
+    # Without adapters the folder holds all the weights; with them it needs its base.
+    here = replace(args, source=str(folder), revision=None, head_kind=kind)
+    if args.lora is not None:
+        if base["in_memory"]:
+            here = replace(here, source=str(Path(folder) / "base"))
+        else:
+            here = replace(here, source=base["source"], revision=base["revision"])
+        exact = replace(args.lora, targets=adapted_layers(folder), layers=None)
+        here = replace(here, lora=exact)
+    built = build_model(here, tokenizer, seed=0)
+    unfilled = set(built.initialised)
+    if args.lora is not None:
+        if not base["in_memory"] and built.base["sha256"] != base["sha256"]:
+            raise ValueError(
+                f"the base {base['source']!r} of {folder} is not the one it was trained on: "
+                f"sha256 {built.base['sha256']}, expected {base['sha256']}"
+            )
+        unfilled -= load_adapter(built.model, folder)
+        if isinstance(built.model, Classifier):
+            unfilled -= _load_head(built.model, folder)
+    if unfilled:
+        raise ValueError(f"{folder} holds no weights for {', '.join(sorted(unfilled))}")
+    return built.model.eval(), tokenizer, args
+
+
+def _open_source(args: ModelArgs) -> Source:
+    folder = resolve_source(args.source, args.revision)
+    if not (Path(folder) / RECORD).is_file():
+        return Source(folder, read_config(folder), None, None)
+    record = read_record(folder)
+    if record["model"]["lora"] is None:
+        return Source(folder, read_config(folder), None, record)
+    before, _, _ = load_exported(folder, args.allow_code)
+    merge_lora(before)
+    inner = transformers_model(before)
+    return Source(folder, inner.config, plain_state(inner), record)
+
+
+def _absolute(source: str) -> str:
+    if source.startswith(("hub:", "package:")):
+        return source
+    prefix = "run:" if source.startswith("run:") else ""
+    return prefix + str(Path(source.removeprefix("run:")).resolve())
+
+
+def _has_native_head(source: Source) -> bool:
+    if source.record is not None:
+        return source.record["model"]["head_kind"] == "native"
+    architectures = getattr(source.config, "architectures", None) or []
+    return any(name.endswith("ForSequenceClassification") for name in architectures)
+
+
+def _has_this_head(source: Source, args: ModelArgs) -> bool:
+    """Whether the source holds a head that means the same: same make, pooling and labels."""
+    if source.record is not None:
+        old = args_from_json(source.record["model"])
+        same = ("num_labels", "label_names", "kind", "head_pool", "head_args")
+        code, old_code = head_code(args.head_kind), source.record["head_code"]
+        make = code == old_code if code or old_code else args.head_kind == old.head_kind
+        return make and all(getattr(old, name) == getattr(args, name) for name in same)
+    if args.head_kind != "native" or not _has_native_head(source):
+        return False
+    names = tuple(source.config.id2label[i] for i in range(source.config.num_labels))
+    unnamed = all(name.startswith("LABEL_") for name in names)
+    named_alike = unnamed or not args.label_names or names == args.label_names
+    return len(names) == args.num_labels and named_alike
+
+
+def _source_notes(args: ModelArgs, source: Source) -> list[str]:
+    if source.state is None:
+        stored = f"stored as {stored_dtypes(source.folder)}"
+    else:
+        stored = "with its adapters merged in"
+    notes = [f"weights: {args.source}, {stored}; master weights are float32"]
+    if code := head_code(args.head_kind):
+        notes.append(f"head: code of {args.head_kind}, sha256 {code['sha256']}")
+    if _has_this_head(source, args):
+        notes.append("head: taken over from the source")
+    elif source.record is not None or _has_native_head(source):
+        notes.append("head: new; the source's own differs in kind, pooling or labels")
+    return notes
+
+
+def _load_transformers_model(
+    args: ModelArgs, source: Source, keeps_head: bool, seed: int, notes: list[str]
+) -> tuple[PreTrainedModel, list[str]]:
+    """The native model, or the bare backbone, and the names it newly initialised."""
+    native, state = args.head_kind == "native", source.state
+    if native and not keeps_head and _has_native_head(source):
+        state = read_weights(source.folder) if state is None else state
+        state = _without_head(state)
+    if not native and source.config.is_encoder_decoder:
+        raise ValueError(f"{source.config.model_type!r} has a decoder: only head.kind = 'native'")
+    notes += adjust_config(source.config, args)
+    torch.default_generator.manual_seed(named_seed(seed, "head"))
+    loaded = load_pretrained(source.config, source.folder, state, native)
+    if loaded.unused:
+        shown = ", ".join(loaded.unused[:4]) + (", ..." if len(loaded.unused) > 4 else "")
+        notes.append(f"weights: {len(loaded.unused)} tensors have no use here: {shown}")
+    return loaded.model, list(loaded.missing)
+
+
+def _without_head(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A sequence classifier's tensors less its head's: nearly all lie below the one backbone."""
+    roots = [name.partition(".")[0] for name in state]
+    backbone = max(set(roots), key=roots.count)
+    return {name: tensor for name, tensor in state.items() if name.startswith(backbone + ".")}
+
+
+def _add_head(backbone: Any, head_class: type[nn.Module], args: ModelArgs, seed: int) -> Classifier:
+    chosen = (args.head_dropout, args.dropout, HEAD_DROPOUT)
+    dropout = next(value for value in chosen if value is not None)
+    hidden_size = backbone.config.hidden_size  # also where a config says dim, n_embd or d_model
+    torch.default_generator.manual_seed(named_seed(seed, "head"))
+    head = build_head(
+        head_class, hidden_size, args.num_labels, dropout, args.head_pool, args.head_args
+    )
+    return Classifier(backbone, head).eval()
+
+
+def _load_head(model: Classifier, folder: str | Path) -> set[str]:
+    """Fill a head of ours from head.safetensors; returns the names that were filled."""
+    tensors = load_file(Path(folder) / "head.safetensors")
+    try:
+        model.head.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"the head in {folder} does not fit: {error}") from error
+    return {f"head.{name}" for name in tensors}
+
+
+def _adapt(model: nn.Module, args: ModelArgs, initialised: list[str], seed: int) -> list[str]:
+    """Inject adapters and set requires_grad; returns notes."""
+    everything = args.train == "all" or (args.train is None and args.lora is None)
+    count = last_layers(args.train)
+    whole = modules_of_last(model, count) if count else []
+    notes = []
+    heads = head_modules(model)
+    fresh = sorted({n.rpartition(".")[0] for n in initialised if n.partition(".")[0] not in heads})
+    if args.lora is not None:
+        # An adapter on a layer that trains whole would only learn the same thing twice.
+        adapted = inject_lora(model, args.lora, seed, exclude=[*heads, *whole, *fresh])
+        notes.append(f"lora: {len(adapted)} layers adapted")
+    choose_trainable(model, everything, [*whole, *initialised])
+    if initialised:
+        notes.append(f"newly initialised, so they train: {', '.join(initialised)}")
+    return notes

@@ -1,0 +1,206 @@
+"""Heads: from the backbone's hidden states to logits, and the model that joins the two.
+
+A head is a class
+    __init__(hidden_size, num_labels, dropout, **its own named arguments)
+    forward(hidden (B, T, D), mask (B, T)) -> logits (B, C)
+One row in HEADS, or a class in the user's own file named as "my_file.py:MyHead".
+"""
+
+import difflib
+import hashlib
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+POOLS = ("cls", "mean", "last")
+ACTIVATIONS = {"tanh": nn.Tanh, "gelu": nn.GELU, "relu": nn.ReLU}
+GIVEN = ("hidden_size", "num_labels", "dropout")  # what every head is given
+
+
+def pool(hidden: Tensor, mask: Tensor, how: str) -> Tensor:
+    """One vector a row from hidden (B, T, D), by mask (B, T), 1 for a real token -> (B, D).
+
+    `cls` is the first real token, `last` the last one, `mean` the mean over the real ones; all
+    three go by the mask, so padding may stand on either side. Raises ValueError on another name.
+    """
+    if how == "mean":
+        exact = torch.promote_types(hidden.dtype, torch.float32)  # bf16 sums lose the mean
+        weight = mask.to(exact).unsqueeze(-1)  # (B, T, 1)
+        return (hidden.to(exact) * weight).sum(1) / weight.sum(1).clamp(min=1)
+    if how not in POOLS:
+        raise ValueError(f"head.pool is {how!r}; expected one of {', '.join(POOLS)}")
+    positions = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)  # (B, T)
+    if how == "last":
+        index = positions.masked_fill(mask == 0, 0).amax(1)  # (B,)
+    else:
+        index = positions.masked_fill(mask == 0, mask.shape[1] - 1).amin(1)
+    return hidden[torch.arange(hidden.shape[0], device=hidden.device), index]
+
+
+class LinearHead(nn.Module):
+    """Pool, dropout, one linear layer."""
+
+    def __init__(
+        self, hidden_size: int, num_labels: int, dropout: float, pool: str = "mean"
+    ) -> None:
+        super().__init__()
+        self.pool = pool
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(hidden_size, num_labels)
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        pooled = pool(hidden, mask, self.pool)  # (B, D)
+        return self.out(self.dropout(pooled))  # (B, C)
+
+
+class MLPHead(nn.Module):
+    """Pool, dense layer of `width` (by default the hidden size), activation, dropout, linear."""
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_labels: int,
+        dropout: float,
+        pool: str = "mean",
+        width: int | None = None,
+        activation: str = "tanh",
+    ) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"head.args.activation is {activation!r}; expected one of {', '.join(ACTIVATIONS)}"
+            )
+        self.pool = pool
+        self.dense = nn.Linear(hidden_size, width or hidden_size)
+        self.activation = ACTIVATIONS[activation]()
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(width or hidden_size, num_labels)
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        pooled = pool(hidden, mask, self.pool)  # (B, D)
+        inner = self.activation(self.dense(pooled))  # (B, width)
+        return self.out(self.dropout(inner))  # (B, C)
+
+
+HEADS: dict[str, type[nn.Module]] = {"linear": LinearHead, "mlp": MLPHead}
+
+
+class Classifier(nn.Module):
+    """A backbone and a head on its last hidden states; called with a batch's inputs."""
+
+    def __init__(self, backbone: PreTrainedModel, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}  # (B, T) each
+        if token_type_ids is not None:  # not every backbone takes them, even as None
+            inputs["token_type_ids"] = token_type_ids
+        hidden = self.backbone(**inputs).last_hidden_state  # (B, T, D)
+        return self.head(hidden, attention_mask)  # (B, C)
+
+
+def transformers_model(model: nn.Module) -> PreTrainedModel:
+    """The transformers model inside: a Classifier's backbone, or a native model itself."""
+    found = model.backbone if isinstance(model, Classifier) else model
+    assert isinstance(found, PreTrainedModel)
+    return found
+
+
+def backbone_name(model: nn.Module) -> str:
+    """The child of `model` that holds the backbone ("backbone", "bert", "transformer", ...)."""
+    return (
+        "backbone" if isinstance(model, Classifier) else transformers_model(model).base_model_prefix
+    )
+
+
+def head_modules(model: nn.Module) -> list[str]:
+    """Names of the children of `model` that are its head: all but the backbone."""
+    return [name for name, _ in model.named_children() if name != backbone_name(model)]
+
+
+def head_file(kind: str) -> Path | None:
+    """The user's file in a head.kind of "my_file.py:MyHead"; None for a head of ours."""
+    path, colon, _ = kind.rpartition(":")
+    return Path(path) if colon and path.endswith(".py") else None
+
+
+def load_head_class(kind: str, allow_code: bool = False) -> type[nn.Module]:
+    """The head class that head.kind names. A user's own file is run only with `allow_code`.
+
+    Raises ValueError for an unknown name, a missing file or class, and for code not allowed.
+    """
+    if kind in HEADS:
+        return HEADS[kind]
+    path, name = head_file(kind), kind.rpartition(":")[2]
+    if path is None:
+        known = ", ".join(["native", *HEADS])
+        raise ValueError(f"head.kind is {kind!r}; expected {known} or 'my_file.py:MyHead'")
+    if not allow_code:
+        raise ValueError(f"head.kind {kind!r} runs the code in {path}; allow it with --allow-code")
+    if not path.is_file():
+        raise ValueError(f"head.kind {kind!r}: there is no file {path}")
+    spec = importlib.util.spec_from_file_location(f"head_{hash_file(path)[:12]}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses in the file look their module up
+    spec.loader.exec_module(module)
+    found = getattr(module, name, None)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        classes = [n for n, v in vars(module).items() if isinstance(v, type)]
+        raise ValueError(
+            f"head.kind {kind!r}: {path} has no nn.Module class {name!r}; "
+            f"its classes are {', '.join(classes) or 'none'}"
+        )
+    return found
+
+
+def hash_file(path: str | Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def build_head(
+    head_class: type[nn.Module],
+    hidden_size: int,
+    num_labels: int,
+    dropout: float,
+    pool: str | None,
+    args: dict[str, Any],
+) -> nn.Module:
+    """A head with [head.args] and head.pool, both checked against the class's signature.
+
+    Raises ValueError for an argument that the head does not take (naming the nearest it does), for
+    one it needs and was not given, and for a pooling that does not exist.
+    """
+    if pool is not None and pool not in POOLS:
+        raise ValueError(f"head.pool is {pool!r}; expected one of {', '.join(POOLS)}")
+    where = head_class.__name__
+    given = dict(args) if pool is None else {**args, "pool": pool}
+    takes = dict(inspect.signature(head_class.__init__).parameters)
+    for name in ("self", *GIVEN):
+        if takes.pop(name, None) is None:
+            raise ValueError(f"{where}.__init__ must take {name!r}: ({', '.join(GIVEN)}, ...)")
+    for name in given:
+        if name not in takes:
+            near = difflib.get_close_matches(name, takes, n=1)
+            raise ValueError(
+                f"{where} takes no argument {name!r} ([head.args] and head.pool); "
+                + (f"did you mean {near[0]!r}? " if near else "")
+                + f"it takes {', '.join(takes) or 'none of its own'}"
+            )
+    missing = [n for n, p in takes.items() if p.default is p.empty and n not in given]
+    if missing:
+        raise ValueError(f"{where} needs {', '.join(missing)}: give them in [head.args]")
+    return head_class(hidden_size=hidden_size, num_labels=num_labels, dropout=dropout, **given)

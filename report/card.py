@@ -1,0 +1,215 @@
+"""The run card: the `README.md` of a run folder, for whoever finds the model later.
+
+Whatever comes from data (texts, labels, addresses) is escaped: it shows as it is and is never read
+as Markdown or HTML. The card holds no date, so that the same run writes the same card.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from report.format import (
+    NONE,
+    clean_line,
+    format_bytes,
+    format_count,
+    format_number,
+    format_seconds,
+    join_names,
+)
+
+TEXT_CHARACTERS = 300  # a mistake's text is cut here
+MOST_CLASSES = 20  # a confusion matrix of more classes cannot be read in Markdown
+
+
+@dataclass(frozen=True)
+class Result:
+    """One figure with what it rests on; `low` and `high` bound its 95 % interval."""
+
+    metric: str
+    value: float
+    rows: int
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How one class was recognised."""
+
+    label: str
+    precision: float | None  # None where the class was never predicted
+    recall: float | None  # None where it never occurred
+    f1: float | None
+    rows: int
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A row whose predicted label is not its own."""
+
+    address: str
+    text: str
+    label: str
+    predicted: str
+    probability: float  # of the predicted label
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What the plan estimated beside what the run measured; None where there is no figure."""
+
+    estimated: float | None
+    measured: float | None
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that a run card says."""
+
+    name: str
+    command: str  # with which the run is repeated
+    predict_command: str
+    snippet: str  # Python that loads the exported model
+    data: Sequence[str]  # the data report's lines
+    settings: Mapping[str, object]  # dotted key -> value
+    results: Sequence[Result]
+    classes: Sequence[ClassScore]
+    confusion: Sequence[Sequence[int]]  # [own label][predicted label], in the order of `classes`
+    mistakes: Sequence[Mistake]  # the most confident ones, the worst first
+    memory: Compared  # bytes
+    seconds: Compared
+    caveats: Sequence[str]
+
+
+def escape_markdown(text: str) -> str:
+    """`text` on one line, so that Markdown shows it letter by letter, inside a table too."""
+    text = clean_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*_{}\[\]|~#$])", r"\\\1", text)
+    text = re.sub(r"^([-+=])|^(\d+)(?=[.)])", r"\2\\\1", text)  # would begin a list or a rule
+    return re.sub(r"(?i)(://|(?<=www)\.)", r"\\\1", text)  # a bare address would become a link
+
+
+def _fence(text: str, language: str) -> list[str]:
+    """A code block whose fence is longer than any run of backticks inside it."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    marks = "`" * max(3, longest + 1)
+    return [marks + language, text.strip("\n"), marks]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0) -> list[str]:
+    """A Markdown table; the last `numbers` columns are set to the right. Cells come escaped."""
+    marks = [":--"] * (len(header) - numbers) + ["--:"] * numbers
+    return ["| " + " | ".join(cells) + " |" for cells in (header, marks, *rows)]
+
+
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    """A headed section, or nothing where it has no lines."""
+    return [f"## {title}", "", *lines, ""] if lines else []
+
+
+def _code(text: str) -> str:
+    """`text` as a code span; escaped instead where it holds what would end the span or a cell."""
+    return (
+        escape_markdown(text) if not text or re.search(r"[`|]", text) else f"`{clean_line(text)}`"
+    )
+
+
+def _bullets(lines: Sequence[str]) -> list[str]:
+    return [f"- {escape_markdown(line)}" for line in lines]
+
+
+def _result_lines(results: Sequence[Result]) -> list[str]:
+    if not results:
+        return []
+    rows = []
+    for result in results:
+        interval = NONE
+        if result.low is not None and result.high is not None:
+            interval = f"{format_number(result.low)} to {format_number(result.high)}"
+        cells = (_code(result.metric), format_number(result.value), interval)
+        rows.append((*cells, format_count(result.rows)))
+    return _table(("metric", "value", "95 % interval", "n"), rows, numbers=3)
+
+
+def _class_lines(classes: Sequence[ClassScore]) -> list[str]:
+    if not classes:
+        return []
+    rows = []
+    for score in classes:
+        figures = [format_number(x) for x in (score.precision, score.recall, score.f1)]
+        rows.append((escape_markdown(score.label), *figures, format_count(score.rows)))
+    return _table(("label", "precision", "recall", "F1", "n"), rows, numbers=4)
+
+
+def _confusion_lines(classes: Sequence[ClassScore], counts: Sequence[Sequence[int]]) -> list[str]:
+    if not counts:
+        return []
+    if len(counts) > MOST_CLASSES:
+        return [f"Left out: {len(counts)} classes are too many for a table."]
+    labels = [escape_markdown(score.label) for score in classes]
+    header = ("own label ↓ predicted →", *labels)
+    rows = [(label, *map(format_count, row)) for label, row in zip(labels, counts, strict=True)]
+    return _table(header, rows, numbers=len(labels))
+
+
+def _mistake_lines(mistakes: Sequence[Mistake]) -> list[str]:
+    if not mistakes:
+        return []
+    rows = []
+    for mistake in mistakes:
+        text = clean_line(mistake.text)
+        if len(text) > TEXT_CHARACTERS:
+            text = text[:TEXT_CHARACTERS].rstrip() + "…"
+        said = f"{escape_markdown(mistake.predicted)} ({100 * mistake.probability:.1f} %)"
+        own = escape_markdown(mistake.label)
+        rows.append((_code(mistake.address), own, said, escape_markdown(text)))
+    return _table(("row", "own label", "predicted", "text"), rows)
+
+
+def _estimate_lines(memory: Compared, seconds: Compared) -> list[str]:
+    size = [format_bytes(x if x is None else round(x)) for x in (memory.estimated, memory.measured)]
+    time = [format_seconds(x) for x in (seconds.estimated, seconds.measured)]
+    return _table(("", "estimated", "measured"), [("peak memory", *size), ("time", *time)], 2)
+
+
+def _show_setting(value: object) -> str:
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{join_names([_show_setting(item) for item in value])}]"
+    return str(value)
+
+
+def run_card(card: Card) -> str:
+    """The Markdown text of a run's `README.md`. Sections without content are left out."""
+    settings = [(_code(key), _code(_show_setting(x))) for key, x in card.settings.items()]
+    use = [
+        "From the command line:",
+        "",
+        *_fence(card.predict_command, "bash"),
+        "",
+        "From Python:",
+        "",
+        *_fence(card.snippet, "python"),
+    ]
+    lines = [
+        f"# {escape_markdown(card.name)}",
+        "",
+        "A run of openloop. It is repeated with:",
+        "",
+        *_fence(card.command, "bash"),
+        "",
+        *_section("Results", _result_lines(card.results)),
+        *_section("How to use the model", use),
+        *_section("What to keep in mind", _bullets(card.caveats)),
+        *_section("Per class", _class_lines(card.classes)),
+        *_section("Confusion matrix", _confusion_lines(card.classes, card.confusion)),
+        *_section("Most confident mistakes", _mistake_lines(card.mistakes)),
+        *_section("Data", _bullets(card.data)),
+        *_section("Memory and time", _estimate_lines(card.memory, card.seconds)),
+        *_section("Settings", _table(("key", "value"), settings) if settings else []),
+    ]
+    return "\n".join(lines).rstrip("\n") + "\n"

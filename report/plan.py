@@ -1,0 +1,214 @@
+"""What a run is about to do, as plain text: the banner before step 1 and all of `--dry-run`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from report.format import (
+    COLUMNS,
+    align_table,
+    clean_line,
+    format_bytes,
+    format_count,
+    format_number,
+    format_seconds,
+    format_share,
+    join_names,
+    pad,
+    shorten,
+    wrap,
+)
+
+TITLE_COLUMNS = 14  # the left margin in which each line's title stands
+CELL_COLUMNS = 20  # a table cell is cut here, so that five of them fit a line
+MOST_LABELS = 12  # a label balance longer than this is cut, and says by how much
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """What `data.max_length` cuts from one split."""
+
+    rows: int
+    cut_rows: int  # rows that lost something
+    tokens: int  # tokens before the cut
+    cut_tokens: int  # tokens that the model never sees
+
+
+@dataclass(frozen=True)
+class Group:
+    """One parameter group of the optimizer."""
+
+    name: str
+    tensors: int
+    parameters: int
+    lr: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Estimated bytes at the highest point of a training step."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    process: int = 0  # held before step 1, the weights among it; 0 where that is not known
+
+    @property
+    def total(self) -> int:
+        held = max(self.process, self.weights)
+        return held + self.gradients + self.optimizer + self.activations
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is known before step 1."""
+
+    name: str
+    folder: str
+    model: str  # where the backbone comes from
+    data: str  # where the rows come from
+    rows: Mapping[str, int]  # split -> rows
+    balance: Mapping[str, Mapping[str, int]]  # split -> label -> rows; empty for regression
+    truncation: Mapping[str, Truncation]  # split -> what max_length cuts
+    max_length: int  # tokens
+    truncation_side: str  # "right" or "left": the end that is cut
+    trainable: int  # parameters that train
+    parameters: int  # parameters in all
+    groups: Sequence[Group]
+    micro_batch_size: int
+    accumulate: int
+    epochs: float  # passes over the training rows that total_steps makes
+    total_steps: int
+    warmup_steps: int
+    lr: Sequence[tuple[int, float]]  # (step, learning rate) at a few points of the schedule
+    device: str
+    device_reason: str
+    dtype: str
+    dtype_reason: str
+    memory: Memory
+    seconds: float | None  # estimated; None where nothing is known to estimate from
+    loss: str = ""  # which loss, and why
+    cleaning: Sequence[str] = ()  # the data report's lines
+    notes: Sequence[str] = ()  # whatever else must be said aloud before step 1
+    files: Sequence[str] = ()  # what the run writes into its folder
+
+    @property
+    def effective_batch_size(self) -> int:
+        return self.micro_batch_size * self.accumulate
+
+
+def _write_entry(title: str, lines: Sequence[str]) -> list[str]:
+    """Lines behind a title in the left margin; a line that is too long goes on indented."""
+    parts = []
+    for line in lines:
+        first, *rest = wrap(clean_line(line), COLUMNS - TITLE_COLUMNS - 2)
+        parts += [first, *("  " + more for more in rest)]
+    return _put_behind(title, parts)
+
+
+def _write_table(title: str, rows: Sequence[Sequence[str]], right: Sequence[int]) -> list[str]:
+    """An aligned table behind a title."""
+    cells = [[shorten(clean_line(cell), CELL_COLUMNS) for cell in row] for row in rows]
+    return _put_behind(title, align_table(cells, right))
+
+
+def _put_behind(title: str, lines: Sequence[str]) -> list[str]:
+    titles = [title] + [""] * (len(lines) - 1)
+    return [
+        (pad(head, TITLE_COLUMNS) + line).rstrip() for head, line in zip(titles, lines, strict=True)
+    ]
+
+
+def _describe_balance(counts: Mapping[str, int], rows: int) -> str:
+    shares = [f"{label} {format_share(number, rows)}" for label, number in counts.items()]
+    return join_names(shares, MOST_LABELS)
+
+
+def _data_lines(plan: Plan) -> list[str]:
+    lines = _write_entry("Data", [plan.data])
+    table = [("split", "rows", "texts cut", "tokens cut")]
+    for split, rows in plan.rows.items():
+        cut = plan.truncation.get(split, Truncation(0, 0, 0, 0))
+        row_share = format_share(cut.cut_rows, cut.rows)
+        table.append(
+            (split, format_count(rows), row_share, format_share(cut.cut_tokens, cut.tokens))
+        )
+    lines += _write_table("  rows", table, right=(1, 2, 3))
+    lost = "end" if plan.truncation_side == "right" else "beginning"
+    limit = f"at most {plan.max_length} tokens a text; longer ones lose their {lost}"
+    lines += _write_entry("  length", [limit])
+    balances = [
+        f"{split}: {_describe_balance(counts, plan.rows[split])}"
+        for split, counts in plan.balance.items()
+        if counts
+    ]
+    if balances:
+        lines += _write_entry("  labels", balances)
+    if plan.cleaning:
+        lines += _write_entry("  cleaning", plan.cleaning)
+    return lines
+
+
+def _model_lines(plan: Plan) -> list[str]:
+    share = format_share(plan.trainable, plan.parameters)
+    lines = _write_entry("Model", [plan.model])
+    trains = f"{format_count(plan.trainable)} of {format_count(plan.parameters)} parameters"
+    lines += _write_entry("  trains", [f"{trains} ({share})"])
+    table = [("group", "parameters", "tensors", "lr", "weight decay")]
+    for group in plan.groups:
+        counts = (format_count(group.parameters), format_count(group.tensors))
+        rates = (format_number(group.lr), format_number(group.weight_decay))
+        table.append((group.name, *counts, *rates))
+    lines += _write_table("  groups", table, right=(1, 2, 3, 4))
+    if plan.loss:
+        lines += _write_entry("  loss", [plan.loss])
+    return lines
+
+
+def _step_lines(plan: Plan) -> list[str]:
+    epochs = f"{format_number(plan.epochs)} {'epoch' if plan.epochs == 1 else 'epochs'}"
+    warmup = f"the first {format_count(plan.warmup_steps)} of them warm-up"
+    steps = f"{format_count(plan.total_steps)} in {epochs}, {warmup}"
+    batch = f"{plan.effective_batch_size} rows a step"
+    made_of = f"{plan.micro_batch_size} at a time, {plan.accumulate} times"
+    rates = [f"{format_number(lr)} at step {format_count(step)}" for step, lr in plan.lr]
+    return [
+        *_write_entry("Steps", [steps]),
+        *_write_entry("  batch", [f"{batch}: {made_of}"]),
+        *_write_entry("  lr", [", ".join(rates)]),
+    ]
+
+
+def _machine_lines(plan: Plan) -> list[str]:
+    memory = plan.memory
+    held = f"weights {format_bytes(memory.weights)}"
+    if memory.process:
+        held = f"before step 1 {format_bytes(memory.process)} ({held} of it)"
+    parts = [
+        held,
+        f"gradients {format_bytes(memory.gradients)}",
+        f"optimizer {format_bytes(memory.optimizer)}",
+        f"activations {format_bytes(memory.activations)}",
+    ]
+    time = "not known before the first steps"
+    if plan.seconds is not None:
+        time = f"about {format_seconds(plan.seconds)} (estimated)"
+    return [
+        *_write_entry("Machine", [f"{plan.device} ({plan.device_reason})"]),
+        *_write_entry("  dtype", [f"{plan.dtype} ({plan.dtype_reason})"]),
+        *_write_entry("  memory", [f"about {format_bytes(memory.total)}: {', '.join(parts)}"]),
+        *_write_entry("  time", [time]),
+    ]
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """The plan as lines of plain text, none wider than 100 terminal columns."""
+    lines = _write_entry("Run", [f"{plan.name}, in {plan.folder}"])
+    lines += _data_lines(plan) + _model_lines(plan) + _step_lines(plan) + _machine_lines(plan)
+    if plan.files:
+        lines += _write_entry("Writes", [", ".join(plan.files)])
+    if plan.notes:
+        lines += _write_entry("Notes", plan.notes)
+    rule = "-" * COLUMNS
+    return [rule, *lines, rule]

@@ -1,0 +1,97 @@
+"""What ships: the recipes, the generated reference and the words of the schema."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from configs import reference
+from configs.fields import list_settings
+from configs.read import read_config
+
+FOLDER = Path(reference.__file__).parent
+RECIPES = sorted(FOLDER.glob("*.toml"))
+SAMPLES = [
+    "It was good.",
+    "Not a fan, don't recommend.",
+    "Better than the first one.",
+    "This is not worth watching even once.",
+    "This one is a pass.",
+]
+
+
+def test_the_promised_recipes_ship():
+    names = {"imdb_lora", "imdb_full", "imdb_distilbert_lora", "imdb_bert", "yelp_bert"}
+    assert names <= {path.stem for path in RECIPES}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_reads_and_is_named_like_its_file(path):
+    assert read_config(path).run.name == path.stem
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_states_its_command_and_what_was_measured(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("#:schema ./schema.json\n")
+    assert f"python train.py --config configs/{path.name}\n" in text
+    assert "Measured:" in text or "Not run to the end here" in text
+    assert f"| `{path.name}` | `python train.py --config configs/{path.name}` |" in (
+        FOLDER / "README.md"
+    ).read_text(encoding="utf-8")
+
+
+def test_imdb_full_sees_the_rows_of_imdb_lora():
+    lora, full = (read_config(FOLDER / f"{name}.toml") for name in ("imdb_lora", "imdb_full"))
+    assert full.data == lora.data
+    assert full.model.source == lora.model.source
+    assert full.lora is None
+
+
+def test_distilbert_recipe_is_the_published_one():
+    config = read_config(FOLDER / "imdb_distilbert_lora.toml")
+    lora, train, data = config.lora, config.train, config.data
+    assert (lora.rank, lora.alpha, lora.dropout, lora.targets) == (1, 32.0, 0.01, ["q_lin"])
+    assert (train.lr, train.micro_batch_size, train.epochs) == (1e-3, 4, 10)
+    assert (train.weight_decay, train.warmup, train.schedule) == (0.01, 0, "linear")
+    assert (data.truncation, data.max_length, config.eval.every) == ("left", 512, "epoch")
+    assert config.samples.texts == SAMPLES
+
+
+def test_yelp_recipe_is_the_published_one():
+    config = read_config(FOLDER / "yelp_bert.toml")
+    assert config.model.source == "hub:bert-base-cased"
+    assert len(config.data.labels) == 5
+    assert (config.train.micro_batch_size, config.train.epochs, config.train.lr) == (8, 3, 5e-5)
+    assert (config.data.subset, config.data.subset_seed) == ({"train": 1000, "test": 1000}, 42)
+
+
+@pytest.mark.parametrize("key", list_settings())
+def test_setting_has_a_sentence_and_a_trajectory_mark(key):
+    setting = list_settings()[key]
+    assert setting.sentence.endswith(".")
+    assert len(setting.sentence) > 10
+    assert isinstance(setting.trajectory, bool)
+    assert setting.allowed
+
+
+def test_the_reference_in_the_readme_is_current():
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert text == reference.render_readme(text), "run: python -m configs.reference"
+
+
+def test_the_json_schema_is_current():
+    text = (FOLDER / "schema.json").read_text(encoding="utf-8")
+    assert text == reference.render_schema(), "run: python -m configs.reference"
+    assert json.loads(text)["properties"]["train"]
+
+
+def test_a_readme_without_markers_is_refused():
+    with pytest.raises(ValueError, match="expected one line"):
+        reference.render_readme("# Recipes")
+
+
+def test_each_setting_has_one_row_in_the_reference():
+    rows = [line for line in reference.render_table().splitlines() if line.startswith("| `")]
+    assert len(rows) == len(list_settings())
+    assert all(row.replace("\\|", "").count("|") == 6 for row in rows)

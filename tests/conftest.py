@@ -1,0 +1,125 @@
+"""Shared fixtures: a tiny random encoder, a tokenizer trained in-process, labelled reviews."""
+
+import csv
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # hermetic: no test may reach for a hub
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+GOOD = ["good", "great", "moving", "funny", "superb", "charming"]
+BAD = ["bad", "awful", "boring", "stupid", "poor", "tedious"]
+REST = ["the", "film", "was", "a", "story", "of", "people", "in", "town", "and", "music"]
+
+
+def make_reviews(rows: int) -> list[tuple[str, str]]:
+    """Labelled sentences, all different, half positive: a tiny model learns them in few steps."""
+    reviews = []
+    for i in range(rows):
+        words, label = (GOOD, "pos") if i % 2 else (BAD, "neg")
+        rest = [REST[(i * 7 + j * (1 + i % 5)) % len(REST)] for j in range(3 + i % 9)]
+        text = f"{rest[0]} {words[i % 6]} {' '.join(rest)} {words[(i // 6) % 6]} number {i}"
+        reviews.append((text, label))
+    return reviews
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """A WordPiece tokenizer of about 300 entries, trained on the reviews above."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    raw = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    raw.normalizer = normalizers.BertNormalizer(lowercase=True)
+    raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=special)
+    raw.train_from_iterator([text for text, _ in make_reviews(200)], trainer)
+    raw.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=128,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory, tiny_tokenizer):
+    """Path of a random BertModel (32 wide, 2 layers, 2 heads, 128 positions) and its tokenizer."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("tiny") / "tiny-bert"
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tiny_tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128,
+    )
+    BertModel(config).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reviews_csv(tmp_path_factory):
+    """Path of a CSV of 60 rows, columns text,label; labels pos and neg."""
+    path = tmp_path_factory.mktemp("reviews") / "reviews.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows(make_reviews(60))
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """No test reads or writes the cache of the person who runs it."""
+    os.environ["OPENLOOP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def recipe(tmp_path, tiny_folder, reviews_csv):
+    """Writes a recipe for the tiny model and the few reviews; gives its path.
+
+    `recipe(train={"epochs": 1}, lora=None)` changes keys of a section or leaves a section out.
+    """
+    import tomli_w
+
+    def write(**sections):
+        tables = {
+            "run": {"name": "tiny", "dir": str(tmp_path / "runs"), "keep": 2},
+            "model": {"source": str(tiny_folder)},
+            "head": {"kind": "linear", "pool": "mean"},
+            "lora": {"rank": 2, "alpha": 4.0, "targets": ["query", "value"]},
+            "data": {"source": str(reviews_csv), "max_length": 32, "validation": 12, "test": 12},
+            "train": {"epochs": 2, "micro_batch_size": 4, "accumulate": 2, "lr": 1e-2},
+            "precision": {"dtype": "fp32", "device": "cpu"},
+            "samples": {"texts": ["good film", "bad film"]},
+        }
+        for name, changes in sections.items():
+            if changes is None:
+                del tables[name]
+            else:
+                tables.setdefault(name, {}).update(changes)
+        path = tmp_path / "recipe.toml"
+        path.write_text(tomli_w.dumps(tables), encoding="utf-8")
+        return path
+
+    return write

@@ -1,0 +1,131 @@
+"""Tiny random models of three architectures, saved as folders with tokenizers."""
+
+import json
+
+import pytest
+import torch
+
+CONFIGS = {
+    "bert": ("BertConfig", {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}),
+    "distilbert": ("DistilBertConfig", {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}),
+    "gpt2": ("GPT2Config", {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}),
+    "roberta": (
+        "RobertaConfig",
+        {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "pad_token_id": 0},
+    ),
+}
+TARGETS = {
+    "bert": ("query", "value"),
+    "distilbert": ("q_lin", "v_lin"),
+    "gpt2": ("c_attn", "mlp.c_proj"),
+    "roberta": ("query", "value"),
+}
+
+
+def tiny_config(name, vocab_size):
+    """A transformers config of a few thousand parameters, dropouts as the architecture has them."""
+    import transformers
+
+    class_name, values = CONFIGS[name]
+    values = {"vocab_size": vocab_size, **values}
+    if name in ("bert", "roberta"):
+        values |= {"intermediate_size": 32, "max_position_embeddings": 64}
+    if name == "gpt2":
+        values |= {"bos_token_id": 0, "eos_token_id": 0}
+    return getattr(transformers, class_name)(**values)
+
+
+@pytest.fixture(scope="session")
+def gpt2_tokenizer():
+    """A byte-level BPE tokenizer without a pad token, as GPT-2's is."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    raw = ByteLevelBPETokenizer()
+    raw.train_from_iterator(
+        ["the film was good and the actor was bad"] * 4, 290, special_tokens=["<|endoftext|>"]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=raw._tokenizer, eos_token="<|endoftext|>")
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory, tiny_tokenizer, gpt2_tokenizer):
+    """{architecture: folder of a random backbone with its tokenizer}."""
+    from transformers import AutoModel
+
+    root, made = tmp_path_factory.mktemp("models"), {}
+    for name in CONFIGS:
+        tokenizer = gpt2_tokenizer if name == "gpt2" else tiny_tokenizer
+        torch.manual_seed(1)
+        model = AutoModel.from_config(tiny_config(name, len(tokenizer)))
+        model.save_pretrained(root / name)
+        tokenizer.save_pretrained(root / name)
+        said = root / name / "tokenizer_config.json"
+        inputs = ["input_ids", "token_type_ids", "attention_mask"]  # as BERT's tokenizer has it
+        said.write_text(json.dumps(json.loads(said.read_text()) | {"model_input_names": inputs}))
+        made[name] = root / name
+    return made
+
+
+@pytest.fixture
+def make(folders):
+    """make("bert", head_kind="linear", ...) -> (built, args, tokenizer)."""
+    from models.build import ModelArgs, build_model
+    from models.load import load_tokenizer
+
+    def build(name="bert", seed=0, **values):
+        values = {"num_labels": 2, "label_names": ("neg", "pos"), **values}
+        values.setdefault("source", str(folders[name]))
+        args = ModelArgs(**values)
+        tokenizer = load_tokenizer(args.source)
+        return build_model(args, tokenizer, seed), args, tokenizer
+
+    return build
+
+
+@pytest.fixture
+def targets():
+    """{architecture: two kinds of layer to adapt}."""
+    return TARGETS
+
+
+@pytest.fixture
+def tiny():
+    """tiny_config, for tests that make a model without a folder."""
+    return tiny_config
+
+
+@pytest.fixture
+def stir():
+    """stir(model): move every trainable parameter, as training would."""
+
+    def move(model):
+        draw = torch.Generator().manual_seed(5)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter += 0.1 * torch.randn(parameter.shape, generator=draw)
+
+    return move
+
+
+@pytest.fixture
+def encode():
+    """encode(tokenizer, side="right"): a padded batch of three texts of unlike lengths."""
+
+    def texts(tokenizer, side="right"):
+        rows = ["the film was good", "bad", "the actor was bad and the film was good too"]
+        return tokenizer(rows, padding=True, padding_side=side, return_tensors="pt")
+
+    return texts
+
+
+@pytest.fixture
+def logits_of():
+    """logits_of(model, inputs): logits (B, C) of a native model or one with a head of ours."""
+
+    def run(model, inputs):
+        out = model(**inputs)
+        return out if isinstance(out, torch.Tensor) else out.logits
+
+    return run

@@ -1,0 +1,198 @@
+"""The house rules that a test can read: which way imports go, and how long things may get."""
+
+import ast
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("configs", "data", "engine", "job", "models", "report")
+ENTRIES = ("train", "predict")  # files, not folders: with their back room, job/, they know all
+ARROWS = {**{entry: set(ROOMS) for entry in ENTRIES}, **{room: set() for room in ROOMS}}
+ARROWS["job"] = set(ROOMS)
+NO_SOURCE = {"benchmarks", "build", "dist", "runs", "tests"}  # folders outside these rules
+
+# room -> what it may import besides the standard library and itself
+THIRD_PARTY = {
+    "configs": {"pydantic", "tomli_w"},
+    "data": {"datasets", "numpy", "pyarrow", "tokenizers", "torch", "transformers"},
+    "engine": {"PIL", "numpy", "safetensors", "tensorboard", "torch", "tqdm"},
+    "job": {"torch"},
+    "models": {"huggingface_hub", "numpy", "safetensors", "torch", "transformers"},
+    "report": set(),
+}
+RUN_TIME = {"datasets", "numpy", "pydantic", "safetensors", "tensorboard", "tomli_w", "torch"}
+RUN_TIME |= {"tqdm", "transformers"}
+PICKLES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}  # code in disguise
+
+BATCH_WAY = (  # the files that one batch passes, in order
+    "data/encode.py",
+    "data/loaders.py",
+    "engine/loop.py",
+    "models/lora.py",
+    "models/heads.py",
+    "engine/losses.py",
+    "engine/optim.py",
+)
+MOST_FUNCTION_LINES, MOST_FILE_LINES, MOST_BATCH_WAY_LINES = 60, 300, 1500
+
+
+def list_sources() -> list[str]:
+    """Paths from the repository's root: the entries, then every file of every room."""
+    paths = [f"{entry}.py" for entry in ENTRIES if (ROOT / f"{entry}.py").exists()]
+    for room in ROOMS:
+        paths += sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / room).rglob("*.py"))
+    return paths
+
+
+SOURCES = list_sources()
+
+
+def read(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def find_imports(path: str, source: str) -> list[tuple[int, str]]:
+    """(line, dotted name) of every import in the file, those inside functions included."""
+    package = Path(path).parts[:-1]
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else ()
+            base = ".".join([*above, *filter(None, [node.module])])
+            found += [(node.lineno, f"{base}.{alias.name}".strip(".")) for alias in node.names]
+        elif isinstance(node, ast.Call) and node.args:
+            called = ast.unparse(node.func).split(".")[-1]
+            name = node.args[0]
+            by_name = called in ("import_module", "__import__") and isinstance(name, ast.Constant)
+            if by_name and isinstance(name.value, str):
+                found.append((node.lineno, name.value))
+    return found
+
+
+def is_allowed(room: str, name: str) -> bool:
+    """Whether a file of `room` ("train" and "predict" are rooms of one file) may import `name`."""
+    top = name.split(".")[0]
+    if top in PICKLES or name in ("torch.save", "torch.load"):
+        return False
+    if top in ARROWS:
+        return top == room or top in ARROWS[room]
+    return top in sys.stdlib_module_names or top in THIRD_PARTY.get(room, RUN_TIME)
+
+
+def find_breaches(path: str, source: str) -> list[str]:
+    """What in a file goes against the arrows, the allowlist or the ban on pickle."""
+    room = Path(path).parts[0].removesuffix(".py")
+    breaches = [
+        f"{path}:{line}: {room} may not import {name}"
+        for line, name in find_imports(path, source)
+        if not is_allowed(room, name)
+    ]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("torch.save", "torch.load"):
+            breaches.append(f"{path}:{node.lineno}: {ast.unparse(node)} goes through pickle")
+    return breaches
+
+
+def measure_functions(source: str) -> list[tuple[str, int]]:
+    """(name, lines) of every function, its docstring included."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return [
+        (node.name, node.end_lineno - node.lineno + 1)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, functions) and node.end_lineno is not None
+    ]
+
+
+@pytest.mark.parametrize("path", SOURCES)
+def test_imports_go_one_way(path):
+    assert find_breaches(path, read(path)) == []
+
+
+@pytest.mark.parametrize("path", SOURCES)
+def test_file_and_its_functions_keep_the_budget(path):
+    source = read(path)
+    assert len(source.splitlines()) <= MOST_FILE_LINES
+    too_long = [(name, n) for name, n in measure_functions(source) if n > MOST_FUNCTION_LINES]
+    assert too_long == []
+
+
+def test_the_way_of_a_batch_is_an_evenings_read():
+    lines = {path: len(read(path).splitlines()) for path in BATCH_WAY}
+    assert sum(lines.values()) <= MOST_BATCH_WAY_LINES, lines
+
+
+def test_no_file_is_named_utils():
+    assert [path for path in SOURCES if "util" in Path(path).name] == []
+
+
+def test_no_source_stands_outside_the_rooms():
+    paths = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("[!.]*/**/*.py")]
+    paths += [path.name for path in ROOT.glob("*.py")]
+    unknown = [path for path in paths if path not in SOURCES]
+    assert [path for path in unknown if path.split("/")[0] not in NO_SOURCE] == []
+
+
+def test_every_room_is_read_and_packaged():
+    packages = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]["packages"]
+    folders = {Path(path).parent.as_posix().replace("/", ".") for path in SOURCES} - {"."}
+    assert folders == set(packages)
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("engine/loop.py", "import models"),
+        ("engine/loop.py", "from models.lora import LoRALinear"),
+        ("engine/loop.py", "def later():\n    import data.loaders"),
+        ("engine/loop.py", "if TYPE_CHECKING:\n    from configs.schema import Config"),
+        ("engine/loop.py", "import transformers"),
+        ("models/lora.py", "import train"),
+        ("models/fast/attention.py", "from ...engine import loop"),
+        ("models/build.py", "from configs.schema import Config"),
+        ("models/build.py", "import importlib\nimportlib.import_module('engine.loop')"),
+        ("models/lora.py", "import peft"),
+        ("data/splits.py", "from sklearn.model_selection import train_test_split"),
+        ("data/clean.py", "__import__('report.card')"),
+        ("data/sources.py", "import pandas"),
+        ("report/card.py", "import torch"),
+        ("report/card.py", "from engine.metrics import Counter"),
+        ("configs/schema.py", "import numpy"),
+        ("configs/schema.py", "from train import main"),
+        ("engine/loop.py", "import predict"),
+        ("predict.py", "import train"),
+        ("train.py", "import predict"),
+        ("train.py", "import accelerate"),
+        ("engine/checkpoint.py", "import pickle"),
+        ("engine/checkpoint.py", "from torch import save"),
+        ("engine/checkpoint.py", "import torch\ntorch.load('x')"),
+        ("engine/checkpoint.py", "import torch\nwrite = torch.save"),
+    ],
+)
+def test_a_planted_breach_is_found(path, source):
+    assert len(find_breaches(path, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("engine/loop.py", "from engine.losses import cross_entropy\nfrom . import optim"),
+        ("engine/loop.py", "import math, torch\nfrom torch.utils.tensorboard import SummaryWriter"),
+        ("models/fast/attention.py", "from ..lora import LoRALinear"),
+        ("data/loaders.py", "from tokenizers import models"),
+        ("train.py", "def main():\n    from engine.loop import fit\n    import configs.read"),
+        ("predict.py", "import report.samples, torch"),
+        ("engine/checkpoint.py", "from safetensors.torch import load_file, save_file"),
+    ],
+)
+def test_a_lawful_import_passes(path, source):
+    assert find_breaches(path, source) == []
+
+
+def test_functions_are_measured_with_their_docstrings_and_nested():
+    source = 'class A:\n    def f(self):\n        """One\n        two."""\n        def g(): ...\n'
+    assert measure_functions(source) == [("f", 4), ("g", 1)]

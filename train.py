@@ -1,0 +1,219 @@
+"""Train a classifier from a recipe: a run's table of contents.
+
+    python train.py --config configs/imdb_lora.toml
+    python train.py --config configs/imdb_lora.toml train.lr=3e-4 run.name=other --unset lora
+    python train.py --csv reviews.csv
+
+config -> data -> model -> fit -> test -> export, each in a room of its own. Nothing heavy is
+imported before the config is known to be right, so a typo is answered at once.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.read import ConfigError, parse_config, read_config, write_config
+from configs.schema import Config
+
+if TYPE_CHECKING:
+    from job.folder import Folder
+    from job.prepare import Job
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Fine-tune a transformer.",
+        epilog="example: python train.py --config configs/imdb_lora.toml train.lr=3e-4 run.seed=1. "
+        "All settings: configs/README.md",
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="section.key=value", help="change a setting"
+    )
+    parser.add_argument("--config", type=Path, help="the recipe, a TOML file")
+    parser.add_argument("--csv", type=Path, help="train on this table (CSV, TSV, JSONL, Parquet)")
+    parser.add_argument("--unset", action="append", default=[], metavar="KEY",
+                        help="remove a section or key of the recipe")  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument("--resume", action="store_true", help="go on where the run stopped")
+    parser.add_argument("--fresh", action="store_true", help="start again; the old run is kept")
+    parser.add_argument("--eval-only", action="store_true", help="score a finished run again")
+    parser.add_argument("--seeds", help="train once for each: 0,1,2")
+    parser.add_argument("--allow-drift", action="store_true",
+                        help="resume although versions, threads or data changed")  # fmt: skip
+    parser.add_argument("--allow-code", action="store_true", help="run a head from its own file")
+    options = parser.parse_intermixed_args(arguments)
+    if (options.config is None) == (options.csv is None):
+        parser.error("give --config RECIPE.toml or --csv FILE: one of them")
+    if options.resume and options.fresh:
+        parser.error("--resume goes on, --fresh starts again: one of them")
+    return options
+
+
+def set_up_environment(config: Config) -> None:
+    """Quiet libraries; and no library may try the network unless a hub: source asks for it."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    sources = [config.model.source, str(config.data.source)]
+    if not any("hub:" in source for source in sources):
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def train_run(config: Config, options: argparse.Namespace, command: str) -> dict[str, Any]:
+    """One run from start to end; its result. Raises SystemExit(143 or 130) when stopped."""
+    from job.folder import open_folder, refuse_existing, run_folder
+
+    folder = run_folder(config)
+    if options.resume and folder.result.exists():
+        open_folder(config, resume=True, fresh=False)  # refuses where the recipe has changed
+        result = folder.read_json("result.json")
+        print(f"{folder.path} is finished, nothing to do. {headline(result)}")
+        return result
+    if not (options.resume or options.fresh or options.dry_run):
+        refuse_existing(config, folder)
+    from engine.storage import hold_run
+    from job.banner import banner
+    from job.prepare import prepare
+
+    print("loading data and model …", flush=True)
+    job = prepare(config, options.allow_code, recorded_dtype(folder, options.resume))
+    print(banner(job, folder), flush=True)
+    if options.dry_run:
+        return {}
+    folder, said = open_folder(config, options.resume, options.fresh)
+    with hold_run(folder.path):
+        print("".join(line + "\n" for line in said), end="")
+        return train_and_finish(job, folder, options, command)
+
+
+def recorded_dtype(folder: "Folder", resume: bool) -> str | None:
+    """The dtype that "auto" meant when the run to be resumed was started."""
+    environment = folder.path / "environment.json"
+    return folder.read_json(environment.name)["dtype"] if resume and environment.exists() else None
+
+
+def train_and_finish(
+    job: "Job", folder: "Folder", options: argparse.Namespace, command: str
+) -> dict[str, Any]:
+    """Restore, show the samples, fit, test, export."""
+    from engine.checkpoint import environment
+    from engine.stop import stop_on_signals
+    from engine.tracker import Tracker
+    from job.finish import finish, predict_samples
+    from job.fit import restore, train
+
+    if options.resume:
+        progress, metrics_bytes, said = restore(job, folder, options.allow_drift)
+        print("".join(line + "\n" for line in said), end="")
+    else:
+        from engine.loop import Progress
+
+        progress, metrics_bytes = Progress(), 0
+    if progress.step == 0:  # shown before training: stored at the start
+        folder.write_json("environment.json", environment(job.precision))
+        folder.write_json("data.json", job.data.report.as_dict())
+        if job.config.samples.texts:
+            folder.write_json("samples.json", predict_samples(job))
+    resumed = progress.step > 0
+    tracker = Tracker(
+        folder.path, progress.step, job.plan.total_steps, job.config.run.log_every, metrics_bytes
+    )
+    start = time.perf_counter()
+    try:
+        with stop_on_signals() as stop:
+            train(job, folder, progress, tracker, stop)
+            if stop.requested:
+                tracker.say(f"stopped at step {progress.step}, saved; go on with --resume")
+                raise SystemExit(stop.exit_code)
+        seconds = time.perf_counter() - start
+        return finish(job, folder, progress, tracker, command, None if resumed else seconds)
+    finally:
+        tracker.close()
+        if not options.seeds:
+            print(f"run folder: {folder.path}")
+
+
+def headline(result: dict[str, Any]) -> str:
+    """The one figure of a result, as a sentence."""
+    test = result.get("test") or {}
+    if "accuracy" in test:
+        low, high = test["interval"]
+        return (
+            f"Test accuracy {test['accuracy']:.4f} (n {test['n']:,}, 95 % {low:.4f} to {high:.4f})."
+        )
+    return f"Test loss {test['loss']:.4f} (n {test['n']:,})." if test else "It has no test split."
+
+
+def train_seeds(config: Config, options: argparse.Namespace, command: str) -> None:
+    """Each seed in a run of its own, then mean, spread and interval."""
+    from job.finish import main_metric
+    from report.seeds import seeds_table
+
+    try:
+        seeds = [int(seed) for seed in options.seeds.split(",")]
+    except ValueError:
+        raise ValueError(f"--seeds is {options.seeds!r}; expected integers: 0,1,2") from None
+    values, name = {}, "accuracy"
+    for seed in seeds:
+        print(f"seed {seed}")
+        run = config.run.model_copy(update={"seed": seed, "name": f"{config.run.name}-seed{seed}"})
+        result = train_run(config.model_copy(update={"run": run}), options, command)
+        if result.get("test"):
+            name, values[seed] = main_metric(result["test"])
+    if values:
+        print(seeds_table(f"test {name}", values))
+
+
+def score(config: Config, options: argparse.Namespace) -> None:
+    """Score a finished run's model on its test rows again; nothing is written."""
+    from job.finish import score_finished
+
+    result = score_finished(config, options.allow_code)
+    print(headline({"test": result}))
+
+
+def config_for_csv(options: argparse.Namespace) -> Config:
+    """Guess the columns of a table, say why, write the recipe, read it back."""
+    from job.guess import guess_recipe
+
+    recipe, said = guess_recipe(options.csv)
+    print("\n".join(said))
+    config = parse_config(recipe, f"the recipe guessed for {options.csv}")
+    path = Path(config.run.dir) / f"{config.run.name}.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_config(config, path)
+    print(f"recipe: {path} (edit it and train with --config {path})")
+    return read_config(path, options.overrides, options.unset)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0; 2 with one readable message for what a user can mend; 130, 143 stopped."""
+    options = parse_arguments(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    command = shlex.join(["python", "train.py", *words])
+    try:
+        if options.csv is not None:
+            config = config_for_csv(options)
+        else:
+            config = read_config(options.config, options.overrides, options.unset)
+        set_up_environment(config)
+        if options.eval_only:
+            score(config, options)
+        elif options.seeds:
+            train_seeds(config, options, command)
+        else:
+            train_run(config, options, command)
+    except (ConfigError, ValueError, FileExistsError) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("train.py: interrupted before training began", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
