@@ -64,11 +64,11 @@ def set_up_environment(config: Config) -> None:
 
 def train_run(config: Config, options: argparse.Namespace, command: str) -> dict[str, Any]:
     """One run from start to end; its result. Raises SystemExit(143 or 130) when stopped."""
-    from job.folder import open_folder, refuse_existing, run_folder
+    from job.folder import open_folder, refuse_existing, refuse_other_trajectory, run_folder
 
     folder = run_folder(config)
     if options.resume and folder.result.exists():
-        open_folder(config, resume=True, fresh=False)  # refuses where the recipe has changed
+        refuse_other_trajectory(config, folder)
         result = folder.read_json("result.json")
         print(f"{folder.path} is finished, nothing to do. {headline(result)}")
         return result

@@ -99,7 +99,8 @@ def encode_texts(
     kept) and full_length (tokens before truncation). No padding; order as given.
 
     The tokenizer's own post-processor truncates (pairs: the longer text first) and adds the special
-    tokens, so the result is what calling the tokenizer with truncation gives.
+    tokens, so the result is what calling the tokenizer with truncation gives. Raises ValueError
+    for a text that leaves no token at all.
     """
     _check(tokenizer, max_length, truncation, pairs is not None)
     special = tokenizer.num_special_tokens_to_add(pair=pairs is not None)
@@ -112,11 +113,13 @@ def encode_texts(
     if pairs is not None:
         second = backend.encode_batch_fast(pairs, add_special_tokens=False)
     backend.enable_truncation(max_length, strategy="longest_first", direction=truncation)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for one, other in zip(first, second, strict=True):
         # Counted now: post_process may truncate what it is given in place.
         full_length = len(one) + (len(other) if other else 0) + special
         done = backend.post_process(one, other)
+        if not len(done):
+            raise ValueError(f"a text without a single token: {texts[len(rows)]!r}")
         row = {"input_ids": done.ids, "length": len(done), "full_length": full_length}
         rows.append(row | ({"token_type_ids": done.type_ids} if has_types else {}))
     backend.no_truncation()

@@ -1,7 +1,7 @@
 """For the person with nothing but a file: which column is the text, which the label, and why."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from data.tables import Row, open_table
 
 TEXT_NAMES = {"text", "review", "sentence", "content", "comment", "body", "message", "tweet"}
 LABEL_NAMES = {"label", "labels", "sentiment", "class", "category", "target", "rating", "stars"}
-LOOKED_AT = 2000  # rows from the start of the file
+LOOKED_AT = 2000  # rows of a sample, at least (of longer files), and less than twice as many
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,16 @@ class Guess:
 
 
 def guess_columns(path: str | Path) -> Guess:
-    """Guess the text and the label column from the first rows of a file.
+    """Guess the text and the label column from rows all over a file.
 
     Texts are long and differ, labels are few and repeat; a telling column name decides between
     several. Raises ValueError, naming what each column looks like, where nothing fits.
     """
     file = find_files(str(path))[0]
     table = open_table(file, file.name)
-    rows = table.rows(table.columns or ())
-    sample = [row.values for row in islice(rows, LOOKED_AT) if isinstance(row, Row)]
+    sample = _spread_sample(
+        row.values for row in table.rows(table.columns or ()) if isinstance(row, Row)
+    )
     if not sample:
         raise ValueError(f"{path}: no readable row to guess columns from")
     columns = table.columns or tuple(dict.fromkeys(name for row in sample for name in row))
@@ -66,6 +67,19 @@ def guess_columns(path: str | Path) -> Guess:
     if unused := [name for name in columns if name not in (text, *labels)]:
         reasons.append(f"not used: {', '.join(unused)}")
     return Guess(text, label, reasons)
+
+
+def _spread_sample(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every n-th row, n as the length asks for: files are often sorted by label, so the first rows
+    would show one label only."""
+    sample: list[dict[str, Any]] = []
+    every = 1
+    for i, row in enumerate(rows):
+        if i % every == 0:
+            sample.append(row)
+        if len(sample) == 2 * LOOKED_AT:
+            sample, every = sample[::2], 2 * every
+    return sample
 
 
 def _is_named(column: str, names: set[str]) -> bool:

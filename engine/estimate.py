@@ -79,13 +79,13 @@ def estimate(
     """
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     rows, width = probe["inputs"]["input_ids"].shape
-    buffers = [buffer.clone() for buffer in model.buffers()]
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with preserve_randomness():
         of_one, _ = run_probe(model, compute_loss, first_row(probe), precision)  # warms up as well
         of_all, seconds = run_probe(model, compute_loss, probe, precision)
     with torch.no_grad():
-        for buffer, before in zip(model.buffers(), buffers, strict=True):
-            buffer.copy_(before)
+        for name, before in buffers.items():
+            model.get_buffer(name).copy_(before)
     a_row = (of_all - of_one) / (rows - 1) if rows > 1 else of_one
     return Estimate(
         weights=sum(p.numel() * p.element_size() for p in model.parameters()),

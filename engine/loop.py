@@ -162,8 +162,8 @@ def check_epoch_end(progress: Progress, plan: Plan) -> None:
     if progress.micro_batch != 0:
         raise ValueError(
             f"batches() ended at micro-batch {progress.micro_batch} of epoch {progress.epoch + 1}; "
-            f"the plan has {plan.micro_batches_per_epoch} an epoch: batches(epoch, start) must give "
-            "all of them from index start on"
+            f"the plan has {plan.micro_batches_per_epoch} an epoch: batches(epoch, start) must "
+            "give all of them from index start on"
         )
 
 

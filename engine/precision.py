@@ -77,10 +77,11 @@ def probe_dtype(device: torch.device) -> tuple[str, str]:
         if torch.cuda.is_bf16_supported(False):
             return "bf16", "this GPU has bf16 units"
         return "fp16", "this GPU has no bf16 units; fp16 with loss scaling"
+    # small products first: where bf16 is emulated the large one would take seconds
+    small = seconds_for_product(torch.bfloat16, 128) / seconds_for_product(torch.float32, 128)
+    if small > 4:
+        return "fp32", f"bf16 products take {small:.0f} times as long as fp32 here (measured)"
     fp32 = seconds_for_product(torch.float32, size=512)
-    # a small first product bounds the probe where bf16 is emulated
-    if seconds_for_product(torch.bfloat16, size=128) > fp32:
-        return "fp32", "bf16 products are slower than fp32 on this processor (measured)"
     ratio = fp32 / seconds_for_product(torch.bfloat16, size=512)
     if ratio >= 1.5:
         return "bf16", f"bf16 products run {ratio:.1f} times as fast as fp32 here (measured)"

@@ -1,5 +1,6 @@
 """The plan of a prepared job, as the report room prints it."""
 
+from configs.schema import Config
 from data.prepare import label_counts
 from engine.optim import Schedule
 from job.finish import estimated_seconds
@@ -25,6 +26,28 @@ def cache_line(job: Job) -> str:
     """Whether the tokens came from the cache."""
     hits = [f"{name} {'hit' if e.hit else 'miss'}" for name, e in job.encoded.items()]
     return "token cache: " + ", ".join(hits)
+
+
+def habit_lines(config: Config, metric: str) -> list[str]:
+    """How the run is evaluated, saved and fed."""
+    every = config.eval.every if config.eval.every == "epoch" else f"{config.eval.every} steps"
+    lines = [
+        f"evaluation: after every {every}, {config.eval.micro_batch_size} rows at a time; the best "
+        f"checkpoint is the one with the best {metric}"
+    ]
+    if config.eval.patience is not None:
+        lines[0] += f"; stops after {config.eval.patience} evaluations without a better one"
+    saved = "at each evaluation"
+    if config.run.save_every:
+        saved += f" and every {config.run.save_every} steps"
+    lines.append(f"checkpoints: {saved}; the newest {config.run.keep} and the best are kept")
+    if config.data.workers:
+        lines.append(f"batches are prepared by {config.data.workers} other processes")
+    if config.model.activation_checkpointing:
+        lines.append("activations are recomputed in the backward pass")
+    if config.model.compile:
+        lines.append("torch.compile: the first steps are slow while it compiles")
+    return lines
 
 
 def make_plan(job: Job, folder: Folder) -> Plan:
@@ -76,7 +99,7 @@ def make_plan(job: Job, folder: Folder) -> Plan:
         seconds=estimated_seconds(job),
         loss=job.loss_said,
         cleaning=[*data.report.lines(), cache_line(job)],
-        notes=job.notes,
+        notes=[*job.notes, *habit_lines(config, job.metric)],
         files=FILES,
     )  # fmt: skip
 

@@ -215,7 +215,7 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     encoded = {
         name: encode(
             split, tokenizer, config.data.max_length, config.data.truncation,
-            cache_root() if config.data.cache else None, f"{data.fingerprint}-{name}",
+            cache_root() if config.data.cache else None, data.fingerprint,
         )
         for name, split in data.splits.items()
     }  # fmt: skip

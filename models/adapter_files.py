@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from models.heads import Classifier, backbone_name, head_modules
-from models.lora import LoRAArgs, adapters_of, plain_name
+from models.lora import LoRAArgs, adapters_of, is_below, plain_name
 
 ROOT = "base_model.model."
 # What changes the arithmetic of an adapter in a way that LoRALinear does not compute.
@@ -27,13 +27,13 @@ def modules_to_save(model: nn.Module) -> list[str]:
     head's top modules, and the backbone's modules that own trainable parameters."""
     adapters = adapters_of(model)
     heads = head_modules(model)
-    found = [] if isinstance(model, Classifier) else heads  # our own heads have their own file
+    found = [] if isinstance(model, Classifier) else list(heads)  # heads of ours have their file
     for name, parameter in model.named_parameters():
         owner = name.rpartition(".")[0]
-        below_head = name.partition(".")[0] in heads
-        if parameter.requires_grad and owner not in adapters and not below_head:
-            found = [*found, owner] if owner not in found else found
-    return found
+        elsewhere = owner in adapters or owner in found or is_below(owner, heads)
+        if parameter.requires_grad and not elsewhere:
+            found.append(owner)
+    return [name for name in found if not is_below(name.rpartition(".")[0], found)]
 
 
 def write_adapter(
@@ -51,9 +51,13 @@ def write_adapter(
         key = ROOT + name.removeprefix(root)
         tensors[f"{key}.lora_A.weight"] = adapter.lora_A
         tensors[f"{key}.lora_B.weight"] = adapter.lora_B
-    for name in whole:
-        for inner, tensor in model.get_submodule(name).state_dict().items():
-            tensors[f"{ROOT}{name.removeprefix(root)}.{inner}"] = tensor
+    shorts = tuple(name.removeprefix(root) for name in whole)
+    for name, module in model.named_modules():
+        # PEFT goes by the end of a name, so "norm" takes every "input_layernorm" along: those
+        # travel too, as they are in the base.
+        if name.startswith(root) and name.removeprefix(root).endswith(shorts):
+            for inner, tensor in module.state_dict().items():
+                tensors[f"{ROOT}{name.removeprefix(root)}.{inner}"] = tensor
     config = {
         "peft_type": "LORA",
         "task_type": "FEATURE_EXTRACTION" if own_head else "SEQ_CLS",
@@ -63,7 +67,7 @@ def write_adapter(
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
         "target_modules": [name.removeprefix(root) for name in adapters],
-        "modules_to_save": [name.removeprefix(root) for name in whole] or None,
+        "modules_to_save": list(shorts) or None,
         "fan_in_fan_out": any(isinstance(a.base, Conv1D) for a in adapters.values()),
         "bias": "none",
         "init_lora_weights": True,

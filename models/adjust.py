@@ -67,7 +67,7 @@ def fit_embeddings(model: Any, tokenizer: Any) -> list[str]:
         model.get_input_embeddings().weight[rows:] = 0
         notes.append(
             f"embeddings: {len(tokenizer) - rows} row(s) of zeros added after the first {rows}, "
-            f"for the pad token {tokenizer.pad_token!r}"
+            f"for what the tokenizer has beyond them (its pad token is {tokenizer.pad_token!r})"
         )
     model.config.pad_token_id = tokenizer.pad_token_id
     return notes

@@ -28,7 +28,7 @@ from models.load import (
     stored_dtypes,
 )
 from models.lora import inject_lora, merge_lora, named_seed, plain_state
-from models.record import HEAD_CODE, RECORD, head_code, read_record
+from models.record import HEAD_CODE, RECORD, check_files, head_code, read_record
 from models.trainable import choose_trainable, head_parameters, last_layers, modules_of_last
 
 HEAD_DROPOUT = 0.1  # of a head of ours when neither head.dropout nor model.dropout says
@@ -76,7 +76,7 @@ def build_model(args: ModelArgs, tokenizer: Any, seed: int) -> Built:
         model, initialised = _load_transformers_model(args, source, keeps_head, seed, notes)
         notes += fit_embeddings(model, tokenizer)
         if own_head is not None:
-            model = _add_head(model, own_head, args, seed)
+            model = _add_head(model, own_head, args, seed, notes)
             filled = _load_head(model, source.folder) if keeps_head else set()
             initialised = [f"backbone.{name}" for name in initialised]
             initialised += sorted(head_parameters(model) - filled)
@@ -108,6 +108,7 @@ def load_exported(folder: str | Path, allow_code: bool = False) -> tuple[nn.Modu
     # Without adapters the folder holds all the weights; with them it needs its base.
     here = replace(args, source=str(folder), revision=None, head_kind=kind)
     if args.lora is not None:
+        check_files(folder, record)
         if base["in_memory"]:
             here = replace(here, source=str(Path(folder) / "base"))
         else:
@@ -136,6 +137,7 @@ def _open_source(args: ModelArgs) -> Source:
         return Source(folder, read_config(folder), None, None)
     record = read_record(folder)
     if record["model"]["lora"] is None:
+        check_files(folder, record)
         return Source(folder, read_config(folder), None, record)
     before, _, _ = load_exported(folder, args.allow_code)
     merge_lora(before)
@@ -214,7 +216,9 @@ def _without_head(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if name.startswith(backbone + ".")}
 
 
-def _add_head(backbone: Any, head_class: type[nn.Module], args: ModelArgs, seed: int) -> Classifier:
+def _add_head(
+    backbone: Any, head_class: type[nn.Module], args: ModelArgs, seed: int, notes: list[str]
+) -> Classifier:
     chosen = (args.head_dropout, args.dropout, HEAD_DROPOUT)
     dropout = next(value for value in chosen if value is not None)
     hidden_size = backbone.config.hidden_size  # also where a config says dim, n_embd or d_model
@@ -222,6 +226,8 @@ def _add_head(backbone: Any, head_class: type[nn.Module], args: ModelArgs, seed:
     head = build_head(
         head_class, hidden_size, args.num_labels, dropout, args.head_pool, args.head_args
     )
+    pooling = f" over {head.pool} pooling" if hasattr(head, "pool") else ""
+    notes.append(f"head: {args.head_kind}{pooling}, dropout {dropout}")
     return Classifier(backbone, head).eval()
 
 

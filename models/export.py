@@ -143,7 +143,7 @@ def _adapter_lines(folder: str | Path, args: ModelArgs, auto: str, name: str) ->
         *lines,
         f"{name} = {auto}.from_pretrained(base{extra})",
         f"if len(tokenizer) > {name}.get_input_embeddings().num_embeddings:",
-        f"    {name}.resize_token_embeddings(len(tokenizer))",
+        f"    {name}.resize_token_embeddings(len(tokenizer), mean_resizing=False)",
         f"{name}.config.pad_token_id = tokenizer.pad_token_id",
         f"{name} = PeftModel.from_pretrained({name}, folder).eval()",
     ]

@@ -124,8 +124,10 @@ def backbone_name(model: nn.Module) -> str:
 
 
 def head_modules(model: nn.Module) -> list[str]:
-    """Names of the children of `model` that are its head: all but the backbone."""
-    return [name for name, _ in model.named_children() if name != backbone_name(model)]
+    """Names of the children of `model` that are its head: all with parameters but the backbone."""
+    backbone = backbone_name(model)
+    children = [(n, child) for n, child in model.named_children() if n != backbone]
+    return [name for name, child in children if next(child.parameters(), None) is not None]
 
 
 def head_file(kind: str) -> Path | None:

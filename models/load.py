@@ -180,7 +180,7 @@ def _suit_tokenizer(tokenizer: Any, config: PretrainedConfig) -> None:
         tokenizer.model_input_names = names
         tokenizer.init_kwargs["model_input_names"] = names  # so that it is saved with it
     positions = getattr(config, "max_position_embeddings", None)
-    if positions:
+    if positions and positions > 0:  # XLNet has -1: no limit
         positions -= RESERVED_POSITIONS.get(config.model_type, 0)
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
 

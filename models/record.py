@@ -33,14 +33,17 @@ def write_record(folder: Path, args: ModelArgs, base: dict[str, Any]) -> None:
 
 
 def read_record(folder: str | Path) -> dict[str, Any]:
-    """A model folder's record. Raises ValueError if there is none, or a file beside it changed."""
+    """A model folder's record. Raises ValueError if there is none."""
     path = Path(folder) / RECORD
     if not path.is_file():
         raise ValueError(f"{folder} is not the model folder of a run: it has no {RECORD}")
-    record = json.loads(path.read_text())
+    return json.loads(path.read_text())
+
+
+def check_files(folder: str | Path, record: dict[str, Any]) -> None:
+    """Raises ValueError if a file that the record names is missing or not the one exported."""
     for name, sha256 in record["files"].items():
-        file = path.parent / name
+        file = Path(folder) / name
         if not file.is_file() or hash_file(file) != sha256:
             what = "was changed" if file.is_file() else "is missing"
             raise ValueError(f"{file} {what} since the export; take the folder from its run again")
-    return record

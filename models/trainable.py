@@ -3,6 +3,7 @@ whole model or its last layers. requires_grad is the one record of the choice.""
 
 import re
 from collections.abc import Collection
+from typing import Any
 
 from torch import nn
 
@@ -44,9 +45,11 @@ def modules_of_last(model: nn.Module, count: int) -> list[str]:
     Raises ValueError when the backbone has no list of layers, or fewer than N.
     """
     prefix = backbone_name(model)
-    backbone = model.get_submodule(prefix)
+    backbone: Any = model.get_submodule(prefix)
     depth = getattr(backbone.config, "num_hidden_layers", None)
     lists = {n: m for n, m in backbone.named_modules() if isinstance(m, nn.ModuleList)}
+    if backbone.config.is_encoder_decoder:  # two lists of layers, and the last is not the end
+        lists = {}
     layers = next((name for name, found in lists.items() if len(found) == depth), None)
     if layers is None or depth is None or count > depth:
         held = "no list of its layers" if layers is None else f"{depth} layers"

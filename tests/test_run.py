@@ -52,7 +52,7 @@ def finished(tmp_path_factory, tiny_folder, reviews_csv):
         validation = 12
         test = 12
         [train]
-        epochs = 8
+        epochs = 14
         micro_batch_size = 4
         lr = 1e-2
         [precision]

@@ -9,6 +9,10 @@ CONFIGS = {
     "bert": ("BertConfig", {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}),
     "distilbert": ("DistilBertConfig", {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}),
     "gpt2": ("GPT2Config", {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}),
+    "llama": (
+        "LlamaConfig",
+        {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "pad_token_id": 0},
+    ),
     "roberta": (
         "RobertaConfig",
         {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "pad_token_id": 0},
@@ -18,6 +22,7 @@ TARGETS = {
     "bert": ("query", "value"),
     "distilbert": ("q_lin", "v_lin"),
     "gpt2": ("c_attn", "mlp.c_proj"),
+    "llama": ("q_proj", "v_proj"),
     "roberta": ("query", "value"),
 }
 
@@ -28,7 +33,7 @@ def tiny_config(name, vocab_size):
 
     class_name, values = CONFIGS[name]
     values = {"vocab_size": vocab_size, **values}
-    if name in ("bert", "roberta"):
+    if name in ("bert", "roberta", "llama"):
         values |= {"intermediate_size": 32, "max_position_embeddings": 64}
     if name == "gpt2":
         values |= {"bos_token_id": 0, "eos_token_id": 0}

@@ -116,7 +116,7 @@ def test_token_type_ids_go_only_to_models_with_segments(folders, tmp_path):
 
 def test_model_max_length_is_no_more_than_the_model_has_positions(folders):
     limits = {name: load_tokenizer(str(folders[name])).model_max_length for name in folders}
-    assert limits == {"bert": 64, "distilbert": 128, "gpt2": 64, "roberta": 62}
+    assert limits == {"bert": 64, "distilbert": 128, "gpt2": 64, "llama": 64, "roberta": 62}
 
 
 def test_weight_hash_follows_bytes_and_config_and_not_the_folder(folders, tmp_path):

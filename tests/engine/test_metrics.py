@@ -1,0 +1,139 @@
+"""Streaming counters against scikit-learn, and their independence of how rows are cut."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn import metrics as sk
+
+from engine.metrics import (
+    MultiCounter,
+    RegressionCounter,
+    SingleCounter,
+    build_counter,
+    probabilities,
+    wilson_interval,
+)
+
+CPU = torch.device("cpu")
+
+
+def count_all(kind, num_labels, logits, labels, cuts=()):
+    counter = build_counter(kind, num_labels, CPU)
+    edges = [0, *sorted(cuts), len(labels)]
+    for start, end in zip(edges, edges[1:], strict=False):
+        counter.update(logits[start:end], labels[start:end])
+    return counter.results()
+
+
+def check_classes(classes, true, said):
+    stock = sk.precision_recall_fscore_support(
+        true, said, labels=range(len(classes)) if true.ndim == 1 else None, zero_division=0
+    )
+    for name, values in zip(("precision", "recall", "f1", "n"), stock, strict=True):
+        assert [row[name] for row in classes] == pytest.approx(list(values)), name
+
+
+@pytest.mark.parametrize("absent", [False, True])
+def test_single_counter_is_scikit_learns(absent):
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.randint(0, 4, (50,), generator=generator)
+    if absent:
+        labels[labels == 2] = 0  # a class without rows
+    logits = torch.randn(50, 4, generator=generator)
+    logits[:, 3] -= 9 * absent  # and one that is never said
+    results = count_all("single", 4, logits, labels, cuts=(7, 40))
+    true, said = labels.numpy(), logits.argmax(-1).numpy()
+    assert results["accuracy"] == pytest.approx(sk.accuracy_score(true, said))
+    assert results["confusion"] == sk.confusion_matrix(true, said, labels=range(4)).tolist()
+    f1 = sk.f1_score(true, said, labels=range(4), average="macro", zero_division=0)
+    assert results["macro_f1"] == pytest.approx(f1)
+    check_classes(results["classes"], true, said)
+    assert results["n"] == 50
+
+
+def test_multi_counter_is_scikit_learns():
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(40, 3, generator=generator)
+    labels = ((logits + torch.randn(40, 3, generator=generator)) > 0).float()
+    logits[:, 2] = -1.0  # a class that is never said
+    results = count_all("multi", 3, logits, labels, cuts=(13,))
+    true, said = labels.numpy(), (logits > 0).numpy()
+    assert results["accuracy"] == pytest.approx(sk.accuracy_score(true, said))
+    f1 = sk.f1_score(true, said, average="macro", zero_division=0)
+    assert results["macro_f1"] == pytest.approx(f1)
+    check_classes(results["classes"], true, said)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.7e9])
+def test_regression_counter_is_scikit_learns(offset):
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.randn(30, generator=generator).double() + offset
+    logits = (labels + torch.randn(30, generator=generator)).unsqueeze(1)
+    results = count_all("regression", 1, logits, labels, cuts=(1, 17))
+    true, said = labels.numpy(), logits.squeeze(1).numpy()
+    assert results["r2"] == pytest.approx(sk.r2_score(true, said), rel=1e-6)
+    assert results["mae"] == pytest.approx(sk.mean_absolute_error(true, said))
+    assert results["rmse"] == pytest.approx(math.sqrt(sk.mean_squared_error(true, said)))
+    assert results["n"] == 30
+
+
+@pytest.mark.parametrize(("error", "r2"), [(0.0, 1.0), (0.5, 0.0)])
+def test_r2_of_labels_all_alike_is_scikit_learns(error, r2):
+    labels = torch.full((3,), 0.1)
+    results = count_all("regression", 1, (labels + error).unsqueeze(1), labels, cuts=(1,))
+    assert results["r2"] == r2 == sk.r2_score(labels.numpy(), (labels + error).numpy())
+
+
+def test_nothing_counted_gives_no_nan():
+    assert build_counter("regression", 1, CPU).results() == {"n": 0}
+    assert build_counter("single", 2, CPU).results()["accuracy"] == 0
+    assert build_counter("multi", 2, CPU).results()["interval"] == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("hits", "n"), [(0, 1), (1, 1), (0, 50), (50, 50), (7, 9), (870, 1000), (24999, 25000)]
+)
+def test_wilson_interval_is_scipys(hits, n):
+    stock = binomtest(hits, n).proportion_ci(method="wilson")
+    assert wilson_interval(hits, n) == pytest.approx((stock.low, stock.high), abs=1e-12)
+
+
+LOGITS = torch.randn(24, 3, generator=torch.Generator().manual_seed(4))
+LABELS = {
+    "single": torch.randint(0, 3, (24,), generator=torch.Generator().manual_seed(5)),
+    "multi": (torch.randn(24, 3, generator=torch.Generator().manual_seed(6)) > 0).float(),
+    "regression": torch.randn(24, generator=torch.Generator().manual_seed(7)),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+@settings(max_examples=40, deadline=None)
+@given(cuts=st.lists(st.integers(0, 24), max_size=8), seed=st.integers(0, 1000))
+def test_counters_do_not_depend_on_how_rows_are_cut(kind, cuts, seed):
+    logits = LOGITS if kind != "regression" else LOGITS[:, :1]
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(seed))
+    whole = count_all(kind, 3, logits, LABELS[kind])
+    parts = count_all(kind, 3, logits[order], LABELS[kind][order], cuts)
+    if kind == "regression":
+        assert parts == pytest.approx(whole)
+    else:
+        assert parts == whole
+
+
+def test_counters_are_integers_until_the_end():
+    assert SingleCounter(2, CPU).confusion.dtype == torch.int64
+    assert MultiCounter(2, CPU).counts.dtype == torch.int64
+    assert RegressionCounter(CPU).sums.dtype == torch.float64
+
+
+def test_probabilities_by_kind():
+    logits = torch.tensor([[0.0, math.log(3.0)]])
+    assert probabilities("single", logits).tolist()[0] == pytest.approx([0.25, 0.75])
+    assert probabilities("multi", logits).tolist()[0] == pytest.approx([0.5, 0.75])
+    assert probabilities("regression", torch.tensor([[4.2]])).item() == pytest.approx(4.2)
+    assert np.isclose(probabilities("single", torch.zeros(1, 4).half()).sum(), 1.0)

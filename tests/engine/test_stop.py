@@ -1,0 +1,60 @@
+"""A first signal asks, a second one insists."""
+
+import os
+import signal
+
+import pytest
+
+from engine.stop import Stopped, StopRequest, stop_on_signals
+
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+
+
+def run_child(body):
+    """Exit code of `body` in a forked process; 1 if it raised."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = body()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_the_first_signal_is_noted_and_the_run_decides_when_to_exit(number):
+    def body():
+        with stop_on_signals() as stop:
+            before = stop.requested, stop.exit_code
+            os.kill(os.getpid(), number)
+            return stop.exit_code if before == (False, 0) and stop.requested else 2
+
+    assert run_child(body) == CODES[number]
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_second_signal_exits_at_once(number):
+    def body():
+        with stop_on_signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
+            return 3  # never reached
+
+    assert run_child(body) == CODES[number]
+
+
+def test_handlers_come_back_after_the_block():
+    before = [signal.getsignal(number) for number in CODES]
+    with stop_on_signals():
+        assert [signal.getsignal(number) for number in CODES] != before
+    assert [signal.getsignal(number) for number in CODES] == before
+
+
+def test_guard_passes_batches_until_a_stop_is_requested():
+    stop = StopRequest()
+    guarded = stop.guard([{"n": 1}, {"n": 2}, {"n": 3}])
+    assert [next(guarded)["n"], next(guarded)["n"]] == [1, 2]
+    stop.signal = signal.SIGTERM
+    with pytest.raises(Stopped):
+        next(guarded)

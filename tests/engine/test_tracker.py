@@ -1,0 +1,175 @@
+"""What a run writes down: metrics.jsonl, TensorBoard, the console."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from engine.images import CELL, MARGIN, confusion_image
+from engine.loop import Progress, StepResult
+from engine.tracker import Tracker
+
+
+def log(tracker, steps, loss=0.5):
+    for step in steps:
+        tracker.log_step(StepResult(loss / step, 1.5, False, 4, 80), Progress(step=step), 1e-3)
+
+
+def read(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def open_tracker(tmp_path):
+    """Opens trackers over one folder; they are closed at the end."""
+    trackers = []
+
+    def build(start=0, total=4, every=1, resume_at=None):
+        trackers.append(Tracker(tmp_path, start, total, every, resume_at))
+        return trackers[-1]
+
+    yield build
+    for tracker in trackers:
+        tracker.close()
+
+
+def test_a_step_has_these_keys_and_no_others(open_tracker, tmp_path):
+    log(open_tracker(), [1, 2])
+    lines = read(tmp_path)
+    assert [line.pop("step") for line in lines] == [1, 2]
+    assert all(line.pop("train/tokens_per_s") > 0 for line in lines)
+    assert lines[0] == {"train/loss": 0.5, "train/lr": 1e-3, "train/grad_norm": 1.5}
+
+
+def test_log_every_keeps_the_last_step(open_tracker, tmp_path):
+    log(open_tracker(total=5, every=2), range(1, 6))
+    assert [line["step"] for line in read(tmp_path)] == [2, 4, 5]
+
+
+def test_nan_is_written_as_null(open_tracker, tmp_path):
+    open_tracker().write(3, {"eval/loss": math.nan, "eval/accuracy": 0.5})
+    assert read(tmp_path) == [{"step": 3, "eval/loss": None, "eval/accuracy": 0.5}]
+
+
+def test_an_evaluation_has_its_n_and_interval(open_tracker, tmp_path):
+    metrics = {"loss": 0.4, "accuracy": 0.75, "interval": (0.7, 0.8), "n": 8, "confusion": [[1]]}
+    open_tracker().log_evaluation(2, "eval", metrics)
+    assert read(tmp_path) == [
+        {
+            "step": 2, "eval/loss": 0.4, "eval/accuracy": 0.75, "eval/n": 8,
+            "eval/accuracy_low": 0.7, "eval/accuracy_high": 0.8,
+        }
+    ]  # fmt: skip
+
+
+def test_a_skipped_step_is_said_and_has_no_line(open_tracker, tmp_path, capsys):
+    open_tracker().log_step(
+        StepResult(0.5, math.inf, True, 4, 80), Progress(step=1, skipped=3), 1e-3
+    )
+    assert read(tmp_path) == []
+    assert "skipped (3)" in capsys.readouterr().out
+
+
+def test_resume_cuts_back_what_came_after_the_checkpoint(open_tracker, tmp_path):
+    whole = open_tracker()
+    log(whole, [1, 2])
+    position = whole.position()
+    log(whole, [3])
+    whole.file.write('{"step": 4, "train/lo')  # a torn last line
+    whole.close()
+    resumed = open_tracker(start=2, resume_at=position)
+    log(resumed, [3, 4])
+    resumed.close()
+    lines = read(tmp_path)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert lines[3]["train/loss"] == 0.125
+
+
+@pytest.mark.parametrize("resume_at", [0, None])
+def test_a_new_run_starts_its_own_log(open_tracker, tmp_path, resume_at):
+    log(open_tracker(resume_at=resume_at), [1])
+    assert len(read(tmp_path)) == 1
+
+
+def test_a_log_shorter_than_the_checkpoint_says_is_not_stretched(open_tracker, tmp_path):
+    log(open_tracker(), [1])
+    size = (tmp_path / "metrics.jsonl").stat().st_size
+    open_tracker(start=1, resume_at=size + 100)
+    assert (tmp_path / "metrics.jsonl").stat().st_size == size
+
+
+def events(folder):
+    accumulator = EventAccumulator(str(folder / "tensorboard"), size_guidance={"tensors": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def test_tensorboard_reads_what_was_written(open_tracker, tmp_path):
+    tracker = open_tracker()
+    tracker.log_text(0, "samples/before", "It was good.\n| a | b |")
+    log(tracker, [1, 2])
+    tracker.log_confusion(2, "eval", [[5, 1], [2, 4]], ["neg", "pos"])
+    settings = {"train.lr": 1e-3, "run.name": "x", "lora.layers": None, "data.labels": ["a", "b"]}
+    tracker.log_hyperparameters(settings, {"test/accuracy": 0.75})
+    tracker.close()
+    read_back = events(tmp_path)
+    assert [(e.step, e.value) for e in read_back.Scalars("train/loss")] == [(1, 0.5), (2, 0.25)]
+    assert [e.value for e in read_back.Scalars("test/accuracy")] == [0.75]
+    image = read_back.Images("eval/confusion")[0]
+    assert (image.width, image.height) == (MARGIN + 2 * CELL, MARGIN + 2 * CELL)
+    assert any("samples/before" in tag for tag in read_back.Tags()["tensors"])
+    tags = read_back.summary_metadata
+    assert any("hparams" in tag for tag in tags), sorted(tags)
+
+
+def test_tensorboard_shows_a_resumed_run_once(open_tracker, tmp_path):
+    killed = open_tracker()
+    log(killed, [1, 2, 3], loss=9.0)
+    killed.close()
+    resumed = open_tracker(start=1)
+    log(resumed, [2, 3], loss=6.0)
+    resumed.close()
+    values = {e.step: e.value for e in events(tmp_path).Scalars("train/loss")}
+    assert values == {1: 9.0, 2: 3.0, 3: 2.0}
+    assert len(events(tmp_path).Scalars("train/loss")) == 3
+
+
+def test_without_a_terminal_progress_is_a_few_plain_lines(open_tracker, capsys):
+    log(open_tracker(total=100), range(1, 101))
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert len(lines) == 20
+    assert lines[0].startswith("step 5/100: loss 0.1000, lr 1.00e-03, ")
+    assert "\r" not in captured.out + captured.err
+    assert captured.err == ""
+
+
+def test_on_a_terminal_progress_is_a_bar_that_lines_do_not_tear(open_tracker, monkeypatch, capsys):
+    import sys
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    tracker = open_tracker(total=4)
+    log(tracker, [1, 2])
+    tracker.say("validation at step 2")
+    tracker.close()
+    captured = capsys.readouterr()
+    assert captured.out == "validation at step 2\n"
+    assert "2/4" in captured.err
+    assert "loss 0.2500" in captured.err
+
+
+def test_confusion_image_is_darker_where_the_share_is_larger():
+    image = confusion_image([[9, 1], [0, 0]], ["negative", "a very long label name"])
+    assert image.shape == (MARGIN + 2 * CELL, MARGIN + 2 * CELL, 3)
+    assert image.dtype == np.uint8
+
+    def shade(row, column):
+        return int(image[MARGIN + CELL * row + 3, MARGIN + CELL * column + 3].sum())
+
+    assert shade(0, 0) < shade(0, 1) < shade(1, 0) == shade(1, 1) == 3 * 255
+
+
+def test_confusion_image_takes_names_of_any_script():
+    assert confusion_image([[1]], ["плохой 悪い"]).shape == (MARGIN + CELL, MARGIN + CELL, 3)

@@ -1,0 +1,152 @@
+"""Numbers and files side by side with PEFT, which is an oracle here and nothing else."""
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+from models.adapter_files import load_adapter
+from models.export import export_model
+from models.lora import LoRAArgs
+from models.trainable import count_parameters
+
+peft = pytest.importorskip("peft")
+NAMES = ["bert", "distilbert", "gpt2"]
+HEADS = {"bert": [], "distilbert": ["pre_classifier", "classifier"], "gpt2": []}
+
+
+def peft_twin(built, args, folder, tokenizer):
+    """PEFT's model of the same base, head and LoRA settings as `built`, adapters still at zero."""
+    base = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
+    base.resize_token_embeddings(len(tokenizer))
+    base.config.pad_token_id = tokenizer.pad_token_id
+    head = {n: p for n, p in built.model.named_parameters() if n in built.head_names}
+    base.load_state_dict(head, strict=False)
+    config = peft.LoraConfig(
+        task_type="SEQ_CLS",
+        r=args.lora.rank,
+        lora_alpha=args.lora.alpha,
+        lora_dropout=0.0,
+        target_modules=list(args.lora.targets),
+        modules_to_save=HEADS[args.source.rsplit("/", 1)[-1]] or None,
+        fan_in_fan_out="gpt2" in args.source,
+    )
+    return peft.get_peft_model(base, config).eval()
+
+
+@pytest.fixture
+def pair(make, folders, targets, stir, tmp_path):
+    """pair("bert") -> ours, PEFT's with our saved adapter loaded, args, tokenizer."""
+
+    def build(name):
+        lora = LoRAArgs(targets[name], rank=3, alpha=6.0)
+        built, args, tokenizer = make(name, lora=lora)
+        stir(built.model)
+        export_model(built, args, tokenizer, tmp_path / "ours")
+        base = AutoModelForSequenceClassification.from_pretrained(folders[name], num_labels=2)
+        base.resize_token_embeddings(len(tokenizer))
+        base.config.pad_token_id = tokenizer.pad_token_id
+        theirs = peft.PeftModel.from_pretrained(base, tmp_path / "ours", is_trainable=True).eval()
+        return built.model.eval(), theirs, args, tokenizer
+
+    return build
+
+
+def their_gradients(model):
+    """PEFT's gradients by our names."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            name = name.removeprefix("base_model.model.").replace(".modules_to_save.default", "")
+            found[
+                name.replace("lora_A.default.weight", "lora_A").replace(
+                    "lora_B.default.weight", "lora_B"
+                )
+            ] = parameter.grad
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_our_saved_adapter_gives_equal_logits_and_gradients_in_peft(pair, encode, name):
+    ours, theirs, _, tokenizer = pair(name)
+    batch = encode(tokenizer)
+    logits = ours(**batch).logits
+    their_logits = theirs(**batch).logits
+    assert torch.equal(logits, their_logits)
+    labels = torch.tensor([0, 1, 1])
+    torch.nn.functional.cross_entropy(logits, labels).backward()
+    torch.nn.functional.cross_entropy(their_logits, labels).backward()
+    expected = their_gradients(theirs)
+    gradients = {n: p.grad for n, p in ours.named_parameters() if p.requires_grad}
+    assert set(gradients) == set(expected)
+    for key, gradient in gradients.items():
+        assert gradient.any()
+        torch.testing.assert_close(gradient, expected[key], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_trainable_count_is_pefts(make, folders, targets, name):
+    built, args, tokenizer = make(name, lora=LoRAArgs(targets[name], rank=3))
+    theirs = peft_twin(built, args, str(folders[name]), tokenizer)
+    assert count_parameters(built.model)[0] == theirs.get_nb_trainable_parameters()[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_adapter_saved_by_peft_loads_into_ours(
+    make, folders, targets, stir, encode, tmp_path, name
+):
+    built, args, tokenizer = make(name, lora=LoRAArgs(targets[name], rank=3, alpha=6.0))
+    theirs = peft_twin(built, args, str(folders[name]), tokenizer)
+    stir(theirs)
+    theirs.save_pretrained(tmp_path / "theirs")
+    batch = encode(tokenizer)
+    assert not torch.allclose(built.model(**batch).logits, theirs(**batch).logits)
+    filled = load_adapter(built.model, tmp_path / "theirs")
+    assert torch.equal(built.model(**batch).logits, theirs(**batch).logits)
+    assert {n for n, p in built.model.named_parameters() if p.requires_grad} <= filled
+
+
+def test_backbone_adapter_of_another_head_opens_in_peft(
+    make, folders, targets, stir, encode, tmp_path
+):
+    built, args, tokenizer = make("gpt2", head_kind="mlp", lora=LoRAArgs(targets["gpt2"], rank=2))
+    stir(built.model)
+    export_model(built, args, tokenizer, tmp_path)
+    base = AutoModel.from_pretrained(folders["gpt2"])
+    base.resize_token_embeddings(len(tokenizer))
+    theirs = peft.PeftModel.from_pretrained(base, tmp_path).eval()
+    assert type(theirs).__name__ == "PeftModelForFeatureExtraction"
+    batch = encode(tokenizer)
+    hidden = built.model.backbone(**batch).last_hidden_state
+    real = batch["attention_mask"].bool()
+    assert torch.equal(hidden[real], theirs(**batch).last_hidden_state[real])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"use_dora": True}, "use_dora"),
+        ({"lora_alpha": 3}, "scaling"),
+        ({"peft_type": "IA3"}, "IA3"),
+        ({"bias": "all"}, "bias=all"),
+    ],
+)
+def test_adapters_that_compute_something_else_are_refused(make, tmp_path, change, message):
+    import json
+
+    built, args, tokenizer = make(lora=LoRAArgs(("query",), rank=2))
+    export_model(built, args, tokenizer, tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        load_adapter(built.model, tmp_path)
+
+
+def test_adapter_of_other_layers_is_refused(make, tmp_path):
+    built, args, tokenizer = make(lora=LoRAArgs(("query",), rank=2))
+    export_model(built, args, tokenizer, tmp_path)
+    more, _, _ = make(lora=LoRAArgs(("query", "key"), rank=2))
+    with pytest.raises(ValueError, match=r"nothing for the adapted layer .*key"):
+        load_adapter(more.model, tmp_path)
+    other, _, _ = make(lora=LoRAArgs(("value",), rank=2))
+    with pytest.raises(ValueError, match="which this model has not"):
+        load_adapter(other.model, tmp_path)

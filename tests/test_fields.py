@@ -1,0 +1,181 @@
+"""Every setting does something: changing it changes the plan, the steps or what is written.
+
+One row a setting: (what is changed, where it must show, what is changed on both sides first).
+"""
+
+import contextlib
+import io
+import json
+
+import pytest
+
+import train
+from configs.fields import list_settings
+
+PLAN, STEPS, FILES, SAID = "the plan", "the first steps", "the files", "what is said"
+NO_LORA = ["--unset", "lora"]
+DROPOUT = ["model.dropout=0.3"]
+
+TABLE = {
+    "run.name": (["run.name=other"], PLAN, []),
+    "run.dir": (["run.dir={tmp}/elsewhere"], PLAN, []),
+    "run.seed": (["run.seed=5"], STEPS, []),
+    "run.deterministic": (["run.deterministic=true"], PLAN, []),
+    "run.keep": (["run.keep=1"], FILES, ["eval.every=1"]),
+    "run.save_every": (["run.save_every=1"], FILES, ["run.keep=9"]),
+    "run.log_every": (["run.log_every=2"], STEPS, []),
+    "run.threads": (["run.threads=1"], PLAN, []),
+    "model.source": (["model.source={other}"], STEPS, []),
+    "model.revision": (["model.revision=v1"], SAID, ["model.source=hub:no/model"]),
+    "model.dropout": (["model.dropout=0.5"], STEPS, DROPOUT),
+    "model.train": (["model.train=head"], PLAN, [*NO_LORA]),
+    "model.activation_checkpointing": (["model.activation_checkpointing=true"], PLAN, []),
+    "model.compile": (["model.compile=true"], PLAN, []),
+    "head.kind": (["head.kind=mlp"], PLAN, []),
+    "head.pool": (["head.pool=cls"], STEPS, []),
+    "head.dropout": (["head.dropout=0.5"], STEPS, []),
+    "head.args": (["head.args={width = 6}"], PLAN, ["head.kind={head}", "--allow-code"]),
+    "lora.rank": (["lora.rank=3"], PLAN, []),
+    "lora.alpha": (["lora.alpha=64.0"], STEPS, []),
+    "lora.dropout": (["lora.dropout=0.5"], STEPS, []),
+    "lora.targets": (['lora.targets=["key"]'], STEPS, []),
+    "lora.layers": (["lora.layers=[1, 1]"], PLAN, []),
+    "data.source": (["data.source={table}"], STEPS, []),
+    "data.config": (["data.config=second"], SAID, ["data.source=hub:no/data"]),
+    "data.revision": (["data.revision=v1"], SAID, ["data.source=hub:no/data"]),
+    "data.splits": (["data.splits={train = 'train', test = 'held'}"], PLAN, ["data.source={hub}"]),
+    "data.filter": (['data.filter=group == "a"'], PLAN, ["data.source={table}"]),
+    "data.text": (["data.text=title"], STEPS, ["data.source={table}"]),
+    "data.label": (["data.label=group"], PLAN, ["data.source={table}"]),
+    "data.labels": (['data.labels=["pos", "neg"]'], PLAN, []),
+    "data.kind": (["data.kind=regression"], PLAN, ["data.source={table}", "data.label=stars"]),
+    "data.clean.html": (["data.clean.html=false"], PLAN, ["data.source={table}"]),
+    "data.clean.control": (["data.clean.control=false"], PLAN, ["data.source={table}"]),
+    "data.clean.unicode": (["data.clean.unicode=none"], PLAN, ["data.source={table}"]),
+    "data.clean.spaces": (["data.clean.spaces=false"], PLAN, ["data.source={table}"]),
+    "data.clean.min_chars": (["data.clean.min_chars=40"], PLAN, ["data.source={table}"]),
+    "data.clean.duplicates": (["data.clean.duplicates=false", "data.on_overlap=warn"], PLAN,
+                              ["data.source={table}"]),
+    "data.on_bad_row": (["data.on_bad_row=skip"], PLAN, ["data.source={broken}"]),
+    "data.on_overlap": (["data.on_overlap=warn"], PLAN,
+                        ["data.source={table}", "data.clean.duplicates=false",
+                         "data.on_overlap=drop"]),
+    "data.validation": (["data.validation=16"], PLAN, []),
+    "data.test": (["data.test=16"], PLAN, []),
+    "data.split_seed": (["data.split_seed=7"], STEPS, []),
+    "data.subset": (["data.subset={train = 20}"], PLAN, []),
+    "data.subset_seed": (["data.subset_seed=7"], STEPS, ["data.subset={train = 20}"]),
+    "data.max_length": (["data.max_length=8"], PLAN, []),
+    "data.truncation": (["data.truncation=left"], STEPS, ["data.max_length=8"]),
+    "data.cache": (["data.cache=false"], PLAN, []),
+    "data.workers": (["data.workers=1"], PLAN, []),
+    "train.epochs": (["train.epochs=1"], PLAN, []),
+    "train.max_steps": (["train.max_steps=2"], PLAN, []),
+    "train.micro_batch_size": (["train.micro_batch_size=8"], PLAN, []),
+    "train.accumulate": (["train.accumulate=2"], PLAN, []),
+    "train.lr": (["train.lr=0.5"], PLAN, []),
+    "train.head_lr": (["train.head_lr=0.5"], PLAN, []),
+    "train.weight_decay": (["train.weight_decay=0.5"], PLAN, []),
+    "train.betas": (["train.betas=[0.5, 0.9]"], STEPS, []),
+    "train.eps": (["train.eps=0.1"], STEPS, []),
+    "train.schedule": (["train.schedule=cosine"], PLAN, []),
+    "train.warmup": (["train.warmup=0"], PLAN, []),
+    "train.max_grad_norm": (["train.max_grad_norm=1e-9"], STEPS, ["train.eps=0.1"]),
+    "train.class_weights": (["train.class_weights=[9.0, 1.0]"], PLAN, []),
+    "train.label_smoothing": (["train.label_smoothing=0.4"], PLAN, []),
+    "eval.every": (["eval.every=1"], STEPS, []),
+    "eval.micro_batch_size": (["eval.micro_batch_size=5"], PLAN, []),
+    "eval.metric": (["eval.metric=loss"], SAID, ["eval.every=1"]),
+    "eval.patience": (["eval.patience=1"], STEPS, ["train.lr=1e-30", "eval.every=1"]),
+    "precision.dtype": (["precision.dtype=bf16"], STEPS, []),
+    "precision.device": (["precision.device=auto"], PLAN, []),
+    "samples.texts": (['samples.texts=["another"]'], FILES, []),
+}  # fmt: skip
+
+
+HEAD = """
+from torch import Tensor, nn
+
+
+class Head(nn.Module):
+    def __init__(self, hidden_size: int, num_labels: int, dropout: float, width: int = 4):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(hidden_size, width), nn.Linear(width, num_labels))
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        return self.layers(hidden[:, 0])
+"""
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory, tiny_tokenizer):
+    """The files that rows of the table name in braces."""
+    import torch
+    from datasets import Dataset
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("places")
+    torch.manual_seed(1)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    BertModel(BertConfig(intermediate_size=64, **shape)).save_pretrained(folder / "other")
+    tiny_tokenizer.save_pretrained(folder / "other")
+    (folder / "head.py").write_text(HEAD)
+    rows = [
+        {
+            "text": f"a  film<br />cafe\u0301 \x07 number {i % 36}", "title": f"title {i} good",
+            "label": ["pos", "neg"][i % 2], "group": "ab"[i // 2 % 2], "stars": i % 4,
+        }
+        for i in range(40)
+    ]  # fmt: skip
+    (folder / "table.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    broken = "\n".join(f"film {i},{'pos' if i % 2 else 'neg'}" for i in range(40))
+    (folder / "broken.csv").write_text(f"text,label\n{broken}\n,pos\n")
+    (folder / "hub").mkdir()
+    for split, start in (("train", 0), ("test", 100), ("held", 200)):
+        part = [{"text": f"film {start + i}", "label": i % 2} for i in range(20 + start // 50)]
+        Dataset.from_list(part).to_parquet(folder / "hub" / f"{split}-00000-of-00001.parquet")
+    return {
+        "other": folder / "other", "head": f"{folder / 'head.py'}:Head",
+        "table": folder / "table.jsonl", "broken": folder / "broken.csv",
+        "hub": f"hub:{folder / 'hub'}", "tmp": folder,
+    }  # fmt: skip
+
+
+def trace(path, folder, shows, words):
+    """What a start with these words shows, at the place where a difference is expected."""
+    out = io.StringIO()
+    words = [f"run.dir={folder}", *words] + (["--dry-run"] if shows == PLAN else [])
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        code = train.main(["--config", str(path), *words])
+    if shows in (PLAN, SAID):
+        lines = out.getvalue().replace(str(folder), "DIR").splitlines()
+        drop = ("  time", "  memory", "step ")
+        return [line for line in lines if not line.startswith(drop)]
+    assert code == 0, out.getvalue()
+    run = folder / "tiny"
+    if shows == FILES:
+        names = sorted(str(p.relative_to(run)) for p in run.rglob("*") if "events" not in p.name)
+        return names, (run / "samples.json").read_text()
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "train/tokens_per_s"} for line in lines]
+
+
+@pytest.mark.parametrize("key", TABLE)
+def test_changing_a_setting_shows(key, recipe, tmp_path, places):
+    change, shows, before = TABLE[key]
+    change, before = ([fill(word, places) for word in words] for words in (change, before))
+    short = [] if shows == PLAN else ["train.max_steps=3"]
+    path = recipe(train={"accumulate": 1}, data={"validation": 8, "test": 8})
+    first = trace(path, tmp_path / "a", shows, [*short, *before])
+    assert first == trace(path, tmp_path / "b", shows, [*short, *before]), "not repeatable"
+    assert trace(path, tmp_path / "c", shows, [*short, *before, *change]) != first
+
+
+def fill(word, places):
+    for name, place in places.items():
+        word = word.replace("{" + name + "}", str(place))
+    return word
+
+
+def test_every_setting_has_a_row():
+    assert set(TABLE) == set(list_settings())
