@@ -189,8 +189,11 @@ def load_hub(
             loaded = datasets.load_dataset(name, config, revision=revision)
     except Exception as error:  # the network's and the hub's errors have no common class
         cause = " ".join(str(error).split())[:200]
+        which = (
+            f"hub:{name} ({config or 'its only configuration'}, {revision or 'newest revision'})"
+        )
         raise ValueError(
-            f"data.source: hub:{name} could not be loaded ({type(error).__name__}: {cause}); ways "
+            f"data.source: {which} could not be loaded ({type(error).__name__}: {cause}); ways "
             "out: check the name, data.config and data.revision, read local files (CSV, JSONL, "
             "Parquet) or a package: source instead, set HF_ENDPOINT to a mirror, or download it "
             "on another machine and name the folder as hub:path/to/folder"

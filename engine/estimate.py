@@ -30,10 +30,11 @@ class Estimate:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def first_row(batch: Batch) -> Batch:
-    """The batch cut to its first row, as wide as it is."""
-    inputs = {name: tensor[:1] for name, tensor in batch["inputs"].items()}
-    return {**batch, "inputs": inputs, "labels": batch["labels"][:1], "rows": batch["rows"][:1]}
+def double(batch: Batch) -> Batch:
+    """The batch with each row twice."""
+    inputs = {name: torch.cat([tensor, tensor]) for name, tensor in batch["inputs"].items()}
+    twice = {name: torch.cat([batch[name], batch[name]]) for name in ("labels", "rows")}
+    return {**batch, "inputs": inputs, **twice}
 
 
 def run_probe(
@@ -73,26 +74,25 @@ def estimate(
     """Memory of a step over a micro-batch of `tokens` (padding included), and time per token.
 
     `probe` is a small batch of the same width. What autograd keeps for the backward pass is counted
-    byte by byte, of one row and of all: what grows with the rows is scaled by the tokens, and what
-    does not (half-precision copies of weights) is counted once. AdamW keeps two fp32 numbers a
-    parameter. No gradient, weight, buffer or random state is left behind.
+    byte by byte, for the probe and for twice the probe: what doubled grows with the tokens, the
+    rest (half-precision copies of weights) is there once. AdamW keeps two fp32 numbers a parameter.
+    No gradient, weight, buffer or random state is left behind.
     """
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    rows, width = probe["inputs"]["input_ids"].shape
+    probe_tokens = probe["inputs"]["input_ids"].numel()
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with preserve_randomness():
-        of_one, _ = run_probe(model, compute_loss, first_row(probe), precision)  # warms up as well
-        of_all, seconds = run_probe(model, compute_loss, probe, precision)
+        small, _ = run_probe(model, compute_loss, probe, precision)  # warms up as well
+        large, seconds = run_probe(model, compute_loss, double(probe), precision)
     with torch.no_grad():
         for name, before in buffers.items():
             model.get_buffer(name).copy_(before)
-    a_row = (of_all - of_one) / (rows - 1) if rows > 1 else of_one
     return Estimate(
         weights=sum(p.numel() * p.element_size() for p in model.parameters()),
         gradients=trained,
         optimizer=2 * trained,
-        activations=int(of_one + a_row * (tokens / width - 1)),
-        seconds_per_token=seconds / (rows * width),
+        activations=int(small + (large - small) * (tokens / probe_tokens - 1)),
+        seconds_per_token=seconds / (2 * probe_tokens),
     )
 
 

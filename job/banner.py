@@ -24,6 +24,8 @@ def rates(schedule: Schedule, lr: float) -> list[tuple[int, float]]:
 
 def cache_line(job: Job) -> str:
     """Whether the tokens came from the cache."""
+    if not job.config.data.cache:
+        return "token cache: off"
     hits = [f"{name} {'hit' if e.hit else 'miss'}" for name, e in job.encoded.items()]
     return "token cache: " + ", ".join(hits)
 

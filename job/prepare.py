@@ -185,13 +185,6 @@ def check_relations(config: Config, data: Data, max_positions: int) -> None:
         raise ValueError("\n".join(problems))
 
 
-def max_positions(tokenizer: Any, model: nn.Module) -> int:
-    """The longest input the backbone takes. RoBERTa's position table is longer than it can use,
-    so the tokenizer's own limit counts as well."""
-    table = getattr(model.config, "max_position_embeddings", None) or 10**9
-    return min(table, tokenizer.model_max_length)
-
-
 def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None) -> Job:
     """Load and check everything. Raises ValueError with all that is wrong."""
     notes, problems = set_up_torch(config), Problems()
@@ -207,8 +200,7 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     model_args = make_model_args(config, data, allow_code)
     built = problems.attempt(lambda: build_model(model_args, tokenizer, config.run.seed))
     if built is not None:
-        limit = max_positions(tokenizer, backbone_of(built.model))
-        problems.attempt(lambda: check_relations(config, data, limit))
+        problems.attempt(lambda: check_relations(config, data, tokenizer.model_max_length))
     weights = problems.attempt(lambda: class_weights(config, data))
     problems.check()
     assert built is not None
@@ -220,18 +212,11 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
         for name, split in data.splits.items()
     }  # fmt: skip
     built.model.to(precision.device)
-    if config.model.compile:
-        built.model.compile()  # in place: the parameters keep their names
     loss_fn, said = build_loss(data.kind, weights, config.train.label_smoothing)
     return assemble(
         config, precision, tokenizer, data, encoded, model_args, built, (loss_fn, said),
         [*notes, *built.notes],
     )  # fmt: skip
-
-
-def backbone_of(model: nn.Module) -> nn.Module:
-    """The module that carries the transformers config."""
-    return model if hasattr(model, "config") else model.get_submodule("backbone")
 
 
 def assemble(
@@ -274,6 +259,8 @@ def assemble(
     needs = estimate(
         built.model, compute_loss, probe, precision, tokens=train.micro_batch_size * width
     )
+    if config.model.compile:
+        built.model.compile()  # in place: the parameters keep their names
     return Job(
         config=config, precision=precision, tokenizer=tokenizer, data=data, encoded=encoded,
         padding=padding, model_args=model_args, built=built, loss_fn=loss_fn, loss_said=loss_said,

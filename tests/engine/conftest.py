@@ -194,6 +194,15 @@ def build_rig(
     )  # fmt: skip
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tensors this small only lose by a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def make_rig():
     """`make_rig(...)` builds a Rig; `make_rig.rows`, `.cut`, `.take`, `.toy`, `.precision` help."""

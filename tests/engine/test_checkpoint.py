@@ -27,8 +27,7 @@ def rig(make_rig):
     """A rig after training, its embedding frozen."""
     rig = make_rig(make_rig.toy(num_labels=3), make_rig.rows(11, num_labels=3))
     rig.model.embedding.requires_grad_(False)
-    groups = [g for g in rig.optimizer.param_groups]
-    for group in groups:
+    for group in rig.optimizer.param_groups:
         group["params"] = [p for p in group["params"] if p.requires_grad]
     rig.fit()
     return rig

@@ -14,6 +14,11 @@ from engine.randomness import mix, preserve_randomness, seed_forward
 LOSS = loss_from_logits(cross_entropy)
 
 
+def read_generators():
+    """The states of torch's, NumPy's and Python's generators."""
+    return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
+
+
 def test_weights_gradients_and_optimizer_are_counted(make_rig):
     model = make_rig.toy()
     model.embedding.requires_grad_(False)
@@ -57,34 +62,28 @@ def test_half_precision_copies_of_weights_are_counted_once(make_rig):
 
 
 def test_the_estimate_meets_what_autograd_keeps(make_rig):
-    model, rows = make_rig.toy(), make_rig.rows(32)
-    guess = estimate(model, LOSS, make_rig.take(rows, slice(2)), make_rig.precision(), 32 * 6)
-    whole = estimate(model, LOSS, rows, make_rig.precision(), 32 * 6)
-    assert guess.activations == pytest.approx(whole.activations, rel=0.1)
+    model, precision = make_rig.toy(), make_rig.precision()
+    guess = estimate(model, LOSS, make_rig.rows(2), precision, tokens=32 * 6)
+    whole = estimate(model, LOSS, make_rig.rows(32), precision, tokens=32 * 6)
+    assert guess.activations == pytest.approx(whole.activations, rel=0.01)
 
 
 def test_a_probe_of_one_row_is_enough(make_rig):
-    model, probe = make_rig.toy(), make_rig.rows(1)
-    one, two = (
-        estimate(model, LOSS, probe, make_rig.precision(), tokens).activations for tokens in (6, 12)
-    )
-    assert two == 2 * one > 0
+    found = [
+        estimate(Wide(), LOSS, make_rig.rows(rows), make_rig.precision(), tokens=48).activations
+        for rows in (1, 8)
+    ]
+    assert found[0] == pytest.approx(found[1], rel=0.01)
 
 
 def test_estimate_leaves_no_gradient_weight_or_random_state(make_rig):
     model = make_rig.toy().train()
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    torch_state, numpy_state, state = (
-        torch.get_rng_state(),
-        np.random.get_state(),
-        random.getstate(),
-    )
+    generators = read_generators()
     estimate(model, LOSS, make_rig.rows(3), make_rig.precision(), 18)
     torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
     assert all(p.grad is None for p in model.parameters())
-    assert torch.equal(torch.get_rng_state(), torch_state)
-    assert np.array_equal(np.random.get_state()[1], numpy_state[1])
-    assert random.getstate() == state
+    assert read_generators() == generators
     assert model.training
 
 
@@ -111,10 +110,11 @@ def test_a_forwards_randomness_is_a_function_of_its_counters():
 
 
 def test_randomness_comes_back_even_after_an_error():
-    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    with pytest.raises(RuntimeError), preserve_randomness():
+    def draw_and_fail():
         torch.rand(1), np.random.rand(1), random.random()
         raise RuntimeError
-    assert torch.equal(torch.get_rng_state(), before[0])
-    assert np.random.get_state()[1].tolist() == before[1]
-    assert random.getstate() == before[2]
+
+    before = read_generators()
+    with pytest.raises(RuntimeError), preserve_randomness():
+        draw_and_fail()
+    assert read_generators() == before

@@ -1,6 +1,7 @@
 """Streaming counters against scikit-learn, and their independence of how rows are cut."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ CPU = torch.device("cpu")
 def count_all(kind, num_labels, logits, labels, cuts=()):
     counter = build_counter(kind, num_labels, CPU)
     edges = [0, *sorted(cuts), len(labels)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         counter.update(logits[start:end], labels[start:end])
     return counter.results()
 

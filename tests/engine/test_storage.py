@@ -134,9 +134,12 @@ def test_a_kill_at_any_point_leaves_the_old_state_or_the_new(tmp_path, at):
 
 
 def test_an_error_of_the_writer_leaves_nothing_behind(tmp_path):
-    with pytest.raises(CrashError), publish(tmp_path / "x") as temporary:
-        (temporary / "a.txt").write_text("half")
+    def write(folder):
+        (folder / "a.txt").write_text("half")
         raise CrashError
+
+    with pytest.raises(CrashError), publish(tmp_path / "x") as temporary:
+        write(temporary)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -198,8 +201,14 @@ def test_rotation_goes_by_step_number_not_by_time(tmp_path):
 
 @pytest.mark.parametrize(
     ("keep", "best", "left"),
-    [(1, None, [40]), (1, 10, [10, 40]), (0, 20, [20, 40]), (2, 40, [30, 40]), (9, 1, [10, 20, 30, 40])],
-)  # fmt: skip
+    [
+        (1, None, [40]),
+        (1, 10, [10, 40]),
+        (0, 20, [20, 40]),
+        (2, 40, [30, 40]),
+        (9, 1, [10, 20, 30, 40]),
+    ],
+)
 def test_rotation_never_removes_the_best_or_the_last(tmp_path, keep, best, left):
     for step in (10, 20, 30, 40):
         fill(step_folder(tmp_path, step))

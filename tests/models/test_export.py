@@ -226,6 +226,7 @@ def test_own_head_travels_with_its_code_and_still_needs_permission(
     for way in ("linear", "linear-lora"):
         path.write_text(OWN)
         built, args, tokenizer = trained("bert", way, **values)
+        path.write_text(OWN.replace("**", "+"))  # edited while the run went on
         export_model(built, args, tokenizer, out)
         path.unlink()
         with pytest.raises(ValueError, match="--allow-code"):
