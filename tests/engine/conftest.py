@@ -195,7 +195,7 @@ def build_rig(
 
 
 @pytest.fixture(autouse=True, scope="module")
-def one_thread():
+def one_thread() -> Iterator[None]:
     """Tensors this small only lose by a second thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -204,9 +204,9 @@ def one_thread():
 
 
 @pytest.fixture
-def make_rig():
+def make_rig() -> Any:
     """`make_rig(...)` builds a Rig; `make_rig.rows`, `.cut`, `.take`, `.toy`, `.precision` help."""
-    maker = partial(build_rig)
+    maker: Any = partial(build_rig)
     maker.rows, maker.cut, maker.take, maker.toy = make_rows, cut, take, Toy
     maker.precision = fp32
     return maker
