@@ -1,0 +1,73 @@
+"""README says what is there: the head it shows trains, its file tree and commands are true."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import predict
+import train
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ROOMS = ("benchmarks", "configs", "data", "engine", "job", "models", "report")
+BASH = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+COMMANDS = [
+    line.split("#")[0].strip()
+    for block in BASH
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith(("python train.py", "python predict.py"))
+]
+
+
+def shown_head():
+    return re.search(r"<!-- head -->\n```python\n(.*?)```", README, re.DOTALL).group(1)
+
+
+def test_the_head_in_the_readme_has_at_most_fifteen_lines_of_code():
+    assert len([line for line in shown_head().splitlines() if line.strip()]) <= 15
+
+
+def test_the_head_in_the_readme_trains_and_predicts(recipe, tmp_path):
+    (tmp_path / "my_head.py").write_text(shown_head())
+    words = [f"head.kind={tmp_path / 'my_head.py'}:AttentionPool", "head.args={width = 32}"]
+    words += ["--unset", "head.pool", "--allow-code", "train.max_steps=2"]
+    assert train.main(["--config", str(recipe()), *words]) == 0
+    run = tmp_path / "runs" / "tiny"
+    assert predict.load_run(run, allow_code=True)(["good film"])[0].label in ("neg", "pos")
+    with pytest.raises(ValueError, match="allow"):
+        predict.load_run(run)
+
+
+def test_the_file_tree_names_every_source_file_once_and_no_other():
+    tree = README.split("## How to read it")[1].split("```")[1]
+    folder, named = "", []
+    for line in tree.strip().splitlines():
+        name = line.split()[0]
+        if name.endswith("/") and not line.startswith(" "):
+            folder = name
+        elif name.endswith((".py", ".toml")):
+            named.append(folder + name if line.startswith(" ") else name)
+    there = ["train.py", "predict.py", "pyproject.toml"]
+    for room in ROOMS:
+        files = [*(ROOT / room).glob("*.py"), *(ROOT / room).glob("*.toml")]
+        there += [f"{room}/{path.name}" for path in files if path.name != "__init__.py"]
+    assert sorted(named) == sorted(there)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_is_understood(command):
+    words = shlex.split(command.split("|")[-1])
+    module = {"train.py": train, "predict.py": predict}[words[1]]
+    options = module.parse_arguments(words[2:])
+    if getattr(options, "config", None):
+        assert (ROOT / options.config).exists()
+
+
+def test_the_plain_pip_line_names_what_a_run_needs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {re.split(r"[<>=]", line)[0] for line in project["dependencies"]}
+    line = next(line for line in README.splitlines() if line.startswith("pip install -c"))
+    assert set(line.split()[4:]) == needed
