@@ -92,8 +92,8 @@ def run_stock(config: Config) -> None:
         TrainingArguments,
     )
 
-    from data.encode import encode
     from data.cache import cache_root
+    from data.encode import encode
     from data.prepare import load_data
     from job.prepare import data_args
     from models.load import load_tokenizer, resolve_source
@@ -114,12 +114,11 @@ def run_stock(config: Config) -> None:
         folder, num_labels=len(data.label_names), dtype=torch.float32, **drops
     )
     assert config.lora is not None
-    targets = config.lora.targets if isinstance(config.lora.targets, str) else config.lora.targets
     model = get_peft_model(
         model,
         LoraConfig(
             task_type="SEQ_CLS", r=config.lora.rank, lora_alpha=config.lora.alpha,
-            lora_dropout=config.lora.dropout, target_modules=targets,
+            lora_dropout=config.lora.dropout, target_modules=config.lora.targets,
         ),
     )  # fmt: skip
     rows = encoded.dataset.remove_columns(["row", "length"])
@@ -141,7 +140,8 @@ def run_stock(config: Config) -> None:
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
-            output_dir=tempfile.mkdtemp(), per_device_train_batch_size=config.train.micro_batch_size,
+            output_dir=tempfile.mkdtemp(),
+            per_device_train_batch_size=config.train.micro_batch_size,
             num_train_epochs=config.train.epochs, learning_rate=config.train.lr, report_to=[],
             logging_strategy="no", save_strategy="no", disable_tqdm=True, use_cpu=True,
             bf16=config.precision.dtype == "bf16", seed=config.run.seed,
