@@ -102,7 +102,7 @@ def train_and_finish(
     from engine.checkpoint import environment
     from engine.stop import stop_on_signals
     from engine.tracker import Tracker
-    from job.finish import finish, predict_samples
+    from job.finish import finish, store_samples
     from job.fit import restore, train
 
     if options.resume:
@@ -116,7 +116,7 @@ def train_and_finish(
         folder.write_json("environment.json", environment(job.precision))
         folder.write_json("data.json", job.data.report.as_dict())
         if job.config.samples.texts:
-            folder.write_json("samples.json", predict_samples(job))
+            store_samples(job, folder)
     resumed = progress.step > 0
     tracker = Tracker(
         folder.path, progress.step, job.plan.total_steps, job.config.run.log_every, metrics_bytes
@@ -128,8 +128,7 @@ def train_and_finish(
             if stop.requested:
                 tracker.say(f"stopped at step {progress.step}, saved; go on with --resume")
                 raise SystemExit(stop.exit_code)
-        seconds = time.perf_counter() - start
-        return finish(job, folder, progress, tracker, command, None if resumed else seconds)
+        return finish(job, folder, progress, tracker, command, None if resumed else start)
     finally:
         tracker.close()
         if not options.seeds:

@@ -31,6 +31,10 @@ MAX_SKIPS = 50  # fp16 steps skipped in a row before we call it hopeless: the sc
 class NonFiniteError(ValueError):
     """A loss or gradient that is not a number, caught before it could reach the weights."""
 
+    def __init__(self, message: str, rows: list[int]):
+        super().__init__(message)
+        self.rows = rows  # of the step, as their batches number them
+
 
 @dataclass
 class Progress:
@@ -146,7 +150,8 @@ def non_finite(
         f"step {progress.step + 1} (epoch {progress.epoch + 1}, micro-batch "
         f"{progress.micro_batch + 1}): the loss is {loss} and the gradient norm {grad_norm}; both "
         f"must be finite. The weights were not touched. Rows of this step: {rows}. Look at those "
-        "rows, lower train.lr, or use precision.dtype = 'fp32'."
+        "rows, lower train.lr, or use precision.dtype = 'fp32'.",
+        rows,
     )
 
 
@@ -230,7 +235,8 @@ def fit(
             if progress.skipped_in_a_row >= MAX_SKIPS:
                 raise NonFiniteError(
                     f"{MAX_SKIPS} fp16 steps in a row overflowed after step {progress.step}; the "
-                    "loss scale cannot help any more. Use precision.dtype = 'bf16' or 'fp32'."
+                    "loss scale cannot help any more. Use precision.dtype = 'bf16' or 'fp32'.",
+                    rows=[],
                 )
             if not stop.requested and evaluation_due(progress, plan):
                 evaluate_and_save(progress, evaluate, save)

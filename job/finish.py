@@ -4,6 +4,7 @@ import heapq
 import json
 import os
 import shutil
+import time
 from typing import Any, TextIO
 
 from torch import Tensor
@@ -23,6 +24,7 @@ from job.predictor import make_predictor, name_prediction
 from job.prepare import Job, prepare
 from models.export import export_model, load_exported, loading_snippet
 from report.card import Card, ClassScore, Compared, Mistake, Result, run_card
+from report.format import format_bytes, format_seconds
 from report.samples import Answer, samples_table
 
 MISTAKES = 10  # shown on the run card
@@ -99,6 +101,20 @@ def predict_samples(job: Job) -> list[Answer]:
     return [(p.label, p.probability) for p in predictor(job.config.samples.texts)]
 
 
+def store_samples(job: Job, folder: Folder) -> None:
+    """Keep what the model says before training."""
+    answers = dict(zip(job.config.samples.texts, predict_samples(job), strict=True))
+    folder.write_json("samples.json", answers)
+
+
+def compare_samples(job: Job, folder: Folder) -> str:
+    """The table of answers before and after. A text added since the start has no answer before."""
+    stored = folder.read_json("samples.json") if (folder.path / "samples.json").exists() else {}
+    texts = job.config.samples.texts
+    before = [tuple(stored.get(text, ("not asked", None))) for text in texts]
+    return samples_table(texts, before, predict_samples(job))
+
+
 def save_model(job: Job, folder: Folder) -> None:
     """Publish `model/`. One left by an attempt that was killed before the end is replaced."""
     shutil.rmtree(folder.model, ignore_errors=True)
@@ -159,6 +175,16 @@ def estimated_peak(job: Job) -> int:
     return job.resident_before + needs.gradients + needs.optimizer + needs.activations
 
 
+def comparison_line(job: Job, seconds: float | None) -> str:
+    """What was estimated before the run beside what was measured."""
+    peak = peak_memory(job.precision.device)
+    line = f"memory: {format_bytes(estimated_peak(job))} estimated, {format_bytes(peak)} measured"
+    if seconds is None:
+        return line
+    estimated = format_seconds(estimated_seconds(job))
+    return f"{line}; training to test: {estimated} estimated, {format_seconds(seconds)} measured"
+
+
 def estimated_seconds(job: Job) -> float:
     """Training and evaluations: padded tokens times the probe's time for one."""
     evaluations = job.plan.epochs
@@ -189,9 +215,13 @@ def padded_mean(job: Job, split: str, micro_batch_size: int) -> float:
 
 def finish(
     job: Job, folder: Folder, progress: Progress, tracker: Tracker, command: str,
-    seconds: float | None,
+    start: float | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Test once with the best weights, publish the model, write the card; result.json last."""
+    """Test once with the best weights, publish the model, write the card; result.json last.
+
+    `start` is when training began on the clock of time.perf_counter, None for a resumed run, whose
+    time cannot be told.
+    """
     weights = load_best(job, folder, progress)
     result: dict[str, Any] = {"weights": weights, "progress": vars(progress)}
     metrics: dict[str, Any] = {}
@@ -203,14 +233,13 @@ def finish(
             names = list(job.data.label_names)
             tracker.log_confusion(progress.step, "test", metrics["confusion"], names)
         tracker.say(f"{evaluation_line('test', progress.step, metrics)}, with {weights}")
+    seconds = None if start is None else time.perf_counter() - start
     save_model(job, folder)
-    texts = job.config.samples.texts
-    if texts:
-        after = predict_samples(job)
-        before = [(label, share) for label, share in folder.read_json("samples.json")]
-        table = samples_table(texts, before, after)
+    if job.config.samples.texts:
+        table = compare_samples(job, folder)
         tracker.log_text(progress.step, "samples", table)
         tracker.say("\n" + table)
+    tracker.say(comparison_line(job, seconds))
     card = make_card(job, folder, command, metrics, mistakes, weights, seconds)
     (folder.path / "README.md").write_text(run_card(card), encoding="utf-8")
     figures = {f"test/{k}": v for k, v in metrics.items() if isinstance(v, int | float)}

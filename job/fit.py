@@ -16,7 +16,7 @@ from engine.checkpoint import (
     save_checkpoint,
 )
 from engine.evaluate import evaluate
-from engine.loop import Progress, StepResult, fit
+from engine.loop import NonFiniteError, Progress, StepResult, fit
 from engine.losses import Batch, count_items
 from engine.metrics import build_counter
 from engine.stop import StopRequest
@@ -153,10 +153,24 @@ def train(
         tracker.restart_clock()
         return epoch_batches(job, epoch, start)
 
-    fit(
-        model, batches, job.compute_loss, count_items, job.optimizer, job.scaler, job.schedule,
-        job.precision, job.plan, progress, on_step, run_evaluation, save, stop,
-    )  # fmt: skip
+    try:
+        fit(
+            model, batches, job.compute_loss, count_items, job.optimizer, job.scaler, job.schedule,
+            job.precision, job.plan, progress, on_step, run_evaluation, save, stop,
+        )  # fmt: skip
+    except NonFiniteError as error:
+        raise ValueError(f"{error}\n{describe_rows(job, error.rows)}") from error
+
+
+def describe_rows(job: Job, rows: list[int]) -> str:
+    """Address and beginning of each training row."""
+    split, wanted = job.data.splits["train"], set(rows)
+    lines = [
+        f"  {split[i]['address']}: {split[i]['text'][:80]}"
+        for i, row in enumerate(split["row"])
+        if row in wanted
+    ]
+    return "\n".join(lines)
 
 
 def load_best(job: Job, folder: Folder, progress: Progress) -> str:

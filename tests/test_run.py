@@ -341,4 +341,5 @@ def test_a_bad_loss_stops_before_the_update_and_names_rows(recipe, capsys):
     assert run(recipe(train={"lr": 1e30, "max_grad_norm": 0}), "model.dropout=0") == 2
     said = capsys.readouterr().err
     assert "Rows of this step" in said
+    assert "reviews.csv:" in said
     assert "step" in said
