@@ -41,7 +41,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--file", type=Path, help=".jsonl, .csv, .tsv, .parquet or .txt file of texts"
     )
-    parser.add_argument("--column", help="column of the text in --file (default: as in the run)")
+    parser.add_argument("--column", action="append", metavar="NAME",
+                        help="column of the text in --file (default: as in the run); "
+                        "twice for pairs of texts")  # fmt: skip
     parser.add_argument("--output", type=Path, help="write JSON lines here instead of printing")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: as in the run)")
@@ -49,17 +51,23 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if bool(options.texts) == bool(options.file):
         parser.error("give texts, or - for standard input, or --file FILE: one of them")
+    if options.column and not options.file:
+        parser.error("--column names a column of --file; there is no --file")
     return options
 
 
-def text_columns(run: str | Path, column: str | None) -> list[str]:
+def text_columns(run: str | Path, asked: list[str] | None) -> list[str]:
     """The columns that hold the text: as asked, or as the run was trained."""
     from configs.read import read_config
 
-    if column:
-        return column.split(",")
     text = read_config(Path(run) / "config.toml").data.text
-    return [text] if isinstance(text, str) else list(text)
+    trained = [text] if isinstance(text, str) else list(text)
+    if asked and len(asked) != len(trained):
+        raise ValueError(
+            f"--column names {len(asked)} columns; the run was trained on {len(trained)}: "
+            f"{', '.join(trained)}"
+        )
+    return asked or trained
 
 
 def pick(values: dict, columns: list[str], address: str) -> str | tuple[str, str]:
@@ -78,11 +86,15 @@ def read_texts(path: Path, columns: list[str]) -> Iterator[str | tuple[str, str]
 
     Raises ValueError naming file and line for a row that cannot be read.
     """
-    from data.tables import BadRow, open_table
+    from data.tables import BadRow, Lines, open_table
 
     if path.suffix == ".txt":
-        with path.open(encoding="utf-8-sig") as file:
-            yield from plain_lines(file)
+        lines = Lines(path)
+        for line in lines:
+            if lines.bad:
+                raise ValueError(f"{path}: {lines.bad[0]}")
+            if line.strip():
+                yield line.rstrip("\r\n")
         return
     for row in open_table(path, str(path)).rows(columns):
         if isinstance(row, BadRow):
@@ -97,14 +109,16 @@ def plain_lines(file: Iterable[str]) -> Iterator[str]:
 
 def show(predictions: Iterable["Prediction"], output: TextIO, as_json: bool) -> None:
     """Write each prediction as soon as it is there."""
+    from report.format import clean_line
+
     for prediction in predictions:
         if as_json:
             output.write(json.dumps(prediction.as_dict(), ensure_ascii=False) + "\n")
         else:
             shown = "" if prediction.probability is None else f" {prediction.probability:7.1%}"
             text = prediction.text
-            one_line = " ".join((text if isinstance(text, str) else " | ".join(text)).split())
-            output.write(f"{prediction.label:>12}{shown}  {one_line}\n")
+            shown_text = clean_line(text if isinstance(text, str) else " | ".join(text))
+            output.write(f"{clean_line(prediction.label):>12}{shown}  {shown_text}\n")
         output.flush()
 
 
@@ -125,6 +139,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"predict.py: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("predict.py: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -133,9 +150,12 @@ def write_file(predictor: "Predictor", texts: Iterable[str | tuple[str, str]], p
     from tqdm import tqdm
 
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        show(tqdm(predictor.stream(texts), unit="text"), file, as_json=True)
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            show(tqdm(predictor.stream(texts), unit="text"), file, as_json=True)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     print(f"written: {path}", file=sys.stderr)
 
 

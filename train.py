@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.read import ConfigError, parse_config, read_config, write_config
+from configs.read import parse_config, read_config, write_config
 from configs.schema import Config
 
 if TYPE_CHECKING:
@@ -50,6 +50,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("give --config RECIPE.toml or --csv FILE: one of them")
     if options.resume and options.fresh:
         parser.error("--resume goes on, --fresh starts again: one of them")
+    if options.eval_only and (options.seeds or options.fresh or options.dry_run or options.resume):
+        parser.error(
+            "--eval-only scores one finished run; it goes with no other switch but --allow"
+        )
+    if options.seeds and options.dry_run:
+        parser.error("--dry-run shows the plan of one run; leave --seeds out")
     return options
 
 
@@ -64,16 +70,15 @@ def set_up_environment(config: Config) -> None:
 
 def train_run(config: Config, options: argparse.Namespace, command: str) -> dict[str, Any]:
     """One run from start to end; its result. Raises SystemExit(143 or 130) when stopped."""
-    from job.folder import open_folder, refuse_existing, refuse_other_trajectory, run_folder
+    from job.folder import check_folder, open_folder, run_folder
 
     folder = run_folder(config)
+    if not options.dry_run or options.resume:
+        check_folder(config, folder, options.resume, options.fresh)
     if options.resume and folder.result.exists():
-        refuse_other_trajectory(config, folder)
         result = folder.read_json("result.json")
         print(f"{folder.path} is finished, nothing to do. {headline(result)}")
         return result
-    if not (options.resume or options.fresh or options.dry_run):
-        refuse_existing(config, folder)
     from engine.storage import hold_run
     from job.banner import banner
     from job.prepare import prepare
@@ -83,8 +88,8 @@ def train_run(config: Config, options: argparse.Namespace, command: str) -> dict
     print(banner(job, folder), flush=True)
     if options.dry_run:
         return {}
-    folder, said = open_folder(config, options.resume, options.fresh)
     with hold_run(folder.path):
+        said = open_folder(config, folder, options.resume, options.fresh)
         print("".join(line + "\n" for line in said), end="")
         return train_and_finish(job, folder, options, command)
 
@@ -103,7 +108,7 @@ def train_and_finish(
     from engine.stop import stop_on_signals
     from engine.tracker import Tracker
     from job.finish import finish, store_samples
-    from job.fit import restore, train
+    from job.fit import describe_data, restore, train
 
     if options.resume:
         progress, metrics_bytes, said = restore(job, folder, options.allow_drift)
@@ -114,7 +119,7 @@ def train_and_finish(
         progress, metrics_bytes = Progress(), 0
     if progress.step == 0:  # shown before training: stored at the start
         folder.write_json("environment.json", environment(job.precision))
-        folder.write_json("data.json", job.data.report.as_dict())
+        folder.write_json("data.json", describe_data(job))
         if job.config.samples.texts:
             store_samples(job, folder)
     resumed = progress.step > 0
@@ -155,11 +160,17 @@ def train_seeds(config: Config, options: argparse.Namespace, command: str) -> No
         seeds = [int(seed) for seed in options.seeds.split(",")]
     except ValueError:
         raise ValueError(f"--seeds is {options.seeds!r}; expected integers: 0,1,2") from None
-    values, name = {}, "accuracy"
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds is {options.seeds!r}; each seed once: two runs would be equal")
+    tables = config.model_dump(exclude_none=True)
+    configs = {}  # all checked before the first one trains
     for seed in seeds:
+        names = [f"run.seed={seed}", f"run.name={config.run.name}-seed{seed}"]
+        configs[seed] = parse_config(tables, f"--seeds {options.seeds}", names)
+    values, name = {}, "accuracy"
+    for seed, one in configs.items():
         print(f"seed {seed}")
-        run = config.run.model_copy(update={"seed": seed, "name": f"{config.run.name}-seed{seed}"})
-        result = train_run(config.model_copy(update={"run": run}), options, command)
+        result = train_run(one, options, command)
         if result.get("test"):
             name, values[seed] = main_metric(result["test"])
     if values:
@@ -168,31 +179,43 @@ def train_seeds(config: Config, options: argparse.Namespace, command: str) -> No
 
 def score(config: Config, options: argparse.Namespace) -> None:
     """Score a finished run's model on its test rows again; nothing is written."""
-    from job.finish import score_finished
+    from job.score import score_finished
 
     result = score_finished(config, options.allow_code)
     print(headline({"test": result}))
 
 
 def config_for_csv(options: argparse.Namespace) -> Config:
-    """Guess the columns of a table, say why, write the recipe, read it back."""
-    from job.guess import guess_recipe
+    """Guess the columns of a table, say why, and write the recipe, overrides included.
 
+    Raises ValueError rather than overwrite a recipe that says something else.
+    """
+    from job.guess import guess_recipe, has_packaged_model
+
+    if has_packaged_model() and not any("hub:" in word for word in options.overrides):
+        os.environ["HF_HUB_OFFLINE"] = "1"  # before datasets is imported, which reads it then
     recipe, said = guess_recipe(options.csv)
     print("\n".join(said))
-    config = parse_config(recipe, f"the recipe guessed for {options.csv}")
-    path = Path(config.run.dir) / f"{config.run.name}.toml"
+    where = f"the recipe guessed for {options.csv}"
+    config = parse_config(recipe, where, options.overrides, options.unset)
+    path = Path(config.run.dir).expanduser() / f"{config.run.name}.toml"
+    if path.exists() and read_config(path) != config:
+        raise ValueError(
+            f"{path} exists and differs from what was guessed now. Train with it "
+            f"(--config {path}), or give this one another name (run.name=…)."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_config(config, path)
     print(f"recipe: {path} (edit it and train with --config {path})")
-    return read_config(path, options.overrides, options.unset)
+    return config
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0; 2 with one readable message for what a user can mend; 130, 143 stopped."""
     options = parse_arguments(arguments)
     words = sys.argv[1:] if arguments is None else arguments
-    command = shlex.join(["python", "train.py", *words])
+    words = [word for word in words if word not in ("--resume", "--fresh")]
+    command = shlex.join(["python", "train.py", *words])  # as it is repeated elsewhere
     try:
         if options.csv is not None:
             config = config_for_csv(options)
@@ -205,11 +228,11 @@ def main(arguments: list[str] | None = None) -> int:
             train_seeds(config, options, command)
         else:
             train_run(config, options, command)
-    except (ConfigError, ValueError, FileExistsError) as error:
+    except (ValueError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("train.py: interrupted before training began", file=sys.stderr)
+        print("train.py: interrupted; what was saved is kept, go on with --resume", file=sys.stderr)
         return 130
     return 0
 

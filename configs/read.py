@@ -39,17 +39,23 @@ def read_config(
     Raises ConfigError naming every key that is wrong, or where the file is not TOML.
     """
     values = {} if path is None else read_toml(path)
+    return parse_config(values, "the settings" if path is None else str(path), overrides, unset)
+
+
+def parse_config(
+    values: Values,
+    origin: str = "the settings",
+    overrides: Sequence[str] = (),
+    unset: Sequence[str] = (),
+) -> Config:
+    """A Config from nested tables such as {"run": {"name": "x"}, ...}; errors as read_config."""
+    values = copy.deepcopy(values)
     problems: Problems = {}
     for key in unset:
         remove_key(values, key, problems)
     for override in overrides:
         apply_override(values, override, problems)
-    return _build(values, problems, "the settings" if path is None else str(path))
-
-
-def parse_config(values: Values, origin: str = "the settings") -> Config:
-    """A Config from nested tables such as {"run": {"name": "x"}, ...}; errors as read_config."""
-    return _build(copy.deepcopy(values), {}, origin)
+    return _build(values, problems, origin)
 
 
 def read_toml(path: Path) -> Values:

@@ -34,11 +34,11 @@ def native_head_pools_itself(s: Settings) -> Verdict:
     return None
 
 
-def only_own_heads_take_args(s: Settings) -> Verdict:
-    if s["head.args"] and s["head.kind"] in ("native", "linear", "mlp"):
+def plain_heads_take_no_args(s: Settings) -> Verdict:
+    if s["head.args"] and s["head.kind"] in ("native", "linear"):
         return (
             f'head.args: got {", ".join(s["head.args"])} beside head.kind = "{s["head.kind"]}", '
-            "which takes none; they are for a head of your own (FILE.py:CLASS)"
+            "which takes none; they are for mlp or a head of your own (FILE.py:CLASS)"
         )
     return None
 
@@ -177,7 +177,7 @@ def _names(names: Any) -> str:
 
 RULES = (
     native_head_pools_itself,
-    only_own_heads_take_args,
+    plain_heads_take_no_args,
     lora_freezes_the_backbone,
     lora_layers_are_in_order,
     source_table_has_train,

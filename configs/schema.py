@@ -33,7 +33,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Rows = Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)]
 Files = Text | Annotated[list[Text], Field(min_length=1)]
-Steps = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)]
+Steps = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
 Layers = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
 Weights = Literal["balanced"] | Annotated[list[Positive], Field(min_length=2)]
 Split = Literal["train", "validation", "test"]
@@ -112,7 +112,7 @@ class Head(Section):
     dropout: Probability | None = field(None, "Dropout of the head; unset: the head's own default.")
     args: dict[str, Plain | list[Plain]] = field(
         {},
-        "Named arguments for a head of your own.",
+        "Named arguments for mlp (width, activation) or a head of your own.",
         allowed="table of text, numbers, true or false, and lists of these",
     )
 
@@ -230,14 +230,14 @@ class Eval(Section):
     """Evaluation on the validation rows while training."""
 
     every: Literal["epoch"] | Count = field(
-        "epoch", "When to evaluate: after each epoch, or after this many steps.", False
+        "epoch", "When to evaluate: after each epoch, or after this many steps."
     )
     micro_batch_size: Count = field(64, "Rows in one forward pass of an evaluation.", False)
     metric: Literal["auto", "accuracy", "macro_f1", "loss"] = field(
         "auto", "What makes a checkpoint the best; auto: accuracy for classes, else loss."
     )
     patience: Count | None = field(
-        None, "Stop after this many evaluations without a better one; unset: never.", False
+        None, "Stop after this many evaluations without a better one; unset: never."
     )
 
 

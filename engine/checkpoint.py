@@ -62,6 +62,8 @@ def environment(precision: Precision) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": version("transformers"),
+        "tokenizers": version("tokenizers"),
+        "datasets": version("datasets"),
         "numpy": version("numpy"),
         "safetensors": version("safetensors"),
         "machine": platform.machine(),

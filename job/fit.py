@@ -44,6 +44,11 @@ def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]
     return [f"going on although it changed: {line}" for line in lines]
 
 
+def describe_data(job: Job) -> dict[str, Any]:
+    """The data report and the fingerprint of the rows, as they stand in data.json."""
+    return {"fingerprint": job.data.fingerprint, **job.data.report.as_dict()}
+
+
 def make_record(job: Job) -> dict[str, Any]:
     """What a checkpoint notes of the world it was made in."""
     return {

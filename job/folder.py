@@ -52,7 +52,7 @@ class Folder:
 
 def run_folder(config: Config) -> Folder:
     """The folder of a run."""
-    return Folder(Path(config.run.dir) / config.run.name)
+    return Folder(Path(config.run.dir).expanduser() / config.run.name)
 
 
 def ways_out(config: Config) -> str:
@@ -87,18 +87,28 @@ def refuse_other_trajectory(config: Config, folder: Folder) -> None:
         )
 
 
-def open_folder(config: Config, resume: bool, fresh: bool) -> tuple[Folder, list[str]]:
-    """The run's folder with its config written, ready to be held; and what to say about it.
+def check_folder(config: Config, folder: Folder, resume: bool, fresh: bool) -> None:
+    """Raise ValueError where a start would destroy, or mix, what is in the folder already."""
+    if folder.path.exists() and not folder.config.exists() and any(folder.path.iterdir()):
+        raise ValueError(
+            f"{folder.path} exists and is no run (it has no config.toml); choose another run.name "
+            "or run.dir"
+        )
+    if resume and folder.config.exists():
+        refuse_other_trajectory(config, folder)
+    elif not fresh:
+        refuse_existing(config, folder)
 
-    Raises ValueError where that would destroy, or mix, what an earlier run left.
+
+def open_folder(config: Config, folder: Folder, resume: bool, fresh: bool) -> list[str]:
+    """Make the folder of a run, which the caller holds, and write its config; what to say of it.
+
+    Raises ValueError as check_folder does: another process may have been there since.
     """
-    folder, said = run_folder(config), []
+    check_folder(config, folder, resume, fresh)
+    said = []
     if fresh and folder.path.exists():
         said.append(f"the earlier run is kept as {set_aside(folder.path, 'old')}")
-    elif resume and folder.config.exists():
-        refuse_other_trajectory(config, folder)
-    else:
-        refuse_existing(config, folder)
     folder.path.mkdir(parents=True, exist_ok=True)
     write_config(config, folder.config)
-    return folder, said
+    return said

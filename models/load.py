@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
@@ -45,15 +45,15 @@ def resolve_source(source: str, revision: str | None = None) -> str:
     if source.startswith("package:"):
         return _package_folder(source)
     if source.startswith("run:"):
-        folder = Path(source.removeprefix("run:")) / "model"
+        folder = Path(source.removeprefix("run:")).expanduser() / "model"
         if not (folder / "openloop.json").is_file():
             raise ValueError(
                 f"model.source {source!r} is not a finished run: no {folder}/openloop.json"
             )
         return str(folder)
-    if not Path(source).is_dir():
+    if not Path(source).expanduser().is_dir():
         raise ValueError(f"model.source {source!r} is not a folder; expected {SOURCES}")
-    return source
+    return str(Path(source).expanduser())
 
 
 def _hub_folder(name: str, revision: str | None) -> str:
@@ -256,7 +256,7 @@ def load_pretrained(
                 output_loading_info=True,
                 **extra,
             )
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ValueError(f"the weights of {folder} do not load: {_one_line(error)}") from error
     missing = tuple(name for name, _ in model.named_parameters() if name in report["missing_keys"])
     return Pretrained(model, missing, tuple(sorted(report["unexpected_keys"])))
@@ -266,6 +266,10 @@ def stored_dtypes(folder: str | Path) -> str:
     """The dtypes in which a folder's weights are stored, such as "F32" or "BF16, F32"."""
     found = set()
     for file in _weight_files(folder):
-        with safe_open(file, framework="pt") as tensors:
-            found |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                names = tensors.keys()
+                found |= {tensors.get_slice(name).get_dtype() for name in names}
+        except SafetensorError as error:
+            raise ValueError(f"{file} is damaged: {_one_line(error)}; fetch it again") from error
     return ", ".join(sorted(found))

@@ -11,11 +11,6 @@ from models.heads import backbone_name, head_modules
 from models.lora import adapters_of, is_below
 
 
-def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that train, by name, in the model's order, each once."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
 def count_parameters(model: nn.Module) -> tuple[int, int]:
     """(trainable, total) numbers of values, each parameter counted once."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]

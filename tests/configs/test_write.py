@@ -82,7 +82,7 @@ def test_difference_names_each_key_with_both_values():
     assert not [line for line in lines if line.startswith("lora.layers")]
 
 
-@pytest.mark.parametrize("overrides", [["run.name=y"], ["eval.every=5"], ["data.workers=2"]])
+@pytest.mark.parametrize("overrides", [["run.name=y"], ["run.keep=5"], ["data.workers=2"]])
 def test_settings_that_do_not_change_the_run_make_no_difference(overrides, tmp_path):
     config = parse_config(NEEDED)
     write_config(config, tmp_path / "config.toml")

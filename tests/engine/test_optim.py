@@ -14,7 +14,6 @@ from transformers.optimization import (
 from engine.optim import (
     Schedule,
     build_optimizer,
-    group_lines,
     parameter_groups,
     set_learning_rate,
     warmup_steps,
@@ -129,14 +128,6 @@ def test_without_a_head_rate_the_head_trains_at_the_common_one():
 def test_nothing_trainable_is_an_error_that_names_the_settings():
     with pytest.raises(ValueError, match=r"model\.train"):
         parameter_groups(nn.Linear(2, 2).requires_grad_(False), 1e-3, None, set(), 0.1)
-
-
-def test_group_lines_count_the_parameters():
-    lines = group_lines(parameter_groups(nn.Linear(30, 40), 2e-5, None, set(), 0.01))
-    assert lines == [
-        "backbone, decay: 1,200 parameters in 1 tensors, lr 2e-05, decay 0.01",
-        "backbone, no decay: 40 parameters in 1 tensors, lr 2e-05, decay 0",
-    ]
 
 
 def test_fused_adamw_is_the_plain_one_to_rounding():

@@ -10,9 +10,14 @@ from transformers import AutoModelForSequenceClassification
 from models.args import args_from_json, args_to_json
 from models.build import ModelArgs, build_model
 from models.lora import LoRAArgs
-from models.trainable import count_parameters, trainable_parameters
+from models.trainable import count_parameters
 
 LORA = LoRAArgs(("query",), rank=2)
+
+
+def trained(model):
+    """The parameters that train, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def same_bits(one, other):
@@ -119,10 +124,10 @@ def test_all_trains_without_lora_and_head_and_adapters_with_it(make):
     trainable, total = count_parameters(built.model)
     assert trainable == total == sum(p.numel() for p in built.model.parameters())
     built, _, _ = make(lora=LORA)
-    names = set(trainable_parameters(built.model))
+    names = set(trained(built.model))
     assert {n for n in names if "lora_" not in n} == built.head_names
     assert len(names) == 2 + 4
-    assert set(trainable_parameters(make(train="head")[0].model)) == built.head_names
+    assert set(trained(make(train="head")[0].model)) == built.head_names
 
 
 @pytest.mark.parametrize(
@@ -131,7 +136,7 @@ def test_all_trains_without_lora_and_head_and_adapters_with_it(make):
 )
 def test_last_n_trains_last_layers_what_follows_them_and_the_head(make, name, after):
     built, _, _ = make(name, train="last:1")
-    names = set(trainable_parameters(built.model)) - built.head_names
+    names = set(trained(built.model)) - built.head_names
     assert any(".1." in n for n in names)
     assert {n for n in names if ".1." not in n} == {
         n for n, _ in built.model.named_parameters() if after and n.startswith(after)
@@ -140,7 +145,7 @@ def test_last_n_trains_last_layers_what_follows_them_and_the_head(make, name, af
 
 def test_lora_beside_last_n_adapts_only_the_layers_below(make):
     built, _, _ = make(lora=LoRAArgs("all-linear"), train="last:1")
-    names = set(trainable_parameters(built.model))
+    names = set(trained(built.model))
     assert "bert.encoder.layer.1.attention.self.query.weight" in names
     assert not any("lora_" in n and ".layer.1." in n for n in names)
     assert any("lora_" in n and ".layer.0." in n for n in names)
@@ -152,7 +157,7 @@ def test_newly_initialised_pooler_trains_and_is_named(make, folders, tmp_path):
     pooler = {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
     assert pooler < set(built.initialised)
     assert pooler < built.head_names
-    assert all(trainable_parameters(built.model)[n] is not None for n in built.initialised)
+    assert all(trained(built.model)[n] is not None for n in built.initialised)
     assert any("newly initialised" in n and "bert.pooler" in n for n in built.notes)
 
 
@@ -208,7 +213,7 @@ def test_activation_checkpointing_leaves_lora_gradients_equal(
         logits_of(built.model, encode(tokenizer)).pow(2).sum().backward()
         on = getattr(built.model.base_model, "is_activation_checkpointing", None)
         assert on is checkpointing
-        return {n: p.grad for n, p in trainable_parameters(built.model).items()}
+        return {n: p.grad for n, p in trained(built.model).items()}
 
     plain, checkpointed = gradients(False), gradients(True)
     assert all(torch.equal(plain[name], checkpointed[name]) for name in plain)

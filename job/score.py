@@ -1,0 +1,45 @@
+"""Scoring a finished run again: the exported model on its own test rows. Nothing is written."""
+
+from typing import Any
+
+from configs.schema import Config
+from data.loaders import eval_batches
+from data.prepare import load_data
+from engine.evaluate import evaluate
+from engine.losses import build_loss
+from engine.metrics import build_counter
+from engine.precision import choose_precision
+from job.folder import refuse_other_trajectory, run_folder
+from job.predictor import make_padding
+from job.prepare import class_weights, data_args, encode_split
+from models.export import load_exported
+
+
+def score_finished(config: Config, allow_code: bool) -> dict[str, Any]:
+    """Metrics of a finished run's exported model on its test rows.
+
+    Raises ValueError where the run is not finished, was another recipe, has no test rows, or where
+    its rows have changed since.
+    """
+    folder = run_folder(config)
+    if not folder.result.exists():
+        raise ValueError(f"{folder.path} holds no finished run; train it without --eval-only")
+    refuse_other_trajectory(config, folder)
+    data = load_data(data_args(config))
+    if data.fingerprint != folder.read_json("data.json")["fingerprint"]:
+        raise ValueError(
+            f"the rows of {config.data.source} have changed since {folder.path} was trained: its "
+            "test rows may have been trained on. Restore them, or train again with --fresh."
+        )
+    if "test" not in data.splits:
+        raise ValueError(f"{folder.path} has no test split (data.test is 0)")
+    model, tokenizer, _ = load_exported(folder.model, allow_code=allow_code)
+    recorded = folder.read_json("environment.json")["dtype"]
+    precision = choose_precision(config.precision.device, config.precision.dtype, recorded)
+    model.to(precision.device)
+    weights = class_weights(config, data)
+    loss_fn, _ = build_loss(data.kind, weights, config.train.label_smoothing, precision.device)
+    rows = encode_split(config, tokenizer, data, "test").dataset
+    batches = eval_batches(rows, config.eval.micro_batch_size, make_padding(tokenizer))
+    counter = build_counter(data.kind, max(1, len(data.label_names)), precision.device)
+    return evaluate(model, batches, loss_fn, counter, precision)

@@ -1,0 +1,141 @@
+"""predict.py: texts, files and standard input against one finished tiny run."""
+
+import io
+import json
+
+import pytest
+
+import predict
+import train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tiny_folder, reviews_csv):
+    folder = tmp_path_factory.mktemp("predict")
+    words = [f"run.dir={folder}", f"model.source={tiny_folder}", "train.max_steps=2"]
+    words += [f"data.source={reviews_csv}", "data.max_length=32", "data.validation=8"]
+    words += ["precision.dtype=fp32", "precision.device=cpu", "data.filter=label != 'none'"]
+    words += ["run.name=one", "data.subset={}", "data.test=8", "data.labels=['neg', 'pos']"]
+    assert train.main(["--config", "configs/imdb_lora.toml", *words]) == 0
+    return folder / "one"
+
+
+@pytest.fixture(scope="module")
+def pair_run(tmp_path_factory, tiny_folder):
+    folder = tmp_path_factory.mktemp("pairs")
+    rows = [{"a": f"film {i}", "b": f"story {i}", "label": i % 2} for i in range(40)]
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = [f"run.dir={folder}", f"model.source={tiny_folder}", "train.max_steps=2"]
+    words += [f"data.source={folder}/pairs.jsonl", 'data.text=["a", "b"]', "data.max_length=32"]
+    words += ["run.name=two", "data.subset={}", "--unset", "data.filter", "--unset", "samples"]
+    assert train.main(["--config", "configs/imdb_lora.toml", *words]) == 0
+    return folder / "two"
+
+
+def call(capsys, *words):
+    code = predict.main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_texts_get_label_and_probability(run, capsys):
+    code, out, _ = call(capsys, "--run", run, "good film", "bad film")
+    assert code == 0
+    assert len(out.splitlines()) == 2
+    assert "%" in out
+    assert "good film" in out
+
+
+def test_json_has_one_object_a_line_with_the_agreed_keys(run, capsys):
+    _, out, _ = call(capsys, "--run", run, "--json", "good\nfilm", "bad film")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [set(line) for line in lines] == [{"text", "label", "probabilities"}] * 2
+    assert lines[0]["text"] == "good\nfilm"
+    assert set(lines[0]["probabilities"]) == {"neg", "pos"}
+
+
+def test_standard_input_gives_one_answer_a_line_in_order(run, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("first film\n\nsecond film, longer than that\n"))
+    _, out, _ = call(capsys, "--run", run, "--json", "-")
+    texts = [json.loads(line)["text"] for line in out.splitlines()]
+    assert texts == ["first film", "second film, longer than that"]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "txt"])
+def test_a_file_is_streamed_into_json_lines(run, capsys, tmp_path, ending):
+    texts = [f"film number {i}" for i in range(600)]  # more than two chunks
+    forms = {
+        "jsonl": "\n".join(json.dumps({"text": text}) for text in texts),
+        "csv": "text,x\n" + "\n".join(f"{text},1" for text in texts),
+        "txt": "\n".join(texts),
+    }
+    path, output = tmp_path / f"texts.{ending}", tmp_path / "out.jsonl"
+    path.write_text(forms[ending])
+    code, _, _ = call(capsys, "--run", run, "--file", path, "--output", output)
+    assert code == 0
+    assert [json.loads(line)["text"] for line in output.read_text().splitlines()] == texts
+
+
+def test_a_broken_row_names_its_place_and_leaves_no_output(run, capsys, tmp_path):
+    path, output = tmp_path / "texts.jsonl", tmp_path / "out.jsonl"
+    path.write_text('{"text": "good"}\n{"text": broken}\n')
+    code, _, err = call(capsys, "--run", run, "--file", path, "--output", output)
+    assert code == 2
+    assert "texts.jsonl:2" in err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["texts.jsonl"]
+
+
+def test_a_missing_column_is_named_with_the_way_out(run, capsys, tmp_path):
+    path = tmp_path / "texts.csv"
+    path.write_text("review\ngood film\n")
+    code, _, err = call(capsys, "--run", run, "--file", path)
+    assert code == 2
+    assert "'text'" in err
+    assert "--column" in err
+    assert call(capsys, "--run", run, "--file", path, "--column", "review")[0] == 0
+
+
+def test_bad_bytes_in_a_text_file_are_named_by_line(run, capsys, tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_bytes(b"good\nb\xffd\n")
+    code, _, err = call(capsys, "--run", run, "--file", path)
+    assert code == 2
+    assert "line 2" in err
+
+
+def test_what_is_no_run_is_told_with_the_runs_there(run, capsys, tmp_path):
+    code, _, err = call(capsys, "--run", run.parent / "other", "text")
+    assert code == 2
+    assert "one" in err
+    assert "Traceback" not in err
+
+
+def test_pairs_and_single_texts_are_not_mixed_up(run, pair_run):
+    assert predict.load_run(pair_run)([("film 1", "story 1")])[0].label in ("negative", "positive")
+    with pytest.raises(ValueError, match="pairs of texts"):
+        predict.load_run(pair_run)(["film 1"])
+    with pytest.raises(ValueError, match="single texts"):
+        predict.load_run(run)([("film 1", "story 1")])
+
+
+def test_a_pair_file_uses_the_columns_of_the_run(pair_run, capsys, tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps({"a": "film", "b": "story"}))
+    code, out, _ = call(capsys, "--run", pair_run, "--file", path, "--json")
+    assert code == 0
+    assert json.loads(out)["text"] == ["film", "story"]
+    code, _, err = call(capsys, "--run", pair_run, "--file", path, "--column", "a")
+    assert code == 2
+    assert "2: a, b" in err
+
+
+def test_predictions_do_not_depend_on_their_neighbours(run):
+    model = predict.load_run(run)
+    texts = ["good film", "a much longer text about a film and a story in town " * 3, "bad"]
+    together = model(texts)
+    for text, prediction in zip(texts, together, strict=True):
+        assert model([text])[0].probabilities == pytest.approx(prediction.probabilities, abs=1e-6)
+
+
+def test_no_texts_at_all_is_no_error(run):
+    assert predict.load_run(run)([]) == []
