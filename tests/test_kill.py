@@ -130,12 +130,14 @@ def test_resume_refuses_other_threads_unless_drift_is_allowed(long_recipe, tmp_p
 
 
 @pytest.mark.slow
-def test_a_run_in_use_is_refused(long_recipe, tmp_path):
-    process = start(long_recipe, "held")
+def test_a_run_in_use_is_refused_and_left_alone(long_recipe, tmp_path):
+    process = start(long_recipe, "held", "train.epochs=9999", "train.max_steps=99999")
     wait_for_step(process, tmp_path / "runs" / "held", 2)
-    second = start(long_recipe, "held", "--resume")
-    output, _ = second.communicate(timeout=60)
+    for switch in ("--resume", "--fresh"):
+        second = start(long_recipe, "held", switch, "train.epochs=9999", "train.max_steps=99999")
+        output, _ = second.communicate(timeout=60)
+        assert second.returncode == 2, output
+        assert "in use" in output
     process.kill()
     process.communicate()
-    assert second.returncode == 2, output
-    assert "in use" in output
+    assert not list((tmp_path / "runs").glob("held.old*"))

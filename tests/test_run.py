@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -343,3 +344,100 @@ def test_a_bad_loss_stops_before_the_update_and_names_rows(recipe, capsys):
     assert "Rows of this step" in said
     assert "reviews.csv:" in said
     assert "step" in said
+
+
+def fails(capsys, path, *words):
+    """What a start that must fail says; never a traceback."""
+    assert run(path, *words) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return said
+
+
+def test_a_run_dir_that_is_a_file_is_one_message(recipe, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert "file" in fails(capsys, recipe(), f"run.dir={tmp_path / 'file'}")
+
+
+def test_a_folder_that_is_no_run_is_left_alone(recipe, tmp_path, capsys):
+    (tmp_path / "runs" / "tiny").mkdir(parents=True)
+    (tmp_path / "runs" / "tiny" / "thesis.txt").write_text("years of work")
+    for switch in ([], ["--fresh"], ["--resume"]):
+        assert "is no run" in fails(capsys, recipe(), *switch)
+    assert (tmp_path / "runs" / "tiny" / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("class Head(:", "SyntaxError"), ("import no_such_module_here", "no_such_module_here"),
+     ("from torch import nn\nclass Head(nn.Module):\n"
+      "    def __init__(self, hidden_size, num_labels, dropout):\n        1 / 0", ":4: ZeroDiv")],
+)  # fmt: skip
+def test_a_fault_in_the_users_head_is_told_with_file_and_line(
+    recipe, tmp_path, capsys, text, expected
+):
+    (tmp_path / "head.py").write_text(text)
+    words = [f"head.kind={tmp_path / 'head.py'}:Head", "--unset", "head.pool", "--allow-code"]
+    said = fails(capsys, recipe(), *words)
+    assert "head.py:" in said
+    assert expected in said
+
+
+def test_damaged_weights_are_one_message(recipe, tiny_folder, tmp_path, capsys):
+    shutil.copytree(tiny_folder, tmp_path / "damaged")
+    weights = tmp_path / "damaged" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-500])
+    assert "damaged" in fails(capsys, recipe(), f"model.source={tmp_path / 'damaged'}")
+
+
+def test_a_length_of_all_positions_is_not_padded_past_them(recipe, tiny_tokenizer, tmp_path):
+    from transformers import BertConfig, BertModel
+
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    small = BertConfig(intermediate_size=64, max_position_embeddings=13, **shape)
+    BertModel(small).save_pretrained(tmp_path / "short")
+    tiny_tokenizer.save_pretrained(tmp_path / "short")
+    words = [f"model.source={tmp_path / 'short'}", "data.max_length=13", "train.max_steps=2"]
+    assert run(recipe(), *words) == 0
+    assert load_run(tmp_path / "runs" / "tiny")(["film " * 50])[0].label in ("neg", "pos")
+
+
+def test_a_guessed_recipe_that_was_edited_is_not_overwritten(
+    reviews_csv, tiny_folder, tmp_path, capsys
+):
+    words = ["--csv", str(reviews_csv), f"model.source={tiny_folder}", f"run.dir={tmp_path}"]
+    words += ["--dry-run", "data.max_length=32", "precision.device=cpu"]
+    assert train.main(words) == 0
+    recipe = tmp_path / "reviews.toml"
+    edited = recipe.read_text().replace("lr = 0.001", "lr = 0.002")
+    recipe.write_text(edited)
+    assert train.main([*words, "train.lr=0.01"]) == 2
+    assert "reviews.toml" in capsys.readouterr().err
+    assert recipe.read_text() == edited
+
+
+def test_csv_takes_a_glob_and_a_path_with_spaces(reviews_csv, tiny_folder, tmp_path):
+    (tmp_path / "my films").mkdir()
+    shutil.copy(reviews_csv, tmp_path / "my films" / "a b.csv")
+    words = ["--csv", str(tmp_path / "my films" / "*.csv"), f"model.source={tiny_folder}"]
+    words += [f"run.dir={tmp_path}", "data.max_length=32", "--dry-run", "precision.device=cpu"]
+    assert train.main(words) == 0
+
+
+def test_eval_only_refuses_rows_that_have_changed(recipe, reviews_csv, tmp_path, capsys):
+    table = tmp_path / "table.csv"
+    shutil.copy(reviews_csv, table)
+    path = recipe(data={"source": str(table)}, train={"max_steps": 1})
+    assert run(path) == 0
+    table.write_text(table.read_text().replace("number 3,", "number three,"))
+    assert "have changed" in fails(capsys, path, "--eval-only")
+
+
+@pytest.mark.parametrize("words", [["--seeds", "0,0"], ["--seeds", "a"], ["--seeds=-1,2"]])
+def test_bad_seeds_are_refused_before_anything_trains(recipe, tmp_path, capsys, words):
+    assert "seed" in fails(capsys, recipe(), *words)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_evaluating_at_other_steps_is_another_run(finished, capsys):
+    assert "eval.every" in fails(capsys, finished / "config.toml", "--resume", "eval.every=3")
