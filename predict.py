@@ -51,6 +51,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if bool(options.texts) == bool(options.file):
         parser.error("give texts, or - for standard input, or --file FILE: one of them")
+    if "-" in options.texts and len(options.texts) > 1:
+        parser.error("- reads standard input and stands alone; got other texts beside it")
     if options.column and not options.file:
         parser.error("--column names a column of --file; there is no --file")
     return options

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.read import parse_config, read_config, write_config
+from configs.read import difference, parse_config, read_config, trajectory, write_config
 from configs.schema import Config
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ def train_run(config: Config, options: argparse.Namespace, command: str) -> dict
     print(banner(job, folder), flush=True)
     if options.dry_run:
         return {}
+    if options.csv is not None:
+        write_recipe(config)
     with hold_run(folder.path):
         said = open_folder(config, folder, options.resume, options.fresh)
         print("".join(line + "\n" for line in said), end="")
@@ -186,9 +188,9 @@ def score(config: Config, options: argparse.Namespace) -> None:
 
 
 def config_for_csv(options: argparse.Namespace) -> Config:
-    """Guess the columns of a table, say why, and write the recipe, overrides included.
+    """Guess the columns of a table, say why, and make a recipe, overrides included.
 
-    Raises ValueError rather than overwrite a recipe that says something else.
+    Raises ValueError where another recipe of that name is there, which would be overwritten.
     """
     from job.guess import guess_recipe, has_packaged_model
 
@@ -198,16 +200,27 @@ def config_for_csv(options: argparse.Namespace) -> Config:
     print("\n".join(said))
     where = f"the recipe guessed for {options.csv}"
     config = parse_config(recipe, where, options.overrides, options.unset)
-    path = Path(config.run.dir).expanduser() / f"{config.run.name}.toml"
-    if path.exists() and read_config(path) != config:
+    path = guessed_recipe_path(config)
+    if path.exists() and (lines := difference(trajectory(read_config(path)), trajectory(config))):
         raise ValueError(
-            f"{path} exists and differs from what was guessed now. Train with it "
-            f"(--config {path}), or give this one another name (run.name=…)."
+            f"{path} exists and differs from what was guessed now:\n  "
+            + "\n  ".join(lines)
+            + f"\nTrain with it (--config {path}), or give this one another name (run.name=…)."
         )
+    return config
+
+
+def guessed_recipe_path(config: Config) -> Path:
+    """Where the recipe guessed for a table is written."""
+    return Path(config.run.dir).expanduser() / f"{config.run.name}.toml"
+
+
+def write_recipe(config: Config) -> None:
+    """Keep the recipe of a --csv run beside its folder, for the next time."""
+    path = guessed_recipe_path(config)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_config(config, path)
     print(f"recipe: {path} (edit it and train with --config {path})")
-    return config
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from data.labels import MOST_NAMES, NUMBER
 from data.sources import find_files
-from data.tables import Row, open_table
+from data.tables import BadRow, Row, Table, open_table
 
 TEXT_NAMES = {"text", "review", "sentence", "content", "comment", "body", "message", "tweet"}
 LABEL_NAMES = {"label", "labels", "sentiment", "class", "category", "target", "rating", "stars"}
@@ -35,7 +35,7 @@ def guess_columns(path: str | Path) -> Guess:
         row.values for row in table.rows(table.columns or ()) if isinstance(row, Row)
     )
     if not sample:
-        raise ValueError(f"{path}: no readable row to guess columns from")
+        raise ValueError(f"{path}: no readable row to guess columns from{_first_fault(table)}")
     columns = table.columns or tuple(dict.fromkeys(name for row in sample for name in row))
     found = {name: [row.get(name) for row in sample] for name in columns}
     lengths = {
@@ -80,6 +80,18 @@ def _spread_sample(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         if len(sample) == 2 * LOOKED_AT:
             sample, every = sample[::2], 2 * every
     return sample
+
+
+def _first_fault(table: Table) -> str:
+    """Why the first bad row is bad, and the likely way out."""
+    bad = next((row for row in table.rows(table.columns or ()) if isinstance(row, BadRow)), None)
+    said = f"; {bad.address}: {bad.message}" if bad else "; it has none"
+    header = (table.columns or ("",))[0]
+    if len(table.columns or ()) == 1 and (mark := next((m for m in ";\t|" if m in header), None)):
+        said += f". The header seems to be separated by {mark!r}: save it with commas, or as .tsv"
+    if bad and bad.reason == "bad_utf8":
+        said += '. Save the file as UTF-8 (in Excel: "CSV UTF-8")'
+    return said
 
 
 def _is_named(column: str, names: set[str]) -> bool:

@@ -48,6 +48,7 @@ class Progress:
     evaluated_step: int = -1  # the step of the last evaluation
     best_step: int | None = None
     best_value: float | None = None
+    best_loss: float | None = None  # between evaluations of equal value the lower loss is better
     without_improvement: int = 0  # evaluations since the best one
     stopped_early: bool = False
 
@@ -111,6 +112,7 @@ def train_step(
         seed_forward(plan.seed, progress.epoch, index)
         batch = to_device(on_host, precision.device)
         with precision.autocast():
+            # a window without items (every label -100) has loss 0, not 0 / 0
             micro_loss = compute_loss(model, batch) / max(items, 1)
         scaler.scale(micro_loss).backward()
         losses.append(micro_loss.detach())
@@ -216,6 +218,7 @@ def fit(
 
     `batches(epoch, start)` gives an epoch's micro-batches from index `start` on. `evaluate` updates
     the best and early-stopping counters of `progress`; `on_step` gets each step's result and rate.
+    job/fit.py is the place that calls it, with everything it needs.
     """
     model.train()
     set_learning_rate(optimizer, schedule, progress.step)

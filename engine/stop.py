@@ -47,6 +47,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
         if request.requested:
             os._exit(128 + number)  # asked twice: no saving, no cleaning up
         request.signal = number
+        os.write(2, b"\nstopping after this step; once more ends it at once, unsaved\n")
 
     before = {number: signal.signal(number, note) for number in SIGNALS}
     try:

@@ -9,6 +9,7 @@ from job.prepare import Job
 from models.trainable import count_parameters
 from report.plan import Group, Memory, Plan, Truncation, plan_lines
 
+FEW_ROWS = 100  # below, the 95 % interval of an accuracy is wider than ±8 points
 FILES = (
     "config.toml", "environment.json", "data.json", "metrics.jsonl", "tensorboard/",
     "checkpoints/", "model/", "test_predictions.jsonl", "README.md", "result.json",
@@ -19,7 +20,7 @@ def rates(schedule: Schedule, lr: float) -> list[tuple[int, float]]:
     """(step, learning rate) at five points: start, end of warm-up, half, three quarters, last."""
     last = max(schedule.total_steps - 1, 0)
     points = [0, min(schedule.warmup_steps, last), last // 2, last * 3 // 4, last]
-    return [(step, lr * schedule.factor(step)) for step in sorted(points)]
+    return [(step, lr * schedule.factor(step)) for step in sorted(set(points))]
 
 
 def cache_line(job: Job) -> str:
@@ -49,6 +50,19 @@ def habit_lines(config: Config, metric: str) -> list[str]:
         lines.append("activations are recomputed in the backward pass")
     if config.model.compile:
         lines.append("torch.compile: the first steps are slow while it compiles")
+    return lines
+
+
+def warning_lines(job: Job) -> list[str]:
+    """What a person would want to know before believing the result."""
+    lines = [
+        f"WARNING: {name} has only {encoded.rows} rows; a figure from so few says little"
+        for name, encoded in job.encoded.items()
+        if name != "train" and encoded.rows < FEW_ROWS
+    ]
+    names = job.data.label_names
+    if len({name.casefold() for name in names}) < len(names):
+        lines.append(f"WARNING: some labels differ only in case: {', '.join(names)}")
     return lines
 
 
@@ -101,7 +115,7 @@ def make_plan(job: Job, folder: Folder) -> Plan:
         seconds=estimated_seconds(job),
         loss=job.loss_said,
         cleaning=[*data.report.lines(), cache_line(job)],
-        notes=[*job.notes, *habit_lines(config, job.metric)],
+        notes=[*job.notes, *habit_lines(config, job.metric), *warning_lines(job)],
         files=FILES,
     )  # fmt: skip
 

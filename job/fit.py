@@ -63,7 +63,7 @@ def restore(job: Job, folder: Folder, allow_drift: bool) -> tuple[Progress, int 
     """Progress to go on from, the size metrics.jsonl had then (None: a new run), what to say."""
     checkpoint, said = newest_valid(folder.checkpoints)
     if checkpoint is None:
-        return Progress(), 0, said
+        return Progress(), 0, [*said, "no checkpoint yet: starting at step 1"]
     state = read_state(checkpoint)
     said += check_drift(state["record"], job, allow_drift)
     load_weights(checkpoint, job.built.model)
@@ -104,16 +104,20 @@ def evaluation_line(name: str, step: int, metrics: dict[str, Any]) -> str:
 
 
 def note_evaluation(
-    progress: Progress, value: float, lower_is_better: bool, patience: int | None
+    progress: Progress, metric: str, metrics: dict[str, Any], patience: int | None
 ) -> bool:
-    """Update the best and the early-stopping counter; True where this is the best so far."""
-    better = not math.isnan(value) and (
-        progress.best_value is None
-        or (value < progress.best_value if lower_is_better else value > progress.best_value)
-    )
+    """Update the best and the early-stopping counter; True where this is the best so far.
+
+    Of equal accuracies, common on few rows, the one with the lower loss is the better.
+    """
+    sign = 1 if metric == "loss" else -1
+    now = (sign * metrics[metric], metrics["loss"])  # the smaller, the better
+    better = not any(map(math.isnan, now))
+    if better and progress.best_value is not None and progress.best_loss is not None:
+        better = now < (sign * progress.best_value, progress.best_loss)
     if better:
-        progress.best_step, progress.best_value = progress.step, value
-        progress.without_improvement = 0
+        progress.best_step, progress.best_value = progress.step, metrics[metric]
+        progress.best_loss, progress.without_improvement = metrics["loss"], 0
     else:
         progress.without_improvement += 1
     progress.stopped_early = patience is not None and progress.without_improvement >= patience
@@ -136,9 +140,7 @@ def train(
         counter = build_counter(job.data.kind, job.num_labels, job.precision.device)
         batches = stop.guard(split_batches(job, "validation"))
         metrics = evaluate(model, batches, job.loss_fn, counter, job.precision)
-        best = note_evaluation(
-            progress, metrics[job.metric], job.metric == "loss", config.eval.patience
-        )
+        best = note_evaluation(progress, job.metric, metrics, config.eval.patience)
         tracker.log_evaluation(progress.step, "eval", metrics)
         if "confusion" in metrics:
             tracker.log_confusion(

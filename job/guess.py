@@ -45,7 +45,7 @@ def guess_recipe(path: Path) -> tuple[dict[str, Any], list[str]]:
     steps = math.ceil(rows * 0.8 / 16)
     epochs = max(recipe["train"]["epochs"], min(MOST_EPOCHS, math.ceil(STEPS / steps)))
     said.append(f"epochs = {epochs}: {rows:,} rows, about {epochs * steps:,} steps of 16 rows")
-    recipe["run"] = {"name": re.sub(r"[^\w.+=-]+", "_", path.stem).strip("_.+=-") or "table"}
+    recipe["run"] |= {"name": re.sub(r"[^\w.+=-]+", "_", path.stem).strip("_.+=-") or "table"}
     length = recipe["data"]["max_length"]
     recipe["data"] = {
         "source": str(path), "text": guess.text, "label": guess.label, "max_length": length,

@@ -81,6 +81,8 @@ class Predictor:
     pairs: bool  # whether an input is a pair of texts, as in training
 
     def __call__(self, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:
+        if isinstance(texts, str):
+            raise ValueError(f"got one text, {texts!r:.60}; give a list of texts: [text]")
         return list(self.stream(texts))
 
     def stream(self, texts: Iterable[str | tuple[str, str]]) -> Iterator[Prediction]:

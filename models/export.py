@@ -87,27 +87,36 @@ def _base_path(base: dict[str, Any]) -> str | None:
     return source.removeprefix("hub:") if source.startswith("hub:") else resolve_source(source)
 
 
-def loading_snippet(folder: str | Path, args: ModelArgs) -> str:
+def loading_snippet(
+    folder: str | Path, args: ModelArgs, max_length: int = 512, truncation: str = "right"
+) -> str:
     """Python that opens an exported folder with transformers and PEFT, for people to copy.
 
     It leaves `tokenizer`, `model` and `logits (2, C)` behind. A model with a head of ours opens
     with openloop; then it also shows how the backbone alone opens elsewhere, as `backbone`.
     """
-    texts = 'inputs = tokenizer(["It was good.", "Not a fan."], padding=True, return_tensors="pt")'
+    texts = (
+        f'tokenizer.truncation_side = "{truncation}"\n'
+        'texts = ["It was good.", "Not a fan."]\n'
+        f"inputs = tokenizer(texts, padding=True, truncation=True, max_length={max_length}, "
+        'return_tensors="pt")'
+    )
+    imports = ["import torch"]
     if args.head_kind == "native":
-        auto = "AutoModelForSequenceClassification"
-        loading = _transformers_lines(folder, args, auto, "model")
-        return "\n".join([*loading, texts, "logits = model(**inputs).logits"]) + "\n"
+        loading = _transformers_lines(folder, args, "AutoModelForSequenceClassification", "model")
+        end = ["with torch.no_grad():", "    logits = model(**inputs).logits"]
+        return "\n".join([*imports, *loading, texts, *end]) + "\n"
     allow = ", allow_code=True" if head_file(args.head_kind) else ""
     lines = [
-        "# in the folder of openloop, whose head this is",
-        "from models.export import load_exported",
+        *imports,
+        "from models.export import load_exported  # openloop's: the head is its own",
         "",
         f"model, tokenizer, args = load_exported({str(folder)!r}{allow})",
         texts,
-        "logits = model(**inputs)",
+        "with torch.no_grad():",
+        "    logits = model(**inputs)",
         "",
-        "# elsewhere, the backbone alone (without its head):",
+        "# the backbone alone, without the head, needs no openloop:",
         *_transformers_lines(folder, args, "AutoModel", "backbone"),
     ]
     return "\n".join(lines) + "\n"

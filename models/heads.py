@@ -163,7 +163,11 @@ def load_head_class(kind: str, allow_code: bool = False) -> type[nn.Module]:
         raise ValueError(f"head.kind {kind!r}: {where_raised(error, path)}") from error
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        classes = [n for n, v in vars(module).items() if isinstance(v, type)]
+        classes = [
+            n
+            for n, v in vars(module).items()
+            if isinstance(v, type) and v.__module__ == module.__name__
+        ]
         raise ValueError(
             f"head.kind {kind!r}: {path} has no nn.Module class {name!r}; "
             f"its classes are {', '.join(classes) or 'none'}"
@@ -214,6 +218,7 @@ def build_head(
                 f"{where} takes no argument {name!r} ([head.args] and head.pool); "
                 + (f"did you mean {near[0]!r}? " if near else "")
                 + f"it takes {', '.join(takes) or 'none of its own'}"
+                + ("; leave pooling to the head with --unset head.pool" if name == "pool" else "")
             )
     missing = [n for n, p in takes.items() if p.default is p.empty and n not in given]
     if missing:

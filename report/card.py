@@ -70,7 +70,8 @@ class Card:
     name: str
     command: str  # with which the run is repeated
     predict_command: str
-    snippet: str  # Python that loads the exported model
+    load_run: str  # Python that opens the run with openloop
+    snippet: str  # Python that loads the exported model elsewhere
     data: Sequence[str]  # the data report's lines
     settings: Mapping[str, object]  # dotted key -> value
     results: Sequence[Result]
@@ -191,7 +192,11 @@ def run_card(card: Card) -> str:
         "",
         *_fence(card.predict_command, "bash"),
         "",
-        "From Python:",
+        "From Python, in the folder of openloop:",
+        "",
+        *_fence(card.load_run, "python"),
+        "",
+        "Elsewhere, with transformers:",
         "",
         *_fence(card.snippet, "python"),
     ]

@@ -171,7 +171,9 @@ def _step_lines(plan: Plan) -> list[str]:
     warmup = f"the first {format_count(plan.warmup_steps)} of them warm-up"
     steps = f"{format_count(plan.total_steps)} in {epochs}, {warmup}"
     batch = f"{plan.effective_batch_size} rows a step"
-    made_of = f"{plan.micro_batch_size} at a time, {plan.accumulate} times"
+    made_of = f"{plan.micro_batch_size} at a time"
+    if plan.accumulate > 1:
+        made_of += f", {plan.accumulate} times"
     rates = [f"{format_number(lr)} at step {format_count(step)}" for step, lr in plan.lr]
     return [
         *_write_entry("Steps", [steps]),

@@ -11,23 +11,28 @@ from job.guess import guess_recipe
 from job.predictor import name_prediction
 
 
-def evaluate_all(values, lower_is_better=False, patience=None):
+def evaluate_all(values, metric="accuracy", patience=None, losses=None):
     progress = Progress()
     for step, value in enumerate(values, start=1):
         progress.step = step
-        note_evaluation(progress, value, lower_is_better, patience)
+        metrics = {"loss": losses[step - 1] if losses else 1.0, metric: value}
+        note_evaluation(progress, metric, metrics, patience)
         if progress.stopped_early:
             break
     return progress
 
 
 @pytest.mark.parametrize(
-    ("values", "lower", "best"),
-    [([0.5, 0.9, 0.7], False, 2), ([0.5, 0.2, 0.7], True, 2), ([0.5, 0.5], False, 1),
-     ([math.nan, 0.1], False, 2), ([0.1, math.nan], True, 1)],
+    ("values", "metric", "best"),
+    [([0.5, 0.9, 0.7], "accuracy", 2), ([0.5, 0.2, 0.7], "loss", 2), ([0.5, 0.5], "accuracy", 1),
+     ([math.nan, 0.1], "accuracy", 2), ([0.1, math.nan], "loss", 1)],
 )  # fmt: skip
-def test_the_best_evaluation_is_the_first_of_the_best_and_never_nan(values, lower, best):
-    assert evaluate_all(values, lower).best_step == best
+def test_the_best_evaluation_is_the_first_of_the_best_and_never_nan(values, metric, best):
+    assert evaluate_all(values, metric).best_step == best
+
+
+def test_of_equal_accuracies_the_lower_loss_is_the_best():
+    assert evaluate_all([0.0, 1.0, 1.0, 1.0], losses=[9, 0.4, 0.1, 0.2]).best_step == 3
 
 
 def test_patience_stops_after_that_many_evaluations_without_a_better_one():

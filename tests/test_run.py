@@ -150,8 +150,10 @@ def test_eval_only_gives_the_same_figures_and_writes_nothing(finished, capsys):
 def test_the_run_card_tells_how_to_use_the_model_and_its_snippet_runs(finished):
     card = (finished / "README.md").read_text()
     assert "python predict.py --run" in card
-    snippet = card.split("```python\n")[1].split("```")[0]
-    exec(compile(snippet, "snippet", "exec"), {})
+    snippets = [part.split("```")[0] for part in card.split("```python\n")[1:]]
+    assert len(snippets) == 2
+    for snippet in snippets:
+        exec(compile(snippet, "snippet", "exec"), {})
 
 
 def test_tensorboard_holds_scalars_image_text_and_hyperparameters(finished):
@@ -406,10 +408,12 @@ def test_a_guessed_recipe_that_was_edited_is_not_overwritten(
     reviews_csv, tiny_folder, tmp_path, capsys
 ):
     words = ["--csv", str(reviews_csv), f"model.source={tiny_folder}", f"run.dir={tmp_path}"]
-    words += ["--dry-run", "data.max_length=32", "precision.device=cpu"]
-    assert train.main(words) == 0
+    words += ["data.max_length=32", "precision.device=cpu"]
+    assert train.main([*words, "--dry-run"]) == 0
     recipe = tmp_path / "reviews.toml"
-    edited = recipe.read_text().replace("lr = 0.001", "lr = 0.002")
+    assert not recipe.exists()  # nothing was trained yet
+    assert train.main([*words, "train.max_steps=1"]) == 0
+    edited = recipe.read_text().replace("rank = 8", "rank = 9")
     recipe.write_text(edited)
     assert train.main([*words, "train.lr=0.01"]) == 2
     assert "reviews.toml" in capsys.readouterr().err

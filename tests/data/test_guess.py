@@ -60,3 +60,16 @@ def test_columns_of_jsonl_and_lists_are_guessed(tmp_path):
 def test_a_file_without_rows_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no readable row"):
         guess_columns(write(tmp_path, "text,label", []))
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [(b"text;label\ngood, really;1\nbad, really;0\n", "separated by ';'"),
+     (b"text,label\ncaf\xe9,1\nth\xe9,0\n", "UTF-8")],
+)  # fmt: skip
+def test_a_file_that_cannot_be_read_is_told_why_and_what_to_do(tmp_path, raw, expected):
+    (tmp_path / "reviews.csv").write_bytes(raw)
+    with pytest.raises(ValueError, match="no readable row") as caught:
+        guess_columns(tmp_path / "reviews.csv")
+    assert expected in str(caught.value)
+    assert "reviews.csv:2" in str(caught.value)

@@ -26,6 +26,7 @@ CARD = Card(
     name="imdb_lora",
     command="python train.py --config configs/imdb_lora.toml",
     predict_command='python predict.py --run runs/imdb_lora "It was good."',
+    load_run="from predict import load_run\n",
     snippet='from predict import load_run\n\nload_run("runs/imdb_lora")(["It was good."])\n',
     data=["25,000 rows read", "96 exact duplicates dropped"],
     settings={"train.lr": 3e-4, "lora.targets": ["query", "value"], "run.deterministic": False},
