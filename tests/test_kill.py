@@ -27,7 +27,7 @@ def start(path, name, *arguments, threads=None):
 
 def finish(path, name, *arguments, threads=None):
     process = start(path, name, *arguments, threads=threads)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     return output
 
@@ -97,7 +97,7 @@ def test_ten_kills_at_random_moments_lead_to_identical_bits(long_recipe, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_exits_and_resume_leads_to_the_same_bits(
     long_recipe, tmp_path, number, code
@@ -107,7 +107,7 @@ def test_a_signal_saves_and_exits_and_resume_leads_to_the_same_bits(
     process = start(long_recipe, "stopped")
     wait_for_step(process, folder, 5)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == code, output
     assert "--resume" in output
     assert not (folder / "result.json").exists()
@@ -121,9 +121,9 @@ def test_resume_refuses_other_threads_unless_drift_is_allowed(long_recipe, tmp_p
     process = start(long_recipe, "stopped", threads="1")
     wait_for_step(process, tmp_path / "runs" / "stopped", 5)
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     refused = start(long_recipe, "stopped", "--resume", threads="2")
-    output, _ = refused.communicate(timeout=60)
+    output, _ = refused.communicate(timeout=240)
     assert refused.returncode == 2
     assert "threads: 1 then, 2 now" in output
     finish(long_recipe, "stopped", "--resume", "--allow-drift", threads="2")
@@ -135,7 +135,7 @@ def test_a_run_in_use_is_refused_and_left_alone(long_recipe, tmp_path):
     wait_for_step(process, tmp_path / "runs" / "held", 2)
     for switch in ("--resume", "--fresh"):
         second = start(long_recipe, "held", switch, "train.epochs=9999", "train.max_steps=99999")
-        output, _ = second.communicate(timeout=60)
+        output, _ = second.communicate(timeout=240)
         assert second.returncode == 2, output
         assert "in use" in output
     process.kill()
