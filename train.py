@@ -36,7 +36,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, help="the recipe, a TOML file")
     parser.add_argument("--csv", type=Path, help="train on this table (CSV, TSV, JSONL, Parquet)")
     parser.add_argument("--unset", action="append", default=[], metavar="KEY",
-                        help="remove a section or key of the recipe")  # fmt: skip
+                        help="remove a section or key of the recipe; once for each")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--resume", action="store_true", help="go on where the run stopped")
     parser.add_argument("--fresh", action="store_true", help="start again; the old run is kept")
