@@ -88,20 +88,26 @@ def read_texts(path: Path, columns: list[str]) -> Iterator[str | tuple[str, str]
 
     Raises ValueError naming file and line for a row that cannot be read.
     """
-    from data.tables import BadRow, Lines, open_table
+    from data.tables import BadRow, open_table
 
     if path.suffix == ".txt":
-        lines = Lines(path)
-        for line in lines:
-            if lines.bad:
-                raise ValueError(f"{path}: {lines.bad[0]}")
-            if line.strip():
-                yield line.rstrip("\r\n")
+        yield from plain_lines(checked_lines(path))
         return
     for row in open_table(path, str(path)).rows(columns):
         if isinstance(row, BadRow):
             raise ValueError(f"{row.address}: {row.message}")
         yield pick(row.values, columns, row.address)
+
+
+def checked_lines(path: Path) -> Iterator[str]:
+    """The lines of a file. Raises ValueError naming the first that is no UTF-8."""
+    from data.tables import Lines
+
+    lines = Lines(path)
+    for line in lines:
+        if lines.bad:
+            raise ValueError(f"{path}: {lines.bad[0]}")
+        yield line
 
 
 def plain_lines(file: Iterable[str]) -> Iterator[str]:

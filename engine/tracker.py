@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -90,7 +89,7 @@ class Tracker:
 
     def log_confusion(self, step: int, part: str, confusion: list, label_names: list[str]) -> None:
         """The confusion matrix as an image."""
-        image = np.asarray(confusion_image(confusion, label_names))
+        image = confusion_image(confusion, label_names)
         self.board.add_image(f"{part}/confusion", image, step, dataformats="HWC")
 
     def log_text(self, step: int, name: str, text: str) -> None:

@@ -3,7 +3,6 @@
 from configs.schema import Config
 from data.prepare import label_counts
 from engine.optim import Schedule
-from job.finish import estimated_seconds
 from job.folder import Folder
 from job.prepare import Job
 from models.trainable import count_parameters
@@ -14,6 +13,44 @@ FILES = (
     "config.toml", "environment.json", "data.json", "metrics.jsonl", "tensorboard/",
     "checkpoints/", "model/", "test_predictions.jsonl", "README.md", "result.json",
 )  # fmt: skip
+
+
+def estimated_memory(job: Job) -> Memory:
+    """Bytes at the peak: what the process already held, and what training adds."""
+    needs = job.estimate
+    return Memory(
+        process=job.resident_before, weights=needs.weights, gradients=needs.gradients,
+        optimizer=needs.optimizer, activations=needs.activations,
+    )  # fmt: skip
+
+
+def estimated_seconds(job: Job) -> float:
+    """Training and evaluations: padded tokens times the probe's time for one."""
+    evaluations = job.plan.epochs
+    if job.plan.evaluate_every:
+        evaluations = max(1, job.plan.total_steps // job.plan.evaluate_every)
+    micro_batches = job.plan.total_steps * job.plan.accumulate
+    rows = min(
+        micro_batches * job.config.train.micro_batch_size,
+        job.plan.epochs * job.encoded["train"].rows,
+    )
+    tokens = float(rows * padded_mean(job))
+    forward_only = 0.0
+    for split, times in (("validation", evaluations), ("test", 1)):
+        if split in job.encoded:
+            forward_only += job.encoded[split].tokens * times
+    # a forward alone takes about a third of forward and backward
+    return job.estimate.seconds_per_token * (tokens + forward_only / 3)
+
+
+def padded_mean(job: Job) -> float:
+    """Mean tokens of a training row once padded to the longest of its micro-batch."""
+    micro_batch_size = job.config.train.micro_batch_size
+    lengths = job.encoded["train"].dataset.with_format("numpy")["length"][:]
+    order = lengths[: len(lengths) // micro_batch_size * micro_batch_size]
+    if len(order) == 0:
+        return float(lengths.max())
+    return float(order.reshape(-1, micro_batch_size).max(axis=1).mean())
 
 
 def rates(schedule: Schedule, lr: float) -> list[tuple[int, float]]:
@@ -78,7 +115,6 @@ def make_plan(job: Job, folder: Folder) -> Plan:
         for g in job.groups
     ]  # fmt: skip
     steps_per_epoch = -(-job.plan.micro_batches_per_epoch // train.accumulate)
-    needs = job.estimate
     return Plan(
         name=config.run.name,
         folder=str(folder.path),
@@ -108,10 +144,7 @@ def make_plan(job: Job, folder: Folder) -> Plan:
         device_reason=job.precision.device_reason,
         dtype=job.precision.dtype,
         dtype_reason=job.precision.dtype_reason,
-        memory=Memory(
-            process=job.resident_before, weights=needs.weights, gradients=needs.gradients,
-            optimizer=needs.optimizer, activations=needs.activations,
-        ),
+        memory=estimated_memory(job),
         seconds=estimated_seconds(job),
         loss=job.loss_said,
         cleaning=[*data.report.lines(), cache_line(job)],

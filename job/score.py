@@ -33,7 +33,7 @@ def score_finished(config: Config, allow_code: bool) -> dict[str, Any]:
         )
     if "test" not in data.splits:
         raise ValueError(f"{folder.path} has no test split (data.test is 0)")
-    model, tokenizer, _ = load_exported(folder.model, allow_code=allow_code)
+    model, tokenizer, args = load_exported(folder.model, allow_code=allow_code)
     recorded = folder.read_json("environment.json")["dtype"]
     precision = choose_precision(config.precision.device, config.precision.dtype, recorded)
     model.to(precision.device)
@@ -41,5 +41,5 @@ def score_finished(config: Config, allow_code: bool) -> dict[str, Any]:
     loss_fn, _ = build_loss(data.kind, weights, config.train.label_smoothing, precision.device)
     rows = encode_split(config, tokenizer, data, "test").dataset
     batches = eval_batches(rows, config.eval.micro_batch_size, make_padding(tokenizer))
-    counter = build_counter(data.kind, max(1, len(data.label_names)), precision.device)
+    counter = build_counter(data.kind, args.num_labels, precision.device)
     return evaluate(model, batches, loss_fn, counter, precision)
