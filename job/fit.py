@@ -63,7 +63,9 @@ def restore(job: Job, folder: Folder, allow_drift: bool) -> tuple[Progress, int 
     """Progress to go on from, the size metrics.jsonl had then (None: a new run), what to say."""
     checkpoint, said = newest_valid(folder.checkpoints)
     if checkpoint is None:
-        return Progress(), 0, [*said, "no checkpoint yet: starting at step 1"]
+        if (folder.path / "metrics.jsonl").exists():  # it had begun, so a word is owed
+            said.append("it had no checkpoint yet: starting at step 1")
+        return Progress(), 0, said
     state = read_state(checkpoint)
     said += check_drift(state["record"], job, allow_drift)
     load_weights(checkpoint, job.built.model)

@@ -445,3 +445,13 @@ def test_bad_seeds_are_refused_before_anything_trains(recipe, tmp_path, capsys, 
 
 def test_evaluating_at_other_steps_is_another_run(finished, capsys):
     assert "eval.every" in fails(capsys, finished / "config.toml", "--resume", "eval.every=3")
+
+
+def test_a_start_over_is_said_and_a_first_start_with_resume_is_not(recipe, tmp_path, capsys):
+    assert run(recipe(train={"max_steps": 1}), "--resume") == 0
+    assert "no checkpoint yet" not in capsys.readouterr().out
+    folder = tmp_path / "runs" / "tiny"
+    (folder / "result.json").unlink()
+    shutil.rmtree(folder / "checkpoints")
+    assert run(recipe(train={"max_steps": 1}), "--resume") == 0
+    assert "no checkpoint yet" in capsys.readouterr().out
