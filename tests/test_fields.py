@@ -150,7 +150,7 @@ def trace(path, folder, shows, words):
         code = train.main(["--config", str(path), *words])
     if shows in (PLAN, SAID):
         lines = out.getvalue().replace(str(folder), "DIR").splitlines()
-        drop = ("  time", "  memory", "step ", "Generating")
+        drop = ("  time", "  memory", "memory: ", "step ", "Generating")  # measured, or a bar
         lines = [line for line in lines if line.strip() and not line.startswith(drop)]
         return [line for line in lines if "token cache" not in line or "off" in line]
     assert code == 0, out.getvalue()
