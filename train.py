@@ -120,7 +120,8 @@ def train_and_finish(
 
         progress, metrics_bytes = Progress(), 0
     if progress.step == 0:  # shown before training: stored at the start
-        folder.write_json("environment.json", environment(job.precision))
+        now = environment(job.precision, job.speed.resolved)
+        folder.write_json("environment.json", now)
         folder.write_json("data.json", describe_data(job))
         if job.config.samples.texts:
             store_samples(job, folder)

@@ -1,4 +1,4 @@
-"""Every setting of a run: nine typed sections, one sentence a field.
+"""Every setting of a run: ten typed sections, one sentence a field.
 
 This file knows the fields one by one; what must hold between them stands in relations.py, and
 reading TOML and overrides in read.py. Sections are frozen, refuse unknown keys and take no value
@@ -253,6 +253,25 @@ class Precision(Section):
     )  # fmt: skip
 
 
+class Speed(Section):
+    """Fast paths: each gives the same training as the plain code, and can be switched off."""
+
+    attention: bool = field(True, "On a CPU: attention for each text on its own, dropout included.")
+    dropout: bool = field(True, "On a CPU: dropout masks from a hash, not serial random numbers.")
+    unpad: bool = field(True, "On a CPU: no arithmetic on padding; needs attention.")
+    frozen: bool = field(True, "Keep frozen linear weights in precision.dtype: no cast each time.")
+    lora: bool = field(True, "Each LoRA layer as one function: no extra passes over its output.")
+    native: Literal["auto", "on", "off"] = field(
+        "auto",
+        "On a CPU: compiled kernels for softmax and dropout, built on first use; auto: plain "
+        "torch where there is no C++ compiler.",
+    )
+    allocator: bool = field(
+        True, "On Linux: keep freed memory for the next step; more speed, a little more memory.",
+        False,
+    )  # fmt: skip
+
+
 class Samples(Section):
     """Texts to watch."""
 
@@ -272,4 +291,5 @@ class Config(Section):
     train: Train = Train()
     eval: Eval = Eval()
     precision: Precision = Precision()
+    speed: Speed = Speed()
     samples: Samples = Samples()

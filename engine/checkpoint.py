@@ -56,8 +56,9 @@ def on_host(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
 
 
-def environment(precision: Precision) -> dict[str, Any]:
-    """Everything outside the config that "the same bits" depends on."""
+def environment(precision: Precision, speed: dict[str, str]) -> dict[str, Any]:
+    """Everything outside the config that "the same bits" depends on; `speed` names the fast paths
+    that run."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -74,6 +75,7 @@ def environment(precision: Precision) -> dict[str, Any]:
         if precision.device.type == "cuda"
         else None,
         "dtype": precision.dtype,
+        **{f"speed.{name}": value for name, value in speed.items()},
     }
 
 

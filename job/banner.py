@@ -25,7 +25,7 @@ def estimated_memory(job: Job) -> Memory:
 
 
 def estimated_seconds(job: Job) -> float:
-    """Training and evaluations: padded tokens times the probe's time for one."""
+    """Training and evaluations: tokens times the probe's time for one."""
     evaluations = job.plan.epochs
     if job.plan.evaluate_every:
         evaluations = max(1, job.plan.total_steps // job.plan.evaluate_every)
@@ -44,9 +44,12 @@ def estimated_seconds(job: Job) -> float:
 
 
 def padded_mean(job: Job) -> float:
-    """Mean tokens of a training row once padded to the longest of its micro-batch."""
+    """Mean tokens of a training row once padded to the longest of its micro-batch, or without
+    padding where batches run as streams."""
     micro_batch_size = job.config.train.micro_batch_size
     lengths = job.encoded["train"].dataset.with_format("numpy")["length"][:]
+    if job.speed.resolved.get("batches") == "streams":
+        return float(lengths.mean())
     order = lengths[: len(lengths) // micro_batch_size * micro_batch_size]
     if len(order) == 0:
         return float(lengths.max())

@@ -52,7 +52,7 @@ def describe_data(job: Job) -> dict[str, Any]:
 def make_record(job: Job) -> dict[str, Any]:
     """What a checkpoint notes of the world it was made in."""
     return {
-        "environment": environment(job.precision),
+        "environment": environment(job.precision, job.speed.resolved),
         "base": job.built.base,
         "data": job.data.fingerprint,
         "trajectory": trajectory(job.config),

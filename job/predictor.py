@@ -19,6 +19,7 @@ from engine.losses import logits_of
 from engine.metrics import probabilities
 from engine.precision import Precision, choose_precision
 from job.folder import Folder
+from job.speed import speed_up_model
 from models.export import load_exported
 
 CHUNK = 256  # texts tokenised and sorted by length together
@@ -154,5 +155,6 @@ def load_predictor(run: str | Path, device: str | None, allow_code: bool) -> Pre
     if config.precision.dtype == "auto" and str(precision.device) == then["device"]:
         precision = choose_precision(chosen, "auto", then["dtype"])
     model.to(precision.device).eval()
+    speed_up_model(model, config, precision)
     print(f"openloop: {folder.path} on {precision.device} in {precision.dtype}", file=sys.stderr)
     return make_predictor(config, model, tokenizer, args.kind, args.label_names, precision)

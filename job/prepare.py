@@ -5,7 +5,6 @@ seen is checked here, and all that is wrong is reported together.
 """
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -24,8 +23,10 @@ from engine.losses import Batch, LossFn, balanced_weights, build_loss, loss_from
 from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_steps
 from engine.precision import Precision, choose_precision
 from job.predictor import clean_args, make_padding
+from job.speed import set_up_torch, speed_up_model
 from models.args import ModelArgs
 from models.build import Built, build_model
+from models.fast.speed import Speed
 from models.load import load_tokenizer
 from models.lora import LoRAArgs
 
@@ -45,6 +46,7 @@ class Job:
     padding: Padding
     model_args: ModelArgs
     built: Built
+    speed: Speed
     loss_fn: LossFn
     loss_said: str
     compute_loss: Callable[[nn.Module, Batch], Tensor]
@@ -87,21 +89,6 @@ class Problems:
         """Raise ValueError with everything collected so far."""
         if self.found:
             raise ValueError("\n".join(self.found))
-
-
-def set_up_torch(config: Config) -> list[str]:
-    """Threads and determinism, as configured; a note for each."""
-    notes = []
-    if config.run.threads is not None:
-        torch.set_num_threads(config.run.threads)
-        notes.append(f"threads: {config.run.threads}, as configured")
-    else:
-        notes.append(f"threads: {torch.get_num_threads()}, torch's own choice for this machine")
-    if config.run.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-        torch.use_deterministic_algorithms(True)
-        notes.append("deterministic algorithms only: slower on CUDA, and the same bits each time")
-    return notes
 
 
 def data_args(config: Config) -> DataArgs:
@@ -209,10 +196,11 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     assert built is not None
     encoded = {name: encode_split(config, tokenizer, data, name) for name in data.splits}
     built.model.to(precision.device)
+    speed = speed_up_model(built.model, config, precision)
     loss_fn, said = build_loss(data.kind, weights, config.train.label_smoothing, precision.device)
     return assemble(
-        config, precision, tokenizer, data, encoded, model_args, built, (loss_fn, said),
-        [*notes, *built.notes],
+        config, precision, tokenizer, data, encoded, model_args, built, speed,
+        (loss_fn, said), [*notes, *built.notes, *speed.notes],
     )  # fmt: skip
 
 
@@ -224,6 +212,7 @@ def assemble(
     encoded: dict[str, Encoded],
     model_args: ModelArgs,
     built: Built,
+    speed: Speed,
     loss: tuple[LossFn, str],
     notes: list[str],
 ) -> Job:
@@ -260,8 +249,8 @@ def assemble(
         built.model.compile()  # in place: the parameters keep their names
     return Job(
         config=config, precision=precision, tokenizer=tokenizer, data=data, encoded=encoded,
-        padding=padding, model_args=model_args, built=built, loss_fn=loss_fn, loss_said=loss_said,
-        compute_loss=compute_loss, groups=groups,
+        padding=padding, model_args=model_args, built=built, speed=speed, loss_fn=loss_fn,
+        loss_said=loss_said, compute_loss=compute_loss, groups=groups,
         optimizer=build_optimizer(groups, (train.betas[0], train.betas[1]), train.eps),
         scaler=precision.scaler(),
         schedule=Schedule(train.schedule, total, warmup_steps(train.warmup, total)),

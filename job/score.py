@@ -12,6 +12,7 @@ from engine.precision import choose_precision
 from job.folder import refuse_other_trajectory, run_folder
 from job.predictor import make_padding
 from job.prepare import class_weights, data_args, encode_split
+from job.speed import speed_up_model
 from models.export import load_exported
 
 
@@ -37,6 +38,7 @@ def score_finished(config: Config, allow_code: bool) -> dict[str, Any]:
     recorded = folder.read_json("environment.json")["dtype"]
     precision = choose_precision(config.precision.device, config.precision.dtype, recorded)
     model.to(precision.device)
+    speed_up_model(model, config, precision)
     weights = class_weights(config, data)
     loss_fn, _ = build_loss(data.kind, weights, config.train.label_smoothing, precision.device)
     rows = encode_split(config, tokenizer, data, "test").dataset

@@ -90,6 +90,13 @@ TABLE = {
     "eval.patience": (["eval.patience=1"], STEPS, ["train.lr=1e-30", "eval.every=1"]),
     "precision.dtype": (["precision.dtype=bf16"], STEPS, []),
     "precision.device": (["precision.device=auto"], PLAN, []),
+    "speed.attention": (["speed.attention=false"], PLAN, []),
+    "speed.dropout": (["speed.dropout=false"], PLAN, []),
+    "speed.unpad": (["speed.unpad=false"], PLAN, []),
+    "speed.frozen": (["speed.frozen=false"], PLAN, ["precision.dtype=bf16"]),
+    "speed.lora": (["speed.lora=false"], PLAN, []),
+    "speed.native": (["speed.native=off"], PLAN, []),
+    "speed.allocator": (["speed.allocator=false"], PLAN, []),
     "samples.texts": (['samples.texts=["another"]'], FILES, []),
 }  # fmt: skip
 
@@ -150,7 +157,7 @@ def trace(path, folder, shows, words):
         code = train.main(["--config", str(path), *words])
     if shows in (PLAN, SAID):
         lines = out.getvalue().replace(str(folder), "DIR").splitlines()
-        drop = ("  time", "  memory", "memory: ", "step ", "Generating")  # measured, or a bar
+        drop = ("  time", "  memory", "memory: ", "step ", "Generating", "building")  # may differ
         lines = [line for line in lines if line.strip() and not line.startswith(drop)]
         return [line for line in lines if "token cache" not in line or "off" in line]
     assert code == 0, out.getvalue()

@@ -12,7 +12,8 @@ import train
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ROOMS = ("benchmarks", "configs", "data", "engine", "job", "models", "report")
+ROOMS = ("benchmarks", "configs", "data", "engine", "job", "models", "models/fast", "report")
+ENDS = (".py", ".toml", ".cpp")
 BASH = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [
     line.split("#")[0].strip()
@@ -48,11 +49,11 @@ def test_the_file_tree_names_every_source_file_once_and_no_other():
         name = line.split()[0]
         if name.endswith("/") and not line.startswith(" "):
             folder = name
-        elif name.endswith((".py", ".toml")):
+        elif name.endswith(ENDS):
             named.append(folder + name if line.startswith(" ") else name)
     there = ["train.py", "predict.py", "pyproject.toml"]
     for room in ROOMS:
-        files = [*(ROOT / room).glob("*.py"), *(ROOT / room).glob("*.toml")]
+        files = [path for end in ENDS for path in (ROOT / room).glob(f"*{end}")]
         there += [f"{room}/{path.name}" for path in files if path.name != "__init__.py"]
     assert sorted(named) == sorted(there)
 

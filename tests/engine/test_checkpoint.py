@@ -242,7 +242,7 @@ def test_saving_keeps_the_newest_and_the_best(rig, tmp_path):
 
 
 def test_drift_has_a_line_for_each_difference(make_rig):
-    now = environment(make_rig.precision())
+    now = environment(make_rig.precision(), {})
     assert {"torch", "transformers", "numpy", "python", "threads", "dtype", "device"} <= now.keys()
     assert json.loads(json.dumps(now)) == now
     assert drift(now, dict(now)) == []

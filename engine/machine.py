@@ -1,0 +1,52 @@
+"""What the process asks of the machine: threads and memory, each with its reason."""
+
+import ctypes
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+# glibc's mallopt: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD
+TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
+LARGE = 1 << 30  # bytes
+
+
+def choose_threads(wanted: int | None) -> str:
+    """Set torch's threads to `wanted`, or to no more than this process may use; says which.
+
+    Torch counts the cores of the machine; a container may be granted fewer, and threads beyond
+    that only wait for one another.
+    """
+    if wanted is not None:
+        torch.set_num_threads(wanted)
+        return f"threads: {wanted}, as configured"
+    threads, granted = torch.get_num_threads(), granted_cores()
+    if granted is not None and granted < threads:
+        torch.set_num_threads(granted)
+        return f"threads: {granted}, the cores this container is granted (torch counts {threads})"
+    return f"threads: {threads}, torch's own choice for this machine"
+
+
+def granted_cores(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Cores that a control group's quota allows, at least 1; None where there is no quota."""
+    try:
+        quota, period = (root / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else max(1, int(quota) // int(period))
+
+
+def keep_freed_memory() -> str:
+    """Let glibc keep what is freed: the next step asks for the same sizes again, and memory that
+    was given back comes page by page, each zeroed first. Says what was done."""
+    if platform.libc_ver()[0] != "glibc":
+        return "allocator: as it is; only glibc's is known here"
+    if any(name in os.environ for name in ("LD_PRELOAD", "MALLOC_MMAP_THRESHOLD_")):
+        return "allocator: as the environment has it"
+    libc = ctypes.CDLL(None)
+    done = [libc.mallopt(MMAP_THRESHOLD, LARGE), libc.mallopt(TRIM_THRESHOLD, LARGE)]
+    libc.mallopt(TOP_PAD, 64 << 20)
+    if not all(done):
+        return "allocator: as it is; glibc refused the setting"
+    return "allocator: freed memory is kept for the next step"

@@ -1,0 +1,30 @@
+"""The machine's settings and the fast paths of a run, from [run] and [speed]."""
+
+import os
+
+import torch
+from torch import nn
+
+from configs.schema import Config
+from engine.machine import choose_threads, keep_freed_memory
+from engine.precision import DTYPES, Precision
+from models.fast.speed import Speed, SpeedArgs, speed_up
+
+
+def set_up_torch(config: Config) -> list[str]:
+    """Threads, allocator and determinism, as configured; a note for each."""
+    notes = [choose_threads(config.run.threads)]
+    if config.speed.allocator:
+        notes.append(keep_freed_memory())
+    if config.run.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        torch.use_deterministic_algorithms(True)
+        notes.append("deterministic algorithms only: slower on CUDA, and the same bits each time")
+    return notes
+
+
+def speed_up_model(model: nn.Module, config: Config, precision: Precision) -> Speed:
+    """Put the fast paths of [speed] into a model that is on its device."""
+    args = SpeedArgs(**config.speed.model_dump(exclude={"allocator"}))
+    dtype = DTYPES[precision.dtype]
+    return speed_up(model, args, precision.device, dtype, compiled=config.model.compile)

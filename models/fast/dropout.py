@@ -1,0 +1,65 @@
+"""Dropout on the CPU with masks from masks.py, in place of torch's serial random numbers.
+
+Replaces every nn.Dropout; on CUDA the native one stays. Nothing is kept for the backward pass but
+one hash a row. Gain: see benchmarks/README.md.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.fast.kernels import Kernels
+from models.fast.masks import PLACES, Draw, make_draw
+
+
+class Drop(torch.autograd.Function):
+    """x * mask forward, grad * mask backward; the mask is drawn twice and kept never."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, draw: Draw, kernels: Kernels) -> Tensor:
+        ctx.rest = (draw, kernels)
+        return kernels.drop(x, draw)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        draw, kernels = ctx.rest
+        return kernels.drop(grad, draw), None, None
+
+
+class FastDropout(nn.Dropout):
+    """nn.Dropout for x (..., C). `ids`: what to call the rows of a stream, set before each forward
+    by streams.py, so that a text is dropped alike padded or not; None: by their place in x."""
+
+    ids: Tensor | None = None
+
+    def __init__(self, p: float, kernels: Kernels) -> None:
+        super().__init__(p)
+        self.kernels = kernels
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or round(self.p * 65536) == 0 or x.numel() == 0:
+            return x
+        if self.p == 1.0:
+            return x * 0
+        ids = self.ids
+        if ids is None or ids.shape != x.shape[:-1]:
+            ids = places(x.shape[:-1])
+        return Drop.apply(x, make_draw(self.p, ids, x.shape[-1]), self.kernels)
+
+
+def places(shape: torch.Size) -> Tensor:
+    """int64 ids of the rows of x (B, ..., C): row of the batch, then place within it."""
+    within = shape[1:].numel() if len(shape) else 1
+    first = torch.arange(shape[0] if len(shape) else 1).unsqueeze(1) * PLACES
+    return (first + torch.arange(within)).view(shape)
+
+
+def replace_dropout(model: nn.Module, kernels: Kernels) -> int:
+    """Put a FastDropout for each nn.Dropout below `model`; returns how many."""
+    found = [(name, m) for name, m in model.named_modules() if type(m) is nn.Dropout]
+    for name, module in found:
+        fast = FastDropout(module.p, kernels)
+        fast.train(module.training)
+        model.set_submodule(name, fast)
+    return len(found)

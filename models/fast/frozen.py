@@ -1,0 +1,39 @@
+"""Frozen linear weights kept in the dtype of the matrix products.
+
+Replaces the cast that autocast makes of every frozen weight at every forward: the products get the
+same bits. What trains stays fp32, and so do norms and embeddings. Before full weights are exported
+`thaw` puts the fp32 values back. Gain: see benchmarks/README.md.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+
+def frozen_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Weights and biases of linear layers that do not train, by qualified name; what an embedding
+    shares with a linear layer is left out."""
+    shared = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    return {
+        f"{name}.{part}": parameter
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+        for part, parameter in module.named_parameters(recurse=False)
+        if not parameter.requires_grad and id(parameter) not in shared
+    }
+
+
+def freeze_in(model: nn.Module, dtype: torch.dtype) -> int:
+    """Cast the frozen linear weights in place; returns how many bytes that saved."""
+    saved = 0
+    for parameter in frozen_weights(model).values():
+        before = parameter.nbytes
+        parameter.data = parameter.data.to(dtype)
+        saved += before - parameter.nbytes
+    return saved
+
+
+def thaw(model: nn.Module, source: dict[str, Tensor]) -> None:
+    """Put back the exact values of the frozen weights from a state by qualified name."""
+    for name, parameter in frozen_weights(model).items():
+        parameter.data = source[name].to(parameter.device)

@@ -1,0 +1,109 @@
+"""The one place that puts the fast paths in: each switch, what it needs, and what to say of it.
+
+Every path gives the same training as the plain one: the same rows in each step, the same dropout
+rates, sums equal to rounding. Called after the model is built and on its device, before the
+optimizer sees it; parameters keep their names.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from models.fast.attention import register
+from models.fast.dropout import replace_dropout
+from models.fast.frozen import freeze_in
+from models.fast.kernels import Kernels, PlainKernels
+from models.fast.lora import fuse_lora
+from models.fast.native import load_native
+from models.fast.streams import POSITIONS, run_as_stream
+from models.heads import backbone_name, transformers_model
+
+
+@dataclass(frozen=True)
+class SpeedArgs:
+    """One switch for each fast path, as in [speed]."""
+
+    attention: bool = True
+    dropout: bool = True
+    unpad: bool = True
+    frozen: bool = True
+    lora: bool = True
+    native: Literal["auto", "on", "off"] = "auto"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What runs: `resolved` belongs to "the same bits", `notes` are said before step 1."""
+
+    resolved: dict[str, str]
+    notes: list[str]
+
+
+PLAIN = Speed({}, [])
+
+
+def choose_kernels(mode: str) -> tuple[Kernels, str]:
+    """The element-wise kernels, and why. Raises ValueError where "on" cannot be had."""
+    if mode == "off":
+        return PlainKernels(), "kernels: plain torch, as configured"
+    kernels, said = load_native()
+    if kernels is not None:
+        return kernels, f"kernels: native, {said}"
+    if mode == "on":
+        raise ValueError(
+            f'speed.native is "on", but the kernels cannot be built: {said}. Install a C++ '
+            'compiler (on Debian and Ubuntu: apt install g++), or set speed.native = "auto"'
+        )
+    return PlainKernels(), f"kernels: plain torch ({said}); about half the native ones' gain"
+
+
+def speed_up(
+    model: nn.Module, args: SpeedArgs, device: torch.device, dtype: torch.dtype, compiled: bool
+) -> Speed:
+    """Put the fast paths that are switched on and fit into `model`, in place.
+
+    `dtype` is that of the matrix products. Raises ValueError for native = "on" without a compiler.
+    """
+    resolved, notes = {}, []
+    if args.lora and (count := fuse_lora(model)):
+        resolved["lora"] = "fused"
+        notes.append(f"lora: {count} layers as one function each")
+    if args.frozen and dtype != torch.float32 and (saved := freeze_in(model, dtype)):
+        resolved["frozen"] = str(dtype)
+        notes.append(f"frozen weights: kept in {dtype}, {saved / 2**20:.0f} MiB less")
+    if device.type == "cpu" and not compiled and (args.attention or args.dropout):
+        kernels, said = choose_kernels(args.native)
+        resolved["kernels"] = kernels.name
+        notes.append(said)
+        if args.dropout:
+            resolved["dropout"] = "hashed"
+            notes.append(f"dropout: {replace_dropout(model, kernels)} layers with hashed masks")
+        resolved |= _attend(model, args, kernels, notes)
+    elif device.type == "cpu" and compiled:
+        notes.append("attention, dropout: torch.compile sees the stock ones")
+    return Speed(resolved, [f"speed: {note}" for note in notes])
+
+
+def _attend(
+    model: nn.Module, args: SpeedArgs, kernels: Kernels, notes: list[str]
+) -> dict[str, str]:
+    """Own attention, and streams on top of it, where the architecture takes them."""
+    inner = transformers_model(model)
+    kind = inner.config.model_type
+    if not args.attention:
+        return {}
+    if kind not in POSITIONS:
+        notes.append(f"attention: stock, since {kind} is not among {', '.join(POSITIONS)}")
+        return {}
+    inner.set_attn_implementation(register(kernels))
+    if not args.unpad:
+        notes.append("attention: own, text by text")
+        return {"attention": "own"}
+    backbone = model.get_submodule(backbone_name(model))
+    assert isinstance(backbone, PreTrainedModel)
+    run_as_stream(backbone)
+    notes.append("attention: own, text by text; batches run as streams without padding")
+    return {"attention": "own", "batches": "streams"}

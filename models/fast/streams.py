@@ -1,0 +1,87 @@
+"""Batches without padding: the backbone sees one stream of real tokens, the head sees them padded.
+
+Replaces the backbone's forward by one that takes the padding out, runs the plain forward on
+input_ids (1, N) with position_ids (1, N) and cu_seq_lens, and puts the padding back, as zeros. The
+linear layers then work on real tokens only; attention.py keeps the texts of a stream apart. The
+rows of a step stay what they were. Gain: see benchmarks/README.md.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from models.fast.dropout import FastDropout
+from models.fast.masks import PLACES
+
+
+def column_positions(input_ids: Tensor, pad: int | None) -> Tensor:
+    """(B, T): the place in the padded row, as BERT counts."""
+    return torch.arange(input_ids.shape[1]).expand_as(input_ids)
+
+
+def counted_positions(input_ids: Tensor, pad: int | None) -> Tensor:
+    """(B, T): RoBERTa counts the tokens that are not the pad token, from pad + 1 on."""
+    assert pad is not None
+    real = (input_ids != pad).long()
+    return real.cumsum(1) * real + pad
+
+
+POSITIONS: dict[str, Callable[[Tensor, int | None], Tensor]] = {
+    "albert": column_positions,
+    "bert": column_positions,
+    "distilbert": column_positions,
+    "electra": column_positions,
+    "roberta": counted_positions,
+    "xlm-roberta": counted_positions,
+}
+
+
+def run_as_stream(backbone: PreTrainedModel) -> None:
+    """Replace `backbone.forward` in place; its class must be a row of POSITIONS and its attention
+    that of attention.py. Parameters and modules keep their names."""
+    plain = backbone.forward
+    positions = POSITIONS[backbone.config.model_type]
+    dropouts = [m for m in backbone.modules() if isinstance(m, FastDropout)]
+
+    def forward(
+        input_ids: Tensor | None = None, attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None, **others: Any,
+    ) -> Any:  # fmt: skip
+        given = {name: value for name, value in others.items() if value is not None}
+        if token_type_ids is not None:
+            given["token_type_ids"] = token_type_ids
+        unusual = given.keys() - {"token_type_ids", "return_dict"}
+        if input_ids is None or attention_mask is None or attention_mask.dim() != 2 or unusual:
+            for dropout in dropouts:
+                dropout.ids = None
+            return plain(input_ids=input_ids, attention_mask=attention_mask, **given)
+        rows, width = input_ids.shape
+        real = attention_mask.flatten().nonzero().squeeze(1)  # (N,) places in the padded batch
+        ends = torch.zeros(rows + 1, dtype=torch.int32)
+        torch.cumsum(attention_mask.sum(1), 0, out=ends[1:])
+        longest = int(ends.diff().max())
+        ids = (torch.arange(rows).unsqueeze(1) * PLACES + torch.arange(width)).flatten()[real]
+        for dropout in dropouts:
+            dropout.ids = ids.unsqueeze(0)
+        for name in given.keys() & {"token_type_ids"}:
+            given[name] = given[name].flatten()[real].unsqueeze(0)
+        output = plain(
+            input_ids=input_ids.flatten()[real].unsqueeze(0),
+            position_ids=positions(input_ids, backbone.config.pad_token_id)
+            .flatten()[real]
+            .unsqueeze(0),
+            cu_seq_lens_q=ends, cu_seq_lens_k=ends, max_length_q=longest, max_length_k=longest,
+            **given,
+        )  # fmt: skip
+        stream = output.last_hidden_state[0]  # (N, D)
+        padded = stream.new_zeros(rows * width, stream.shape[1]).index_copy(0, real, stream)
+        output.last_hidden_state = padded.view(rows, width, -1)
+        pooler = getattr(backbone, "pooler", None)
+        if pooler is not None:  # it looks at each row's first token
+            output.pooler_output = pooler(output.last_hidden_state)
+        return output
+
+    backbone.forward = forward
