@@ -16,6 +16,7 @@ from models.fast.attention import register
 from models.fast.dropout import replace_dropout
 from models.fast.frozen import freeze_in
 from models.fast.kernels import Kernels, PlainKernels
+from models.fast.lean_sdpa import use_lean_sdpa
 from models.fast.lora import fuse_lora
 from models.fast.native import load_native
 from models.fast.streams import POSITIONS, run_as_stream
@@ -82,6 +83,9 @@ def speed_up(
             resolved["dropout"] = "hashed"
             notes.append(f"dropout: {replace_dropout(model, kernels)} layers with hashed masks")
         resolved |= _attend(model, args, kernels, notes)
+    elif device.type == "cuda" and args.attention and use_lean_sdpa(transformers_model(model)):
+        resolved["attention"] = "sdpa"
+        notes.append("attention: stock, with a mask that asks the host nothing")
     elif device.type == "cpu" and compiled:
         notes.append("attention, dropout: torch.compile sees the stock ones")
     return Speed(resolved, [f"speed: {note}" for note in notes])
