@@ -57,9 +57,11 @@ def places(shape: torch.Size) -> Tensor:
 
 def replace_dropout(model: nn.Module, kernels: Kernels) -> int:
     """Put a FastDropout for each nn.Dropout below `model`; returns how many."""
-    found = [(name, m) for name, m in model.named_modules() if type(m) is nn.Dropout]
-    for name, module in found:
-        fast = FastDropout(module.p, kernels)
-        fast.train(module.training)
-        model.set_submodule(name, fast)
-    return len(found)
+    fast: dict[nn.Module, FastDropout] = {}
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if type(module) is nn.Dropout:
+            if module not in fast:  # one that stands in two places stays one
+                fast[module] = FastDropout(module.p, kernels)
+                fast[module].train(module.training)
+            model.set_submodule(name, fast[module])
+    return len(fast)

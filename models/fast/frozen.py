@@ -36,4 +36,4 @@ def freeze_in(model: nn.Module, dtype: torch.dtype) -> int:
 def thaw(model: nn.Module, source: dict[str, Tensor]) -> None:
     """Put back the exact values of the frozen weights from a state by qualified name."""
     for name, parameter in frozen_weights(model).items():
-        parameter.data = source[name].to(parameter.device)
+        parameter.data = source[name].to(parameter.device, copy=True)

@@ -53,7 +53,7 @@ def fused_forward(adapter: LoRALinear, x: Tensor) -> Tensor:
     """LoRALinear.forward in one function; the plain one where a dropout or a merge asks for it."""
     base = adapter.base
     drops = isinstance(adapter.dropout, nn.Dropout) and adapter.training
-    if adapter.merged or drops or base.weight.requires_grad:
+    if adapter.merged or drops or any(p.requires_grad for p in base.parameters()):
         return LoRALinear.forward(adapter, x)
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype

@@ -39,6 +39,14 @@ POSITIONS: dict[str, Callable[[Tensor, int | None], Tensor]] = {
 }
 
 
+def pool_again(backbone: Any, hidden: Tensor) -> Tensor:
+    """The architecture's own pooler on padded hidden (B, T, D): it looks at each row's first
+    token, and a stream has but one row."""
+    if backbone.config.model_type == "albert":  # its pooler is a bare Linear
+        return backbone.pooler_activation(backbone.pooler(hidden[:, 0]))
+    return backbone.pooler(hidden)
+
+
 def run_as_stream(backbone: PreTrainedModel) -> None:
     """Replace `backbone.forward` in place; its class must be a row of POSITIONS and its attention
     that of attention.py. Parameters and modules keep their names."""
@@ -51,9 +59,11 @@ def run_as_stream(backbone: PreTrainedModel) -> None:
         token_type_ids: Tensor | None = None, **others: Any,
     ) -> Any:  # fmt: skip
         given = {name: value for name, value in others.items() if value is not None}
+        if given.get("return_dict"):  # what it does anyway; as a tuple it takes the plain way
+            del given["return_dict"]
         if token_type_ids is not None:
             given["token_type_ids"] = token_type_ids
-        unusual = given.keys() - {"token_type_ids", "return_dict"}
+        unusual = given.keys() - {"token_type_ids"}
         if input_ids is None or attention_mask is None or attention_mask.dim() != 2 or unusual:
             for dropout in dropouts:
                 dropout.ids = None
@@ -79,9 +89,8 @@ def run_as_stream(backbone: PreTrainedModel) -> None:
         stream = output.last_hidden_state[0]  # (N, D)
         padded = stream.new_zeros(rows * width, stream.shape[1]).index_copy(0, real, stream)
         output.last_hidden_state = padded.view(rows, width, -1)
-        pooler = getattr(backbone, "pooler", None)
-        if pooler is not None:  # it looks at each row's first token
-            output.pooler_output = pooler(output.last_hidden_state)
+        if getattr(backbone, "pooler", None) is not None:
+            output.pooler_output = pool_again(backbone, output.last_hidden_state)
         return output
 
     backbone.forward = forward

@@ -1,0 +1,86 @@
+"""Threads and allocator: what is asked of the machine, and that it has an effect."""
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine import machine
+from engine.machine import choose_threads, granted_cores, keep_freed_memory
+
+ROOT = Path(__file__).parent.parent.parent
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's is known")
+FAULTS = """
+import resource, sys, torch
+from engine.machine import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+torch.set_num_threads(1)
+for _ in range(3):  # sizes as a step has them: the second time round the memory is there
+    kept = [torch.ones(6 << 20) for _ in range(4)]
+    del kept
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    kept = [torch.ones(6 << 20) for _ in range(4)]
+    del kept
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"),
+    [("200000 100000\n", 2), ("150000 100000", 1), ("50000 100000", 1), ("max 100000", None)],
+)
+def test_the_quota_of_a_control_group_is_read_as_whole_cores(tmp_path, text, cores):
+    (tmp_path / "cpu.max").write_text(text)
+    assert granted_cores(tmp_path) == cores
+
+
+def test_without_a_control_group_there_is_no_quota(tmp_path):
+    assert granted_cores(tmp_path) is None
+
+
+def test_configured_threads_win():
+    assert "3, as configured" in choose_threads(3)
+    assert torch.get_num_threads() == 3
+
+
+def test_no_more_threads_than_the_container_is_granted(monkeypatch):
+    torch.set_num_threads(4)
+    monkeypatch.setattr(machine, "granted_cores", lambda: 2)
+    assert "2, the cores this container is granted (torch counts 4)" in choose_threads(None)
+    assert torch.get_num_threads() == 2
+
+
+def test_a_generous_quota_changes_nothing(monkeypatch):
+    torch.set_num_threads(2)
+    monkeypatch.setattr(machine, "granted_cores", lambda: 64)
+    assert "torch's own choice" in choose_threads(None)
+    assert torch.get_num_threads() == 2
+
+
+def count_faults(how):
+    command = [sys.executable, "-c", FAULTS, how]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@glibc
+def test_kept_memory_is_not_asked_for_again():
+    assert count_faults("keep") * 10 < count_faults("leave")
+
+
+@glibc
+def test_an_allocator_of_the_users_own_is_left_alone(monkeypatch):
+    monkeypatch.setenv("LD_PRELOAD", "libother.so")
+    assert "as the environment has it" in keep_freed_memory()

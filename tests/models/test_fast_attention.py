@@ -1,0 +1,234 @@
+"""Attention over spans equals softmax(Q K^T) V, forward and backward, dropout included."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from models.fast import attention
+from models.fast.attention import attend, blocks, row_ids, spans_of
+from models.fast.kernels import PlainKernels
+from models.fast.masks import PLACES, keep_bits, make_draw
+from models.fast.native import find_compiler, load_native
+
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+RAGGED = [(0, 7), (7, 8), (10, 43), (43, 45), (48, 81)]  # gaps at 8, 9 and 45 to 47
+TOKENS, HEADS, SIZE = 83, 3, 8
+
+
+@pytest.fixture(params=["plain", "native"])
+def kernels(request):
+    if request.param == "plain":
+        return PlainKernels()
+    if find_compiler() is None:
+        pytest.skip("no C++ compiler on PATH")
+    found, said = load_native()
+    assert found is not None, said
+    return found
+
+
+def inputs(tokens=TOKENS, heads=HEADS, size=SIZE, scale=1.0, seed=0):
+    """q, k, v and the gradient of the output, (tokens, heads, size) each."""
+    draw = torch.Generator().manual_seed(seed)
+    return [scale * torch.randn(tokens, heads, size, generator=draw) for _ in range(4)]
+
+
+def reference(q, k, v, spans, scale, masks=None):
+    """The same in plain autograd; masks (H, N, longest span) multiply the probabilities."""
+    out = torch.zeros_like(q)
+    for start, stop in spans:
+        Q, K, V = (t[start:stop].transpose(0, 1) for t in (q, k, v))  # (H, T, D)
+        p = torch.softmax(scale * Q @ K.mT, -1)
+        if masks is not None:
+            p = p * masks[:, start:stop, : stop - start]
+        out = out.index_copy(0, torch.arange(start, stop), (p @ V).transpose(0, 1))
+    return out
+
+
+def run(function, tensors, dtype=torch.float32):
+    """Output, dq, dk, dv of function(q, k, v), as fp64."""
+    q, k, v = (t.to(dtype, copy=True).requires_grad_() for t in tensors[:3])
+    out = function(q, k, v)
+    out.backward(tensors[3].to(dtype))
+    return [t.detach().double() for t in (out, q.grad, k.grad, v.grad)]
+
+
+def check(found, expected):
+    for name, a, b in zip(("out", "dq", "dk", "dv"), found, expected, strict=True):
+        torch.testing.assert_close(a, b, **CLOSE, msg=lambda said, name=name: f"{name}: {said}")
+
+
+@pytest.mark.parametrize("spans", [RAGGED, [(0, TOKENS)], [(5, 6)]])
+def test_output_and_gradients_equal_fp64_autograd(kernels, spans):
+    tensors = inputs()
+    found = run(lambda q, k, v: attend(q, k, v, spans, 0.35, 0.0, kernels), tensors)
+    expected = run(lambda q, k, v: reference(q, k, v, spans, 0.35), tensors, torch.float64)
+    check(found, expected)
+
+
+def test_tokens_outside_every_span_get_zeros(kernels):
+    outside = [8, 9, 45, 46, 47, 81, 82]
+    found = run(lambda q, k, v: attend(q, k, v, RAGGED, 0.35, 0.1, kernels), inputs())
+    assert all(not t[outside].any() for t in found)
+
+
+def test_tokens_outside_every_span_are_not_read(kernels):
+    tensors = inputs()
+    function = lambda q, k, v: attend(q, k, v, RAGGED, 0.35, 0.0, kernels)  # noqa: E731
+    before = run(function, tensors)
+    for tensor in tensors:
+        tensor[[8, 9, 45, 46, 47, 81, 82]] = float("nan")
+    assert all(torch.equal(a, b) for a, b in zip(before, run(function, tensors), strict=True))
+
+
+def test_no_span_at_all_gives_zeros(kernels):
+    found = run(lambda q, k, v: attend(q, k, v, [], 0.35, 0.1, kernels), inputs())
+    assert all(not t.any() for t in found)
+
+
+@pytest.mark.parametrize("scratch", [1, 2 * 33**2])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_blocks_of_heads_change_no_value(kernels, monkeypatch, scratch, dropout):
+    def function(q, k, v):
+        torch.manual_seed(0)
+        return attend(q, k, v, RAGGED, 0.35, dropout, kernels)
+
+    whole = run(function, inputs())
+    monkeypatch.setattr(attention, "SCRATCH", scratch)
+    assert len(blocks(RAGGED, HEADS)) > len(RAGGED)
+    check(run(function, inputs()), whole)
+
+
+def test_blocks_cover_each_head_of_each_text_once(monkeypatch):
+    monkeypatch.setattr(attention, "SCRATCH", 2 * 33**2)
+    seen = torch.zeros(TOKENS, 5)
+    for tokens, heads in blocks(RAGGED, 5):
+        seen[tokens, heads] += 1
+    inside = torch.zeros(TOKENS)
+    for start, stop in RAGGED:
+        inside[start:stop] = 1
+    assert torch.equal(seen, inside.unsqueeze(1).expand_as(seen))
+
+
+@pytest.mark.parametrize("tokens", [64, 128, 256])
+@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_bf16_errs_no_more_than_scaled_dot_product_attention(kernels, tokens, size, scale):
+    tensors = [t.bfloat16() for t in inputs(tokens, 12, size, scale)]
+    spans, factor = [(0, tokens)], size**-0.5
+
+    def stock(q, k, v):
+        batch = (t.transpose(0, 1).unsqueeze(0) for t in (q, k, v))
+        return F.scaled_dot_product_attention(*batch).squeeze(0).transpose(0, 1)
+
+    exact = run(lambda q, k, v: reference(q, k, v, spans, factor), tensors, torch.float64)
+    ours = run(
+        lambda q, k, v: attend(q, k, v, spans, factor, 0.0, kernels), tensors, torch.bfloat16
+    )
+    theirs = run(stock, tensors, torch.bfloat16)
+    for name, a, b, e in zip(("out", "dq", "dk", "dv"), ours, theirs, exact, strict=True):
+        mine, its = ((t - e).square().mean().sqrt().item() for t in (a, b))
+        assert mine <= its, f"{name}: {mine:.3e} against {its:.3e}, {mine / its - 1:+.2%}"
+
+
+def explicit_masks(dropout, spans, heads, seed):
+    """The masks (H, N, longest) that `attend` draws after manual_seed(seed), scaled."""
+    torch.manual_seed(seed)
+    longest = max(stop - start for start, stop in spans)
+    draw = make_draw(dropout, row_ids(spans, TOKENS, heads), longest)
+    return (keep_bits(draw, longest) != 0) * draw.scale
+
+
+@pytest.mark.parametrize("dropout", [0.1, 0.5])
+def test_dropout_equals_autograd_through_an_explicit_mask(kernels, dropout):
+    def function(q, k, v):
+        torch.manual_seed(4)
+        return attend(q, k, v, RAGGED, 0.35, dropout, kernels)
+
+    masks = explicit_masks(dropout, RAGGED, HEADS, seed=4)
+    expected = run(lambda q, k, v: reference(q, k, v, RAGGED, 0.35, masks), inputs(), torch.float64)
+    check(run(function, inputs()), expected)
+
+
+def test_dropout_keeps_the_expectation(kernels):
+    q, k, v, _ = inputs()
+    exact = reference(q.double(), k.double(), v.double(), RAGGED, 0.35)
+    torch.manual_seed(0)
+    draws = torch.stack([attend(q, k, v, RAGGED, 0.35, 0.2, kernels).double() for _ in range(400)])
+    inside = [i for start, stop in RAGGED for i in range(start, stop)]
+    z = (draws.mean(0) - exact)[inside] / (draws.std(0)[inside] / 20)
+    assert z.abs().max() < 5  # of 2,000 values
+    assert 0.85 < z.std() < 1.15
+
+
+def test_dropout_drops_at_its_rate(kernels):
+    """With equal scores and one-hot values the output shows the mask itself."""
+    tokens = 64
+    q, v = torch.zeros(tokens, HEADS, tokens), torch.eye(tokens).unsqueeze(1)
+    shown = attend(q, q, v.expand_as(q).contiguous(), [(0, tokens)], 1.0, 0.1, kernels) * tokens
+    n, dropped = shown.numel(), (shown == 0).sum().item()
+    assert abs(dropped - 0.1 * n) < 4.5 * (n * 0.09) ** 0.5
+    torch.testing.assert_close(shown[shown != 0], torch.full((n - dropped,), 65536 / 58982))
+
+
+def test_dropout_of_a_text_is_the_same_in_every_layout(kernels):
+    tensors = inputs()[:3]
+    stream, padded = [(0, 5), (5, 12)], [(0, 5), (40, 47)]
+    places = torch.tensor([*range(5), *range(40, 47)])
+    spread = [torch.zeros_like(t).index_copy(0, places, t[:12]) for t in tensors]
+    torch.manual_seed(0)
+    a = attend(*tensors, stream, 0.35, 0.3, kernels)[:12]
+    torch.manual_seed(0)
+    b = attend(*spread, padded, 0.35, 0.3, kernels)[places]
+    assert torch.equal(a, b)
+
+
+def test_ids_of_queries_are_text_head_and_position():
+    ids = row_ids([(1, 3), (5, 6)], 7, 2)
+    assert ids[0, [1, 2, 5]].tolist() == [0, 1, PLACES]
+    assert (ids[1] - ids[0]).unique().tolist() == [PLACES << 20]
+
+
+@pytest.mark.parametrize(("needs", "products"), [("qkv", 5), ("qv", 4), ("q", 3), ("v", 3)])
+def test_gradient_that_nobody_needs_is_not_computed(kernels, monkeypatch, needs, products):
+    q, k, v, grad = inputs()
+    for name, tensor in zip("qkv", (q, k, v), strict=True):
+        tensor.requires_grad_(name in needs)
+    out = attend(q, k, v, [(0, TOKENS)], 0.35, 0.1, kernels)
+    calls, bmm = [], torch.bmm
+    monkeypatch.setattr(torch, "bmm", lambda *given: calls.append(1) or bmm(*given))
+    out.backward(grad)
+    assert len(calls) == products
+    assert [t.grad is not None for t in (q, k, v)] == [name in needs for name in "qkv"]
+
+
+def test_nothing_of_the_size_of_the_scores_is_kept_for_the_backward(kernels):
+    q, k, v, _ = inputs(512)
+    out = attend(q.requires_grad_(), k, v, [(0, 512)], 0.35, 0.1, kernels)
+    assert max(t.numel() for t in out.grad_fn.saved_tensors) == q.numel() < 512**2
+
+
+def test_autocast_does_not_reach_inside(kernels):
+    tensors = inputs()
+    function = lambda q, k, v: attend(q, k, v, RAGGED, 0.35, 0.0, kernels)  # noqa: E731
+    plain = run(function, tensors)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert all(torch.equal(a, b) for a, b in zip(plain, run(function, tensors), strict=True))
+
+
+def test_spans_are_found_where_the_real_tokens_stand_together():
+    def spans(*rows):
+        return spans_of(torch.tensor(rows))
+
+    assert spans([1, 1, 0], [0, 1, 1], [1, 1, 1]) == [(0, 2), (4, 6), (6, 9)]
+    assert spans([0, 1, 0]) == [(1, 2)]
+    assert spans([1, 1, 1], [1, 0, 1]) is None
+    assert spans_of(torch.tensor([[True, True, False]])) == [(0, 2)]
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float16, 2**-10), (torch.float64, 1e-5)])
+def test_other_dtypes_are_worked_out_in_fp32(kernels, dtype, error):
+    tensors = [t.to(dtype) for t in inputs()]
+    expected = run(lambda q, k, v: reference(q, k, v, RAGGED, 0.35), tensors, torch.float64)
+    found = run(lambda q, k, v: attend(q, k, v, RAGGED, 0.35, 0.0, kernels), tensors, dtype)
+    for a, b in zip(found, expected, strict=True):
+        assert ((a - b).norm() / b.norm()).item() < error

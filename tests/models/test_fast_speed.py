@@ -1,0 +1,225 @@
+"""All the fast paths together: the switches, and that training stays the same."""
+
+import pytest
+import torch
+import transformers
+from torch import nn
+from transformers import AutoModel
+
+from engine.losses import cross_entropy
+from engine.randomness import preserve_randomness, seed_forward
+from models.fast.dropout import FastDropout
+from models.fast.lora import fused_forward
+from models.fast.native import find_compiler
+from models.fast.speed import PLAIN, SpeedArgs, speed_up
+from models.heads import Classifier, LinearHead
+from models.lora import LoRAArgs, adapters_of
+
+CPU, FP32, BF16 = torch.device("cpu"), torch.float32, torch.bfloat16
+OFF = {"attention": False, "dropout": False, "unpad": False, "frozen": False, "lora": False}
+ALL = {
+    "attention": "own", "batches": "streams", "dropout": "hashed", "kernels": "plain",
+    "lora": "fused",
+}  # fmt: skip
+EXACT = {"atol": 1e-6, "rtol": 1e-6}
+
+
+def rows(count=8, width=9):
+    """A batch of ragged rows, padded on the right."""
+    draw = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, width + 1, (count,), generator=draw)
+    mask = (torch.arange(width) < lengths.unsqueeze(1)).long()
+    ids = torch.randint(1, 50, (count, width), generator=draw) * mask
+    labels = torch.randint(0, 2, (count,), generator=draw)
+    return {"input_ids": ids, "attention_mask": mask}, labels
+
+
+def part_of(inputs, labels, part):
+    """Some of the rows, cut to the longest of them as the loader pads them."""
+    width = int(inputs["attention_mask"][part].sum(1).max())
+    return {name: tensor[part, :width] for name, tensor in inputs.items()}, labels[part]
+
+
+@pytest.fixture
+def lora_model(make, stir):
+    """lora_model(rate=0.1, **switches): (model with adapters, dropout at that rate, Speed)."""
+
+    def build(dtype=FP32, compiled=False, rate=0.1, **switches):
+        lora = LoRAArgs(("query", "value"), rank=2)
+        built, _, _ = make("bert", lora=lora, head_kind="linear", dropout=rate)
+        stir(built.model)
+        args = SpeedArgs(**({"native": "off"} | switches))
+        return built.model.train(), speed_up(built.model, args, CPU, dtype, compiled)
+
+    return build
+
+
+def is_fast(model):
+    """Which paths a model really has, by name of the switch."""
+    dropouts = [m for m in model.modules() if isinstance(m, nn.Dropout)]
+    forwards = [vars(a).get("forward") for a in adapters_of(model).values()]
+    inner = model.backbone
+    found = {
+        "attention": inner.config._attn_implementation.startswith("openloop_"),
+        "dropout": all(type(m) is FastDropout for m in dropouts),
+        "unpad": "forward" in vars(inner),
+        "frozen": any(p.dtype == BF16 for p in model.parameters()),
+        "lora": all(getattr(f, "__func__", None) is fused_forward for f in forwards),
+    }
+    return {name for name, fast in found.items() if fast}
+
+
+def loss_and_gradients(model, inputs, labels, seed=None):
+    """Sum over the rows, as the engine takes it, and the gradients of what trains."""
+    model.zero_grad()
+    if seed is not None:
+        seed_forward(seed, 0, 0)
+    loss = cross_entropy(model(**inputs), labels)
+    loss.backward()
+    named = model.named_parameters()
+    return loss.detach(), {n: p.grad.clone() for n, p in named if p.grad is not None}
+
+
+def same_bits(a, b):
+    return torch.equal(a[0], b[0]) and all(torch.equal(a[1][n], b[1][n]) for n in a[1])
+
+
+def test_all_switches_are_on_by_default(lora_model):
+    model, speed = lora_model(dtype=BF16)
+    assert is_fast(model) == set(OFF)
+    assert speed.resolved == ALL | {"frozen": "torch.bfloat16"}
+    assert all(note.startswith("speed: ") for note in speed.notes)
+    text = "\n".join(speed.notes)
+    for said in ("lora: 4 layers", "frozen weights", "kernels:", "dropout:", "streams"):
+        assert said in text
+
+
+def test_all_switches_off_touch_nothing(lora_model):
+    model, speed = lora_model(dtype=BF16, **OFF)
+    assert is_fast(model) == set()
+    assert speed == PLAIN
+
+
+@pytest.mark.parametrize("switch", OFF)
+def test_each_switch_turns_its_own_path_off(lora_model, switch):
+    model, speed = lora_model(dtype=BF16, **{switch: False})
+    off = {"attention", "unpad"} if switch == "attention" else {switch}
+    assert is_fast(model) == set(OFF) - off
+    keys = {"unpad": "batches"}
+    gone = {keys.get(name, name) for name in off}
+    assert speed.resolved.keys() == (ALL.keys() | {"frozen"}) - gone
+
+
+@pytest.mark.parametrize("switch", OFF)
+def test_each_switch_turns_its_own_path_on(lora_model, switch):
+    model, speed = lora_model(dtype=BF16, **OFF | {switch: True})
+    assert is_fast(model) == (set() if switch == "unpad" else {switch})  # unpad needs attention
+    assert (speed.resolved == {}) == (switch == "unpad")
+
+
+def test_frozen_weights_stay_fp32_where_the_products_are(lora_model):
+    model, speed = lora_model(dtype=FP32)
+    assert all(p.dtype == FP32 for p in model.parameters())
+    assert "frozen" not in speed.resolved
+
+
+def test_a_compiled_model_keeps_stock_attention_and_dropout(lora_model):
+    model, speed = lora_model(compiled=True)
+    assert not is_fast(model) & {"attention", "dropout", "unpad"}
+    assert not speed.resolved.keys() & {"attention", "dropout", "batches", "kernels"}
+    assert any("torch.compile sees the stock ones" in note for note in speed.notes)
+
+
+def test_names_of_parameters_stay(lora_model):
+    fast, plain = lora_model()[0], lora_model(**OFF)[0]
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    assert [n for n, _ in fast.named_parameters()] == [n for n, _ in plain.named_parameters()]
+
+
+@pytest.mark.parametrize("name", ["DebertaV2", "MPNet"])
+def test_an_architecture_of_its_own_attention_keeps_it_and_says_so(name):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 32, "vocab_size": 50, "max_position_embeddings": 64}
+    config = getattr(transformers, f"{name}Config")(**sizes)
+    torch.manual_seed(0)
+    model = Classifier(AutoModel.from_config(config), LinearHead(16, 2, 0.1)).eval()
+    inputs, _ = rows()
+    before, kept = model(**inputs), model.backbone.config._attn_implementation
+    speed = speed_up(model, SpeedArgs(native="off"), CPU, FP32, compiled=False)
+    assert any("attention: stock" in note for note in speed.notes)
+    assert not speed.resolved.keys() & {"attention", "batches"}
+    assert model.backbone.config._attn_implementation == kept
+    torch.testing.assert_close(model(**inputs), before, **EXACT)
+    model.train()(**inputs).sum().backward()  # its dropouts, hashed, in whatever shapes
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("native", ["auto", "off"])
+def test_training_step_without_dropout_equals_the_plain_one(lora_model, native):
+    fast, _ = lora_model(rate=0.0, native=native)
+    plain, _ = lora_model(rate=0.0, **OFF)
+    found, expected = (loss_and_gradients(m, *rows()) for m in (fast, plain))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_micro_batches_add_up_to_the_one_batch(lora_model, size):
+    model, _ = lora_model(rate=0.0)
+    inputs, labels = rows()
+    expected = loss_and_gradients(model, inputs, labels)
+    parts = [
+        loss_and_gradients(model, *part_of(inputs, labels, slice(i, i + size)))
+        for i in range(0, 8, size)
+    ]
+    loss = sum(part[0] for part in parts)
+    gradients = {n: sum(part[1][n] for part in parts) for n in expected[1]}
+    torch.testing.assert_close((loss, gradients), expected, **EXACT)
+
+
+@pytest.mark.parametrize("native", ["auto", "off"])
+def test_same_seed_gives_the_same_bits_again(lora_model, native):
+    model, _ = lora_model(native=native)
+    first, second, other = (loss_and_gradients(model, *rows(), seed=s) for s in (0, 0, 1))
+    assert same_bits(first, second)
+    assert not same_bits(first, other)
+
+
+def test_plain_and_native_kernels_train_alike(lora_model):
+    if find_compiler() is None:
+        pytest.skip("no C++ compiler on PATH")
+    native, speed = lora_model(native="on")
+    assert speed.resolved["kernels"] == "native"
+    plain, _ = lora_model(native="off")
+    found, expected = (loss_and_gradients(m, *rows(), seed=0) for m in (native, plain))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_an_evaluation_between_two_steps_changes_no_bit(lora_model):
+    model, _ = lora_model()
+    inputs, labels = rows()
+    undisturbed = loss_and_gradients(model, inputs, labels, seed=0)
+    seed_forward(0, 0, 0)
+    with preserve_randomness(), torch.inference_mode():
+        model.eval()
+        model(**part_of(inputs, labels, slice(2, 5))[0])
+    model.train()
+    assert same_bits(undisturbed, loss_and_gradients(model, inputs, labels))
+
+
+def test_evaluation_draws_nothing_from_the_generator(lora_model):
+    model, _ = lora_model()
+    before = torch.get_rng_state()
+    model.eval()(**rows()[0])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_training_in_bf16_gives_finite_gradients_near_those_of_fp32(lora_model):
+    low, _ = lora_model(dtype=BF16, rate=0.0)
+    exact, _ = lora_model(rate=0.0)
+    with torch.autocast("cpu", dtype=BF16):
+        _, found = loss_and_gradients(low, *rows())
+    _, expected = loss_and_gradients(exact, *rows())
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+        assert gradient.dtype == FP32
+        assert (gradient - expected[name]).norm() < 0.05 * expected[name].norm()
