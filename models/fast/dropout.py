@@ -29,7 +29,9 @@ class Drop(torch.autograd.Function):
 
 class FastDropout(nn.Dropout):
     """nn.Dropout for x (..., C). `ids`: what to call the rows of a stream, set before each forward
-    by streams.py, so that a text is dropped alike padded or not; None: by their place in x."""
+    by streams.py, so that a text is dropped alike padded or not; None: by their place in x. With
+    activation checkpointing a backward must come before the next forward, as in the engine's loop.
+    """
 
     ids: Tensor | None = None
 

@@ -57,7 +57,7 @@ def hash_ids(ids: Tensor, key: int) -> Tensor:
 def make_draw(p: float, ids: Tensor, count: int) -> Draw:
     """Draw a key from the generator for rows with these int64 ids and `count` elements each."""
     key = draw_key()
-    threshold = round(p * 65536)
+    threshold = min(round(p * 65536), 65535)  # at a rate of 1 the scale would be infinite
     blocks = -(-count // BLOCK)
     columns = hash_ids(torch.arange(16 * blocks), key ^ (1 << 61))
     return Draw(hash_ids(ids, key), columns, threshold, 65536 / (65536 - threshold))

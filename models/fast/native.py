@@ -190,11 +190,14 @@ def shape(scores: Tensor, lse: Tensor) -> tuple:
 def load_native() -> tuple[NativeKernels | None, str]:
     """The compiled kernels, built where they are not yet; or None. And what to say of it."""
     path = library_path()
-    if not path.is_file() and (problem := build(path)):
-        return None, problem
     try:
         kernels = NativeKernels(path)
-    except OSError as error:
-        return None, f"the built kernels cannot be loaded: {error}"
+    except OSError:  # not built yet, or damaged since
+        if problem := build(path):
+            return None, problem
+        try:
+            kernels = NativeKernels(path)
+        except OSError as error:
+            return None, f"the built kernels cannot be loaded: {error}"
     width = kernels.vector_width()
     return kernels, f"{width} floats at a time, {kernels.threads()} threads"

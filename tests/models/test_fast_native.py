@@ -235,11 +235,12 @@ def test_build_that_is_cut_off_leaves_nothing(empty_cache, compiler, monkeypatch
 
 
 @needs_compiler
-def test_build_after_one_that_was_cut_off_works(empty_cache, compiler, monkeypatch):
+def test_build_after_one_that_was_cut_off_or_damaged_works(empty_cache, compiler, monkeypatch):
     compiler("printf garbage > $target; kill -9 $$")
     assert load_native()[0] is None
     remains = empty_cache / "kernels-0.so.part"  # as a kill of this process would leave
     remains.write_text("garbage")
+    library_path().write_text("damaged since it was built")
     monkeypatch.delenv("CXX")
     kernels, said = load_native()
     assert kernels is not None, said
