@@ -1,140 +1,162 @@
-"""Training speed side by side: openloop and the stock Trainer with PEFT, on the same rows.
+"""openloop and the stock Trainer with PEFT side by side, on the same rows of the same machine.
 
-    python benchmarks/compare.py                  five windows of 60 s each
-    python benchmarks/compare.py --rounds 3 --seconds 20
+    python benchmarks/compare.py                     all tasks, then the accuracy comparison
+    python benchmarks/compare.py --tasks lora256     one task
+    python benchmarks/compare.py --quick             three minutes; fails below 2.5 times
 
-Each contestant trains in a process of its own; they take turns, one window at a time, so that a
-machine whose speed drifts slows both. The figure to quote is the median of the rounds' ratios.
-Needs the development extras (peft, accelerate). Writes benchmarks/results.json and results.md.
+Each contestant works in a process of its own; they take turns, one window at a time, so that a
+machine whose speed drifts slows all of them. The figure to quote is the median of the rounds'
+ratios. Every finished window is kept in results.json: the same command does what is missing, with
+--fresh all of it. Needs the development extras (peft, accelerate). Writes results.json and
+results.md beside itself, or in --out.
 """
 
 import argparse
-import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-HERE = Path(__file__).parent
-NAMES = ("openloop", "stock")
-CONFIG = HERE.parent / "configs" / "imdb_lora.toml"
-# one task for both: the default model's own dropout, rank 8 on query and value, batch 16, 256
-TASK = [
-    "data.max_length=256", "data.truncation=right", "train.epochs=50", "train.micro_batch_size=16",
-    'lora.targets=["query", "value"]', "lora.rank=8", "precision.dtype=fp32",
-    "precision.device=cpu", "data.subset={train = 4000, validation = 100, test = 100}",
-]  # fmt: skip
-DROPOUTS = {"dropout as published (0.1)": "model.dropout=0.1", "dropout 0": "model.dropout=0.0"}
+from tables import (
+    accuracy_table,
+    legend,
+    machine_lines,
+    speed_table,
+    summarise,
+)
+from tasks import ACCURACY, CONTESTANTS, SEEDS, TASKS, make_config, why_not
+from windows import Child, Store, alternate, keep_peak, look_at_machine
 
-
-class Contestant:
-    """A child process that trains when asked."""
-
-    def __init__(self, name: str, overrides: list[str]):
-        command = [sys.executable, str(HERE / "contestants.py"), name, str(CONFIG), *overrides]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        )  # fmt: skip
-        self.read()
-
-    def read(self) -> dict:
-        """The child's next answer."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"a contestant ended early: {self.process.args}")
-        return json.loads(line)
-
-    def train(self, seconds: float) -> dict:
-        """One window."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{seconds}\n")
-        self.process.stdin.flush()
-        return self.read()
-
-    def close(self) -> None:
-        """An empty line ends it."""
-        self.process.kill()
-        self.process.wait()
+HERE = Path(__file__).resolve().parent
+QUICK_TASK, QUICK_ROUNDS, QUICK_SECONDS, QUICK_LEAST = "lora256", 3, 8.0, 2.5
+QUICK_NAMES = ("openloop", "stock", "stock_tuned")
+ACCURACY_NAMES = ("openloop", "stock_tuned")
 
 
-def compare(task: str, overrides: list[str], rounds: int, seconds: float) -> dict:
-    """Windows of both contestants in turn, after one short window each to warm up."""
-    contestants = {name: Contestant(name, overrides) for name in NAMES}
-    try:
-        for contestant in contestants.values():
-            contestant.train(min(seconds, 5))
-        windows: dict[str, list[dict]] = {name: [] for name in NAMES}
-        for number in range(rounds):
-            for name, contestant in contestants.items():
-                windows[name].append(contestant.train(seconds))
-            speeds = {name: windows[name][-1] for name in NAMES}
-            shown = ", ".join(
-                f"{name} {w['tokens'] / w['seconds']:,.0f} tokens/s" for name, w in speeds.items()
-            )
-            print(f"{task}, round {number + 1}: {shown}", flush=True)
-    finally:
-        for contestant in contestants.values():
-            contestant.close()
-    return summarise(task, windows)
+def run_task(
+    store: Store, machine: dict[str, Any], task: str, names: Sequence[str], rounds: int,
+    seconds: float,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """All windows of a task, and their summary."""
+    dtype = machine["fingerprint"]["fast_dtype"]
+
+    def start(name: str) -> Child:
+        return Child(name, TASKS[task].work, make_config(task, name, dtype))
+
+    windows = alternate(store, task, names, rounds, seconds, start)
+    return summarise(windows, store.get("peak") or {})
 
 
-def summarise(task: str, windows: dict[str, list[dict]]) -> dict:
-    """Medians of the windows, and the median of the rounds' ratios."""
-    speed = {n: [w["tokens"] / w["seconds"] for w in ws] for n, ws in windows.items()}
-    ratios = [a / b for a, b in zip(speed["openloop"], speed["stock"], strict=True)]
-    return {
-        "task": task,
-        "tokens_per_s": {name: statistics.median(values) for name, values in speed.items()},
-        "peak": {name: ws[-1]["peak"] for name, ws in windows.items()},
-        "ratio": statistics.median(ratios),
-        "ratio_low": min(ratios),
-        "ratio_high": max(ratios),
-        "windows": windows,
-    }
+def run_accuracy(store: Store, fast_dtype: str) -> dict[str, list[list[list[float]]]]:
+    """Learning curves of each seed, the contestants in turn."""
+    curves: dict[str, list[list[list[float]]]] = {name: [] for name in ACCURACY_NAMES}
+    for seed in SEEDS:
+        for name in ACCURACY_NAMES:
+            config = make_config("lora256", name, fast_dtype, ACCURACY, [f"run.seed={seed}"])
+            chosen = f"{config.data.subset} {config.train.lr:g} {config.eval.every}"
+            key = f"accuracy/{name}/seed {seed}/{chosen}"
+            found = store.get(key)
+            if found is None:
+                worker = Child(name, "learn", config)
+                try:
+                    worker.wait_ready()
+                    found = worker.read()
+                finally:
+                    worker.close()
+                store.put(key, found)
+                last = found["curve"][-1]
+                print(f"accuracy, seed {seed}: {name} {last[2]:.4f} after {last[1]:.0f} s")
+            curves[name].append(found["curve"])
+    return curves
 
 
-def table(results: list[dict], command: str) -> str:
-    """Markdown for benchmarks/results.md."""
-    import torch
-    import transformers
-
-    lines = [
-        f"`{command}` on {os.cpu_count()} CPU cores ({platform.machine()}, "
-        f"{torch.backends.cpu.get_cpu_capability()}), torch {torch.__version__}, transformers "
-        f"{transformers.__version__}. fp32, LoRA rank 8 on query and value, batch 16, 256 tokens.",
-        "",
-        "| task | openloop tokens/s | stock Trainer + PEFT | ratio (lowest to highest round) | "
-        "peak memory |",
-        "| :-- | --: | --: | --: | --: |",
+def save(
+    store: Store, machine: dict[str, Any], command: str, results: dict[str, Any],
+    curves: dict[str, list] | None,
+) -> str:  # fmt: skip
+    """Write results.json and results.md, with what earlier commands measured; returns the
+    Markdown."""
+    content = store.content
+    results = content.get("results", {}) | results
+    results = {task: results[task] for task in TASKS if task in results}
+    curves = content.get("curves") if curves is None else curves
+    commands = [*(c for c in content.get("commands", []) if c != command), command]
+    parts = [
+        "# Results of benchmarks/compare.py",
+        machine_lines(machine, store.get("peak") or {}, commands),
     ]
-    for r in results:
-        fast, stock = r["tokens_per_s"]["openloop"], r["tokens_per_s"]["stock"]
-        peaks = r["peak"]["openloop"] / r["peak"]["stock"]
-        lines.append(
-            f"| {r['task']} | {fast:,.0f} | {stock:,.0f} | {r['ratio']:.2f} "
-            f"({r['ratio_low']:.2f} to {r['ratio_high']:.2f}) | {peaks:.2f}x |"
-        )
-    return "\n".join(lines) + "\n"
+    if results:
+        dtype = machine["fingerprint"]["fast_dtype"]
+        parts += [speed_table(results, dtype), legend(list(results))]
+    if curves is not None:
+        parts += ["## Accuracy after the same epoch, lora256", accuracy_table(curves)]
+    text = "\n\n".join(parts) + "\n"
+    content |= {"commands": commands, "machine": machine, "results": results, "curves": curves}
+    store.write()
+    store.path.with_suffix(".md").write_text(text, encoding="utf-8")
+    return text
 
 
-def main() -> None:
+def verdict(ratio: float, cores: int, fast_dtype: str) -> tuple[str, int]:
+    """What to say of the quick comparison, and the exit code."""
+    said = f"openloop is {ratio:.2f} times the best stock contestant on {QUICK_TASK}"
+    lacking = ["two cores"] if cores < 2 else []
+    lacking += ["bf16 matrix units"] if fast_dtype != "bf16" else []
+    if lacking:
+        return f"{said}; {QUICK_LEAST} is not enforced without {' and '.join(lacking)}", 0
+    if ratio >= QUICK_LEAST:
+        return f"{said}; at least {QUICK_LEAST} was asked for", 0
+    return f"{said}: too slow, at least {QUICK_LEAST} is asked for", 1
+
+
+def quick() -> int:
+    """The short form: one task, three alternations, nothing kept. Returns the exit code."""
+    machine = look_at_machine()
+    found = machine["fingerprint"]
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "quick.json", found)
+        keep_peak(store, machine["peak"])
+        rows = run_task(store, machine, QUICK_TASK, QUICK_NAMES, QUICK_ROUNDS, QUICK_SECONDS)
+    print("\n" + speed_table({QUICK_TASK: rows}, found["fast_dtype"]) + "\n")
+    said, code = verdict(rows["openloop"]["to_best"]["median"], found["cores"], found["fast_dtype"])
+    print(said)
+    return code
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tasks", help=f"some of {','.join(TASKS)}")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60.0, help="length of a window")
+    parser.add_argument(
+        "--accuracy", action="store_true", help="compare accuracies too (without --tasks: always)"
+    )
+    parser.add_argument("--fresh", action="store_true", help="measure again what is there already")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json and .md")
+    parser.add_argument("--quick", action="store_true", help="three minutes, exit code 1 if slow")
     options = parser.parse_args()
-    results = [
-        compare(task, [*TASK, dropout], options.rounds, options.seconds)
-        for task, dropout in DROPOUTS.items()
-    ]
+    if options.quick:
+        return quick()
+    tasks = options.tasks.split(",") if options.tasks else list(TASKS)
+    if unknown := [name for name in tasks if name not in TASKS]:
+        parser.error(f"no task {', '.join(unknown)}; there are {', '.join(TASKS)}")
     command = " ".join(["python benchmarks/compare.py", *sys.argv[1:]])
-    (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    (HERE / "results.md").write_text(table(results, command))
-    print("\n" + table(results, command))
+    machine = look_at_machine()
+    options.out.mkdir(parents=True, exist_ok=True)
+    store = Store(options.out / "results.json", machine["fingerprint"], options.fresh)
+    print(store.said or f"writing to {store.path}", flush=True)
+    dtype, results, curves = machine["fingerprint"]["fast_dtype"], {}, None
+    names = [name for name in CONTESTANTS if why_not(name, dtype) is None]
+    for task in tasks:
+        keep_peak(store, look_at_machine()["peak"])  # again: a shared machine has slow moments
+        results[task] = run_task(store, machine, task, names, options.rounds, options.seconds)
+        save(store, machine, command, results, curves)
+    if options.accuracy or not options.tasks:
+        curves = run_accuracy(store, dtype)
+    print("\n" + save(store, machine, command, results, curves))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

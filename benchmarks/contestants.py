@@ -1,164 +1,168 @@
-"""One contestant in a process of its own: trains in windows of time, when told to.
+"""One contestant in a process of its own, working in windows of time when told to (child.py).
 
-    python benchmarks/contestants.py openloop CONFIG [section.key=value ...]
+    python benchmarks/contestants.py CONTESTANT WORK CONFIG.toml
 
-Reads "SECONDS" from standard input, trains for at least that long, answers with one JSON line of
-real tokens (padding not counted), seconds and peak memory, and waits for the next line.
+CONTESTANT is openloop or one of stock.OPTIONS; WORK is train, evaluate, or learn: train once to
+the end with evaluations at fixed steps, and answer with the learning curve.
 """
 
-import json
-import os
-import resource
 import sys
-import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+from arithmetic import Shape, shape_of
+from child import Stopwatch, Window, answer, import_bytes  # makes the project importable
 
-from configs.read import read_config  # noqa: E402
-from configs.schema import Config  # noqa: E402
-
-
-def peak_bytes() -> int:
-    """Most resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+from configs.read import read_config
+from configs.schema import Config
 
 
-class Window:
-    """The time for which the parent lets this process train."""
-
-    def __init__(self) -> None:
-        self.tokens, self.start, self.length = 0, 0.0, 0.0
-
-    def wait(self) -> None:
-        """Block until the parent asks for the next window; an empty line or none ends it."""
-        line = sys.stdin.readline()
-        if not line.strip():
-            sys.exit(0)
-        self.tokens, self.length, self.start = 0, float(line), time.perf_counter()
-
-    def count(self, tokens: int) -> None:
-        """Count a finished step; at the end of the window answer, and wait."""
-        self.tokens += tokens
-        seconds = time.perf_counter() - self.start
-        if seconds >= self.length:
-            answer({"tokens": self.tokens, "seconds": seconds, "peak": peak_bytes()})
-            self.wait()
+def make_shape(config: Config, model: Any, work: str) -> Shape:
+    """What work on this transformers model counts."""
+    rank = config.lora.rank if config.lora else 0
+    trains = "nothing" if work == "evaluate" else "lora" if config.lora else "all"
+    return shape_of(model.config, rank, trains)
 
 
-def answer(value: dict) -> None:
-    """One JSON line to the parent."""
-    sys.__stdout__.write(json.dumps(value) + "\n")
-    sys.__stdout__.flush()
+def row_lengths(batch: dict[str, Any]) -> list[int]:
+    """Real tokens of each row of a batch."""
+    return batch["attention_mask"].sum(1).tolist()
 
 
-def run_openloop(config: Config) -> None:
-    """The engine's own fit(), counting tokens at each step."""
-    from engine.loop import Progress, StepResult, fit
-    from engine.losses import count_items
-    from engine.stop import StopRequest
-    from job.fit import epoch_batches
-    from job.prepare import prepare
+class Openloop:
+    """The engine's own fit() and evaluate(), called as a run calls them."""
 
-    window = Window()
-    job = prepare(config, allow_code=False)
+    def __init__(self, config: Config) -> None:
+        # all that is imported stands here, so that its memory can be told apart
+        from engine.evaluate import evaluate
+        from engine.loop import Progress, fit
+        from engine.losses import count_items
+        from engine.metrics import build_counter
+        from engine.stop import StopRequest
+        from job.fit import epoch_batches, split_batches
+        from job.prepare import prepare
 
-    def on_step(result: StepResult, progress: Progress, rate: float) -> None:
-        window.count(result.tokens)
+        self.imports = import_bytes()
+        self.evaluate_rows, self.fit, self.stop = evaluate, fit, StopRequest()
+        self.epoch_batches, self.split_batches = epoch_batches, split_batches
+        self.count_items, self.build_counter = count_items, build_counter
+        self.job, self.progress = prepare(config, allow_code=False), Progress()
+        self.dtype = self.job.precision.dtype
+        self.backbone = self.job.built.model  # with its native head: the transformers model
 
-    answer({"ready": job.precision.dtype})
-    window.wait()
-    fit(
-        job.built.model, lambda epoch, start: epoch_batches(job, epoch, start), job.compute_loss,
-        count_items, job.optimizer, job.scaler, job.schedule, job.precision, job.plan, Progress(),
-        on_step, lambda progress: None, lambda progress: None, StopRequest(),
-    )  # fmt: skip
+    def _fit(self, on_step: Any, on_evaluation: Any) -> None:
+        """Train to the end; `on_step` gets the lengths of the rows of each step."""
+        job = self.job
+        waiting: list[int] = []  # lengths of the rows that were taken and not yet counted
 
+        def batches(epoch: int, start: int) -> Iterator[Any]:
+            for batch in self.epoch_batches(job, epoch, start):
+                waiting.extend(row_lengths(batch["inputs"]))
+                yield batch
 
-def run_stock(config: Config) -> None:
-    """transformers' Trainer with PEFT on the same rows, tokens, batch size and adapters."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import (
-        AutoModelForSequenceClassification,
-        DataCollatorWithPadding,
-        Trainer,
-        TrainerCallback,
-        TrainingArguments,
-    )
+        def count(result: Any, progress: Any, rate: float) -> None:
+            lengths = waiting.copy()
+            waiting.clear()
+            on_step(lengths)
 
-    from data.cache import cache_root
-    from data.encode import encode
-    from data.prepare import load_data
-    from job.prepare import data_args
-    from models.load import load_tokenizer, resolve_source
+        self.fit(
+            job.built.model, batches, job.compute_loss, self.count_items, job.optimizer, job.scaler,
+            job.schedule, job.precision, job.plan, self.progress, count, on_evaluation,
+            lambda progress: None, self.stop,
+        )  # fmt: skip
 
-    window = Window()
-    tokenizer = load_tokenizer(config.model.source)
-    data = load_data(data_args(config))
-    encoded = encode(
-        data.splits["train"], tokenizer, config.data.max_length, config.data.truncation,
-        cache_root(), data.fingerprint,
-    )  # fmt: skip
-    folder = resolve_source(config.model.source)
-    drops = {} if config.model.dropout is None else {
-        "hidden_dropout_prob": config.model.dropout,
-        "attention_probs_dropout_prob": config.model.dropout,
-    }  # fmt: skip
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=len(data.label_names), dtype=torch.float32, **drops
-    )
-    assert config.lora is not None
-    model = get_peft_model(
-        model,
-        LoraConfig(
-            task_type="SEQ_CLS", r=config.lora.rank, lora_alpha=config.lora.alpha,
-            lora_dropout=config.lora.dropout, target_modules=config.lora.targets,
-        ),
-    )  # fmt: skip
-    rows = encoded.dataset.remove_columns(["row", "length"])
+    def train(self, window: Window) -> None:
+        """Train for as many windows as are asked for."""
+        window.wait()
+        self._fit(window.count, lambda progress: None)
 
-    class Collator(DataCollatorWithPadding):
-        """The stock collator, which also notes how many tokens are real."""
+    def _evaluate(self) -> dict[str, Any]:
+        job = self.job
+        counter = self.build_counter(job.data.kind, job.num_labels, job.precision.device)
+        return self.evaluate_rows(
+            job.built.model, self.split_batches(job, "validation"), job.loss_fn, counter,
+            job.precision,
+        )  # fmt: skip
 
-        tokens = 0
+    def learn(self) -> list[list[float]]:
+        """[step, seconds of training, validation accuracy] at each evaluation."""
+        curve, clock = [], Stopwatch()
 
-        def __call__(self, features: list[dict]) -> dict:
-            batch = super().__call__(features)
-            Collator.tokens = int(batch["attention_mask"].sum())
-            return batch
+        def run_evaluation(progress: Any) -> None:
+            seconds = clock.seconds()
+            with clock.paused():
+                curve.append([progress.step, seconds, self._evaluate()["accuracy"]])
 
-    class Counter(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
-            window.count(Collator.tokens)
-
-    trainer = Trainer(
-        model=model,
-        args=TrainingArguments(
-            output_dir=tempfile.mkdtemp(),
-            per_device_train_batch_size=config.train.micro_batch_size,
-            num_train_epochs=config.train.epochs, learning_rate=config.train.lr, report_to=[],
-            logging_strategy="no", save_strategy="no", disable_tqdm=True, use_cpu=True,
-            bf16=config.precision.dtype == "bf16", seed=config.run.seed,
-        ),
-        train_dataset=rows,
-        data_collator=Collator(tokenizer),
-        callbacks=[Counter()],
-    )  # fmt: skip
-    answer({"ready": config.precision.dtype})
-    window.wait()
-    trainer.train()
+        self._fit(lambda lengths: None, run_evaluation)
+        return curve
 
 
-CONTESTANTS: dict[str, Callable[[Config], None]] = {"openloop": run_openloop, "stock": run_stock}
+class OpenloopScoring:
+    """Evaluation alone, put together as job/score.py does it: nothing of training is prepared."""
+
+    def __init__(self, config: Config) -> None:
+        from data.loaders import eval_batches
+        from data.prepare import load_data
+        from engine.evaluate import evaluate
+        from engine.losses import build_loss
+        from engine.metrics import build_counter
+        from engine.precision import choose_precision
+        from job.predictor import make_padding
+        from job.prepare import data_args, encode_split, make_model_args
+        from job.speed import set_up_torch, speed_up_model
+        from models.build import build_model
+        from models.load import load_tokenizer
+
+        self.imports = import_bytes()
+        set_up_torch(config)
+        precision = choose_precision(config.precision.device, config.precision.dtype)
+        tokenizer, data = load_tokenizer(config.model.source), load_data(data_args(config))
+        args = make_model_args(config, data, allow_code=False)
+        model = build_model(args, tokenizer, config.run.seed).model.to(precision.device)
+        speed_up_model(model, config, precision)
+        loss_fn, _ = build_loss(data.kind, device=precision.device)
+        self.rows = encode_split(config, tokenizer, data, "validation").dataset
+        self.dtype, self.backbone = precision.dtype, model
+
+        def run(on_batch: Any) -> None:
+            batches = eval_batches(self.rows, config.eval.micro_batch_size, make_padding(tokenizer))
+            counter = build_counter(data.kind, args.num_labels, precision.device)
+            evaluate(model, batches, loss_fn, counter, precision, on_batch)
+
+        self.run = run
+
+    def evaluate(self, window: Window) -> None:
+        """Evaluate all validation rows again and again. Only whole passes count: long rows come
+        first."""
+        window.wait()
+        lengths: list[int] = []
+        while True:
+            self.run(lambda batch, logits: lengths.extend(row_lengths(batch["inputs"])))
+            window.count(lengths)
+            lengths.clear()
+
+
+def build(config: Config, name: str, work: str) -> Any:
+    """The contestant that does this work."""
+    if name == "openloop":
+        return OpenloopScoring(config) if work == "evaluate" else Openloop(config)
+    from stock import Stock
+
+    return Stock(config, name)
+
+
+def main() -> None:
+    sys.stdout = sys.stderr  # the parent reads the real standard output
+    name, work, path = sys.argv[1:]
+    config = read_config(Path(path))
+    contestant = build(config, name, work)
+    answer({"dtype": contestant.dtype, "imports": contestant.imports})
+    if work == "learn":
+        answer({"curve": contestant.learn(), "dtype": contestant.dtype})
+    else:
+        getattr(contestant, work)(Window(make_shape(config, contestant.backbone, work)))
 
 
 if __name__ == "__main__":
-    sys.stdout = sys.stderr  # the parent reads standard output
-    name, path, *overrides = sys.argv[1:]
-    CONTESTANTS[name](read_config(Path(path), overrides))
+    main()

@@ -1,0 +1,104 @@
+"""The share of each fast path: openloop on LoRA at 256, all of [speed] on, and each part off.
+
+    python benchmarks/ablation.py
+    python benchmarks/ablation.py --seconds 30 --parts attention,native
+
+Windows alternate as in compare.py, every finished one is kept in ablation.json, and the same
+command does what is missing. Writes ablation.json and ablation.md beside itself, or in --out.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tables import MIB, Windows, machine_lines, round_ratio, show_ratio, speed
+from tasks import TASKS, make_config
+from windows import Child, Store, alternate, keep_peak, look_at_machine
+
+HERE = Path(__file__).resolve().parent
+TASK, WHOLE = "lora256", "all on"
+PARTS = {
+    "attention": ["speed.attention=false"],
+    "dropout": ["speed.dropout=false"],
+    "unpad": ["speed.unpad=false"],
+    "frozen": ["speed.frozen=false"],
+    "lora": ["speed.lora=false"],
+    "native": ['speed.native="off"'],
+    "allocator": ["speed.allocator=false"],
+}
+PLAIN = "all off"  # the path a reader sees who switches everything off
+
+
+def overrides_of(name: str) -> list[str]:
+    """The settings of a variant."""
+    if name == PLAIN:
+        return [override for part in PARTS.values() for override in part]
+    return PARTS.get(name.removeprefix("without "), [])
+
+
+def table(windows: Windows) -> str:
+    """One row a variant: its speed, and how many times as fast all parts together are."""
+    lines = [
+        "| | real tokens/s | all on is faster by | peak MiB |",
+        "| :-- | --: | --: | --: |",
+    ]
+    for name, mine in windows.items():
+        ratio = "" if name == WHOLE else show_ratio(round_ratio(windows[WHOLE], mine))
+        lines.append(
+            f"| {name} | {statistics.median(map(speed, mine)):,.0f} | {ratio} "
+            f"| {max(window['peak'] for window in mine) / MIB:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def save(store: Store, machine: Mapping, command: str, windows: Windows) -> str:
+    """Write ablation.json and ablation.md; returns the Markdown."""
+    dtype = windows[WHOLE][-1]["dtype"]
+    text = "\n\n".join(
+        [
+            "# Ablation: what each part of [speed] gives",
+            machine_lines(machine, store.get("peak") or {}, [command]),
+            f"{TASKS[TASK].says}, {dtype}, batch 16, dropout 0.1. Ratios: median of the rounds "
+            "(lowest to highest). The shares do not add up: a part off slows what others sped up.",
+            table(windows) + "\n",
+        ]
+    )
+    store.content |= {"command": command, "machine": dict(machine)}
+    store.write()
+    store.path.with_suffix(".md").write_text(text, encoding="utf-8")
+    return text
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--parts", help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of a window")
+    parser.add_argument("--fresh", action="store_true", help="measure again what is there already")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of ablation.json and .md")
+    options = parser.parse_args()
+    parts = options.parts.split(",") if options.parts else list(PARTS)
+    if unknown := [part for part in parts if part not in PARTS]:
+        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    machine = look_at_machine()
+    options.out.mkdir(parents=True, exist_ok=True)
+    store = Store(options.out / "ablation.json", machine["fingerprint"], options.fresh)
+    print(store.said or f"writing to {store.path}", flush=True)
+    keep_peak(store, machine["peak"])
+    dtype = machine["fingerprint"]["fast_dtype"]
+
+    def start(name: str) -> Child:
+        config = make_config(TASK, "openloop", dtype, overrides=overrides_of(name))
+        return Child("openloop", TASKS[TASK].work, config)
+
+    names = [WHOLE, *(f"without {part}" for part in parts), PLAIN]
+    windows = alternate(store, TASK, names, options.rounds, options.seconds, start)
+    command = " ".join(["python benchmarks/ablation.py", *sys.argv[1:]])
+    print("\n" + save(store, machine, command, windows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""What every measured child process shares: its windows of time, its memory, its answers.
+
+The parent writes "SECONDS" lines to standard input; the child works for at least that long,
+answers with one JSON line, and waits for the next line.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+from arithmetic import Shape, step_flops  # noqa: E402
+
+
+def resident_bytes(field: str) -> int:
+    """VmRSS (now) or VmHWM (the most so far) of this process; elsewhere than on Linux always the
+    most so far. Not ru_maxrss on Linux, which also knows the parent's memory from before exec."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def peak_bytes() -> int:
+    """The most memory so far: of the GPU where there is one, else of this process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resident_bytes("VmHWM")
+
+
+def import_bytes() -> int:
+    """What the imports cost, to be called right after them; nothing on a GPU."""
+    import torch
+
+    return 0 if torch.cuda.is_available() else resident_bytes("VmRSS")
+
+
+def wait_for_device() -> None:
+    """A clock read before the GPU is done would tell nothing."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def answer(value: dict[str, Any]) -> None:
+    """One JSON line to the parent."""
+    assert sys.__stdout__ is not None
+    sys.__stdout__.write(json.dumps(value) + "\n")
+    sys.__stdout__.flush()
+
+
+def read_seconds() -> float:
+    """The length of the next window; ends the process where the parent wants none."""
+    line = sys.stdin.readline()
+    if not line.strip():
+        sys.exit(0)
+    return float(line)
+
+
+class Window:
+    """The time for which the parent lets this process work."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        ask: Callable[[], float] = read_seconds,
+        tell: Callable[[dict[str, Any]], None] = answer,
+    ) -> None:
+        self.shape, self.ask, self.tell = shape, ask, tell
+
+    def wait(self) -> None:
+        """Block until the parent asks for the next window."""
+        self.length = self.ask()
+        self.tokens = self.flops = 0
+        self.start = time.perf_counter()
+
+    def count(self, lengths: Sequence[int]) -> None:
+        """Count a finished step over rows of these lengths; at the end of the window answer, and
+        wait for the next one."""
+        self.tokens += sum(lengths)
+        self.flops += step_flops(self.shape, lengths)
+        if time.perf_counter() - self.start >= self.length:
+            wait_for_device()
+            seconds = time.perf_counter() - self.start
+            self.tell(
+                {
+                    "tokens": self.tokens,
+                    "flops": self.flops,
+                    "seconds": seconds,
+                    "peak": peak_bytes(),
+                }
+            )
+            self.wait()
+
+
+class Stopwatch:
+    """Seconds since it was made, without those of `paused()`."""
+
+    def __init__(self) -> None:
+        self.start, self.away = time.perf_counter(), 0.0
+
+    def seconds(self) -> float:
+        wait_for_device()
+        return time.perf_counter() - self.start - self.away
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that does not count."""
+        wait_for_device()
+        before = time.perf_counter()
+        try:
+            yield
+        finally:
+            wait_for_device()
+            self.away += time.perf_counter() - before

@@ -1,0 +1,149 @@
+"""From windows to figures, and from figures to Markdown."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from intervals import mean_interval, welch_interval
+from tasks import CONTESTANTS, REACHED, TASKS, why_not
+
+Windows = dict[str, list[dict[str, Any]]]
+MIB = 2**20
+
+
+def speed(window: Mapping[str, Any]) -> float:
+    """Real tokens per second."""
+    return window["tokens"] / window["seconds"]
+
+
+def round_ratio(mine: Sequence[Mapping], theirs: Sequence[Mapping]) -> dict[str, float]:
+    """Median, lowest and highest of the rounds' ratios of speed."""
+    ratios = [speed(a) / speed(b) for a, b in zip(mine, theirs, strict=True)]
+    return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+
+
+def best_stock(windows: Windows) -> str:
+    """The stock contestant with the highest median speed."""
+    stock = [name for name in windows if name.startswith("stock")]
+    return max(stock, key=lambda name: statistics.median(map(speed, windows[name])))
+
+
+def summarise(windows: Windows, peak: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """For each contestant: speed, ratios to `stock` and to the best stock contestant, memory,
+    utilisation of the machine's `peak` FLOP/s in the contestant's dtype."""
+    best = best_stock(windows)
+    rows = {}
+    for name, mine in windows.items():
+        dtype = mine[-1]["dtype"]
+        flops = statistics.median(w["flops"] / w["seconds"] for w in mine)
+        rows[name] = {
+            "dtype": dtype,
+            "tokens_per_s": statistics.median(map(speed, mine)),
+            "to_stock": round_ratio(mine, windows["stock"]) if "stock" in windows else None,
+            "to_best": round_ratio(mine, windows[best]),
+            "best": best,
+            "peak": max(w["peak"] for w in mine),
+            "less_imports": max(w["peak"] - w["imports"] for w in mine),
+            "utilisation": flops / peak[dtype] if dtype in peak else None,
+        }
+    return rows
+
+
+def show_ratio(ratio: Mapping[str, float] | None) -> str:
+    """Median with the lowest and the highest round."""
+    if ratio is None:
+        return "–"
+    return f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+
+
+def show_memory(name: str, rows: Mapping[str, dict[str, Any]], key: str) -> str:
+    """MiB, and the share of what stock takes as it comes."""
+    text = f"{rows[name][key] / MIB:,.0f}"
+    if "stock" in rows and name != "stock":
+        text += f" ({rows[name][key] / rows['stock'][key]:.2f}×)"
+    return text
+
+
+def speed_table(results: Mapping[str, dict[str, dict[str, Any]]], fast_dtype: str) -> str:
+    """One row a task and contestant. `results`: task -> what summarise() gave."""
+    lines = [
+        "| task | contestant | dtype | real tokens/s | × stock as it comes | × best stock "
+        "| peak MiB | less imports | utilisation |",
+        "| :-- | :-- | :-- | --: | --: | --: | --: | --: | --: |",
+    ]
+    for task, rows in results.items():
+        for name in CONTESTANTS:
+            if name in rows:
+                row = rows[name]
+                star = " (the best)" if name == row["best"] else ""
+                used = row["utilisation"]
+                lines.append(
+                    f"| {task} | {name}{star} | {row['dtype']} | {row['tokens_per_s']:,.0f} "
+                    f"| {show_ratio(row['to_stock'])} | {show_ratio(row['to_best'])} "
+                    f"| {show_memory(name, rows, 'peak')} "
+                    f"| {show_memory(name, rows, 'less_imports')} "
+                    f"| {'–' if used is None else f'{used:.1%}'} |"
+                )
+            elif reason := why_not(name, fast_dtype):
+                lines.append(f"| {task} | {name} | – | {reason} | – | – | – | – | – |")
+    return "\n".join(lines)
+
+
+def legend(names: Sequence[str]) -> str:
+    """What the names in the table mean."""
+    parts = [f"- **{name}**: {TASKS[name].says}" for name in names]
+    parts += [f"- **{name}**: {says}" for name, says in CONTESTANTS.items() if name != "openloop"]
+    return "\n".join(parts)
+
+
+def seconds_to(curve: Sequence[Sequence[float]], wanted: float) -> float | None:
+    """Seconds of training until the accuracy is first at least `wanted`; None if it never is."""
+    return next((seconds for _, seconds, accuracy in curve if accuracy >= wanted), None)
+
+
+def show_interval(value: tuple[float, float, float], digits: int) -> str:
+    """An estimate with its interval."""
+    middle, low, high = (f"{part:.{digits}f}" for part in value)
+    return f"{middle} ({low} to {high})"
+
+
+def accuracy_table(curves: Mapping[str, list[list[list[float]]]]) -> str:
+    """One row a contestant from its seeds' curves, and the difference of the first two."""
+    lines = [
+        f"| contestant | seconds of training to {REACHED:.2f}, each seed "
+        "| final accuracy (95 % over seeds) | seconds in all, median |",
+        "| :-- | --: | --: | --: |",
+    ]
+    finals: dict[str, list[float]] = {}
+    for name, seeds in curves.items():
+        finals[name] = [curve[-1][2] for curve in seeds]
+        reached = [seconds_to(curve, REACHED) for curve in seeds]
+        shown = ", ".join("not reached" if s is None else f"{s:,.0f}" for s in reached)
+        whole = statistics.median(curve[-1][1] for curve in seeds)
+        final = show_interval(mean_interval(finals[name]), 4)
+        lines.append(f"| {name} | {shown} | {final} | {whole:,.0f} |")
+    first, second = list(finals)[:2]
+    apart = show_interval(welch_interval(finals[first], finals[second]), 4)
+    lines += ["", f"Final accuracy, {first} minus {second}: {apart} (Welch, 95 %)."]
+    return "\n".join(lines)
+
+
+def machine_lines(
+    machine: Mapping[str, Any], peak: Mapping[str, float], commands: Sequence[str]
+) -> str:
+    """Commands, machine and versions."""
+    found = machine["fingerprint"]
+    versions = ", ".join(f"{name} {value}" for name, value in found["versions"].items())
+    peaks = ", ".join(f"{value / 1e9:,.0f} GFLOP/s in {name}" for name, value in peak.items())
+    return "\n".join(
+        [
+            *(f"    {command}" for command in commands),
+            "",
+            f"- machine: {found['processor']} ({found['architecture']}, {found['capability']}), "
+            f"{found['cores']} cores, {found['threads']} threads",
+            f"- bf16 units: {'yes' if found['fast_dtype'] == 'bf16' else 'no'}; "
+            f"{machine['reason']}",
+            f"- best matrix products: {peaks}",
+            f"- versions: {versions}; code {found['code']}",
+        ]
+    )

@@ -1,0 +1,124 @@
+"""TF-IDF with logistic regression on the rows of a recipe: what a fine-tuned model has to beat.
+
+    python benchmarks/tfidf.py --config configs/imdb_lora.toml
+    python benchmarks/tfidf.py --config configs/imdb_lora.toml --run runs/a --run runs/b
+
+One- and two-word terms, sublinear counts; the strength of the regularisation is chosen on the
+validation rows. With finished runs (several seeds of one recipe): the difference in accuracy on
+the same test rows, a mean over the runs, with a 95 % interval from a bootstrap over rows.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import child  # noqa: F401  makes the project importable
+import numpy as np
+from intervals import paired_interval
+
+from configs.read import read_config
+from configs.schema import Config
+
+STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # C: the larger, the less it is held back
+
+
+def load_rows(config: Config) -> tuple[dict[str, dict[str, list]], tuple[str, ...]]:
+    """split -> texts, labels (indices) and addresses of the recipe's own rows; the labels' names.
+
+    Raises ValueError where a row has other than one class or a split is missing.
+    """
+    from data.prepare import load_data
+    from job.prepare import data_args
+
+    data = load_data(data_args(config))
+    if data.kind != "single":
+        raise ValueError(f"labels are {data.kind}; expected one class a row")
+    if missing := {"train", "validation", "test"} - data.splits.keys():
+        raise ValueError(f"no {' and no '.join(sorted(missing))} rows; this needs all three splits")
+    rows = {}
+    for name, split in data.splits.items():
+        texts = list(split["text"])
+        if "text_pair" in split.column_names:
+            pairs = zip(texts, split["text_pair"], strict=True)
+            texts = [f"{first} {second}" for first, second in pairs]
+        rows[name] = {"texts": texts, "labels": list(split["label"])}
+        rows[name]["addresses"] = list(split["address"])
+    return rows, data.label_names
+
+
+def fit_and_choose(rows: Mapping[str, Mapping[str, list]]) -> tuple[float, float, np.ndarray]:
+    """(best strength, its validation accuracy, predicted label of each test row)."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32)
+    train = vectors.fit_transform(rows["train"]["texts"])
+    validation = vectors.transform(rows["validation"]["texts"])
+    found = []
+    for strength in STRENGTHS:
+        model = LogisticRegression(C=strength, max_iter=1000)
+        model.fit(train, rows["train"]["labels"])
+        hits = model.predict(validation) == np.array(rows["validation"]["labels"])
+        found.append((float(hits.mean()), -strength, model))
+        print(f"C {strength:g}: validation accuracy {hits.mean():.4f}", flush=True)
+    accuracy, strength, model = max(found, key=lambda each: each[:2])  # of equals the smaller C
+    return -strength, accuracy, model.predict(vectors.transform(rows["test"]["texts"]))
+
+
+def read_hits(run: Path, addresses: Sequence[Any]) -> np.ndarray:
+    """1 where a finished run is right, for each of these test rows. Raises ValueError where its
+    test rows are others."""
+    path = run / "test_predictions.jsonl"
+    if not path.exists():
+        raise ValueError(f"{run} has no {path.name}: give the folder of a finished run")
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    hits = {line["row"]: line["label"] == line["predicted"] for line in lines}
+    if hits.keys() != set(addresses):
+        common = len(hits.keys() & set(addresses))
+        raise ValueError(
+            f"{run} was tested on {len(hits)} rows, of which {common} are among the "
+            f"{len(addresses)} here: give the same --config and overrides as that run"
+        )
+    return np.array([hits[address] for address in addresses], dtype=float)
+
+
+def compare(hits: np.ndarray, runs: Sequence[Path], addresses: Sequence[Any]) -> str:
+    """The runs' mean accuracy against TF-IDF's `hits` (N,) on the same test rows."""
+    each = np.stack([read_hits(run, addresses) for run in runs])  # (runs, N)
+    mean, low, high = paired_interval(each.mean(0) - hits)
+    shown = ", ".join(f"{value:.4f}" for value in each.mean(1))
+    return (
+        f"runs: {shown}, mean {each.mean():.4f}\n"
+        f"runs minus TF-IDF: {mean:+.4f} (95 % {low:+.4f} to {high:+.4f}; {len(hits):,} rows, "
+        f"{len(runs)} {'run' if len(runs) == 1 else 'runs'})"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--config", type=Path, required=True, help="recipe whose rows to take")
+    parser.add_argument("--run", type=Path, action="append", default=[], help="a finished run")
+    parser.add_argument("overrides", nargs="*", help="settings, as in data.subset={train=100}")
+    options = parser.parse_args()
+    try:
+        rows, _ = load_rows(read_config(options.config, options.overrides))
+        for run in options.run:  # before the minutes of fitting
+            read_hits(run, rows["test"]["addresses"])
+        strength, accuracy, predicted = fit_and_choose(rows)
+        hits = (predicted == np.array(rows["test"]["labels"])).astype(float)
+        counts = ", ".join(f"{len(part['texts']):,} {name}" for name, part in rows.items())
+        print(f"rows: {counts}")
+        print(f"TF-IDF, C {strength:g}: validation {accuracy:.4f}, test {hits.mean():.4f}")
+        if options.run:
+            print(compare(hits, options.run, rows["test"]["addresses"]))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

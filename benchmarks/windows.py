@@ -1,0 +1,164 @@
+"""The parent's side: children that work in turns, and a store that survives an interruption."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from child import ROOT  # makes the project importable
+
+from configs.read import write_config
+from configs.schema import Config
+
+HERE = Path(__file__).resolve().parent
+WARM_UP = 5.0  # seconds of work that a child does before its first window that counts
+Measurement = dict[str, Any]
+
+
+class Store:
+    """Measurements by key in one JSON file, written as each of them is made."""
+
+    def __init__(self, path: Path, fingerprint: dict[str, Any], fresh: bool = False) -> None:
+        self.path, self.said = path, ""
+        self.content: dict[str, Any] = {"fingerprint": fingerprint, "measurements": {}}
+        if fresh or not path.exists():
+            return
+        found = json.loads(path.read_text(encoding="utf-8"))
+        then = found.get("fingerprint", {}) if isinstance(found, dict) else {}
+        if then == fingerprint:
+            self.content = found
+            self.said = f"{path} holds {len(found['measurements'])} measurements: doing the rest"
+        else:
+            parts = [name for name in fingerprint if then.get(name) != fingerprint[name]]
+            self.said = f"{path} was measured with another {', '.join(parts)}: starting over"
+
+    def get(self, key: str) -> Measurement | None:
+        """A finished measurement, or None."""
+        return self.content["measurements"].get(key)
+
+    def put(self, key: str, value: Measurement) -> None:
+        """Keep a measurement."""
+        self.content["measurements"][key] = value
+        self.write()
+
+    def write(self) -> None:
+        """Replace the file in one step: an interruption leaves the old one or the new one."""
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        temporary.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, self.path)
+
+
+class Works(Protocol):
+    """What `alternate` asks of a Child."""
+
+    def wait_ready(self) -> Measurement: ...
+
+    def ask(self, seconds: float) -> Measurement: ...
+
+    def close(self) -> None: ...
+
+
+class Child:
+    """A process that works when asked."""
+
+    def __init__(self, contestant: str, work: str, config: Config) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        path = Path(self.folder.name) / "config.toml"
+        write_config(config, path)
+        self.noise = tempfile.TemporaryFile()  # noqa: SIM115  as long as the process
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "contestants.py"), contestant, work, str(path)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.noise, text=True, cwd=ROOT,
+        )  # fmt: skip
+        self.ready: Measurement | None = None
+
+    def read(self) -> Measurement:
+        """The child's next answer. Raises RuntimeError with its last words where it has ended."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            self.noise.seek(0)
+            words = self.noise.read().decode(errors="replace")[-3000:]
+            raise RuntimeError(f"a contestant ended early: {self.process.args}\n{words}")
+        return json.loads(line)
+
+    def wait_ready(self) -> Measurement:
+        """What it said when it had loaded everything: its dtype and what its imports cost."""
+        if self.ready is None:
+            self.ready = self.read()
+        return self.ready
+
+    def ask(self, seconds: float) -> Measurement:
+        """One window."""
+        ready = self.wait_ready()
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{seconds}\n")
+        self.process.stdin.flush()
+        return ready | self.read()
+
+    def close(self) -> None:
+        """End it; nothing of it is kept."""
+        self.process.kill()
+        self.process.wait()
+        self.noise.close()
+        self.folder.cleanup()
+
+
+def window_key(task: str, name: str, number: int, seconds: float) -> str:
+    """Where a window is kept."""
+    return f"{task}/{name}/round {number + 1}/{seconds:g} s"
+
+
+def alternate(
+    store: Store,
+    task: str,
+    names: Sequence[str],
+    rounds: int,
+    seconds: float,
+    start: Callable[[str], Works],
+) -> dict[str, list[Measurement]]:
+    """Windows of all in turn, those that the store has not; returns every name's windows.
+
+    Only who has a window left to do is started, and warms up before the first that counts. The
+    first to start fills the caches that the others then find.
+    """
+    keys = {(n, name): window_key(task, name, n, seconds) for n in range(rounds) for name in names}
+    missing = [pair for pair, key in keys.items() if store.get(key) is None]
+    children: dict[str, Works] = {}
+    try:
+        for name in names:
+            if any(name == other for _, other in missing):
+                children[name] = start(name)
+                if len(children) == 1:
+                    children[name].wait_ready()
+        for worker in children.values():
+            worker.ask(min(seconds, WARM_UP))
+        for number, name in missing:
+            window = children[name].ask(seconds)
+            store.put(keys[number, name], window)
+            speed = window["tokens"] / window["seconds"]
+            print(f"{task}, round {number + 1}: {name} {speed:,.0f} tokens/s", flush=True)
+    finally:
+        for worker in children.values():
+            worker.close()
+    return {name: [store.get(keys[n, name]) or {} for n in range(rounds)] for name in names}
+
+
+def look_at_machine() -> dict[str, Any]:
+    """What machine.py says of this machine, in a process that leaves nothing behind."""
+    done = subprocess.run(
+        [sys.executable, str(HERE / "machine.py")], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"the machine cannot be described:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def keep_peak(store: Store, peak: dict[str, float]) -> None:
+    """Keep the highest products measured so far; a slow moment lowers no peak."""
+    before = store.get("peak") or {}
+    store.put("peak", {name: max(value, before.get(name, 0.0)) for name, value in peak.items()})

@@ -1,0 +1,88 @@
+"""openloop and the stock Trainer work on the same rows, and each counts what it did."""
+
+from contextlib import suppress
+
+import pytest
+import torch
+from child import Window
+from contestants import build, make_shape
+from stock import ShuffledBatches
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from configs.read import read_config
+
+
+@pytest.fixture
+def config(recipe):
+    """The tiny model with its own head, two epochs of nine steps."""
+    path = recipe(head=None, train={"accumulate": 1, "epochs": 2}, eval={"every": 6})
+    return read_config(path)
+
+
+def work(contestant, config, kind, stop_after=None):
+    """The answers of windows that are over after each step."""
+    answers = []
+
+    def ask():
+        if len(answers) == stop_after:
+            raise SystemExit
+        return 0.0
+
+    window = Window(make_shape(config, contestant.backbone, kind), ask, answers.append)
+    with suppress(SystemExit):
+        getattr(contestant, kind)(window)
+    return answers
+
+
+def trained(contestant):
+    """Shapes of what trains."""
+    model = contestant.backbone
+    return sorted(tuple(p.shape) for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("name", ["stock", "stock_tuned"])
+def test_both_train_the_same_tokens_of_the_same_model(config, name):
+    ours, theirs = (build(config, each, "train") for each in ("openloop", name))
+    assert trained(ours) == trained(theirs)
+    done = [work(contestant, config, "train") for contestant in (ours, theirs)]
+    assert len(done[0]) == len(done[1]) == 18
+    for key in ("tokens", "flops"):
+        assert sum(a[key] for a in done[0]) == sum(a[key] for a in done[1])
+    assert all(answer["peak"] > 2**20 for answers in done for answer in answers)
+
+
+def test_full_fine_tuning_trains_the_same_tensors(recipe):
+    config = read_config(recipe(head=None, lora=None))
+    ours, theirs = (build(config, name, "train") for name in ("openloop", "stock"))
+    assert trained(ours) == trained(theirs)
+
+
+@pytest.mark.parametrize("name", ["openloop", "stock", "stock_tuned"])
+def test_an_evaluation_counts_whole_passes(config, name):
+    contestant = build(config, name, "evaluate")
+    answers = work(contestant, config, "evaluate", stop_after=2)
+    rows = contestant.rows if name == "openloop" else contestant.rows["validation"]
+    assert [answer["tokens"] for answer in answers] == [sum(rows["length"])] * 2
+
+
+@pytest.mark.parametrize("name", ["openloop", "stock_tuned"])
+def test_learning_curves_are_read_at_the_same_steps(config, name):
+    curve = build(config, name, "learn").learn()
+    assert [step for step, _, _ in curve] == [6, 12, 18]
+    seconds = [seconds for _, seconds, _ in curve]
+    assert seconds == sorted(seconds)
+    assert all(0 <= accuracy <= 1 for _, _, accuracy in curve)
+
+
+def test_shuffled_batches_are_the_grouped_ones_in_another_order():
+    def grouped():
+        generator = torch.Generator().manual_seed(0)
+        return LengthGroupedSampler(4, lengths=list(range(1, 200)), generator=generator)
+
+    theirs, ours = (
+        [tuple(order[i : i + 4]) for i in range(0, 199, 4)]
+        for order in (list(grouped()), list(ShuffledBatches(grouped())))
+    )
+    assert ours != theirs
+    assert sorted(ours) == sorted(theirs)
+    assert ours[-1] == theirs[-1]  # the short one stays last

@@ -1,0 +1,24 @@
+"""The fingerprint knows the code that is measured."""
+
+from machine import FILES, code_digest, usable_cores
+
+
+def test_measured_code_moves_the_digest_and_other_files_do_not(tmp_path):
+    for name in ("engine", "benchmarks"):
+        (tmp_path / name).mkdir()
+    for name in FILES:
+        (tmp_path / "benchmarks" / name).write_text("")
+    (tmp_path / "engine" / "loop.py").write_text("a = 1\n")
+    first = code_digest(tmp_path)
+    (tmp_path / "engine" / "notes.md").write_text("words")
+    (tmp_path / "benchmarks" / "tables.py").write_text("b = 1\n")
+    assert code_digest(tmp_path) == first
+    (tmp_path / "engine" / "loop.py").write_text("a = 2\n")
+    assert code_digest(tmp_path) != first
+    second = code_digest(tmp_path)
+    (tmp_path / "benchmarks" / "stock.py").write_text("c = 1\n")
+    assert code_digest(tmp_path) != second
+
+
+def test_there_is_a_core_to_run_on():
+    assert usable_cores() >= 1
