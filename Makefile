@@ -8,15 +8,18 @@ CONFIG := configs/imdb_lora.toml
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow lint clean
+.PHONY: help quick train test test-slow bench-quick lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | \
 	  while IFS="$$(printf '\t')" read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
 	@echo '  Options go in ARGS, as in  make train ARGS="run.name=second train.lr=3e-4"'
 
-train: $(VENV)/.run-installed ## install, then train the default recipe (about five minutes on 2 CPU cores)
-	@echo 'Training $(CONFIG): about five minutes on 2 CPU cores, less on a GPU.'
+quick: ## install, then a first impression in under two minutes (configs/imdb_quick.toml)
+	@$(MAKE) --no-print-directory train CONFIG=configs/imdb_quick.toml
+
+train: $(VENV)/.run-installed ## install, then train the default recipe (under ten minutes on 2 CPU cores)
+	@echo 'Training $(CONFIG); the plan below says how long it takes here.'
 	@echo 'Stop it with Ctrl-C; the same command goes on from there. A finished run is left as it is.'
 	$(PY) train.py --config $(CONFIG) --resume $(ARGS)
 
@@ -26,6 +29,9 @@ test: $(VENV)/.dev-installed ## install the development extras, then run the def
 # pytest exits 5 where no test was selected: a tree without long tests has nothing to fail.
 test-slow: $(VENV)/.dev-installed ## run the long tests
 	$(PY) -m pytest -m slow --timeout 1800 $(ARGS) || [ $$? -eq 5 ]
+
+bench-quick: $(VENV)/.dev-installed ## speed beside the stock Trainer, three minutes; fails if slow
+	$(PY) benchmarks/compare.py --quick $(ARGS)
 
 lint: $(VENV)/.dev-installed ## ruff (rules and format) and mypy
 	$(PY) -m ruff check .

@@ -32,6 +32,8 @@ class Store:
         if then == fingerprint:
             self.content = found
             self.said = f"{path} holds {len(found['measurements'])} measurements: doing the rest"
+        elif not then:
+            self.said = f"{path} is of another form: starting over"
         else:
             parts = [name for name in fingerprint if then.get(name) != fingerprint[name]]
             self.said = f"{path} was measured with another {', '.join(parts)}: starting over"
