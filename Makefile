@@ -8,7 +8,7 @@ CONFIG := configs/imdb_lora.toml
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quick train test test-slow bench-quick lint clean
+.PHONY: help quick train test test-slow kernels bench-quick lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | \
@@ -29,6 +29,9 @@ test: $(VENV)/.dev-installed ## install the development extras, then run the def
 # pytest exits 5 where no test was selected: a tree without long tests has nothing to fail.
 test-slow: $(VENV)/.dev-installed ## run the long tests
 	$(PY) -m pytest -m slow --timeout 1800 $(ARGS) || [ $$? -eq 5 ]
+
+kernels: $(VENV)/.run-installed ## build the CPU kernels now rather than at the first run
+	$(PY) -m models.fast.native
 
 bench-quick: $(VENV)/.dev-installed ## speed beside the stock Trainer, three minutes; fails if slow
 	$(PY) benchmarks/compare.py --quick $(ARGS)

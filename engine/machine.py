@@ -45,8 +45,8 @@ def keep_freed_memory() -> str:
     if any(name in os.environ for name in ("LD_PRELOAD", "MALLOC_MMAP_THRESHOLD_")):
         return "allocator: as the environment has it"
     libc = ctypes.CDLL(None)
-    done = [libc.mallopt(MMAP_THRESHOLD, LARGE), libc.mallopt(TRIM_THRESHOLD, LARGE)]
-    libc.mallopt(TOP_PAD, 64 << 20)
-    if not all(done):
+    if not any(libc.mallopt(MMAP_THRESHOLD, size) for size in (LARGE, 32 << 20)):
         return "allocator: as it is; glibc refused the setting"
+    libc.mallopt(TRIM_THRESHOLD, LARGE)
+    libc.mallopt(TOP_PAD, 64 << 20)
     return "allocator: freed memory is kept for the next step"

@@ -23,7 +23,7 @@ from job.fit import evaluation_line, load_best, split_batches
 from job.folder import Folder
 from job.predictor import make_predictor, name_prediction
 from job.prepare import Job
-from models.build import build_model
+from models.build import source_state
 from models.export import export_model, loading_snippet
 from models.fast.frozen import thaw
 from models.heads import head_file
@@ -122,8 +122,7 @@ def compare_samples(job: Job, folder: Folder) -> str:
 def save_model(job: Job, folder: Folder) -> None:
     """Publish `model/`. One left by an attempt that was killed before the end is replaced."""
     if "frozen" in job.speed.resolved:
-        fresh = build_model(job.model_args, job.tokenizer, job.config.run.seed).model
-        thaw(job.built.model, fresh.state_dict())
+        thaw(job.built.model, source_state(job.model_args, job.tokenizer, job.built.base))
     shutil.rmtree(folder.model, ignore_errors=True)
     with publish(folder.model) as temporary:
         export_model(job.built, job.model_args, job.tokenizer, temporary)

@@ -19,7 +19,7 @@ from engine.losses import logits_of
 from engine.metrics import probabilities
 from engine.precision import Precision, choose_precision
 from job.folder import Folder
-from job.speed import speed_up_model
+from job.speed import set_up_torch, speed_up_model
 from models.export import load_exported
 
 CHUNK = 256  # texts tokenised and sorted by length together
@@ -148,6 +148,7 @@ def load_predictor(run: str | Path, device: str | None, allow_code: bool) -> Pre
             f"`python train.py --config {folder.config} --resume`."
         )
     config = read_config(folder.config)
+    notes = set_up_torch(config)
     model, tokenizer, args = load_exported(folder.model, allow_code=allow_code)
     then = folder.read_json("environment.json")
     chosen = device or config.precision.device
@@ -155,6 +156,7 @@ def load_predictor(run: str | Path, device: str | None, allow_code: bool) -> Pre
     if config.precision.dtype == "auto" and str(precision.device) == then["device"]:
         precision = choose_precision(chosen, "auto", then["dtype"])
     model.to(precision.device).eval()
-    speed_up_model(model, config, precision)
+    speed = speed_up_model(model, config, precision, tokenizer.padding_side, compiled=False)
     print(f"openloop: {folder.path} on {precision.device} in {precision.dtype}", file=sys.stderr)
+    print("".join(f"  {note}\n" for note in [*notes, *speed.notes]), end="", file=sys.stderr)
     return make_predictor(config, model, tokenizer, args.kind, args.label_names, precision)

@@ -196,7 +196,8 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     assert built is not None
     encoded = {name: encode_split(config, tokenizer, data, name) for name in data.splits}
     built.model.to(precision.device)
-    speed = speed_up_model(built.model, config, precision)
+    side, compiled = tokenizer.padding_side, config.model.compile
+    speed = speed_up_model(built.model, config, precision, side, compiled)
     loss_fn, said = build_loss(data.kind, weights, config.train.label_smoothing, precision.device)
     return assemble(
         config, precision, tokenizer, data, encoded, model_args, built, speed,

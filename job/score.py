@@ -12,7 +12,7 @@ from engine.precision import choose_precision
 from job.folder import refuse_other_trajectory, run_folder
 from job.predictor import make_padding
 from job.prepare import class_weights, data_args, encode_split
-from job.speed import speed_up_model
+from job.speed import set_up_torch, speed_up_model
 from models.export import load_exported
 
 
@@ -23,6 +23,7 @@ def score_finished(config: Config, allow_code: bool) -> dict[str, Any]:
     its rows have changed since.
     """
     folder = run_folder(config)
+    set_up_torch(config)
     if not folder.result.exists():
         raise ValueError(f"{folder.path} holds no finished run; train it without --eval-only")
     refuse_other_trajectory(config, folder)
@@ -38,7 +39,7 @@ def score_finished(config: Config, allow_code: bool) -> dict[str, Any]:
     recorded = folder.read_json("environment.json")["dtype"]
     precision = choose_precision(config.precision.device, config.precision.dtype, recorded)
     model.to(precision.device)
-    speed_up_model(model, config, precision)
+    speed_up_model(model, config, precision, tokenizer.padding_side, compiled=False)
     weights = class_weights(config, data)
     loss_fn, _ = build_loss(data.kind, weights, config.train.label_smoothing, precision.device)
     rows = encode_split(config, tokenizer, data, "test").dataset

@@ -23,8 +23,12 @@ def set_up_torch(config: Config) -> list[str]:
     return notes
 
 
-def speed_up_model(model: nn.Module, config: Config, precision: Precision) -> Speed:
+def speed_up_model(
+    model: nn.Module, config: Config, precision: Precision, padding_side: str, compiled: bool
+) -> Speed:
     """Put the fast paths of [speed] into a model that is on its device."""
     args = SpeedArgs(**config.speed.model_dump(exclude={"allocator"}))
     dtype = DTYPES[precision.dtype]
-    return speed_up(model, args, precision.device, dtype, compiled=config.model.compile)
+    return speed_up(
+        model, args, precision.device, dtype, compiled, left_padded=padding_side == "left"
+    )

@@ -92,6 +92,23 @@ def build_model(args: ModelArgs, tokenizer: Any, seed: int) -> Built:
     return Built(model, head_parameters(model) | set(initialised), initialised, base, notes)
 
 
+def source_state(args: ModelArgs, tokenizer: Any, base: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights a model started from, fp32, by the names they have in it without adapters; a
+    head of ours is left out, and its code not run. Raises ValueError where the source is no longer
+    the one in `base`."""
+    source = _open_source(args)
+    if (found := hash_weights(source.folder)) != base["sha256"]:
+        raise ValueError(
+            f"the weights of {args.source} have changed since this run started: sha256 {found}, "
+            f"expected {base['sha256']}; restore them, then finish the run with --resume"
+        )
+    with torch.random.fork_rng(devices=[]):
+        model, _ = _load_transformers_model(args, source, _has_this_head(source, args), 0, [])
+        fit_embeddings(model, tokenizer)
+    prefix = "" if args.head_kind == "native" else "backbone."
+    return {prefix + name: tensor for name, tensor in model.state_dict().items()}
+
+
 def load_exported(folder: str | Path, allow_code: bool = False) -> tuple[nn.Module, Any, ModelArgs]:
     """(model in evaluation mode, tokenizer, arguments) of an exported model folder: the same
     logits, to the bit, as the model that was exported.

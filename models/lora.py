@@ -191,6 +191,11 @@ def merge_lora(model: nn.Module) -> float:
         if adapter.merged:
             continue
         weight, merged = adapter.base.weight, adapter.merged_weight()
+        if weight.dtype != merged.dtype:
+            raise ValueError(
+                f"a frozen weight is kept in {weight.dtype}, which would round the merged one: "
+                "put the exact weights back first (models.fast.frozen.thaw)"
+            )
         drift = max(drift, (merged - adapter.change() - weight).abs().max().item())
         weight.copy_(merged)
         adapter.merged = True

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from models.fast.kernels import Kernels
 from models.fast.masks import PLACES, Draw, make_draw
@@ -22,6 +23,7 @@ class Drop(torch.autograd.Function):
         return kernels.drop(x, draw)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:
         draw, kernels = ctx.rest
         return kernels.drop(grad, draw), None, None

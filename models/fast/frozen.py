@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from models.lora import adapters_of, plain_name
+
 
 def frozen_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """Weights and biases of linear layers that do not train, by qualified name; what an embedding
@@ -34,6 +36,9 @@ def freeze_in(model: nn.Module, dtype: torch.dtype) -> int:
 
 
 def thaw(model: nn.Module, source: dict[str, Tensor]) -> None:
-    """Put back the exact values of the frozen weights from a state by qualified name."""
+    """Put back the exact values of the frozen weights, by the names they have without adapters."""
+    adapters = adapters_of(model)
     for name, parameter in frozen_weights(model).items():
-        parameter.data = source[name].to(parameter.device, copy=True)
+        plain = plain_name(name, adapters)
+        assert plain is not None  # an adapter's own weights train
+        parameter.data = source[plain].to(parameter.device, copy=True)

@@ -4,7 +4,7 @@
 // Vectors are ATen's own at::vec, so AVX2, AVX-512 and NEON come from this one source; threads are
 // torch's own. The masks are those of masks.py, bit for bit: element 32 k + l of a row with hash a
 // is judged by 16 bits of mix(a ^ columns[16 k + l % 16]), the low ones for l < 16, else the high.
-// Called through ctypes (native.py); the plain forms and the parity tests are beside elementwise.py.
+// Called through ctypes (native.py); the plain forms are in kernels.py.
 
 #include <ATen/Parallel.h>
 #include <ATen/cpu/vec/functional.h>
@@ -99,11 +99,11 @@ void softmax_drop_backward(float* scores, float* grad, T* kept, T* grad_scores, 
         draw_keep(keep.data(), row_hash[place], column_hash, blocks_of(keys), threshold, keep_scale);
       float* s = scores + r * keys;
       float* g = grad + r * keys;
-      const VF shift(lse[place]), factor(scale);
+      const VF shift(lse[place]), factor(scale), poison(lse[place] - lse[place]);
       VF total(0.0f);
       for (int64_t j = 0; j < keys; j += W) {
         const int64_t n = std::min(W, keys - j);
-        const VF p = (load(s + j, n) * factor - shift).exp_u20();
+        const VF p = (load(s + j, n) * factor - shift).exp_u20() + poison;
         const VF mine = load(g + j, n) * VF::loadu(keep.data() + j);  // 0 beyond the last key
         total = total + p * mine;
         save(s + j, p, n);
@@ -173,7 +173,7 @@ void openloop_softmax_drop(float* scores, float* lse, int64_t heads, int64_t que
       }
       const float all = sum(total);
       lse[place] = largest + std::log(all);
-      const VF inverse(1.0f / all);
+      const VF inverse(1.0f / all + (largest - largest));  // NaN for NaN and inf: exp hides them
       for (int64_t j = 0; j < keys; j += W) {
         const int64_t n = std::min(W, keys - j);
         save(s + j, load(s + j, n) * inverse * VF::loadu(keep.data() + j), n);

@@ -16,6 +16,7 @@ class Kernels(Protocol):
     """What attention.py and dropout.py ask of PlainKernels and NativeKernels."""
 
     name: str
+    version: str  # what "the same bits" depends on
 
     def drop(self, x: Tensor, draw: Draw) -> Tensor: ...
 
@@ -38,7 +39,7 @@ def drop_(x: Tensor, draw: Draw) -> Tensor:
 class PlainKernels:
     """Plain torch."""
 
-    name = "plain"
+    name = version = "plain"
 
     def drop(self, x: Tensor, draw: Draw) -> Tensor:
         """Dropout of x (..., C), fp32 or bf16; `draw.rows` has the leading shape of x."""

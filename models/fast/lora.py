@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from models.lora import LoRALinear, adapters_of
@@ -35,6 +36,7 @@ class LoRAProduct(torch.autograd.Function):
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:
         flat, low, W, low_A, low_B = ctx.saved_tensors
         shape, x_dtype, dtype, scaling = ctx.rest

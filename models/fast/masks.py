@@ -5,7 +5,7 @@ One 64-bit key is drawn from torch's generator for each dropout of a forward. A 
 depend on the layout: its place in the batch and in its text. Then
 
     row    = hash of (key, id)                     one 32-bit number a row
-    column = hash of (key + 1, number)             16 numbers for each 32 elements of a row
+    column = hash of (key', number)                16 numbers for each 32 elements of a row
     bits   = mix(row ^ column)                     the lower and upper 16 judge one element each
 
 and an element is dropped where its 16 bits are below p * 2**16, so the rate is p to 2**-17 and

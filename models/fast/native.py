@@ -29,6 +29,8 @@ FLAGS = {
     "AVX512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx2", "-mfma", "-mf16c"],
     "AVX2": ["-mavx2", "-mfma", "-mf16c"],
 }
+# no contraction: where a product and a sum are fused must not depend on the compiler
+COMMON = ["-std=c++20", "-O3", "-fPIC", "-shared", "-fopenmp", "-Wno-psabi", "-ffp-contract=off"]
 WIDTHS = {"AVX512": 16, "AVX2": 8}  # floats in a vector
 SECONDS = 120  # a compiler that takes longer is not waited for
 
@@ -53,8 +55,7 @@ def command(compiler: str, target: Path) -> list[str]:
     include, lib = (Path(torch.__file__).parent / name for name in ("include", "lib"))
     capability = instructions if instructions in FLAGS else "DEFAULT"
     return [
-        compiler, "-std=c++20", "-O3", "-fPIC", "-shared", "-fopenmp", "-Wno-psabi",
-        *FLAGS.get(capability, []), f"-DCPU_CAPABILITY={capability}",
+        compiler, *COMMON, *FLAGS.get(capability, []), f"-DCPU_CAPABILITY={capability}",
         f"-DCPU_CAPABILITY_{capability}",
         f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
         f"-I{include}", str(SOURCE), "-o", str(target),
@@ -67,6 +68,7 @@ def library_path() -> Path:
     parts = [
         SOURCE.read_text(encoding="utf-8"), torch.__version__, str(Path(torch.__file__).parent),
         torch.backends.cpu.get_cpu_capability(), platform.machine(), platform.libc_ver()[1],
+        *COMMON, str(FLAGS), os.environ.get("CXX", ""),
     ]  # fmt: skip
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     return cache_folder() / f"kernels-{digest}.so"
@@ -131,6 +133,7 @@ class NativeKernels:
 
     def __init__(self, path: Path) -> None:
         self.library = ctypes.CDLL(str(path))
+        self.version = path.stem
         self.library.openloop_vector_width.restype = ctypes.c_int64
         self.library.openloop_threads.restype = ctypes.c_int64
 
@@ -200,4 +203,10 @@ def load_native() -> tuple[NativeKernels | None, str]:
         except OSError as error:
             return None, f"the built kernels cannot be loaded: {error}"
     width = kernels.vector_width()
+    if width < WIDTHS.get(torch.backends.cpu.get_cpu_capability(), 1):
+        return None, f"the compiler's vectors are only {width} floats wide"
     return kernels, f"{width} floats at a time, {kernels.threads()} threads"
+
+
+if __name__ == "__main__":  # make kernels
+    print(load_native()[1])

@@ -20,7 +20,7 @@ from models.fast.lean_sdpa import use_lean_sdpa
 from models.fast.lora import fuse_lora
 from models.fast.native import load_native
 from models.fast.streams import POSITIONS, run_as_stream
-from models.heads import backbone_name, transformers_model
+from models.heads import Classifier, backbone_name, transformers_model
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,6 @@ class Speed:
     notes: list[str]
 
 
-PLAIN = Speed({}, [])
-
-
 def choose_kernels(mode: str) -> tuple[Kernels, str]:
     """The element-wise kernels, and why. Raises ValueError where "on" cannot be had."""
     if mode == "off":
@@ -62,11 +59,14 @@ def choose_kernels(mode: str) -> tuple[Kernels, str]:
 
 
 def speed_up(
-    model: nn.Module, args: SpeedArgs, device: torch.device, dtype: torch.dtype, compiled: bool
-) -> Speed:
+    model: nn.Module, args: SpeedArgs, device: torch.device, dtype: torch.dtype,
+    compiled: bool = False, left_padded: bool = False,
+) -> Speed:  # fmt: skip
     """Put the fast paths that are switched on and fit into `model`, in place.
 
-    `dtype` is that of the matrix products. Raises ValueError for native = "on" without a compiler.
+    `dtype` is that of the matrix products; `compiled` says that torch.compile will see the model,
+    `left_padded` that batches are padded before the text. Raises ValueError for native = "on"
+    without a compiler.
     """
     resolved, notes = {}, []
     if args.lora and (count := fuse_lora(model)):
@@ -75,39 +75,54 @@ def speed_up(
     if args.frozen and dtype != torch.float32 and (saved := freeze_in(model, dtype)):
         resolved["frozen"] = str(dtype)
         notes.append(f"frozen weights: kept in {dtype}, {saved / 2**20:.0f} MiB less")
-    if device.type == "cpu" and not compiled and (args.attention or args.dropout):
-        kernels, said = choose_kernels(args.native)
-        resolved["kernels"] = kernels.name
-        notes.append(said)
-        if args.dropout:
-            resolved["dropout"] = "hashed"
-            notes.append(f"dropout: {replace_dropout(model, kernels)} layers with hashed masks")
-        resolved |= _attend(model, args, kernels, notes)
-    elif device.type == "cuda" and args.attention and use_lean_sdpa(transformers_model(model)):
+    if device.type == "cuda" and args.attention and use_lean_sdpa(transformers_model(model)):
         resolved["attention"] = "sdpa"
         notes.append("attention: stock, with a mask that asks the host nothing")
     elif device.type == "cpu" and compiled:
         notes.append("attention, dropout: torch.compile sees the stock ones")
+    elif device.type == "cpu":
+        _speed_up_on_cpu(model, args, left_padded, resolved, notes)
     return Speed(resolved, [f"speed: {note}" for note in notes])
 
 
-def _attend(
-    model: nn.Module, args: SpeedArgs, kernels: Kernels, notes: list[str]
-) -> dict[str, str]:
-    """Own attention, and streams on top of it, where the architecture takes them."""
-    inner = transformers_model(model)
-    kind = inner.config.model_type
+def _speed_up_on_cpu(
+    model: nn.Module, args: SpeedArgs, left_padded: bool, resolved: dict[str, str],
+    notes: list[str],
+) -> None:  # fmt: skip
+    """Dropout and attention, and streams on top of it, where the architecture takes them."""
+    stock = why_stock(model, args, left_padded)
+    if not args.dropout and stock is not None:
+        notes.append(f"attention: stock, {stock}")
+        return
+    kernels, said = choose_kernels(args.native)
+    resolved["kernels"] = kernels.version
+    notes.append(said)
+    if args.dropout:
+        resolved["dropout"] = "hashed"
+        notes.append(f"dropout: {replace_dropout(model, kernels)} layers with hashed masks")
+    if stock is not None:
+        notes.append(f"attention: stock, {stock}")
+        return
+    transformers_model(model).set_attn_implementation(register(kernels))
+    resolved["attention"] = "own"
+    notes.append("attention: own, text by text")
+    if args.unpad:
+        backbone = model.get_submodule(backbone_name(model))
+        assert isinstance(backbone, PreTrainedModel)
+        run_as_stream(backbone)
+        resolved["batches"] = "streams"
+        notes[-1] += "; batches run as streams without padding"
+
+
+def why_stock(model: nn.Module, args: SpeedArgs, left_padded: bool) -> str | None:
+    """Why a model keeps stock attention, and with it padding, on the CPU; None if it need not."""
+    config = transformers_model(model).config
     if not args.attention:
-        return {}
-    if kind not in POSITIONS:
-        notes.append(f"attention: stock, since {kind} is not among {', '.join(POSITIONS)}")
-        return {}
-    inner.set_attn_implementation(register(kernels))
-    if not args.unpad:
-        notes.append("attention: own, text by text")
-        return {"attention": "own"}
-    backbone = model.get_submodule(backbone_name(model))
-    assert isinstance(backbone, PreTrainedModel)
-    run_as_stream(backbone)
-    notes.append("attention: own, text by text; batches run as streams without padding")
-    return {"attention": "own", "batches": "streams"}
+        return "as configured, so batches keep their padding"
+    if config.model_type not in POSITIONS:
+        return f"since {config.model_type} is not among {', '.join(POSITIONS)}"
+    if getattr(config, "is_decoder", False):
+        return "since this encoder is set up as a decoder"
+    if left_padded and not isinstance(model, Classifier):
+        return "since the architecture's own head looks at the first column, which is padding here"
+    return None

@@ -7,6 +7,7 @@ rows of a step stay what they were. Gain: see benchmarks/README.md.
 """
 
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import torch
@@ -47,50 +48,53 @@ def pool_again(backbone: Any, hidden: Tensor) -> Tensor:
     return backbone.pooler(hidden)
 
 
+def stream_forward(
+    backbone: Any, input_ids: Tensor | None = None, attention_mask: Tensor | None = None,
+    token_type_ids: Tensor | None = None, **others: Any,
+) -> Any:  # fmt: skip
+    """The backbone's forward on the stream of real tokens of input_ids (B, T); what is not a
+    plain padded batch goes the plain way."""
+    plain = type(backbone).forward
+    dropouts = [module for module in backbone.modules() if isinstance(module, FastDropout)]
+    given = {name: value for name, value in others.items() if value is not None}
+    if given.get("return_dict"):  # what it does anyway; as a tuple it takes the plain way
+        del given["return_dict"]
+    if input_ids is None or attention_mask is None or attention_mask.dim() != 2 or given:
+        for dropout in dropouts:
+            dropout.ids = None
+        return plain(
+            backbone, input_ids=input_ids, attention_mask=attention_mask,
+            **given | ({} if token_type_ids is None else {"token_type_ids": token_type_ids}),
+        )  # fmt: skip
+    rows, width = input_ids.shape
+    real = attention_mask.flatten().nonzero().squeeze(1)  # (N,) places in the padded batch
+
+    def stream(padded: Tensor) -> Tensor:
+        """(B, T) -> (1, N)"""
+        return padded.flatten()[real].unsqueeze(0)
+
+    ends = torch.zeros(rows + 1, dtype=torch.int32)
+    torch.cumsum(attention_mask.sum(1), 0, out=ends[1:])
+    longest = int(ends.diff().max())
+    ids = stream(torch.arange(rows).unsqueeze(1) * PLACES + torch.arange(width))
+    for dropout in dropouts:
+        dropout.ids = ids
+    if token_type_ids is not None:
+        given["token_type_ids"] = stream(token_type_ids)
+    positions = POSITIONS[backbone.config.model_type](input_ids, backbone.config.pad_token_id)
+    output = plain(
+        backbone, input_ids=stream(input_ids), position_ids=stream(positions),
+        cu_seq_lens_q=ends, cu_seq_lens_k=ends, max_length_q=longest, max_length_k=longest, **given,
+    )  # fmt: skip
+    hidden = output.last_hidden_state[0]  # (N, D)
+    padded = hidden.new_zeros(rows * width, hidden.shape[1]).index_copy(0, real, hidden)
+    output.last_hidden_state = padded.view(rows, width, -1)
+    if getattr(backbone, "pooler", None) is not None:
+        output.pooler_output = pool_again(backbone, output.last_hidden_state)
+    return output
+
+
 def run_as_stream(backbone: PreTrainedModel) -> None:
     """Replace `backbone.forward` in place; its class must be a row of POSITIONS and its attention
-    that of attention.py. Parameters and modules keep their names."""
-    plain = backbone.forward
-    positions = POSITIONS[backbone.config.model_type]
-    dropouts = [m for m in backbone.modules() if isinstance(m, FastDropout)]
-
-    def forward(
-        input_ids: Tensor | None = None, attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None, **others: Any,
-    ) -> Any:  # fmt: skip
-        given = {name: value for name, value in others.items() if value is not None}
-        if given.get("return_dict"):  # what it does anyway; as a tuple it takes the plain way
-            del given["return_dict"]
-        if token_type_ids is not None:
-            given["token_type_ids"] = token_type_ids
-        unusual = given.keys() - {"token_type_ids"}
-        if input_ids is None or attention_mask is None or attention_mask.dim() != 2 or unusual:
-            for dropout in dropouts:
-                dropout.ids = None
-            return plain(input_ids=input_ids, attention_mask=attention_mask, **given)
-        rows, width = input_ids.shape
-        real = attention_mask.flatten().nonzero().squeeze(1)  # (N,) places in the padded batch
-        ends = torch.zeros(rows + 1, dtype=torch.int32)
-        torch.cumsum(attention_mask.sum(1), 0, out=ends[1:])
-        longest = int(ends.diff().max())
-        ids = (torch.arange(rows).unsqueeze(1) * PLACES + torch.arange(width)).flatten()[real]
-        for dropout in dropouts:
-            dropout.ids = ids.unsqueeze(0)
-        for name in given.keys() & {"token_type_ids"}:
-            given[name] = given[name].flatten()[real].unsqueeze(0)
-        output = plain(
-            input_ids=input_ids.flatten()[real].unsqueeze(0),
-            position_ids=positions(input_ids, backbone.config.pad_token_id)
-            .flatten()[real]
-            .unsqueeze(0),
-            cu_seq_lens_q=ends, cu_seq_lens_k=ends, max_length_q=longest, max_length_k=longest,
-            **given,
-        )  # fmt: skip
-        stream = output.last_hidden_state[0]  # (N, D)
-        padded = stream.new_zeros(rows * width, stream.shape[1]).index_copy(0, real, stream)
-        output.last_hidden_state = padded.view(rows, width, -1)
-        if getattr(backbone, "pooler", None) is not None:
-            output.pooler_output = pool_again(backbone, output.last_hidden_state)
-        return output
-
-    backbone.forward = forward
+    that of attention.py. Parameters and modules keep their names, and a deep copy is its own."""
+    backbone.forward = MethodType(stream_forward, backbone)

@@ -6,7 +6,7 @@ from torch import nn
 from transformers import AutoModelForMaskedLM
 
 from models.fast.frozen import freeze_in, frozen_weights, thaw
-from models.lora import LoRAArgs, merge_lora
+from models.lora import LoRAArgs, adapters_of, merge_lora, plain_name
 
 BF16 = torch.bfloat16
 INPUTS = {
@@ -102,12 +102,17 @@ def test_parameters_stay_the_same_objects_with_the_same_names(adapted):
     assert all(after[n] is before[n] for n in before)
 
 
+def by_plain_name(model, state):
+    adapters = adapters_of(model)
+    return {plain_name(name, adapters) or name: tensor for name, tensor in state.items()}
+
+
 def test_thaw_puts_the_exact_bits_back(adapted):
     model = adapted()
     source = {n: t.clone() for n, t in model.state_dict().items()}
     freeze_in(model, BF16)
     assert any(not torch.equal(p.float(), source[n]) for n, p in model.named_parameters())
-    thaw(model, source)
+    thaw(model, by_plain_name(model, source))
     for name, tensor in model.state_dict().items():
         assert tensor.dtype == source[name].dtype
         assert torch.equal(tensor, source[name])
@@ -121,7 +126,7 @@ def test_thaw_leaves_what_trained_as_it_is(adapted):
     with torch.no_grad():
         for parameter in trained:
             parameter += 1
-    thaw(model, source)
+    thaw(model, by_plain_name(model, source))
     for name, parameter in model.named_parameters():
         change = 1 if parameter.requires_grad else 0
         assert torch.equal(parameter, source[name] + change)
@@ -132,6 +137,13 @@ def test_merging_after_a_thaw_does_not_write_into_the_source(adapted):
     source = {n: t.clone() for n, t in model.state_dict().items()}
     before = {n: t.clone() for n, t in source.items()}
     freeze_in(model, BF16)
-    thaw(model, source)
+    thaw(model, by_plain_name(model, source))
     merge_lora(model)
     assert all(torch.equal(source[n], before[n]) for n in source)
+
+
+def test_merging_into_a_rounded_weight_is_refused(adapted):
+    model = adapted()
+    freeze_in(model, BF16)
+    with pytest.raises(ValueError, match="thaw"):
+        merge_lora(model)

@@ -11,7 +11,7 @@ from engine.randomness import preserve_randomness, seed_forward
 from models.fast.dropout import FastDropout
 from models.fast.lora import fused_forward
 from models.fast.native import find_compiler
-from models.fast.speed import PLAIN, SpeedArgs, speed_up
+from models.fast.speed import Speed, SpeedArgs, speed_up
 from models.heads import Classifier, LinearHead
 from models.lora import LoRAArgs, adapters_of
 
@@ -97,7 +97,9 @@ def test_all_switches_are_on_by_default(lora_model):
 def test_all_switches_off_touch_nothing(lora_model):
     model, speed = lora_model(dtype=BF16, **OFF)
     assert is_fast(model) == set()
-    assert speed == PLAIN
+    assert speed == Speed(
+        {}, ["speed: attention: stock, as configured, so batches keep their padding"]
+    )
 
 
 @pytest.mark.parametrize("switch", OFF)
@@ -188,7 +190,7 @@ def test_plain_and_native_kernels_train_alike(lora_model):
     if find_compiler() is None:
         pytest.skip("no C++ compiler on PATH")
     native, speed = lora_model(native="on")
-    assert speed.resolved["kernels"] == "native"
+    assert speed.resolved["kernels"].startswith("kernels-")
     plain, _ = lora_model(native="off")
     found, expected = (loss_and_gradients(m, *rows(), seed=0) for m in (native, plain))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,100 @@
+"""Where the fast paths must stand aside, stay honest, or stay apart."""
+
+import copy
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, BertConfig
+
+from models.build import source_state
+from models.fast.frozen import freeze_in, thaw
+from models.fast.kernels import PlainKernels
+from models.fast.native import load_native
+from models.fast.speed import SpeedArgs, speed_up
+from models.lora import LoRAArgs
+
+CPU, FP32, BF16 = torch.device("cpu"), torch.float32, torch.bfloat16
+SIZES = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+         "intermediate_size": 32}  # fmt: skip
+IDS = {
+    "input_ids": torch.arange(2, 14).view(2, 6),
+    "attention_mask": torch.tensor([[1] * 6, [1] * 3 + [0] * 3]),
+}
+
+
+@pytest.fixture(params=["plain", "native"])
+def kernels(request):
+    if request.param == "plain":
+        return PlainKernels()
+    found, said = load_native()
+    if found is None:
+        pytest.skip(said)
+    return found
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_scores_that_are_no_numbers_do_not_become_probabilities(kernels, bad):
+    scores, lse = torch.zeros(1, 2, 40), torch.zeros(1, 2)
+    scores[0, 0, [3, 17]] = bad
+    found = kernels.softmax_drop(scores.clone(), lse, 1.0, None)
+    assert found[0, 0].isnan().all()
+    torch.testing.assert_close(found[0, 1], torch.full((40,), 1 / 40))
+    kept, grad = kernels.softmax_drop_backward(
+        scores.clone(), torch.ones(1, 2, 40), lse, 1.0, None, torch.float32
+    )
+    assert kept[0, 0].isnan().all()
+    assert grad[0, 0].isnan().all()
+    assert kept[0, 1].isfinite().all()
+
+
+def classifier(**changes):
+    torch.manual_seed(0)
+    config = BertConfig(**SIZES | changes)
+    return AutoModelForSequenceClassification.from_config(config).eval()
+
+
+@pytest.mark.parametrize(
+    ("changes", "left", "reason"),
+    [({"is_decoder": True}, False, "decoder"), ({}, True, "first column")],
+)
+def test_a_model_that_streams_would_change_keeps_stock_attention(changes, left, reason):
+    model = classifier(**changes)
+    expected = model(**IDS).logits
+    speed = speed_up(model, SpeedArgs(native="off"), CPU, FP32, left_padded=left)
+    assert any(reason in note for note in speed.notes)
+    assert "attention" not in speed.resolved
+    assert torch.equal(model(**IDS).logits, expected)
+
+
+def test_nothing_is_compiled_for_a_model_that_would_not_use_it(monkeypatch):
+    monkeypatch.setattr("models.fast.speed.load_native", lambda: pytest.fail("built for nothing"))
+    speed = speed_up(classifier(is_decoder=True), SpeedArgs(dropout=False), CPU, FP32)
+    assert "kernels" not in speed.resolved
+
+
+def test_a_deep_copy_computes_with_its_own_weights():
+    model = classifier()
+    speed_up(model, SpeedArgs(native="off"), CPU, FP32)
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        twin.bert.encoder.layer[0].attention.self.query.weight.zero_()
+        twin.bert.embeddings.word_embeddings.weight.zero_()
+    assert not torch.equal(twin(**IDS).logits, model(**IDS).logits)
+    twin(**IDS).logits.sum().backward()
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("kind", ["native", "linear"])
+def test_the_source_holds_the_exact_weights_that_were_rounded(make, kind):
+    built, args, tokenizer = make("bert", lora=LoRAArgs(("query",), rank=2), head_kind=kind)
+    before = {n: t.clone() for n, t in built.model.state_dict().items()}
+    freeze_in(built.model, BF16)
+    thaw(built.model, source_state(args, tokenizer, built.base))
+    after = built.model.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_a_source_that_changed_while_training_is_refused(make):
+    built, args, tokenizer = make("bert")
+    with pytest.raises(ValueError, match="have changed since this run started"):
+        source_state(args, tokenizer, built.base | {"sha256": "other"})
