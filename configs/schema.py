@@ -189,7 +189,7 @@ class Data(Section):
     )
     cache: bool = field(True, "Keep the tokenised rows on disk for the next run.", False)
     workers: Annotated[int, Field(ge=0)] = field(
-        0, "Processes that prepare batches; 0: the training process does it itself.", False
+        0, "Processes that prepare batches; 0: a thread of the training process.", False
     )
 
 

@@ -5,6 +5,7 @@ meet the same batches again, and the number of workers changes nothing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -119,4 +120,13 @@ def _load(
         pin_memory=pin_memory,
         generator=torch.Generator(),  # else it draws from torch's global one, and moves it
     )
-    return iter(loader)
+    return iter(loader) if workers else ahead(iter(loader))
+
+
+def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches in the same order; the next one is made while the last one is used."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
