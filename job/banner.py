@@ -34,7 +34,7 @@ def estimated_seconds(job: Job) -> float:
         micro_batches * job.config.train.micro_batch_size,
         job.plan.epochs * job.encoded["train"].rows,
     )
-    tokens = float(rows * padded_mean(job))
+    tokens = float(rows * mean_tokens(job))
     forward_only = 0.0
     for split, times in (("validation", evaluations), ("test", 1)):
         if split in job.encoded:
@@ -43,9 +43,9 @@ def estimated_seconds(job: Job) -> float:
     return job.estimate.seconds_per_token * (tokens + forward_only / 3)
 
 
-def padded_mean(job: Job) -> float:
-    """Mean tokens of a training row once padded to the longest of its micro-batch, or without
-    padding where batches run as streams."""
+def mean_tokens(job: Job) -> float:
+    """Mean tokens that a training row costs: padded to the longest of its micro-batch, or only its
+    own where batches run as streams."""
     micro_batch_size = job.config.train.micro_batch_size
     lengths = job.encoded["train"].dataset.with_format("numpy")["length"][:]
     if job.speed.resolved.get("batches") == "streams":

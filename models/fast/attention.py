@@ -4,7 +4,7 @@ Replaces scaled_dot_product_attention on the CPU, whose dropout draws serial ran
 whose bf16 backward takes half of a dropout-free step. A text's scores (H, T, T) stay in cache
 between two matrix products; only the log of each row's sum is kept, and the backward pass works
 the probabilities out again from it (Dao et al. 2022, arXiv:2205.14135, Algorithm 4). Dropout masks
-come from masks.py. Gain: see benchmarks/README.md.
+come from masks.py. Gain: see benchmarks/ablation.md.
 
 Registered with transformers under "openloop_plain" and "openloop_native", each with a mask
 function of the same name: without one, transformers passes no mask, and padding is attended.

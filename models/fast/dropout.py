@@ -1,7 +1,7 @@
 """Dropout on the CPU with masks from masks.py, in place of torch's serial random numbers.
 
 Replaces every nn.Dropout; on CUDA the native one stays. Nothing is kept for the backward pass but
-one hash a row. Gain: see benchmarks/README.md.
+one hash a row. Gain: see benchmarks/ablation.md.
 """
 
 from typing import Any

@@ -2,7 +2,7 @@
 
 Replaces the cast that autocast makes of every frozen weight at every forward: the products get the
 same bits. What trains stays fp32, and so do norms and embeddings. Before full weights are exported
-`thaw` puts the fp32 values back. Gain: see benchmarks/README.md.
+`thaw` puts the fp32 values back. Gain: see benchmarks/ablation.md.
 """
 
 import torch

@@ -3,7 +3,7 @@
 Replaces LoRALinear.forward, which makes three passes over (N, out) to scale and add, and under
 autocast rounds between them. Here the low-rank product adds into the base's own output, forward
 and backward, with the scaling folded in; x and the adapters are cast once. Gain: see
-benchmarks/README.md.
+benchmarks/ablation.md.
 """
 
 from types import MethodType

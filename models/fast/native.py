@@ -4,7 +4,7 @@ One call of the machine's own C++ compiler, to a temporary name, then one rename
 killed leaves nothing that a later one would wait for or trust. The file's name holds what it
 depends on: source, torch, instruction set and machine.
 
-Gain, softmax and dropout of one layer's attention: see benchmarks/README.md.
+Gain, softmax and dropout of one layer's attention: see benchmarks/ablation.md.
 """
 
 import ctypes

@@ -3,7 +3,7 @@
 Replaces the backbone's forward by one that takes the padding out, runs the plain forward on
 input_ids (1, N) with position_ids (1, N) and cu_seq_lens, and puts the padding back, as zeros. The
 linear layers then work on real tokens only; attention.py keeps the texts of a stream apart. The
-rows of a step stay what they were. Gain: see benchmarks/README.md.
+rows of a step stay what they were. Gain: see benchmarks/ablation.md.
 """
 
 from collections.abc import Callable
