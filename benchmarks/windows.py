@@ -125,8 +125,7 @@ def alternate(
 ) -> dict[str, list[Measurement]]:
     """Windows of all in turn, those that the store has not; returns every name's windows.
 
-    Only who has a window left to do is started, and warms up before the first that counts. The
-    first to start fills the caches that the others then find.
+    Only who has a window left to do is started, and warms up before the first that counts.
     """
     keys = {(n, name): window_key(task, name, n, seconds) for n in range(rounds) for name in names}
     missing = [pair for pair, key in keys.items() if store.get(key) is None]
@@ -135,8 +134,7 @@ def alternate(
         for name in names:
             if any(name == other for _, other in missing):
                 children[name] = start(name)
-                if len(children) == 1:
-                    children[name].wait_ready()
+                children[name].wait_ready()  # several at once would only be in each other's way
         for worker in children.values():
             worker.ask(min(seconds, WARM_UP))
         for number, name in missing:
