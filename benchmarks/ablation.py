@@ -26,8 +26,8 @@ PARTS = {
     "frozen": ["speed.frozen=false"],
     "lora": ["speed.lora=false"],
     "native": ['speed.native="off"'],
-    "allocator": ["speed.allocator=false"],
 }
+ADDED = {"with allocator": ["speed.allocator=true"]}  # off unless asked for
 PLAIN = "all off"  # the path a reader sees who switches everything off
 
 
@@ -35,7 +35,7 @@ def overrides_of(name: str) -> list[str]:
     """The settings of a variant."""
     if name == PLAIN:
         return [override for part in PARTS.values() for override in part]
-    return PARTS.get(name.removeprefix("without "), [])
+    return (ADDED | PARTS).get(name.removeprefix("without "), [])
 
 
 def table(windows: Windows) -> str:
@@ -93,7 +93,7 @@ def main() -> int:
         config = make_config(TASK, "openloop", dtype, overrides=overrides_of(name))
         return Child("openloop", TASKS[TASK].work, config)
 
-    names = [WHOLE, *(f"without {part}" for part in parts), PLAIN]
+    names = [WHOLE, *(f"without {part}" for part in parts), *ADDED, PLAIN]
     windows = alternate(store, TASK, names, options.rounds, options.seconds, start)
     command = " ".join(["python benchmarks/ablation.py", *sys.argv[1:]])
     print("\n" + save(store, machine, command, windows))

@@ -267,9 +267,8 @@ class Speed(Section):
         "torch where there is no C++ compiler.",
     )
     allocator: bool = field(
-        True, "On Linux: keep freed memory for the next step; more speed, a little more memory.",
-        False,
-    )  # fmt: skip
+        False, "On Linux: keep freed memory for the next step, which saves page faults.", False
+    )
 
 
 class Samples(Section):

@@ -96,7 +96,7 @@ TABLE = {
     "speed.frozen": (["speed.frozen=false"], PLAN, ["precision.dtype=bf16"]),
     "speed.lora": (["speed.lora=false"], PLAN, []),
     "speed.native": (["speed.native=off"], PLAN, []),
-    "speed.allocator": (["speed.allocator=false"], PLAN, []),
+    "speed.allocator": (["speed.allocator=true"], PLAN, []),
     "samples.texts": (['samples.texts=["another"]'], FILES, []),
 }  # fmt: skip
 
