@@ -19,12 +19,12 @@ from engine.machine import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 torch.set_num_threads(1)
-for _ in range(3):  # sizes as a step has them: the second time round the memory is there
-    kept = [torch.ones(6 << 20) for _ in range(4)]
+for _ in range(3):  # 40 MiB each: above what glibc keeps unless it is told to
+    kept = [torch.ones(10 << 20) for _ in range(4)]
     del kept
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
-    kept = [torch.ones(6 << 20) for _ in range(4)]
+    kept = [torch.ones(10 << 20) for _ in range(4)]
     del kept
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """

@@ -239,8 +239,8 @@ def test_build_after_one_that_was_cut_off_or_damaged_works(empty_cache, compiler
     assert load_native()[0] is None
     remains = empty_cache / "kernels-0.so.part"  # as a kill of this process would leave
     remains.write_text("garbage")
-    library_path().write_text("damaged since it was built")
     monkeypatch.delenv("CXX")
+    library_path().write_text("damaged since it was built")
     kernels, said = load_native()
     assert kernels is not None, said
     assert {path.name for path in empty_cache.iterdir()} == {library_path().name, remains.name}
