@@ -1,6 +1,7 @@
 """Shared fixtures: a tiny random encoder, a tokenizer trained in-process, labelled reviews."""
 
 import csv
+import json
 import os
 import sys
 from pathlib import Path
@@ -86,6 +87,15 @@ def reviews_csv(tmp_path_factory):
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
         writer.writerows(make_reviews(60))
+    return path
+
+
+@pytest.fixture(scope="session")
+def many_reviews(tmp_path_factory):
+    """Path of a JSONL file of 340 rows: enough to judge by what a model has learnt."""
+    path = tmp_path_factory.mktemp("many") / "reviews.jsonl"
+    rows = [{"text": text, "label": label} for text, label in make_reviews(340)]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
     return path
 
 

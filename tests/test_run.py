@@ -30,7 +30,7 @@ def without_timings(lines):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, tiny_folder, reviews_csv):
+def finished(tmp_path_factory, tiny_folder, many_reviews):
     """Folder of a finished LoRA run, for the tests that only look."""
     folder = tmp_path_factory.mktemp("finished")
     path = folder / "recipe.toml"
@@ -48,12 +48,12 @@ def finished(tmp_path_factory, tiny_folder, reviews_csv):
         rank = 4
         targets = "all-linear"
         [data]
-        source = "{reviews_csv}"
+        source = "{many_reviews}"
         max_length = 32
         validation = 12
-        test = 12
+        test = 240
         [train]
-        epochs = 14
+        epochs = 6
         micro_batch_size = 4
         lr = 1e-2
         [precision]
@@ -79,7 +79,7 @@ def test_a_run_leaves_everything_it_promises(finished):
 def test_a_tiny_model_learns_the_reviews(finished):
     result = json.loads((finished / "result.json").read_text())
     assert result["test"]["accuracy"] >= 0.9
-    assert result["test"]["n"] == 12
+    assert result["test"]["n"] == 240
 
 
 def test_metrics_have_one_object_a_line_with_the_agreed_names(finished):
@@ -95,8 +95,8 @@ def test_metrics_have_one_object_a_line_with_the_agreed_names(finished):
 def test_test_predictions_have_one_row_each_and_agree_with_the_result(finished):
     rows = lines_of(finished / "test_predictions.jsonl")
     result = json.loads((finished / "result.json").read_text())["test"]
-    assert len({row["row"] for row in rows}) == 12
-    assert sum(row["label"] == row["predicted"] for row in rows) / 12 == result["accuracy"]
+    assert len({row["row"] for row in rows}) == 240
+    assert sum(row["label"] == row["predicted"] for row in rows) / 240 == result["accuracy"]
     for row in rows:
         assert sum(row["probabilities"].values()) == pytest.approx(1)
         assert set(row["probabilities"]) == {"neg", "pos"}
