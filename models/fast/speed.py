@@ -55,7 +55,7 @@ def choose_kernels(mode: str) -> tuple[Kernels, str]:
             f'speed.native is "on", but the kernels cannot be built: {said}. Install a C++ '
             'compiler (on Debian and Ubuntu: apt install g++), or set speed.native = "auto"'
         )
-    return PlainKernels(), f"kernels: plain torch ({said}); about half the native ones' gain"
+    return PlainKernels(), f"kernels: plain torch ({said})"
 
 
 def speed_up(

@@ -6,24 +6,11 @@ from torch.nn import functional as F
 
 from models.fast import attention
 from models.fast.attention import attend, blocks, row_ids, spans_of
-from models.fast.kernels import PlainKernels
 from models.fast.masks import PLACES, keep_bits, make_draw
-from models.fast.native import find_compiler, load_native
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 RAGGED = [(0, 7), (7, 8), (10, 43), (43, 45), (48, 81)]  # gaps at 8, 9 and 45 to 47
 TOKENS, HEADS, SIZE = 83, 3, 8
-
-
-@pytest.fixture(params=["plain", "native"])
-def kernels(request):
-    if request.param == "plain":
-        return PlainKernels()
-    if find_compiler() is None:
-        pytest.skip("no C++ compiler on PATH")
-    found, said = load_native()
-    assert found is not None, said
-    return found
 
 
 def inputs(tokens=TOKENS, heads=HEADS, size=SIZE, scale=1.0, seed=0):
@@ -127,8 +114,7 @@ def test_bf16_errs_no_more_than_scaled_dot_product_attention(kernels, tokens, si
     theirs = run(stock, tensors, torch.bfloat16)
     for name, a, b, e in zip(("out", "dq", "dk", "dv"), ours, theirs, exact, strict=True):
         mine, its = ((t - e).square().mean().sqrt().item() for t in (a, b))
-        # two roundings of the same kind differ by a percent either way
-        assert mine <= 1.02 * its, f"{name}: {mine:.3e} against {its:.3e}, {mine / its - 1:+.2%}"
+        assert mine <= its, f"{name}: {mine:.3e} against {its:.3e}, {mine / its - 1:+.2%}"
 
 
 def explicit_masks(dropout, spans, heads, seed):
