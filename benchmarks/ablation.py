@@ -11,13 +11,11 @@ import argparse
 import statistics
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from tables import MIB, Windows, machine_lines, round_ratio, show_ratio, speed
 from tasks import TASKS, make_config
-from windows import Child, Store, alternate, keep_peak, look_at_machine
+from windows import Child, Store, add_options, alternate, open_store
 
-HERE = Path(__file__).resolve().parent
 TASK, WHOLE = "lora256", "all on"
 PARTS = {
     "attention": ["speed.attention=false"],
@@ -74,19 +72,12 @@ def save(store: Store, machine: Mapping, command: str, windows: Windows) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--parts", help=f"some of {','.join(PARTS)}")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=60.0, help="length of a window")
-    parser.add_argument("--fresh", action="store_true", help="measure again what is there already")
-    parser.add_argument("--out", type=Path, default=HERE, help="folder of ablation.json and .md")
+    add_options(parser, "ablation")
     options = parser.parse_args()
     parts = options.parts.split(",") if options.parts else list(PARTS)
     if unknown := [part for part in parts if part not in PARTS]:
         parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
-    machine = look_at_machine()
-    options.out.mkdir(parents=True, exist_ok=True)
-    store = Store(options.out / "ablation.json", machine["fingerprint"], options.fresh)
-    print(store.said or f"writing to {store.path}", flush=True)
-    keep_peak(store, machine["peak"])
+    store, machine = open_store(options.out, "ablation", options.fresh)
     dtype = machine["fingerprint"]["fast_dtype"]
 
     def start(name: str) -> Child:

@@ -6,7 +6,6 @@ answers with one JSON line, and waits for the next line.
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,31 +22,19 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 from arithmetic import Shape, step_flops  # noqa: E402
 
 
-def resident_bytes(field: str) -> int:
-    """VmRSS (now) or VmHWM (the most so far) of this process; elsewhere than on Linux always the
-    most so far. Not ru_maxrss on Linux, which also knows the parent's memory from before exec."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(field + ":"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
 def peak_bytes() -> int:
     """The most memory so far: of the GPU where there is one, else of this process."""
-    import torch
+    from engine.estimate import peak_memory
+    from engine.precision import choose_device
 
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resident_bytes("VmHWM")
+    return peak_memory(choose_device("auto")[0])
 
 
 def import_bytes() -> int:
     """What the imports cost, to be called right after them; nothing on a GPU."""
     import torch
+
+    from engine.estimate import resident_bytes
 
     return 0 if torch.cuda.is_available() else resident_bytes("VmRSS")
 

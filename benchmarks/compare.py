@@ -26,9 +26,16 @@ from tables import (
     summarise,
 )
 from tasks import ACCURACY, CONTESTANTS, SEEDS, TASKS, make_config, why_not
-from windows import Child, Store, alternate, keep_peak, look_at_machine
+from windows import (
+    Child,
+    Store,
+    add_options,
+    alternate,
+    keep_peak,
+    look_at_machine,
+    open_store,
+)
 
-HERE = Path(__file__).resolve().parent
 QUICK_TASK, QUICK_ROUNDS, QUICK_SECONDS, QUICK_LEAST = "lora256", 3, 8.0, 2.5
 QUICK_NAMES = ("openloop", "stock", "stock_tuned")
 ACCURACY_NAMES = ("openloop", "stock_tuned")
@@ -127,13 +134,10 @@ def quick() -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tasks", help=f"some of {','.join(TASKS)}")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=60.0, help="length of a window")
+    add_options(parser, "results")
     parser.add_argument(
         "--accuracy", action="store_true", help="compare accuracies too (without --tasks: always)"
     )
-    parser.add_argument("--fresh", action="store_true", help="measure again what is there already")
-    parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json and .md")
     parser.add_argument("--quick", action="store_true", help="three minutes, exit code 1 if slow")
     options = parser.parse_args()
     if options.quick:
@@ -142,14 +146,12 @@ def main() -> int:
     if unknown := [name for name in tasks if name not in TASKS]:
         parser.error(f"no task {', '.join(unknown)}; there are {', '.join(TASKS)}")
     command = " ".join(["python benchmarks/compare.py", *sys.argv[1:]])
-    machine = look_at_machine()
-    options.out.mkdir(parents=True, exist_ok=True)
-    store = Store(options.out / "results.json", machine["fingerprint"], options.fresh)
-    print(store.said or f"writing to {store.path}", flush=True)
+    store, machine = open_store(options.out, "results", options.fresh)
     dtype, results, curves = machine["fingerprint"]["fast_dtype"], {}, None
     names = [name for name in CONTESTANTS if why_not(name, dtype) is None]
     for task in tasks:
-        keep_peak(store, look_at_machine()["peak"])  # again: a shared machine has slow moments
+        if results:  # again: a shared machine has slow moments
+            keep_peak(store, look_at_machine()["peak"])
         results[task] = run_task(store, machine, task, names, options.rounds, options.seconds)
         save(store, machine, command, results, curves)
     if options.accuracy or not options.tasks:

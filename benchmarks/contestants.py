@@ -120,8 +120,7 @@ class OpenloopScoring:
         tokenizer, data = load_tokenizer(config.model.source), load_data(data_args(config))
         args = make_model_args(config, data, allow_code=False)
         model = build_model(args, tokenizer, config.run.seed).model.to(precision.device)
-        side = tokenizer.padding_side
-        speed_up_model(model, config, precision, side, compiled=False)
+        speed_up_model(model, config, precision, tokenizer.padding_side)
         loss_fn, _ = build_loss(data.kind, device=precision.device)
         self.rows = encode_split(config, tokenizer, data, "validation").dataset
         self.dtype, self.backbone = precision.dtype, model

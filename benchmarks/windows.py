@@ -1,5 +1,6 @@
 """The parent's side: children that work in turns, and a store that survives an interruption."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -162,3 +163,21 @@ def keep_peak(store: Store, peak: dict[str, float]) -> None:
     """Keep the highest products measured so far; a slow moment lowers no peak."""
     before = store.get("peak") or {}
     store.put("peak", {name: max(value, before.get(name, 0.0)) for name, value in peak.items()})
+
+
+def add_options(parser: argparse.ArgumentParser, name: str) -> None:
+    """The options of a command that measures in windows and keeps them in NAME.json."""
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of a window")
+    parser.add_argument("--fresh", action="store_true", help="measure again what is there already")
+    parser.add_argument("--out", type=Path, default=HERE, help=f"folder of {name}.json and .md")
+
+
+def open_store(folder: Path, name: str, fresh: bool = False) -> tuple[Store, dict[str, Any]]:
+    """The measurements kept in `folder`, and the machine, whose peak they now hold."""
+    machine = look_at_machine()
+    folder.mkdir(parents=True, exist_ok=True)
+    store = Store(folder / f"{name}.json", machine["fingerprint"], fresh)
+    print(store.said or f"writing to {store.path}", flush=True)
+    keep_peak(store, machine["peak"])
+    return store, machine

@@ -156,7 +156,7 @@ def load_predictor(run: str | Path, device: str | None, allow_code: bool) -> Pre
     if config.precision.dtype == "auto" and str(precision.device) == then["device"]:
         precision = choose_precision(chosen, "auto", then["dtype"])
     model.to(precision.device).eval()
-    speed = speed_up_model(model, config, precision, tokenizer.padding_side, compiled=False)
+    speed = speed_up_model(model, config, precision, tokenizer.padding_side)
     print(f"openloop: {folder.path} on {precision.device} in {precision.dtype}", file=sys.stderr)
     print("".join(f"  {note}\n" for note in [*notes, *speed.notes]), end="", file=sys.stderr)
     return make_predictor(config, model, tokenizer, args.kind, args.label_names, precision)

@@ -39,7 +39,7 @@ def score_finished(config: Config, allow_code: bool) -> dict[str, Any]:
     recorded = folder.read_json("environment.json")["dtype"]
     precision = choose_precision(config.precision.device, config.precision.dtype, recorded)
     model.to(precision.device)
-    speed_up_model(model, config, precision, tokenizer.padding_side, compiled=False)
+    speed_up_model(model, config, precision, tokenizer.padding_side)
     weights = class_weights(config, data)
     loss_fn, _ = build_loss(data.kind, weights, config.train.label_smoothing, precision.device)
     rows = encode_split(config, tokenizer, data, "test").dataset

@@ -26,9 +26,14 @@ def set_up_torch(config: Config) -> list[str]:
 
 
 def speed_up_model(
-    model: nn.Module, config: Config, precision: Precision, padding_side: str, compiled: bool
+    model: nn.Module,
+    config: Config,
+    precision: Precision,
+    padding_side: str,
+    compiled: bool = False,
 ) -> Speed:
-    """Put the fast paths of [speed] into a model that is on its device."""
+    """Put the fast paths of [speed] into a model that is on its device. `compiled`: torch.compile
+    will see it."""
     args = SpeedArgs(**config.speed.model_dump(exclude={"allocator"}))
     dtype = DTYPES[precision.dtype]
     return speed_up(

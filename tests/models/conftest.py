@@ -18,6 +18,11 @@ CONFIGS = {
         {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "pad_token_id": 0},
     ),
 }
+BERT_LIKE = {  # encoders of BERT's layout that no folder is made for
+    "hidden_size": 16, "embedding_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "intermediate_size": 32, "max_position_embeddings": 64, "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+}  # fmt: skip
 TARGETS = {
     "bert": ("query", "value"),
     "distilbert": ("q_lin", "v_lin"),
@@ -134,3 +139,44 @@ def logits_of():
         return out if isinstance(out, torch.Tensor) else out.logits
 
     return run
+
+
+@pytest.fixture
+def encoder(stir):
+    """encoder(name, kind=AutoModel): random, with attention far from uniform, the same weights on
+    each call; eager attention, evaluation mode."""
+    import transformers
+
+    def build(name, kind=transformers.AutoModel):
+        if name in ("albert", "electra"):
+            config = getattr(transformers, f"{name.title()}Config")(vocab_size=50, **BERT_LIKE)
+        else:
+            config = tiny_config(name, 50)
+        torch.manual_seed(0)
+        model = kind.from_config(config, attn_implementation="eager").eval()
+        stir(model)
+        return model
+
+    return build
+
+
+@pytest.fixture
+def native_kernels():
+    """The compiled kernels, built once a session."""
+    from models.fast.native import find_compiler, load_native
+
+    if find_compiler() is None:
+        pytest.skip("no C++ compiler on PATH")
+    found, said = load_native()
+    assert found is not None, said
+    return found
+
+
+@pytest.fixture(params=["plain", "native"])
+def kernels(request):
+    """The element-wise kernels, in plain torch and compiled."""
+    from models.fast.kernels import PlainKernels
+
+    if request.param == "plain":
+        return PlainKernels()
+    return request.getfixturevalue("native_kernels")

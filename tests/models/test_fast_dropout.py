@@ -9,18 +9,6 @@ from transformers import AutoModel
 from models.fast.attention import register
 from models.fast.dropout import FastDropout, replace_dropout
 from models.fast.kernels import PlainKernels
-from models.fast.native import find_compiler, load_native
-
-
-@pytest.fixture(params=["plain", "native"])
-def kernels(request):
-    if request.param == "plain":
-        return PlainKernels()
-    if find_compiler() is None:
-        pytest.skip("no C++ compiler on PATH")
-    found, said = load_native()
-    assert found is not None, said
-    return found
 
 
 @pytest.fixture

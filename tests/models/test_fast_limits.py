@@ -8,8 +8,6 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 
 from models.build import source_state
 from models.fast.frozen import freeze_in, thaw
-from models.fast.kernels import PlainKernels
-from models.fast.native import load_native
 from models.fast.speed import SpeedArgs, speed_up
 from models.lora import LoRAArgs
 
@@ -20,16 +18,6 @@ IDS = {
     "input_ids": torch.arange(2, 14).view(2, 6),
     "attention_mask": torch.tensor([[1] * 6, [1] * 3 + [0] * 3]),
 }
-
-
-@pytest.fixture(params=["plain", "native"])
-def kernels(request):
-    if request.param == "plain":
-        return PlainKernels()
-    found, said = load_native()
-    if found is None:
-        pytest.skip(said)
-    return found
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -2,21 +2,13 @@
 
 import pytest
 import torch
-import transformers
-from transformers import AutoModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from models.fast.attention import register
-from models.fast.kernels import PlainKernels
-from models.fast.native import find_compiler, load_native
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 NAMES = ["albert", "bert", "distilbert", "electra", "roberta"]
-SIZES = {
-    "vocab_size": 50, "hidden_size": 16, "embedding_size": 12, "num_hidden_layers": 2,
-    "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 64,
-}  # fmt: skip
 MASKS = {
     "right": [[1, 1, 1, 1, 1, 1, 1], [1, 0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0, 0]],
     "left": [[1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0, 1], [0, 0, 0, 1, 1, 1, 1]],
@@ -24,34 +16,6 @@ MASKS = {
     "none": [[1, 1, 1, 1, 1, 1, 1]] * 3,
     "holes": [[1, 0, 1, 1, 0, 1, 1], [1, 0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0, 0]],
 }
-
-
-@pytest.fixture(params=["plain", "native"])
-def kernels(request):
-    if request.param == "plain":
-        return PlainKernels()
-    if find_compiler() is None:
-        pytest.skip("no C++ compiler on PATH")
-    found, said = load_native()
-    assert found is not None, said
-    return found
-
-
-@pytest.fixture
-def encoder(tiny, stir):
-    """encoder(name): a random encoder with attention that is far from uniform."""
-
-    def make(name):
-        if name in ("albert", "electra"):
-            config = getattr(transformers, f"{name.title()}Config")(**SIZES)
-        else:
-            config = tiny(name, 50)
-        torch.manual_seed(0)
-        model = AutoModel.from_config(config, attn_implementation="eager").eval()
-        stir(model)
-        return model
-
-    return make
 
 
 def batch(side):

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import transformers
 from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification
 
@@ -16,11 +15,6 @@ from models.heads import Classifier
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 NAMES = ["albert", "bert", "distilbert", "electra", "roberta"]
 POOLED = ["albert", "bert", "roberta"]
-SIZES = {
-    "vocab_size": 50, "hidden_size": 16, "embedding_size": 12, "num_hidden_layers": 2,
-    "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 64,
-    "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
-}  # fmt: skip
 MASKS = {
     "right": [[1, 1, 1, 1, 1, 1, 1], [1, 0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0, 0]],
     "left": [[1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0, 1], [0, 0, 0, 1, 1, 1, 1]],
@@ -44,17 +38,12 @@ def widen(inputs, columns):
 
 
 @pytest.fixture
-def encoder(tiny, stir):
-    """encoder(name, stream=True, kind=AutoModel): random, the same weights on each call."""
+def encoder(encoder):
+    """encoder(name, stream=True, kind=AutoModel): the shared one, on streams."""
+    shared = encoder
 
     def make(name, stream=True, kind=AutoModel):
-        if name in ("albert", "electra"):
-            config = getattr(transformers, f"{name.title()}Config")(**SIZES)
-        else:
-            config = tiny(name, 50)
-        torch.manual_seed(0)
-        model = kind.from_config(config, attn_implementation="eager").eval()
-        stir(model)
+        model = shared(name, kind)
         if stream:
             model.set_attn_implementation(register(PlainKernels()))
             run_as_stream(model.base_model)
@@ -218,8 +207,14 @@ def test_dropout_is_the_same_padded_and_in_a_stream(encoder, name, side):
 def test_a_wider_batch_changes_no_bit_of_a_stream(encoder, name):
     inputs = batch("right")
     for found, wider in (
-        (real_hidden(encoder(name), inputs), real_hidden(encoder(name), widen(inputs, 5))),
-        (dropped(encoder, name, True, inputs), dropped(encoder, name, True, widen(inputs, 5))),
+        (
+            real_hidden(encoder(name), inputs),
+            real_hidden(encoder(name), widen(inputs, 5)),
+        ),
+        (
+            dropped(encoder, name, True, inputs),
+            dropped(encoder, name, True, widen(inputs, 5)),
+        ),
     ):
         assert torch.equal(found, wider)
 
