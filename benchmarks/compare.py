@@ -14,10 +14,11 @@ results.md beside itself, or in --out.
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from machine import has_matrix_units
 from tables import (
     accuracy_table,
     legend,
@@ -105,11 +106,11 @@ def save(
     return text
 
 
-def verdict(ratio: float, cores: int, fast_dtype: str) -> tuple[str, int]:
+def verdict(ratio: float, cores: int, peak: Mapping[str, float]) -> tuple[str, int]:
     """What to say of the quick comparison, and the exit code."""
     said = f"openloop is {ratio:.2f} times the best stock contestant on {QUICK_TASK}"
     lacking = ["two cores"] if cores < 2 else []
-    lacking += ["bf16 matrix units"] if fast_dtype != "bf16" else []
+    lacking += ["bf16 matrix units"] if not has_matrix_units(peak) else []
     if lacking:
         return f"{said}; {QUICK_LEAST} is not enforced without {' and '.join(lacking)}", 0
     if ratio >= QUICK_LEAST:
@@ -126,7 +127,8 @@ def quick() -> int:
         keep_peak(store, machine["peak"])
         rows = run_task(store, machine, QUICK_TASK, QUICK_NAMES, QUICK_ROUNDS, QUICK_SECONDS)
     print("\n" + speed_table({QUICK_TASK: rows}, found["fast_dtype"]) + "\n")
-    said, code = verdict(rows["openloop"]["to_best"]["median"], found["cores"], found["fast_dtype"])
+    ratio = rows["openloop"]["to_best"]["median"]
+    said, code = verdict(ratio, found["cores"], machine["peak"])
     print(said)
     return code
 

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,12 @@ def matmul_peak(dtype_name: str) -> float:
             wait_for_device()
             best = max(best, 2 * size**3 / (time.perf_counter() - start))
     return best
+
+
+def has_matrix_units(peak: Mapping[str, float]) -> bool:
+    """Whether bf16 products reach four times fp32's: units for whole tiles give eight and more,
+    instructions for pairs of numbers (AVX512_BF16) two."""
+    return peak.get("bf16", 0.0) >= 4 * peak["fp32"]
 
 
 def describe() -> dict[str, Any]:

@@ -19,11 +19,11 @@ from contestants import Openloop, make_shape, row_lengths
 from machine import matmul_peak
 from tasks import make_config
 
-ATTENTION, DROPOUT = "attention: softmax, dropout", "dropout"
+ATTENTION, DROPOUT = "attention, with its products", "dropout"
 PRODUCTS, OTHER, PYTHON = "matrix products", "other operations", "Python and waiting"
 MARKS = {  # methods of the kernels -> group of all that happens inside
-    "softmax_drop": ATTENTION,
-    "softmax_drop_backward": ATTENTION,
+    "attend": ATTENTION,
+    "attend_backward": ATTENTION,
     "drop": DROPOUT,
 }
 WORDS = {  # first match in an operation's name decides

@@ -1,10 +1,11 @@
 """Attention over each text of a batch on its own: no arithmetic on padding, no T x T left behind.
 
 Replaces scaled_dot_product_attention on the CPU, whose dropout draws serial random numbers and
-whose bf16 backward takes half of a dropout-free step. A text's scores (H, T, T) stay in cache
-between two matrix products; only the log of each row's sum is kept, and the backward pass works
-the probabilities out again from it (Dao et al. 2022, arXiv:2205.14135, Algorithm 4). Dropout masks
-come from masks.py. Gain: see benchmarks/ablation.md.
+whose bf16 backward takes half of a dropout-free step. The scores of a text stay in cache between
+two matrix products; only the log of each row's sum is kept, and the backward pass works the
+probabilities out again from it (Dao et al. 2022, arXiv:2205.14135, Algorithm 4). Dropout masks
+come from masks.py, the work itself is kernels.py's or attention.cpp's. Gain: see
+benchmarks/ablation.md.
 
 Registered with transformers under "openloop_plain" and "openloop_native", each with a mask
 function of the same name: without one, transformers passes no mask, and padding is attended.
@@ -19,11 +20,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from models.fast.kernels import Kernels
+from models.fast.kernels import Kernels, Spans
 from models.fast.masks import PLACES, Draw, make_draw
-
-Spans = list[tuple[int, int]]
-SCRATCH = 1 << 20  # scores in one block of heads: 4 MiB of fp32
 
 
 class SpanAttention(torch.autograd.Function):
@@ -37,15 +35,8 @@ class SpanAttention(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, spans: Spans, scale: float,
         draw: Draw | None, kernels: Kernels,
     ) -> Tensor:  # fmt: skip
-        out = q.new_zeros(q.shape)  # (N, H, D)
-        lse = q.new_empty(q.shape[1], q.shape[0], dtype=torch.float32)  # (H, N)
         with torch.autocast("cpu", enabled=False):
-            for tokens, heads in blocks(spans, q.shape[1]):
-                Q, K, V = (wide(t[tokens, heads]) for t in (q, k, v))  # (h, T, D) fp32
-                scores = torch.bmm(Q, K.mT)  # (h, T, T)
-                part = draw_part(draw, heads, tokens)
-                kept = kernels.softmax_drop(scores, lse[heads, tokens], scale, part)
-                out[tokens, heads] = torch.bmm(kept, V).transpose(0, 1)
+            out, lse = kernels.attend(q, k, v, spans, scale, draw)
         ctx.save_for_backward(q, k, v, lse)
         ctx.rest = (spans, scale, draw, kernels)
         return out
@@ -55,48 +46,10 @@ class SpanAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple:
         q, k, v, lse = ctx.saved_tensors
         spans, scale, draw, kernels = ctx.rest
-        needs = ctx.needs_input_grad[:3]
-        dq, dk, dv = (
-            t.new_zeros(t.shape) if n else None for t, n in zip((q, k, v), needs, strict=True)
-        )
         with torch.autocast("cpu", enabled=False):
-            for tokens, heads in blocks(spans, q.shape[1]):
-                Q, K, V, G = (t[tokens, heads].transpose(0, 1) for t in (q, k, v, grad))
-                scores = torch.bmm(Q.float(), K.float().mT)  # (h, T, T)
-                grad_kept = torch.bmm(G.float(), V.float().mT)
-                kept, grad_scores = kernels.softmax_drop_backward(
-                    scores, grad_kept, lse[heads, tokens], scale,
-                    draw_part(draw, heads, tokens), q.dtype,
-                )  # fmt: skip
-                if dq is not None:
-                    dq[tokens, heads] = torch.bmm(grad_scores, K).transpose(0, 1)
-                if dk is not None:
-                    dk[tokens, heads] = torch.bmm(grad_scores.mT, Q).transpose(0, 1)
-                if dv is not None:
-                    dv[tokens, heads] = torch.bmm(kept.mT, G).transpose(0, 1)
-        return dq, dk, dv, None, None, None, None
-
-
-def wide(x: Tensor) -> Tensor:
-    """(T, h, D) -> (h, T, D) in fp32."""
-    return x.transpose(0, 1).float()
-
-
-def blocks(spans: Spans, heads: int) -> list[tuple[slice, slice]]:
-    """(tokens, heads) of each piece of work: one text, and as many heads as stay in cache."""
-    found = []
-    for start, stop in spans:
-        step = max(1, min(heads, SCRATCH // max(1, (stop - start) ** 2)))
-        for first in range(0, heads, step):
-            found.append((slice(start, stop), slice(first, min(heads, first + step))))
-    return found
-
-
-def draw_part(draw: Draw | None, heads: slice, tokens: slice) -> Draw | None:
-    """The draw of one block: rows (h, T) of (H, N)."""
-    if draw is None:
-        return None
-    return Draw(draw.rows[heads, tokens], draw.columns, draw.threshold, draw.scale)
+            needs = ctx.needs_input_grad[:3]
+            grads = kernels.attend_backward(q, k, v, grad, lse, spans, scale, draw, needs)
+        return (*grads, None, None, None, None)
 
 
 def attend(

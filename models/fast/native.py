@@ -1,10 +1,10 @@
-"""The same element-wise work as kernels.py in C++ (kernels.cpp), built on first use.
+"""The same work as kernels.py in C++ (kernels.cpp, attention.cpp), built on first use.
 
 One call of the machine's own C++ compiler, to a temporary name, then one rename: a build that is
 killed leaves nothing that a later one would wait for or trust. The file's name holds what it
 depends on: source, torch, instruction set and machine.
 
-Gain, softmax and dropout of one layer's attention: see benchmarks/ablation.md.
+Gain: see benchmarks/ablation.md.
 """
 
 import ctypes
@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.fast.kernels import PlainKernels
+from models.fast.kernels import Needs, PlainKernels, Spans
 from models.fast.masks import Draw
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCES = sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in (".cpp", ".h"))
 # at::vec without these falls back to a slow generic type, and parallel_for to one thread
 FLAGS = {
     "AVX512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx2", "-mfma", "-mf16c"],
@@ -58,7 +58,8 @@ def command(compiler: str, target: Path) -> list[str]:
         compiler, *COMMON, *FLAGS.get(capability, []), f"-DCPU_CAPABILITY={capability}",
         f"-DCPU_CAPABILITY_{capability}",
         f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
-        f"-I{include}", str(SOURCE), "-o", str(target),
+        f"-I{include}", *(str(path) for path in SOURCES if path.suffix == ".cpp"),
+        "-o", str(target),
         f"-L{lib}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{lib}",
     ]  # fmt: skip
 
@@ -66,8 +67,9 @@ def command(compiler: str, target: Path) -> list[str]:
 def library_path() -> Path:
     """Where the built file of this source for this torch and machine lies."""
     parts = [
-        SOURCE.read_text(encoding="utf-8"), torch.__version__, str(Path(torch.__file__).parent),
-        torch.backends.cpu.get_cpu_capability(), platform.machine(), platform.libc_ver()[1],
+        *(path.read_text(encoding="utf-8") for path in SOURCES), torch.__version__,
+        str(Path(torch.__file__).parent), torch.backends.cpu.get_cpu_capability(),
+        platform.machine(), platform.libc_ver()[1],
         *COMMON, str(FLAGS), os.environ.get("CXX", ""),
     ]  # fmt: skip
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -108,34 +110,58 @@ def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
-DROPS = {torch.float32: "openloop_drop_fp32", torch.bfloat16: "openloop_drop_bf16"}
-BACKWARDS = {
-    torch.float32: "openloop_softmax_drop_backward_fp32",
-    torch.bfloat16: "openloop_softmax_drop_backward_bf16",
-}
-NO_DRAW = (ctypes.c_void_p(None), ctypes.c_void_p(None), ctypes.c_int32(0), ctypes.c_float(1))
+class CDraw(ctypes.Structure):
+    """Draw, as kernels.h has it."""
+
+    _fields_ = (
+        ("rows", ctypes.c_void_p),
+        ("columns", ctypes.c_void_p),
+        ("threshold", ctypes.c_int32),
+        ("scale", ctypes.c_float),
+    )
 
 
-def draw_arguments(draw: Draw | None) -> tuple:
-    """(row hashes, column hashes, threshold, scale) as the C functions take them."""
+class CShape(ctypes.Structure):
+    """Shape, as attention.cpp has it."""
+
+    _fields_ = (
+        ("spans", ctypes.c_void_p),
+        ("texts", ctypes.c_int64),
+        ("heads", ctypes.c_int64),
+        ("tokens", ctypes.c_int64),
+        ("size", ctypes.c_int64),
+        ("scale", ctypes.c_float),
+        ("draw", CDraw),
+    )
+
+
+def c_draw(draw: Draw | None) -> CDraw:
+    """For C; the tensors of `draw` must live as long, its rows lie in memory in their order."""
     if draw is None:
-        return NO_DRAW
-    return (
-        pointer(draw.rows), pointer(draw.columns),
-        ctypes.c_int32(draw.threshold), ctypes.c_float(draw.scale),
-    )  # fmt: skip
+        return CDraw(None, None, 0, 1.0)
+    assert draw.rows.is_contiguous()
+    return CDraw(pointer(draw.rows), pointer(draw.columns), draw.threshold, draw.scale)
+
+
+def by_token(x: Tensor) -> Tensor:
+    """x (N, H, D) such that only the step from token to token may be a free one."""
+    return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
+
+
+NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
 class NativeKernels:
-    """The functions of kernels.py over a built library."""
+    """The functions of kernels.py over a built library; what it cannot do is plain torch's."""
 
     name = "native"
 
     def __init__(self, path: Path) -> None:
         self.library = ctypes.CDLL(str(path))
         self.version = path.stem
-        self.library.openloop_vector_width.restype = ctypes.c_int64
-        self.library.openloop_threads.restype = ctypes.c_int64
+        for function in ("vector_width", "threads", "bf16_products"):
+            getattr(self.library, f"openloop_{function}").restype = ctypes.c_int64
+        self.bf16_products = bool(self.library.openloop_bf16_products())
 
     def vector_width(self) -> int:
         """Floats in one vector register."""
@@ -146,48 +172,64 @@ class NativeKernels:
         return self.library.openloop_threads()
 
     def drop(self, x: Tensor, draw: Draw) -> Tensor:
-        """Dropout of x (..., C), fp32 or bf16; plain torch's for fp16."""
-        if x.dtype not in DROPS:
+        """Dropout of x (..., C)."""
+        if x.dtype not in NAMES:
             return PlainKernels().drop(x, draw)
         x, count = x.contiguous(), x.shape[-1]
         out, rows = torch.empty_like(x), draw.rows.contiguous()
         draw = Draw(rows, draw.columns, draw.threshold, draw.scale)
         size = (ctypes.c_int64(x.numel() // count), ctypes.c_int64(count))
-        run = getattr(self.library, DROPS[x.dtype])
-        run(pointer(x), pointer(out), *size, *draw_arguments(draw))
+        run = getattr(self.library, f"openloop_drop_{NAMES[x.dtype]}")
+        run(pointer(x), pointer(out), *size, ctypes.byref(c_draw(draw)))
         return out
 
-    def softmax_drop(self, scores: Tensor, lse: Tensor, scale: float, draw: Draw | None) -> Tensor:
-        """As PlainKernels; lse and draw.rows are (H, Q) slices of tensors with one head stride."""
-        self.library.openloop_softmax_drop(
-            pointer(scores), pointer(lse), *shape(scores, lse), *draw_arguments(draw),
-            ctypes.c_float(scale),
-        )  # fmt: skip
-        return scores
+    def attends(self, q: Tensor) -> bool:
+        """Whether attention of this dtype and head size is native."""
+        if q.dtype == torch.bfloat16:
+            return self.bf16_products and q.shape[2] % 2 == 0  # its products take pairs
+        return q.dtype == torch.float32
 
-    def softmax_drop_backward(
-        self, scores: Tensor, grad: Tensor, lse: Tensor, scale: float, draw: Draw | None,
-        dtype: torch.dtype,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """As PlainKernels; fp16 is rounded from fp32 at the end."""
-        if dtype not in BACKWARDS:
-            exact = self.softmax_drop_backward(scores, grad, lse, scale, draw, torch.float32)
-            return exact[0].to(dtype), exact[1].to(dtype)
-        same = dtype == torch.float32
-        kept = scores if same else torch.empty_like(scores, dtype=dtype)
-        grad_scores = grad if same else torch.empty_like(grad, dtype=dtype)
-        getattr(self.library, BACKWARDS[dtype])(
-            pointer(scores), pointer(grad), pointer(kept), pointer(grad_scores), pointer(lse),
-            *shape(scores, lse), *draw_arguments(draw), ctypes.c_float(scale),
-        )  # fmt: skip
-        return kept, grad_scores
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, spans: Spans, scale: float, draw: Draw | None
+    ) -> tuple[Tensor, Tensor]:
+        """As PlainKernels."""
+        if not self.attends(q):
+            return PlainKernels().attend(q, k, v, spans, scale, draw)
+        tokens, heads, size = q.shape
+        inputs = [by_token(t) for t in (q, k, v)]
+        out = q.new_empty(q.shape) if covers(spans, tokens) else q.new_zeros(q.shape)
+        lse = q.new_empty(heads, tokens, dtype=torch.float32)
+        ends = torch.tensor(spans, dtype=torch.int64)
+        shape = CShape(pointer(ends), len(spans), heads, tokens, size, scale, c_draw(draw))
+        strides = (ctypes.c_int64 * 3)(*(t.stride(0) for t in inputs))
+        run = getattr(self.library, f"openloop_attend_{NAMES[q.dtype]}")
+        run(ctypes.byref(shape), *map(pointer, inputs), strides, pointer(out), pointer(lse))
+        return out, lse
+
+    def attend_backward(
+        self, q: Tensor, k: Tensor, v: Tensor, grad: Tensor, lse: Tensor, spans: Spans,
+        scale: float, draw: Draw | None, needs: Needs,
+    ) -> list[Tensor | None]:  # fmt: skip
+        """As PlainKernels."""
+        if not self.attends(q):
+            return PlainKernels().attend_backward(
+                q, k, v, grad, lse, spans, scale, draw, needs
+            )  # fmt: skip
+        tokens, heads, size = q.shape
+        inputs = [by_token(t) for t in (q, k, v, grad)]
+        make = q.new_empty if covers(spans, tokens) else q.new_zeros
+        found = [make(q.shape) if need else None for need in needs]
+        ends = torch.tensor(spans, dtype=torch.int64)
+        shape = CShape(pointer(ends), len(spans), heads, tokens, size, scale, c_draw(draw))
+        strides = (ctypes.c_int64 * 4)(*(t.stride(0) for t in inputs))
+        run = getattr(self.library, f"openloop_attend_backward_{NAMES[q.dtype]}")
+        run(ctypes.byref(shape), *map(pointer, inputs), strides, pointer(lse), *map(pointer, found))
+        return found
 
 
-def shape(scores: Tensor, lse: Tensor) -> tuple:
-    """(H, Q, K, head stride of lse) as the C functions take them."""
-    assert scores.is_contiguous()
-    assert lse.stride(1) == 1
-    return tuple(ctypes.c_int64(n) for n in (*scores.shape, lse.stride(0)))
+def covers(spans: Spans, tokens: int) -> bool:
+    """Whether spans that follow one another leave no token out."""
+    return sum(stop - start for start, stop in spans) == tokens
 
 
 def load_native() -> tuple[NativeKernels | None, str]:

@@ -8,7 +8,7 @@ from profile_step import ATTENTION, DROPOUT, OTHER, PRODUCTS, PYTHON, group_of, 
     ("name", "above", "group"),
     [
         ("aten::addmm", ["aten::linear"], PRODUCTS),
-        ("aten::bmm", ["SpanAttention"], PRODUCTS),
+        ("aten::bmm", [ATTENTION, "SpanAttention"], ATTENTION),
         ("aten::_softmax", [ATTENTION, "SpanAttention"], ATTENTION),
         (ATTENTION, ["SpanAttention"], ATTENTION),
         ("aten::mul_", [DROPOUT], DROPOUT),

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.fast import attention
-from models.fast.attention import attend, blocks, row_ids, spans_of
+from models.fast import kernels as plain
+from models.fast.attention import attend, row_ids, spans_of
+from models.fast.kernels import PlainKernels, blocks
 from models.fast.masks import PLACES, keep_bits, make_draw
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -58,6 +59,16 @@ def test_tokens_outside_every_span_get_zeros(kernels):
     assert all(not t[outside].any() for t in found)
 
 
+@pytest.mark.parametrize("tokens", [1, 15, 16, 17, 32, 127, 128, 129, 300])
+@pytest.mark.parametrize("size", [1, 10, 32])
+def test_every_length_and_head_size_is_exact(kernels, tokens, size):
+    tensors = inputs(tokens, 2, size)
+    spans = [(0, tokens)]
+    found = run(lambda q, k, v: attend(q, k, v, spans, 0.35, 0.0, kernels), tensors)
+    expected = run(lambda q, k, v: reference(q, k, v, spans, 0.35), tensors, torch.float64)
+    check(found, expected)
+
+
 def test_tokens_outside_every_span_are_not_read(kernels):
     tensors = inputs()
     function = lambda q, k, v: attend(q, k, v, RAGGED, 0.35, 0.0, kernels)  # noqa: E731
@@ -74,19 +85,19 @@ def test_no_span_at_all_gives_zeros(kernels):
 
 @pytest.mark.parametrize("scratch", [1, 2 * 33**2])
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_blocks_of_heads_change_no_value(kernels, monkeypatch, scratch, dropout):
+def test_blocks_of_heads_change_no_value(monkeypatch, scratch, dropout):
     def function(q, k, v):
         torch.manual_seed(0)
-        return attend(q, k, v, RAGGED, 0.35, dropout, kernels)
+        return attend(q, k, v, RAGGED, 0.35, dropout, PlainKernels())
 
     whole = run(function, inputs())
-    monkeypatch.setattr(attention, "SCRATCH", scratch)
+    monkeypatch.setattr(plain, "SCRATCH", scratch)
     assert len(blocks(RAGGED, HEADS)) > len(RAGGED)
     check(run(function, inputs()), whole)
 
 
 def test_blocks_cover_each_head_of_each_text_once(monkeypatch):
-    monkeypatch.setattr(attention, "SCRATCH", 2 * 33**2)
+    monkeypatch.setattr(plain, "SCRATCH", 2 * 33**2)
     seen = torch.zeros(TOKENS, 5)
     for tokens, heads in blocks(RAGGED, 5):
         seen[tokens, heads] += 1
@@ -176,16 +187,48 @@ def test_ids_of_queries_are_text_head_and_position():
 
 
 @pytest.mark.parametrize(("needs", "products"), [("qkv", 5), ("qv", 4), ("q", 3), ("v", 3)])
-def test_gradient_that_nobody_needs_is_not_computed(kernels, monkeypatch, needs, products):
+def test_gradient_that_nobody_needs_costs_no_product(monkeypatch, needs, products):
     q, k, v, grad = inputs()
     for name, tensor in zip("qkv", (q, k, v), strict=True):
         tensor.requires_grad_(name in needs)
-    out = attend(q, k, v, [(0, TOKENS)], 0.35, 0.1, kernels)
+    out = attend(q, k, v, [(0, TOKENS)], 0.35, 0.1, PlainKernels())
     calls, bmm = [], torch.bmm
     monkeypatch.setattr(torch, "bmm", lambda *given: calls.append(1) or bmm(*given))
     out.backward(grad)
     assert len(calls) == products
-    assert [t.grad is not None for t in (q, k, v)] == [name in needs for name in "qkv"]
+
+
+@pytest.mark.parametrize("needs", ["qkv", "qv", "q", "k", "v"])
+def test_gradients_are_the_same_whichever_are_asked_for(kernels, needs):
+    def grads(wanted):
+        q, k, v, grad = inputs()
+        for name, tensor in zip("qkv", (q, k, v), strict=True):
+            tensor.requires_grad_(name in wanted)
+        torch.manual_seed(0)
+        attend(q, k, v, RAGGED, 0.35, 0.1, kernels).backward(grad)
+        return dict(zip("qkv", (q.grad, k.grad, v.grad), strict=True))
+
+    every, some = grads("qkv"), grads(needs)
+    for name, grad in some.items():
+        assert torch.equal(grad, every[name]) if name in needs else grad is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_strides_of_a_larger_tensor_change_nothing(kernels, dtype):
+    """q, k and v as three views of one projection, and in an order that no kernel takes."""
+    whole = torch.randn(TOKENS, 3, HEADS, SIZE).to(dtype)
+    q, k, v = whole.unbind(1)
+    odd = [t.permute(1, 2, 0).contiguous().permute(2, 0, 1) for t in (q, k, v)]
+    plain_ones = [t.contiguous() for t in (q, k, v)]
+    grad = torch.randn(TOKENS, HEADS, SIZE)
+    expected = run(lambda *t: attend(*t, RAGGED, 0.35, 0.0, kernels), [*plain_ones, grad], dtype)
+    for given in ([q, k, v], odd):
+        leaves = [t.detach().requires_grad_() for t in given]
+        out = attend(*leaves, RAGGED, 0.35, 0.0, kernels)
+        out.backward(grad.to(dtype))
+        found = [t.detach().double() for t in (out, *(leaf.grad for leaf in leaves))]
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
 
 def test_nothing_of_the_size_of_the_scores_is_kept_for_the_backward(kernels):

@@ -21,18 +21,22 @@ IDS = {
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_scores_that_are_no_numbers_do_not_become_probabilities(kernels, bad):
-    scores, lse = torch.zeros(1, 2, 40), torch.zeros(1, 2)
-    scores[0, 0, [3, 17]] = bad
-    found = kernels.softmax_drop(scores.clone(), lse, 1.0, None)
-    assert found[0, 0].isnan().all()
-    torch.testing.assert_close(found[0, 1], torch.full((40,), 1 / 40))
-    kept, grad = kernels.softmax_drop_backward(
-        scores.clone(), torch.ones(1, 2, 40), lse, 1.0, None, torch.float32
+@pytest.mark.parametrize("dtype", [FP32, BF16])
+def test_scores_that_are_no_numbers_do_not_become_probabilities(kernels, bad, dtype):
+    torch.manual_seed(0)
+    q, k, v, grad = torch.randn(4, 40, 2, 8).to(dtype)
+    q[3, 0, 5] = bad
+    out, lse = kernels.attend(q, k, v, [(0, 40)], 1.0, None)
+    assert out[3, 0].isnan().all()
+    assert torch.cat([out[:3], out[4:]]).isfinite().all()
+    assert out[:, 1].isfinite().all()
+    dq, dk, dv = kernels.attend_backward(
+        q, k, v, grad, lse, [(0, 40)], 1.0, None, (True, True, True)
     )
-    assert kept[0, 0].isnan().all()
-    assert grad[0, 0].isnan().all()
-    assert kept[0, 1].isfinite().all()
+    assert dq[3, 0].isnan().all()
+    assert dk[:, 0].isnan().all()
+    assert dv[:, 0].isnan().all()
+    assert all(t[:, 1].isfinite().all() for t in (dq, dk, dv))
 
 
 def classifier(**changes):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from models.fast import native
+from models.fast.attention import row_ids
 from models.fast.kernels import PlainKernels
 from models.fast.masks import Draw, make_draw
 from models.fast.native import NativeKernels, build, find_compiler, library_path, load_native
@@ -56,19 +57,6 @@ def no_compiler(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
 
 
-def scores_and_draw(keys, p, heads=3, queries=5):
-    """(scores, grad, lse, draw): lse and draw.rows are slices, as attention.py hands them over."""
-    torch.manual_seed(keys)
-    scores, grad = torch.randn(2, heads, queries, keys)
-    lse = torch.zeros(heads + 1, queries + 6)
-    ids = torch.arange(lse.numel()).view(lse.shape)
-    draw = make_draw(p, ids, keys) if p else None
-    part = (slice(1, None), slice(4, 4 + queries))
-    if draw is not None:
-        draw = Draw(draw.rows[part], draw.columns, draw.threshold, draw.scale)
-    return scores * 3, grad, lse[part], draw
-
-
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("p", [0.1, 0.5, 2**-16, 0.99])
@@ -90,47 +78,84 @@ def test_drop_takes_rows_and_values_that_are_not_contiguous(kernels):
     assert torch.equal(kernels.drop(x, strided), PLAIN.drop(x, draw))
 
 
-@pytest.mark.parametrize("keys", WIDTHS)
-@pytest.mark.parametrize("p", [0.0, 0.1])
-def test_softmax_and_dropout_equal_the_plain_ones(kernels, keys, p):
-    scores, _, lse, draw = scores_and_draw(keys, p)
-    expected = PLAIN.softmax_drop(scores.clone(), lse.clone(), 0.7, draw)
-    found = kernels.softmax_drop(scores.clone(), lse, 0.7, draw)
-    assert torch.equal(found == 0, expected == 0)
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
-    torch.testing.assert_close(lse, torch.logsumexp(0.7 * scores, -1), atol=1e-6, rtol=1e-6)
+def attention_inputs(keys, p, size=8, dtype=torch.float32):
+    """(tensors, spans, draw): q, k, v, grad of three texts, the last one of `keys` tokens."""
+    torch.manual_seed(keys)
+    spans = [(0, 5), (5, 30), (33, 33 + keys)]
+    tensors = torch.randn(4, 33 + keys, 3, size).to(dtype)
+    draw = make_draw(p, row_ids(spans, 33 + keys, 3), max(25, keys)) if p else None
+    return tensors, spans, draw
+
+
+def attend_both_ways(kernels, tensors, spans, draw):
+    """out, lse, dq, dk, dv."""
+    out, lse = kernels.attend(*tensors[:3], spans, 0.7, draw)
+    needs = (True, True, True)
+    return [out, lse, *kernels.attend_backward(*tensors, lse, spans, 0.7, draw, needs)]
 
 
 @pytest.mark.parametrize("keys", WIDTHS)
 @pytest.mark.parametrize("p", [0.0, 0.1])
-def test_backward_of_softmax_and_dropout_equals_the_plain_one(kernels, keys, p):
-    scores, grad, lse, draw = scores_and_draw(keys, p)
-    kernels.softmax_drop(scores.clone(), lse, 0.7, draw)
-    both = [
-        k.softmax_drop_backward(scores.clone(), grad.clone(), lse, 0.7, draw, torch.float32)
-        for k in (kernels, PLAIN)
-    ]
-    for found, expected in zip(*both, strict=True):
-        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+def test_attention_equals_the_plain_one(kernels, keys, p):
+    given = attention_inputs(keys, p)
+    found, expected = (attend_both_ways(k, *given) for k in (kernels, PLAIN))
+    inside = [i for start, stop in given[1] for i in range(start, stop)]
+    found[1], expected[1] = found[1][:, inside], expected[1][:, inside]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=5e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("keys", WIDTHS)
-def test_backward_in_bf16_rounds_the_fp32_one(kernels, keys):
-    scores, grad, lse, draw = scores_and_draw(keys, 0.1)
-    kernels.softmax_drop(scores.clone(), lse, 0.7, draw)
-    low, exact = (
-        kernels.softmax_drop_backward(scores.clone(), grad.clone(), lse, 0.7, draw, dtype)
-        for dtype in (torch.bfloat16, torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_drops_what_the_plain_one_drops(kernels, dtype):
+    """With equal scores and one-hot values the output, and with one-hot gradients dv, are the
+    mask itself."""
+    tokens = 80
+    draw = make_draw(0.3, row_ids([(0, tokens)], tokens, 2), tokens)
+    q = torch.zeros(tokens, 2, tokens, dtype=dtype)
+    eye = torch.eye(tokens, dtype=dtype).unsqueeze(1).repeat(1, 2, 1)
+    found, expected = (
+        attend_both_ways(k, [q, q, eye, eye], [(0, tokens)], draw) for k in (kernels, PLAIN)
     )
-    assert all(torch.equal(a, b.bfloat16()) for a, b in zip(low, exact, strict=True))
+    for a, b in ((found[0], expected[0]), (found[4], expected[4])):
+        assert torch.equal(a == 0, b == 0)
+        assert 0.25 < (a == 0).double().mean() < 0.35
+
+
+def test_attention_in_bf16_is_that_of_fp32_to_rounding(kernels):
+    given = attention_inputs(250, 0.1, 32, torch.bfloat16)
+    low = attend_both_ways(kernels, *given)
+    exact = attend_both_ways(kernels, given[0].float(), *given[1:])
+    for a, b in zip(low, exact, strict=True):
+        inside = b[:, 33:] if b.dim() == 2 else b[33:]
+        there = a[:, 33:] if b.dim() == 2 else a[33:]
+        assert ((there - inside).norm() / inside.norm()).item() < 2**-7
 
 
 @pytest.mark.parametrize("shift", [0.0, 4e4, -4e4])
 def test_softmax_of_huge_scores_is_finite(kernels, shift):
-    scores = torch.tensor([[[3e4, -3e4, 2.9e4, 0.0]]]) + shift
-    for k in (kernels, PLAIN):
-        found = k.softmax_drop(scores.clone(), torch.zeros(1, 1), 1.0, None)
-        assert found.tolist() == [[[1, 0, 0, 0]]]
+    scores = torch.tensor([3e4, -3e4, 2.9e4, 0.0]) + shift
+    q, k = torch.zeros(4, 1, 2), torch.zeros(4, 1, 2)
+    q[:, 0, 0], k[:, 0, 0] = 1, scores
+    v = torch.eye(4).unsqueeze(1)[:, :, :2].contiguous()
+    for each in (kernels, PLAIN):
+        out, _ = each.attend(q, k, v, [(0, 4)], 1.0, None)
+        assert out[:, 0].tolist() == [[1, 0]] * 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_dtypes_without_kernels_are_plain_torch(kernels, dtype):
+    given = attention_inputs(31, 0.1, dtype=dtype)
+    found, expected = (attend_both_ways(k, *given) for k in (kernels, PLAIN))
+    for i in (0, 2, 3, 4):  # lse is not written where no text is
+        assert torch.equal(found[i], expected[i])
+
+
+def test_bf16_without_units_for_it_is_plain_torch(kernels, monkeypatch):
+    monkeypatch.setattr(kernels, "bf16_products", False)
+    given = attention_inputs(31, 0.1, dtype=torch.bfloat16)
+    found, expected = (attend_both_ways(k, *given) for k in (kernels, PLAIN))
+    for i in (0, 2, 3, 4):  # lse is not written where no text is
+        assert torch.equal(found[i], expected[i])
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the widths are those of x86")
@@ -152,13 +177,13 @@ def test_loops_use_all_threads_and_give_the_same_bits_with_each_number(kernels):
         kernels, _ = load_native()
         usual, found = 2, {}  # torch takes one where two cores are one core's hyper-threads
         draw = make_draw(0.1, torch.arange(4 * 300).view(4, 300), 300)
-        x, scores, grad = torch.randn(3, 4, 300, 300)
+        x, spans = torch.randn(4, 300, 4, 32), [(0, 100), (100, 300)]
         for count in (1, usual):
             torch.set_num_threads(count)
-            lse = torch.zeros(4, 300)
-            parts = [kernels.drop(x, draw), kernels.softmax_drop(scores.clone(), lse, 0.5, draw)]
-            parts += kernels.softmax_drop_backward(
-                scores.clone(), grad.clone(), lse, 0.5, draw, torch.float32)
+            parts = [kernels.drop(x[0, :, 0].expand(4, 300, 32), draw)]
+            parts += kernels.attend(*x[:3], spans, 0.5, draw)
+            parts += kernels.attend_backward(
+                *x, parts[2], spans, 0.5, draw, (True, True, True))
             found[count] = (kernels.threads(), parts)
         same = all(torch.equal(a, b) for a, b in zip(found[1][1], found[usual][1]))
         print(json.dumps([usual, found[1][0], found[usual][0], same]))
@@ -260,11 +285,11 @@ def test_library_appears_by_one_rename(empty_cache, compiler, monkeypatch):
 
 
 def test_name_of_the_library_changes_with_what_it_depends_on(tmp_path, monkeypatch):
-    source = tmp_path / "other.cpp"
-    source.write_text(native.SOURCE.read_text() + "\n")
+    other = tmp_path / "other.cpp"
+    other.write_text(native.SOURCES[-1].read_text() + "\n")
     names = {library_path()}
     for where, name, value in (
-        (native, "SOURCE", source),
+        (native, "SOURCES", [*native.SOURCES[:-1], other]),
         (torch, "__version__", "9.9"),
         (torch, "__file__", "/elsewhere/torch/__init__.py"),
         (torch.backends.cpu, "get_cpu_capability", lambda: "OTHER"),

@@ -1,0 +1,173 @@
+// The backward pass of attention.cpp: probabilities are worked out again from the log of their sum,
+// for 32 queries of one head at a time. Right sides of products are written in their packed form.
+//
+//     P  = exp(scale S - lse)                    (m, keys)
+//     dP = keep * G V^T * drop
+//     dS = P * (dP - sum(P dP))
+//     dQ = dS K,  dK^T += Q^T dS,  dV^T += G^T (keep P)
+
+#include "products.h"
+
+namespace {
+
+// One query: scores (columns) -> probabilities, negative where dropped; grad -> the gradient of the
+// probabilities before the dropout. Returns the sum of their products.
+inline float harden(float* s, float* grad, int64_t keys, int64_t columns, float scale, float lse,
+                    const Draw& draw, int32_t row) {
+  for (int64_t j = keys; j < columns; ++j) s[j] = -std::numeric_limits<float>::infinity();
+  const VF factor(scale), shift(lse), drop(draw.scale), sign(-0.0f);
+  const VF poison(std::isfinite(lse) ? 0.0f : std::numeric_limits<float>::quiet_NaN());
+  VF total(0.0f);
+  for (int64_t k = 0; k < columns / BLOCK; ++k) {
+    for (int64_t l = 0; l < 16; l += W) {
+      float *s1 = s + BLOCK * k + l, *g1 = grad + BLOCK * k + l;
+      VF p1 = (load(s1) * factor - shift).exp_u20() + poison;
+      VF p2 = (load(s1 + 16) * factor - shift).exp_u20() + poison;
+      VF m1 = load(g1) * drop, m2 = load(g1 + 16) * drop;
+      if (draw.threshold > 0) {
+        const Keep keep = draw_keep(draw, row, k, l);
+        m1 = only(m1, keep.first);
+        m2 = only(m2, keep.second);
+        total = total + p1 * m1 + p2 * m2;
+        p1 = at::vec::cast<float>(bits(p1) | (bits(sign) & (keep.first ^ VI(-1))));
+        p2 = at::vec::cast<float>(bits(p2) | (bits(sign) & (keep.second ^ VI(-1))));
+      } else {
+        total = total + p1 * m1 + p2 * m2;
+      }
+      save(s1, p1);
+      save(s1 + 16, p2);
+      save(g1, m1);
+      save(g1 + 16, m2);
+    }
+  }
+  return sum(total);
+}
+
+// Two queries: from what harden() left, dS in the place of s (as T, for dQ) and, as the right
+// sides of products, dS and the dropped probabilities.
+template <typename T>
+void finish(float* s, const float* grad, int64_t columns, int64_t width, const float* total,
+            T* grad_scores, T* kept) {
+  const VF mean1(total[0]), mean2(total[1]);
+  const auto kept_of = [](VF p) { return only(p, (bits(p) >> VI(31)) ^ VI(-1)); };
+  const VI magnitude(0x7fffffff);
+  T *to1 = reinterpret_cast<T*>(s), *to2 = reinterpret_cast<T*>(s + width);
+  for (int64_t j = 0; j < columns; j += W) {
+    const VF p1 = load(s + j), p2 = load(s + width + j);
+    const VF d1 = only(p1, magnitude) * (load(grad + j) - mean1);
+    const VF d2 = only(p2, magnitude) * (load(grad + width + j) - mean2);
+    save_rows(kept, kept_of(p1), kept_of(p2), j, width);
+    save_rows(grad_scores, d1, d2, j, width);
+    save(to1 + j, d1);
+    save(to2 + j, d2);
+  }
+}
+
+template <typename T>  // x (rows, size) = from (size, columns) transposed, times factor
+void save_transposed(Rows<T> x, const float* from, int64_t width, float factor) {
+  for (int64_t r = 0; r < x.count; ++r)
+    for (int64_t d = 0; d < x.size; ++d)
+      x.row(r)[d] = static_cast<T>(from[d * width + r] * factor);
+}
+
+template <typename T>
+struct Head {  // what the backward pass of one head of one text works on; right sides are packed
+  T *keys, *values;                          // K^T, V^T (size, columns)
+  T *keys_down, *plain;                      // (columns, size)
+  T *queries, *grads;                        // (QUERIES, size)
+  T *queries_t, *grads_t;                    // (size, QUERIES)
+  T *kept, *grad_scores;                     // (QUERIES, columns)
+  float *scores, *grad_kept, *dk, *dv, *dq;  // (QUERIES, columns) twice, (size, columns) twice
+
+  Head(Scratch& scratch, int64_t width, int64_t size) {
+    for (T** part : {&keys, &values, &keys_down, &plain}) *part = scratch.take<T>(width * size);
+    for (T** part : {&queries, &grads, &queries_t, &grads_t}) *part = scratch.take<T>(QUERIES * size);
+    for (T** part : {&kept, &grad_scores}) *part = scratch.take<T>(QUERIES * width);
+    for (float** part : {&scores, &grad_kept}) *part = scratch.take<float>(QUERIES * width);
+    for (float** part : {&dk, &dv}) *part = scratch.take<float>(width * size);
+    dq = scratch.take<float>(QUERIES * size);
+  }
+  static int64_t bytes(int64_t width, int64_t size) {
+    return 4 * (6 * width * size + 5 * QUERIES * size + 4 * QUERIES * width) + 64 * 16;
+  }
+};
+
+template <typename T>
+struct Gradients {  // (tokens, heads, size) each; null where nobody asks
+  T *q, *k, *v;
+};
+
+template <typename T>
+void attend_backward(const Shape& shape, const T* q, const T* k, const T* v, const T* grad,
+                     int64_t q_stride, int64_t k_stride, int64_t v_stride, int64_t grad_stride,
+                     const float* lse, Gradients<T> to) {
+  const int64_t size = shape.size, wide = shape.heads * size;
+  const int64_t bytes = Head<T>::bytes(width_of(round_up(shape.longest(), BLOCK)), size);
+  over_heads<T>(shape, bytes, [&](int64_t text, int64_t head, Scratch& scratch) {
+    const auto Q = rows_of(q, q_stride, shape, text, head);
+    const auto G = rows_of(grad, grad_stride, shape, text, head);
+    const int64_t columns = round_up(Q.count, BLOCK), width = width_of(columns);
+    Head<T> w(scratch, width, size);
+    gather(w.plain, rows_of(v, v_stride, shape, text, head), 0, columns);
+    pack_transposed(w.values, width, w.plain, columns, size);
+    gather(w.plain, rows_of(k, k_stride, shape, text, head), 0, columns);
+    pack_transposed(w.keys, width, w.plain, columns, size);
+    if (to.q) pack(w.keys_down, w.plain, columns, size);
+    for (int64_t start = 0; start < Q.count; start += QUERIES) {
+      const int64_t real = std::min(QUERIES, Q.count - start), m = round_up(real, 16);
+      gather(w.queries, Q, start, m);
+      gather(w.grads, G, start, m);
+      multiply<T>(m, columns, size, {w.queries, size}, {w.keys, width}, {w.scores, width});
+      multiply<T>(m, columns, size, {w.grads, size}, {w.values, width}, {w.grad_kept, width});
+      float totals[QUERIES];
+      for (int64_t r = 0; r < m; ++r) {  // beyond the last query gradients are 0, so all is finite
+        const int64_t place = head * shape.tokens + shape.spans[2 * text] +
+                              std::min(start + r, Q.count - 1);
+        const int32_t row = shape.draw.threshold > 0 ? shape.draw.rows[place] : 0;
+        totals[r] = harden(w.scores + r * width, w.grad_kept + r * width, Q.count, columns, shape.scale,
+                           lse[place], shape.draw, row);
+      }
+      for (int64_t r = 0; r < m; r += 2)
+        finish(w.scores + r * width, w.grad_kept + r * width, columns, width, totals + r,
+               w.grad_scores + r * width, w.kept + r * width);
+      if (to.q) {
+        multiply<T>(m, size, columns, in_place<T>(w.scores, width), {w.keys_down, size},
+                    {w.dq, size});
+        const auto dQ = rows_of(to.q, wide, shape, text, head);
+        for (int64_t r = 0; r < real; ++r)
+          for (int64_t d = 0; d < size; ++d)
+            dQ.row(start + r)[d] = static_cast<T>(w.dq[r * size + d] * shape.scale);
+      }
+      if (to.k) {
+        transpose(w.queries_t, QUERIES, w.queries, m, size);
+        multiply<T>(size, columns, m, {w.queries_t, QUERIES}, {w.grad_scores, width}, {w.dk, width},
+                    start > 0);
+      }
+      if (to.v) {
+        transpose(w.grads_t, QUERIES, w.grads, m, size);
+        multiply<T>(size, columns, m, {w.grads_t, QUERIES}, {w.kept, width}, {w.dv, width},
+                    start > 0);
+      }
+    }
+    if (to.k) save_transposed(rows_of(to.k, wide, shape, text, head), w.dk, width, shape.scale);
+    if (to.v)
+      save_transposed(rows_of(to.v, wide, shape, text, head), w.dv, width, shape.draw.scale);
+  });
+}
+
+}  // namespace
+
+extern "C" {
+
+// As openloop_attend; grad is that of out, with the fourth stride. Null for a gradient not wanted.
+#define OPENLOOP_ATTEND_BACKWARD(NAME, T)                                                         \
+  void openloop_attend_backward_##NAME(const Shape* shape, const T* q, const T* k, const T* v,    \
+                                       const T* grad, const int64_t* strides, const float* lse,   \
+                                       T* dq, T* dk, T* dv) {                                     \
+    attend_backward(*shape, q, k, v, grad, strides[0], strides[1], strides[2], strides[3], lse,   \
+                    Gradients<T>{dq, dk, dv});                                                    \
+  }
+OPENLOOP_ATTEND_BACKWARD(fp32, float)
+OPENLOOP_ATTEND_BACKWARD(bf16, BF16)
+
+}  // extern "C"

@@ -1,0 +1,163 @@
+// What the two passes of attention share: matrix products between buffers that stay in cache, and
+// the way through the heads of all texts.
+//
+// The products are oneDNN's (brgemm, through torch): bf16 products add up in fp32. They want their
+// right side in pairs of rows: (k, n) at [k / 2][n][k % 2].
+
+#pragma once
+
+#include <ATen/native/CPUBlas.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <type_traits>
+
+#include "kernels.h"
+
+namespace {
+
+constexpr int64_t QUERIES = 32;  // worked on at a time
+
+template <typename T>
+constexpr int64_t PAIR = std::is_same_v<T, BF16> ? 2 : 1;
+
+// Numbers from row to row of a (rows, columns) buffer. Rows a multiple of 512 bytes apart would fall
+// on few lines of the cache: at 256 columns everything took twice as long.
+inline int64_t width_of(int64_t columns) { return columns % 128 == 0 ? columns + 32 : columns; }
+
+template <typename T>
+struct Matrix {
+  T* data;
+  int64_t width;
+};
+
+template <typename T>  // c (m, n) = or += a (m, k) b (k, n)
+void multiply(int64_t m, int64_t n, int64_t k, Matrix<T> a, Matrix<T> b, Matrix<float> c,
+              bool add = false) {
+  at::native::cpublas::brgemm(m, n, k, a.width, b.width, c.width, add, a.data, b.data, c.data,
+                              PAIR<T> == 2);
+}
+
+template <typename T>  // rows of T that stand where rows of fp32 stood
+Matrix<T> in_place(float* data, int64_t width) {
+  return {reinterpret_cast<T*>(data), width * static_cast<int64_t>(sizeof(float) / sizeof(T))};
+}
+
+template <typename T>
+struct Rows {  // of one head of one text: `count` rows of `size` numbers
+  T* data;
+  int64_t stride, count, size;
+  T* row(int64_t r) const { return data + r * stride; }
+};
+
+template <typename T>  // to (rows, size): rows from `first` on, zeros beyond the last
+void gather(T* to, Rows<const T> x, int64_t first, int64_t rows) {
+  for (int64_t r = 0; r < rows; ++r, to += x.size) {
+    if (first + r < x.count)
+      std::memcpy(to, x.row(first + r), x.size * sizeof(T));
+    else
+      std::memset(to, 0, x.size * sizeof(T));
+  }
+}
+
+template <typename T>  // to (size, rows) = from (rows, size) transposed
+void transpose(T* to, int64_t width, const T* from, int64_t rows, int64_t size) {
+  for (int64_t d = 0; d < size; ++d)
+    for (int64_t r = 0; r < rows; ++r) to[d * width + r] = from[r * size + d];
+}
+
+template <typename T>  // to: from (rows, size), transposed, as the right side of a product
+void pack_transposed(T* to, int64_t width, const T* from, int64_t rows, int64_t size) {
+  using Group = std::conditional_t<PAIR<T> == 2, int32_t, float>;  // a pair moves as one
+  transpose(reinterpret_cast<Group*>(to), width, reinterpret_cast<const Group*>(from), rows,
+            size / PAIR<T>);
+}
+
+template <typename T>  // to: from (rows, size) as the right side of a product
+void pack(T* to, const T* from, int64_t rows, int64_t size) {
+  constexpr int64_t pair = PAIR<T>;
+  for (int64_t r = 0; r < rows; r += pair)
+    for (int64_t d = 0; d < size; ++d)
+      for (int64_t i = 0; i < pair; ++i) to[r * size + d * pair + i] = from[(r + i) * size + d];
+}
+
+const VI UPPER(static_cast<int32_t>(0xffff0000u));
+
+inline VI rounded(VF v) {  // the upper half is bf16, to nearest even
+  const VI x = bits(v);
+  return x + VI(0x7fff) + ((x >> VI(16)) & VI(1));
+}
+
+inline VI pair_up(VF even, VF odd) {  // bf16 of two rows side by side
+  return (rounded(odd) & UPPER) | ((rounded(even) >> VI(16)) & VI(0xffff));
+}
+
+template <typename T>  // rows (2, n) -> the right side of a product
+inline void save_rows(T* to, VF even, VF odd, int64_t column, int64_t width) {
+  if constexpr (PAIR<T> == 2) {
+    pair_up(even, odd).store(reinterpret_cast<int32_t*>(to) + column);
+  } else {
+    save(to + column, even);
+    save(to + width + column, odd);
+  }
+}
+
+struct Shape {
+  const int64_t* spans;  // first token and end of each text
+  int64_t texts, heads, tokens, size;
+  float scale;
+  Draw draw;  // rows (heads, tokens)
+  int64_t longest() const {
+    int64_t most = 0;
+    for (int64_t i = 0; i < texts; ++i) most = std::max(most, spans[2 * i + 1] - spans[2 * i]);
+    return most;
+  }
+};
+
+class Scratch {  // kept by its thread from call to call: fresh memory comes page by page
+ public:
+  template <typename T>
+  T* take(int64_t count) {
+    used_ += round_up(count * static_cast<int64_t>(sizeof(T)), 64);
+    return reinterpret_cast<T*>(memory_.data() + used_ - round_up(count * sizeof(T), 64));
+  }
+  void reset(int64_t bytes) {
+    used_ = 0;
+    if (static_cast<int64_t>(memory_.size()) < bytes) memory_.resize(bytes);
+  }
+
+ private:
+  std::vector<char> memory_;
+  int64_t used_ = 0;
+};
+
+// body(text, head, scratch) for every head of every text, the longest first: each thread takes the
+// next one when it is done, and what one writes no other reads.
+template <typename T, typename F>
+void over_heads(const Shape& shape, int64_t bytes, F body) {
+  std::vector<int64_t> order(shape.texts);
+  std::iota(order.begin(), order.end(), 0);
+  const auto length = [&](int64_t i) { return shape.spans[2 * i + 1] - shape.spans[2 * i]; };
+  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return length(a) > length(b); });
+  std::atomic<int64_t> next{0};
+  const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+    thread_local Scratch scratch;
+    for (int64_t i; (i = next++) < shape.texts * shape.heads;) {
+      scratch.reset(bytes);
+      if (length(order[i / shape.heads]) > 0) body(order[i / shape.heads], i % shape.heads, scratch);
+    }
+    at::native::cpublas::brgemm_release(PAIR<T> == 2);
+  });
+}
+
+template <typename T>
+Rows<T> rows_of(T* data, int64_t stride, const Shape& shape, int64_t text, int64_t head) {
+  const int64_t first = shape.spans[2 * text], count = shape.spans[2 * text + 1] - first;
+  return {data + first * stride + head * shape.size, stride, count, shape.size};
+}
+
+}  // namespace
