@@ -23,6 +23,8 @@ PARTS = {
     "unpad": ["speed.unpad=false"],
     "frozen": ["speed.frozen=false"],
     "lora": ["speed.lora=false"],
+    "gelu": ["speed.gelu=false"],
+    "norm": ["speed.norm=false"],
     "native": ['speed.native="off"'],
 }
 ADDED = {"with allocator": ["speed.allocator=true"]}  # off unless asked for

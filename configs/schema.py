@@ -261,10 +261,12 @@ class Speed(Section):
     unpad: bool = field(True, "On a CPU: no arithmetic on padding; needs attention.")
     frozen: bool = field(True, "Keep frozen linear weights in precision.dtype: no cast each time.")
     lora: bool = field(True, "Each LoRA layer as one function: no extra passes over its output.")
+    gelu: bool = field(True, "On a CPU: a native backward pass of GELU, into the memory of x.")
+    norm: bool = field(True, "On a CPU: dropout, residual and layer norm as one native function.")
     native: Literal["auto", "on", "off"] = field(
         "auto",
-        "On a CPU: compiled kernels for softmax and dropout, built on first use; auto: plain "
-        "torch where there is no C++ compiler.",
+        "On a CPU: compiled kernels, built on first use; auto: plain torch where there is no C++ "
+        "compiler, and then no gelu or norm.",
     )
     allocator: bool = field(
         False, "On Linux: keep freed memory for the next step, which saves page faults.", False

@@ -95,6 +95,8 @@ TABLE = {
     "speed.unpad": (["speed.unpad=false"], PLAN, []),
     "speed.frozen": (["speed.frozen=false"], PLAN, ["precision.dtype=bf16"]),
     "speed.lora": (["speed.lora=false"], PLAN, []),
+    "speed.gelu": (["speed.gelu=false"], PLAN, []),
+    "speed.norm": (["speed.norm=false"], PLAN, []),
     "speed.native": (["speed.native=off"], PLAN, []),
     "speed.allocator": (["speed.allocator=true"], PLAN, []),
     "samples.texts": (['samples.texts=["another"]'], FILES, []),

@@ -41,15 +41,23 @@ class FastDropout(nn.Dropout):
         super().__init__(p)
         self.kernels = kernels
 
+    def drops(self) -> bool:
+        """Whether a forward would drop anything."""
+        return self.training and round(self.p * 65536) > 0
+
+    def draw(self, shape: torch.Size) -> Draw:
+        """The mask of one forward for x of this shape."""
+        ids = self.ids
+        if ids is None or ids.shape != shape[:-1]:
+            ids = places(shape[:-1])
+        return make_draw(self.p, ids, shape[-1])
+
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or round(self.p * 65536) == 0 or x.numel() == 0:
+        if not self.drops() or x.numel() == 0:
             return x
         if self.p == 1.0:
             return x * 0
-        ids = self.ids
-        if ids is None or ids.shape != x.shape[:-1]:
-            ids = places(x.shape[:-1])
-        return Drop.apply(x, make_draw(self.p, ids, x.shape[-1]), self.kernels)
+        return Drop.apply(x, self.draw(x.shape), self.kernels)
 
 
 def places(shape: torch.Size) -> Tensor:

@@ -1,108 +1,17 @@
-"""The same work as kernels.py in C++ (kernels.cpp, attention.cpp), built on first use.
+"""The same work as kernels.py in C++, and what only pays there: called through ctypes.
 
-One call of the machine's own C++ compiler, to a temporary name, then one rename: a build that is
-killed leaves nothing that a later one would wait for or trust. The file's name holds what it
-depends on: source, torch, instruction set and machine.
-
-Gain: see benchmarks/ablation.md.
+compiler.py builds it on first use. Gain: see benchmarks/ablation.md.
 """
 
 import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from models.fast.compiler import WIDTHS, build, library_path
 from models.fast.kernels import Needs, PlainKernels, Spans
 from models.fast.masks import Draw
-
-SOURCES = sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in (".cpp", ".h"))
-# at::vec without these falls back to a slow generic type, and parallel_for to one thread
-FLAGS = {
-    "AVX512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx2", "-mfma", "-mf16c"],
-    "AVX2": ["-mavx2", "-mfma", "-mf16c"],
-}
-# no contraction: where a product and a sum are fused must not depend on the compiler
-COMMON = ["-std=c++20", "-O3", "-fPIC", "-shared", "-fopenmp", "-Wno-psabi", "-ffp-contract=off"]
-WIDTHS = {"AVX512": 16, "AVX2": 8}  # floats in a vector
-SECONDS = 120  # a compiler that takes longer is not waited for
-
-
-def cache_folder() -> Path:
-    """`$OPENLOOP_CACHE/native`, or `~/.cache/openloop/native`."""
-    named = os.environ.get("OPENLOOP_CACHE")
-    root = Path(named).expanduser() if named else Path.home() / ".cache" / "openloop"
-    return root / "native"
-
-
-def find_compiler() -> str | None:
-    """`$CXX`, or the first of g++, clang++ and c++ on PATH."""
-    candidates = [os.environ.get("CXX"), "g++", "clang++", "c++"]
-    found = (shutil.which(name) for name in candidates if name)
-    return next((path for path in found if path is not None), None)
-
-
-def command(compiler: str, target: Path) -> list[str]:
-    """The one compiler call."""
-    instructions = torch.backends.cpu.get_cpu_capability()
-    include, lib = (Path(torch.__file__).parent / name for name in ("include", "lib"))
-    capability = instructions if instructions in FLAGS else "DEFAULT"
-    return [
-        compiler, *COMMON, *FLAGS.get(capability, []), f"-DCPU_CAPABILITY={capability}",
-        f"-DCPU_CAPABILITY_{capability}",
-        f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
-        f"-I{include}", *(str(path) for path in SOURCES if path.suffix == ".cpp"),
-        "-o", str(target),
-        f"-L{lib}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{lib}",
-    ]  # fmt: skip
-
-
-def library_path() -> Path:
-    """Where the built file of this source for this torch and machine lies."""
-    parts = [
-        *(path.read_text(encoding="utf-8") for path in SOURCES), torch.__version__,
-        str(Path(torch.__file__).parent), torch.backends.cpu.get_cpu_capability(),
-        platform.machine(), platform.libc_ver()[1],
-        *COMMON, str(FLAGS), os.environ.get("CXX", ""),
-    ]  # fmt: skip
-    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    return cache_folder() / f"kernels-{digest}.so"
-
-
-def build(path: Path) -> str | None:
-    """Compile to `path`; returns what went wrong, or None."""
-    compiler = find_compiler()
-    if compiler is None:
-        return "no C++ compiler on PATH"
-    print(
-        f"building CPU kernels with {Path(compiler).name} (once, some seconds) …", file=sys.stderr
-    )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".so.part")
-        os.close(handle)
-        try:
-            done = subprocess.run(
-                command(compiler, Path(name)), capture_output=True, text=True, timeout=SECONDS
-            )
-            if done.returncode != 0:
-                first = next((s for s in done.stderr.splitlines() if "error" in s), done.stderr)
-                return f"{Path(compiler).name} failed: {first.strip()[:200]}"
-            os.replace(name, path)
-        finally:
-            Path(name).unlink(missing_ok=True)
-    except subprocess.TimeoutExpired:
-        return f"{Path(compiler).name} took more than {SECONDS} s"
-    except OSError as error:
-        return str(error)
-    return None
 
 
 def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
@@ -135,6 +44,19 @@ class CShape(ctypes.Structure):
     )
 
 
+class CNorm(ctypes.Structure):
+    """Norm, as norm.cpp has it."""
+
+    _fields_ = (
+        ("rows", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+        ("weight", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("eps", ctypes.c_float),
+        ("draw", CDraw),
+    )
+
+
 def c_draw(draw: Draw | None) -> CDraw:
     """For C; the tensors of `draw` must live as long, its rows lie in memory in their order."""
     if draw is None:
@@ -162,6 +84,9 @@ class NativeKernels:
         for function in ("vector_width", "threads", "bf16_products"):
             getattr(self.library, f"openloop_{function}").restype = ctypes.c_int64
         self.bf16_products = bool(self.library.openloop_bf16_products())
+
+    def __deepcopy__(self, memo: dict) -> "NativeKernels":
+        return self  # a library has no state: a copied model computes with the same one
 
     def vector_width(self) -> int:
         """Floats in one vector register."""
@@ -225,6 +150,52 @@ class NativeKernels:
         run = getattr(self.library, f"openloop_attend_backward_{NAMES[q.dtype]}")
         run(ctypes.byref(shape), *map(pointer, inputs), strides, pointer(lse), *map(pointer, found))
         return found
+
+    def gelu_backward(self, grad: Tensor, x: Tensor) -> Tensor:
+        """The gradient of x for that of gelu(x), in the memory of x; fp32 or bf16."""
+        assert x.is_contiguous()
+        run = getattr(self.library, f"openloop_gelu_backward_{NAMES[x.dtype]}")
+        run(pointer(grad.contiguous()), pointer(x), ctypes.c_int64(x.numel()))
+        return x
+
+    def add_norm(
+        self, y: Tensor, residual: Tensor, norm: nn.LayerNorm, draw: Draw | None, spare: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """layer_norm(dropout(y) + residual): y fp32 or bf16, all else fp32, (..., C) each.
+
+        Returns (out, s, stats (rows, 2)) for the backward pass; where `spare`, there will be none.
+        """
+        y, residual = y.contiguous(), residual.contiguous()
+        out = torch.empty_like(residual)
+        s = out if spare else torch.empty_like(residual)
+        stats = residual.new_empty(residual.numel() // residual.shape[-1], 2)
+        run = getattr(self.library, f"openloop_add_norm_{NAMES[y.dtype]}")
+        run(ctypes.byref(c_norm(residual, norm, draw)), *map(pointer, (y, residual, s, out, stats)))
+        return out, s, stats
+
+    def add_norm_backward(
+        self, grad: Tensor, s: Tensor, stats: Tensor, norm: nn.LayerNorm, draw: Draw | None,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+        """Gradients of y (in `dtype`), of the residual (in the memory of s), of weight and bias
+        where they train."""
+        dy = torch.empty_like(s, dtype=dtype)
+        rows, trains = stats.shape[0], norm.weight.requires_grad or norm.bias.requires_grad
+        partial = s.new_zeros(-(-rows // 64), 2, s.shape[-1]) if trains else None
+        run = getattr(self.library, f"openloop_add_norm_backward_{NAMES[dtype]}")
+        given = (grad.contiguous(), s, stats, dy, partial)
+        run(ctypes.byref(c_norm(s, norm, draw)), *map(pointer, given))
+        dweight, dbias = (None, None) if partial is None else partial.sum(0).unbind()
+        return dy, s, dweight, dbias
+
+
+def c_norm(x: Tensor, norm: nn.LayerNorm, draw: Draw | None) -> CNorm:
+    """For C, over the rows of x (..., C)."""
+    columns = x.shape[-1]
+    return CNorm(
+        x.numel() // columns, columns, pointer(norm.weight), pointer(norm.bias), norm.eps,
+        c_draw(draw),
+    )  # fmt: skip
 
 
 def covers(spans: Spans, tokens: int) -> bool:

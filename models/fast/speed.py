@@ -15,10 +15,12 @@ from transformers import PreTrainedModel
 from models.fast.attention import register
 from models.fast.dropout import replace_dropout
 from models.fast.frozen import freeze_in
+from models.fast.gelu import replace_gelu
 from models.fast.kernels import Kernels, PlainKernels
 from models.fast.lean_sdpa import use_lean_sdpa
 from models.fast.lora import fuse_lora
-from models.fast.native import load_native
+from models.fast.native import NativeKernels, load_native
+from models.fast.norm import fuse_norm
 from models.fast.streams import POSITIONS, run_as_stream
 from models.heads import Classifier, backbone_name, transformers_model
 
@@ -32,6 +34,8 @@ class SpeedArgs:
     unpad: bool = True
     frozen: bool = True
     lora: bool = True
+    gelu: bool = True
+    norm: bool = True
     native: Literal["auto", "on", "off"] = "auto"
 
 
@@ -91,7 +95,8 @@ def _speed_up_on_cpu(
 ) -> None:  # fmt: skip
     """Dropout and attention, and streams on top of it, where the architecture takes them."""
     stock = why_stock(model, args, left_padded)
-    if not args.dropout and stock is not None:
+    parts = args.dropout or args.gelu or args.norm
+    if not parts and stock is not None:
         notes.append(f"attention: stock, {stock}")
         return
     kernels, said = choose_kernels(args.native)
@@ -100,6 +105,14 @@ def _speed_up_on_cpu(
     if args.dropout:
         resolved["dropout"] = "hashed"
         notes.append(f"dropout: {replace_dropout(model, kernels)} layers with hashed masks")
+    backbone = model.get_submodule(backbone_name(model))
+    if isinstance(kernels, NativeKernels):
+        if args.gelu and (count := replace_gelu(backbone, kernels)):
+            resolved["gelu"] = "native"
+            notes.append(f"gelu: {count} layers with a native backward pass")
+        if args.norm and (count := fuse_norm(backbone, kernels)):
+            resolved["norm"] = "native"
+            notes.append(f"norm: {count} layer norms with their dropout and residual, native")
     if stock is not None:
         notes.append(f"attention: stock, {stock}")
         return
@@ -107,7 +120,6 @@ def _speed_up_on_cpu(
     resolved["attention"] = "own"
     notes.append("attention: own, text by text")
     if args.unpad:
-        backbone = model.get_submodule(backbone_name(model))
         assert isinstance(backbone, PreTrainedModel)
         run_as_stream(backbone)
         resolved["batches"] = "streams"

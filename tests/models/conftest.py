@@ -163,7 +163,8 @@ def encoder(stir):
 @pytest.fixture
 def native_kernels():
     """The compiled kernels, built once a session."""
-    from models.fast.native import find_compiler, load_native
+    from models.fast.compiler import find_compiler
+    from models.fast.native import load_native
 
     if find_compiler() is None:
         pytest.skip("no C++ compiler on PATH")

@@ -60,13 +60,15 @@ def test_a_model_that_streams_would_change_keeps_stock_attention(changes, left, 
 
 def test_nothing_is_compiled_for_a_model_that_would_not_use_it(monkeypatch):
     monkeypatch.setattr("models.fast.speed.load_native", lambda: pytest.fail("built for nothing"))
-    speed = speed_up(classifier(is_decoder=True), SpeedArgs(dropout=False), CPU, FP32)
+    args = SpeedArgs(dropout=False, gelu=False, norm=False)
+    speed = speed_up(classifier(is_decoder=True), args, CPU, FP32)
     assert "kernels" not in speed.resolved
 
 
-def test_a_deep_copy_computes_with_its_own_weights():
+@pytest.mark.parametrize("native", ["auto", "off"])
+def test_a_deep_copy_computes_with_its_own_weights(native):
     model = classifier()
-    speed_up(model, SpeedArgs(native="off"), CPU, FP32)
+    speed_up(model, SpeedArgs(native=native), CPU, FP32)
     twin = copy.deepcopy(model)
     with torch.no_grad():
         twin.bert.encoder.layer[0].attention.self.query.weight.zero_()

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.fast import native
+from models.fast import compiler as building
 from models.fast.attention import row_ids
+from models.fast.compiler import build, find_compiler, library_path
 from models.fast.kernels import PlainKernels
 from models.fast.masks import Draw, make_draw
-from models.fast.native import NativeKernels, build, find_compiler, library_path, load_native
+from models.fast.native import NativeKernels, load_native
 from models.fast.speed import choose_kernels
 
 ROOT = Path(__file__).parents[2]
@@ -160,7 +161,7 @@ def test_bf16_without_units_for_it_is_plain_torch(kernels, monkeypatch):
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the widths are those of x86")
 def test_vector_width_is_what_the_instruction_set_promises(kernels):
-    expected = native.WIDTHS.get(torch.backends.cpu.get_cpu_capability())
+    expected = building.WIDTHS.get(torch.backends.cpu.get_cpu_capability())
     if expected is None:
         pytest.skip("neither AVX2 nor AVX-512 here")
     assert kernels.vector_width() == expected
@@ -231,7 +232,7 @@ def test_compiler_that_fails_leaves_the_plain_kernels_and_its_error(empty_cache,
 
 def test_compiler_that_does_not_end_is_not_waited_for(empty_cache, compiler, monkeypatch):
     compiler("exec sleep 60")
-    monkeypatch.setattr(native, "SECONDS", 0.2)
+    monkeypatch.setattr(building, "SECONDS", 0.2)
     kernels, said = choose_kernels("auto")
     assert kernels.name == "plain"
     assert "took more than 0.2 s" in said
@@ -249,7 +250,7 @@ def test_folder_that_cannot_be_written_leaves_the_plain_kernels(tmp_path, monkey
 @pytest.mark.parametrize("end", ["exit 1", "kill -9 $$", "exec sleep 60"])
 def test_build_that_is_cut_off_leaves_nothing(empty_cache, compiler, monkeypatch, end):
     compiler(f"printf garbage > $target; {end}")
-    monkeypatch.setattr(native, "SECONDS", 0.5)
+    monkeypatch.setattr(building, "SECONDS", 0.5)
     assert load_native()[0] is None
     assert list(empty_cache.iterdir()) == []
 
@@ -286,10 +287,10 @@ def test_library_appears_by_one_rename(empty_cache, compiler, monkeypatch):
 
 def test_name_of_the_library_changes_with_what_it_depends_on(tmp_path, monkeypatch):
     other = tmp_path / "other.cpp"
-    other.write_text(native.SOURCES[-1].read_text() + "\n")
+    other.write_text(building.SOURCES[-1].read_text() + "\n")
     names = {library_path()}
     for where, name, value in (
-        (native, "SOURCES", [*native.SOURCES[:-1], other]),
+        (building, "SOURCES", [*building.SOURCES[:-1], other]),
         (torch, "__version__", "9.9"),
         (torch, "__file__", "/elsewhere/torch/__init__.py"),
         (torch.backends.cpu, "get_cpu_capability", lambda: "OTHER"),
@@ -318,4 +319,4 @@ def test_every_instruction_set_compiles_to_the_same_mask(tmp_path, monkeypatch, 
     x = torch.randn(30, 77)
     draw = make_draw(0.1, torch.arange(30), 77)
     assert torch.equal(kernels.drop(x, draw), PLAIN.drop(x, draw))
-    assert kernels.vector_width() == native.WIDTHS.get(instructions, kernels.vector_width())
+    assert kernels.vector_width() == building.WIDTHS.get(instructions, kernels.vector_width())

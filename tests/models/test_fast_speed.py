@@ -8,18 +8,23 @@ from transformers import AutoModel
 
 from engine.losses import cross_entropy
 from engine.randomness import preserve_randomness, seed_forward
+from models.fast.compiler import find_compiler
 from models.fast.dropout import FastDropout
+from models.fast.gelu import FastGELU
 from models.fast.lora import fused_forward
-from models.fast.native import find_compiler
 from models.fast.speed import Speed, SpeedArgs, speed_up
 from models.heads import Classifier, LinearHead
 from models.lora import LoRAArgs, adapters_of
 
 CPU, FP32, BF16 = torch.device("cpu"), torch.float32, torch.bfloat16
-OFF = {"attention": False, "dropout": False, "unpad": False, "frozen": False, "lora": False}
+OFF = {
+    "attention": False, "dropout": False, "unpad": False, "frozen": False, "lora": False,
+    "gelu": False, "norm": False,
+}  # fmt: skip
+ONLY_NATIVE = ("gelu", "norm")
 ALL = {
     "attention": "own", "batches": "streams", "dropout": "hashed", "kernels": "plain",
-    "lora": "fused",
+    "lora": "fused", "gelu": "native", "norm": "native",
 }  # fmt: skip
 EXACT = {"atol": 1e-6, "rtol": 1e-6}
 
@@ -49,6 +54,8 @@ def lora_model(make, stir):
         built, _, _ = make("bert", lora=lora, head_kind="linear", dropout=rate)
         stir(built.model)
         args = SpeedArgs(**({"native": "off"} | switches))
+        if args.native == "on" and find_compiler() is None:
+            pytest.skip("no C++ compiler on PATH")
         return built.model.train(), speed_up(built.model, args, CPU, dtype, compiled)
 
     return build
@@ -65,6 +72,8 @@ def is_fast(model):
         "unpad": "forward" in vars(inner),
         "frozen": any(p.dtype == BF16 for p in model.parameters()),
         "lora": all(getattr(f, "__func__", None) is fused_forward for f in forwards),
+        "gelu": any(isinstance(m, FastGELU) for m in model.modules()),
+        "norm": any(hasattr(m, "kernels") for m in model.modules() if hasattr(m, "LayerNorm")),
     }
     return {name for name, fast in found.items() if fast}
 
@@ -85,13 +94,16 @@ def same_bits(a, b):
 
 
 def test_all_switches_are_on_by_default(lora_model):
-    model, speed = lora_model(dtype=BF16)
+    model, speed = lora_model(dtype=BF16, native="on")
     assert is_fast(model) == set(OFF)
-    assert speed.resolved == ALL | {"frozen": "torch.bfloat16"}
+    kernels = speed.resolved["kernels"]
+    assert kernels.startswith("kernels-")
+    assert speed.resolved == ALL | {"frozen": "torch.bfloat16", "kernels": kernels}
     assert all(note.startswith("speed: ") for note in speed.notes)
     text = "\n".join(speed.notes)
-    for said in ("lora: 4 layers", "frozen weights", "kernels:", "dropout:", "streams"):
+    for said in ("gelu: 2 layers", "norm: 4 layer norms", "lora: 4 layers", "frozen weights"):
         assert said in text
+    assert "streams" in text
 
 
 def test_all_switches_off_touch_nothing(lora_model):
@@ -104,7 +116,7 @@ def test_all_switches_off_touch_nothing(lora_model):
 
 @pytest.mark.parametrize("switch", OFF)
 def test_each_switch_turns_its_own_path_off(lora_model, switch):
-    model, speed = lora_model(dtype=BF16, **{switch: False})
+    model, speed = lora_model(dtype=BF16, native="on", **{switch: False})
     off = {"attention", "unpad"} if switch == "attention" else {switch}
     assert is_fast(model) == set(OFF) - off
     keys = {"unpad": "batches"}
@@ -114,7 +126,8 @@ def test_each_switch_turns_its_own_path_off(lora_model, switch):
 
 @pytest.mark.parametrize("switch", OFF)
 def test_each_switch_turns_its_own_path_on(lora_model, switch):
-    model, speed = lora_model(dtype=BF16, **OFF | {switch: True})
+    native = "on" if switch in ONLY_NATIVE else "off"
+    model, speed = lora_model(dtype=BF16, native=native, **OFF | {switch: True})
     assert is_fast(model) == (set() if switch == "unpad" else {switch})  # unpad needs attention
     assert (speed.resolved == {}) == (switch == "unpad")
 
@@ -132,8 +145,15 @@ def test_a_compiled_model_keeps_stock_attention_and_dropout(lora_model):
     assert any("torch.compile sees the stock ones" in note for note in speed.notes)
 
 
-def test_names_of_parameters_stay(lora_model):
-    fast, plain = lora_model()[0], lora_model(**OFF)[0]
+def test_plain_kernels_leave_gelu_and_norm_as_they_are(lora_model):
+    model, speed = lora_model(native="off")
+    assert is_fast(model) == set(OFF) - {*ONLY_NATIVE, "frozen"}
+    assert not speed.resolved.keys() & set(ONLY_NATIVE)
+
+
+@pytest.mark.parametrize("native", ["on", "off"])
+def test_names_of_parameters_stay(lora_model, native):
+    fast, plain = lora_model(native=native)[0], lora_model(**OFF)[0]
     assert list(fast.state_dict()) == list(plain.state_dict())
     assert [n for n, _ in fast.named_parameters()] == [n for n, _ in plain.named_parameters()]
 
@@ -187,8 +207,6 @@ def test_same_seed_gives_the_same_bits_again(lora_model, native):
 
 
 def test_plain_and_native_kernels_train_alike(lora_model):
-    if find_compiler() is None:
-        pytest.skip("no C++ compiler on PATH")
     native, speed = lora_model(native="on")
     assert speed.resolved["kernels"].startswith("kernels-")
     plain, _ = lora_model(native="off")

@@ -1,0 +1,136 @@
+// Dropout, residual and layer norm in one pass over each row, forward and backward:
+//
+//     s = keep * y * drop + residual,   out = (s - mean) * rstd * weight + bias
+//
+// y is fp32 or bf16, all else fp32.
+
+#include <cmath>
+
+#include "kernels.h"
+
+namespace {
+
+struct Norm {
+  int64_t rows, columns;
+  const float *weight, *bias;
+  float eps;
+  Draw draw;
+};
+
+// f(start of a stretch, its length up to W, which of its elements stay) over a row.
+template <typename F>
+inline void over_row(const Norm& norm, int64_t row, F f) {
+  const bool drops = norm.draw.threshold > 0;
+  for (int64_t k = 0; k < round_up(norm.columns, BLOCK) / BLOCK; ++k) {
+    for (int64_t l = 0; l < 16; l += W) {
+      const Keep keep = drops ? draw_keep(norm.draw, norm.draw.rows[row], k, l) : Keep{VI(-1), VI(-1)};
+      const int64_t first = BLOCK * k + l, second = first + 16;
+      if (first < norm.columns) f(first, std::min(W, norm.columns - first), keep.first);
+      if (second < norm.columns) f(second, std::min(W, norm.columns - second), keep.second);
+    }
+  }
+}
+
+template <typename F>
+inline void over_columns(int64_t columns, F f) {
+  for (int64_t j = 0; j < columns; j += W) f(j, std::min(W, columns - j));
+}
+
+inline VF cut(VF v, int64_t n) { return n == W ? v : VF::set(VF(0.0f), v, n); }
+
+template <typename T>
+void add_norm(const Norm& norm, const T* y, const float* residual, float* s, float* out,
+              float* stats) {
+  const int64_t columns = norm.columns;
+  over_rows(norm.rows, columns, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const int64_t at = r * columns;
+      const VF scale(norm.draw.scale);
+      VF total(0.0f);
+      over_row(norm, r, [&](int64_t j, int64_t n, VI keep) {
+        const VF sum_ = only(load(y + at + j, n), keep) * scale + load(residual + at + j, n);
+        save(s + at + j, sum_, n);
+        total = total + cut(sum_, n);
+      });
+      const float mean = sum(total) / static_cast<float>(columns);
+      VF squares(0.0f);
+      over_columns(columns, [&](int64_t j, int64_t n) {
+        const VF d = cut(load(s + at + j, n) - VF(mean), n);
+        squares = squares + d * d;
+      });
+      const float rstd = 1.0f / std::sqrt(sum(squares) / static_cast<float>(columns) + norm.eps);
+      over_columns(columns, [&](int64_t j, int64_t n) {
+        const VF x = (load(s + at + j, n) - VF(mean)) * VF(rstd);
+        save(out + at + j, x * load(norm.weight + j, n) + load(norm.bias + j, n), n);
+      });
+      stats[2 * r] = mean;
+      stats[2 * r + 1] = rstd;
+    }
+  });
+}
+
+constexpr int64_t GROUP = 64;  // rows whose share of the weights' gradients is one partial sum
+
+template <typename T>
+void add_norm_backward(const Norm& norm, const float* grad, float* s, const float* stats, T* dy,
+                       float* partial) {
+  const int64_t columns = norm.columns;
+  const float share = 1.0f / static_cast<float>(columns);
+  at::parallel_for(0, (norm.rows + GROUP - 1) / GROUP, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin * GROUP; r < std::min(norm.rows, end * GROUP); ++r) {
+      const int64_t at = r * columns;
+      const VF mean(stats[2 * r]), rstd(stats[2 * r + 1]), scale(norm.draw.scale);
+      const auto normed = [&](int64_t j, int64_t n) { return (load(s + at + j, n) - mean) * rstd; };
+      const auto weighted = [&](int64_t j, int64_t n) {
+        return load(grad + at + j, n) * load(norm.weight + j, n);
+      };
+      VF total(0.0f), along(0.0f);
+      over_columns(columns, [&](int64_t j, int64_t n) {
+        const VF g = cut(weighted(j, n), n);
+        total = total + g;
+        along = along + g * normed(j, n);
+      });
+      if (partial) {
+        float* dweight = partial + r / GROUP * 2 * columns;
+        over_columns(columns, [&](int64_t j, int64_t n) {
+          const VF g = load(grad + at + j, n);
+          save(dweight + j, load(dweight + j, n) + g * normed(j, n), n);
+          save(dweight + columns + j, load(dweight + columns + j, n) + g, n);
+        });
+      }
+      const VF level(sum(total) * share), slope(sum(along) * share);
+      over_row(norm, r, [&](int64_t j, int64_t n, VI keep) {
+        const VF ds = rstd * (weighted(j, n) - level - normed(j, n) * slope);
+        save(s + at + j, ds, n);
+        save(dy + at + j, only(ds, keep) * scale, n);
+      });
+    }
+  });
+}
+
+}  // namespace
+
+extern "C" {
+
+// stats (rows, 2): mean and rstd. s may be out where nobody needs it for the backward pass.
+void openloop_add_norm_fp32(const Norm* norm, const float* y, const float* residual, float* s,
+                            float* out, float* stats) {
+  add_norm(*norm, y, residual, s, out, stats);
+}
+void openloop_add_norm_bf16(const Norm* norm, const BF16* y, const float* residual, float* s,
+                            float* out, float* stats) {
+  add_norm(*norm, y, residual, s, out, stats);
+}
+
+// the gradient of the residual in the place of s, and that of y. partial: null, or zeros (groups of
+// 64 rows, 2, columns) to which the gradients of weight and bias are added.
+void openloop_add_norm_backward_fp32(const Norm* norm, const float* grad, float* s,
+                                     const float* stats, float* dy, float* partial) {
+  add_norm_backward(*norm, grad, s, stats, dy, partial);
+}
+void openloop_add_norm_backward_bf16(const Norm* norm, const float* grad, float* s,
+                                     const float* stats, BF16* dy, float* partial) {
+  add_norm_backward(*norm, grad, s, stats, dy, partial);
+}
+
+}  // extern "C"
