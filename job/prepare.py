@@ -237,8 +237,8 @@ def assemble(
     )
     loss_fn, loss_said = loss
     compute_loss = loss_from_logits(loss_fn)
-    lengths = encoded["train"].dataset.with_format("numpy")["length"]
-    longest = sorted(range(len(lengths)), key=lambda i: -int(lengths[i]))[:PROBE_ROWS]
+    lengths = list(encoded["train"].dataset["length"])
+    longest = sorted(range(len(lengths)), key=lambda i: -lengths[i])[:PROBE_ROWS]
     probe = collate([encoded["train"].dataset[i] for i in longest], padding)
     width = probe["inputs"]["input_ids"].shape[1]
     resident = peak_memory(precision.device)
