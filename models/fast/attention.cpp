@@ -12,8 +12,8 @@
 namespace {
 
 // One query: scores (columns) fp32 -> exp(scale * scores - top), dropped, in their place as T.
-// Returns {log of the sum, 1 / sum of what T keeps}: what rounding adds to a probability, dividing by
-// it takes away again from all. NaN where a score is NaN or infinite, which exp would hide.
+// Returns {log of the sum, 1 / sum of what T keeps}: what rounding adds to a probability, dividing
+// by it takes away again from all. NaN where a score is NaN or infinite, which exp would hide.
 template <typename T>
 std::pair<float, float> soften(float* s, int64_t keys, int64_t columns, float scale,
                                const Draw& draw, int32_t row) {
@@ -59,7 +59,8 @@ void attend(const Shape& shape, const T* q, const T* k, const T* v, int64_t q_st
     const int64_t columns = round_up(Q.count, BLOCK), width = width_of(columns);
     T *plain = scratch.take<T>(columns * size), *keys = scratch.take<T>(width * size);
     T *values = scratch.take<T>(columns * size), *queries = scratch.take<T>(QUERIES * size);
-    float *scores = scratch.take<float>(QUERIES * width), *sums = scratch.take<float>(QUERIES * size);
+    float *scores = scratch.take<float>(QUERIES * width),
+          *sums = scratch.take<float>(QUERIES * size);
     gather(plain, rows_of(k, k_stride, shape, text, head), 0, columns);
     pack_transposed(keys, width, plain, columns, size);
     gather(plain, rows_of(v, v_stride, shape, text, head), 0, columns);
@@ -105,10 +106,10 @@ int64_t openloop_bf16_products() {  // whether this processor has bf16 products 
 
 // q, k, v (tokens, heads, size) with the given strides from token to token -> out (tokens, heads,
 // size), and lse (heads, tokens): the log of each query's sum, for the backward pass.
-#define OPENLOOP_ATTEND(NAME, T)                                                             \
-  void openloop_attend_##NAME(const Shape* shape, const T* q, const T* k, const T* v,        \
-                              const int64_t* strides, T* out, float* lse) {                  \
-    attend(*shape, q, k, v, strides[0], strides[1], strides[2], out, lse);                   \
+#define OPENLOOP_ATTEND(NAME, T)                                                      \
+  void openloop_attend_##NAME(const Shape* shape, const T* q, const T* k, const T* v, \
+                              const int64_t* strides, T* out, float* lse) {           \
+    attend(*shape, q, k, v, strides[0], strides[1], strides[2], out, lse);            \
   }
 OPENLOOP_ATTEND(fp32, float)
 OPENLOOP_ATTEND(bf16, BF16)

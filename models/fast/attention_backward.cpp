@@ -66,8 +66,7 @@ void finish(float* s, const float* grad, int64_t columns, int64_t width, const f
 template <typename T>  // x (rows, size) = from (size, columns) transposed, times factor
 void save_transposed(Rows<T> x, const float* from, int64_t width, float factor) {
   for (int64_t r = 0; r < x.count; ++r)
-    for (int64_t d = 0; d < x.size; ++d)
-      x.row(r)[d] = static_cast<T>(from[d * width + r] * factor);
+    for (int64_t d = 0; d < x.size; ++d) x.row(r)[d] = static_cast<T>(from[d * width + r] * factor);
 }
 
 template <typename T>
@@ -81,7 +80,8 @@ struct Head {  // what the backward pass of one head of one text works on; right
 
   Head(Scratch& scratch, int64_t width, int64_t size) {
     for (T** part : {&keys, &values, &keys_down, &plain}) *part = scratch.take<T>(width * size);
-    for (T** part : {&queries, &grads, &queries_t, &grads_t}) *part = scratch.take<T>(QUERIES * size);
+    for (T** part : {&queries, &grads, &queries_t, &grads_t})
+      *part = scratch.take<T>(QUERIES * size);
     for (T** part : {&kept, &grad_scores}) *part = scratch.take<T>(QUERIES * width);
     for (float** part : {&scores, &grad_kept}) *part = scratch.take<float>(QUERIES * width);
     for (float** part : {&dk, &dv}) *part = scratch.take<float>(width * size);
@@ -121,11 +121,11 @@ void attend_backward(const Shape& shape, const T* q, const T* k, const T* v, con
       multiply<T>(m, columns, size, {w.grads, size}, {w.values, width}, {w.grad_kept, width});
       float totals[QUERIES];
       for (int64_t r = 0; r < m; ++r) {  // beyond the last query gradients are 0, so all is finite
-        const int64_t place = head * shape.tokens + shape.spans[2 * text] +
-                              std::min(start + r, Q.count - 1);
+        const int64_t place =
+            head * shape.tokens + shape.spans[2 * text] + std::min(start + r, Q.count - 1);
         const int32_t row = shape.draw.threshold > 0 ? shape.draw.rows[place] : 0;
-        totals[r] = harden(w.scores + r * width, w.grad_kept + r * width, Q.count, columns, shape.scale,
-                           lse[place], shape.draw, row);
+        totals[r] = harden(w.scores + r * width, w.grad_kept + r * width, Q.count, columns,
+                           shape.scale, lse[place], shape.draw, row);
       }
       for (int64_t r = 0; r < m; r += 2)
         finish(w.scores + r * width, w.grad_kept + r * width, columns, width, totals + r,
@@ -160,12 +160,12 @@ void attend_backward(const Shape& shape, const T* q, const T* k, const T* v, con
 extern "C" {
 
 // As openloop_attend; grad is that of out, with the fourth stride. Null for a gradient not wanted.
-#define OPENLOOP_ATTEND_BACKWARD(NAME, T)                                                         \
-  void openloop_attend_backward_##NAME(const Shape* shape, const T* q, const T* k, const T* v,    \
-                                       const T* grad, const int64_t* strides, const float* lse,   \
-                                       T* dq, T* dk, T* dv) {                                     \
-    attend_backward(*shape, q, k, v, grad, strides[0], strides[1], strides[2], strides[3], lse,   \
-                    Gradients<T>{dq, dk, dv});                                                    \
+#define OPENLOOP_ATTEND_BACKWARD(NAME, T)                                                       \
+  void openloop_attend_backward_##NAME(const Shape* shape, const T* q, const T* k, const T* v,  \
+                                       const T* grad, const int64_t* strides, const float* lse, \
+                                       T* dq, T* dk, T* dv) {                                   \
+    attend_backward(*shape, q, k, v, grad, strides[0], strides[1], strides[2], strides[3], lse, \
+                    Gradients<T>{dq, dk, dv});                                                  \
   }
 OPENLOOP_ATTEND_BACKWARD(fp32, float)
 OPENLOOP_ATTEND_BACKWARD(bf16, BF16)

@@ -1,5 +1,5 @@
-// Element-wise kernels over rows for the CPU. Called through ctypes (native.py); the plain forms are
-// in kernels.py.
+// Element-wise kernels over rows for the CPU. Called through ctypes (native.py); the plain forms
+// are in kernels.py.
 
 #include "kernels.h"
 
@@ -69,8 +69,12 @@ extern "C" {
 
 // Of x times the probability that a standard normal is below x (Hendrycks and Gimpel 2016,
 // arXiv:1606.08415): the gradient of x, in the place of x.
-void openloop_gelu_backward_fp32(const float* grad, float* x, int64_t n) { gelu_backward(grad, x, n); }
-void openloop_gelu_backward_bf16(const BF16* grad, BF16* x, int64_t n) { gelu_backward(grad, x, n); }
+void openloop_gelu_backward_fp32(const float* grad, float* x, int64_t n) {
+  gelu_backward(grad, x, n);
+}
+void openloop_gelu_backward_bf16(const BF16* grad, BF16* x, int64_t n) {
+  gelu_backward(grad, x, n);
+}
 
 int64_t openloop_vector_width() { return W; }
 

@@ -33,7 +33,8 @@ struct Draw {  // as in masks.py; threshold 0: no dropout
   float scale;
 };
 
-inline VI mix(VI x) {  // lowbias32 (C. Wellons, "Prospecting for hash functions"), less its first shift
+// lowbias32 (C. Wellons, "Prospecting for hash functions"), less its first shift
+inline VI mix(VI x) {
   x = x * VI(0x7feb352d);
   x = x ^ ((x >> VI(15)) & VI(0x1ffff));
   x = x * VI(static_cast<int32_t>(0x846ca68bu));
@@ -80,7 +81,9 @@ inline void save_pair(T* p, VF first, VF second) {  // elements l and 16 + l of 
   }
 }
 
-inline float sum(VF v) { return at::vec::vec_reduce_all<float>([](VF a, VF b) { return a + b; }, v); }
+inline float sum(VF v) {
+  return at::vec::vec_reduce_all<float>([](VF a, VF b) { return a + b; }, v);
+}
 inline float largest(VF v) {
   return at::vec::vec_reduce_all<float>([](VF a, VF b) { return at::vec::maximum(a, b); }, v);
 }

@@ -122,7 +122,7 @@ class NativeKernels:
             return PlainKernels().attend(q, k, v, spans, scale, draw)
         tokens, heads, size = q.shape
         inputs = [by_token(t) for t in (q, k, v)]
-        out = q.new_empty(q.shape) if covers(spans, tokens) else q.new_zeros(q.shape)
+        out = empty_within(spans, q)
         lse = q.new_empty(heads, tokens, dtype=torch.float32)
         ends = torch.tensor(spans, dtype=torch.int64)
         shape = CShape(pointer(ends), len(spans), heads, tokens, size, scale, c_draw(draw))
@@ -142,8 +142,7 @@ class NativeKernels:
             )  # fmt: skip
         tokens, heads, size = q.shape
         inputs = [by_token(t) for t in (q, k, v, grad)]
-        make = q.new_empty if covers(spans, tokens) else q.new_zeros
-        found = [make(q.shape) if need else None for need in needs]
+        found = [empty_within(spans, q) if need else None for need in needs]
         ends = torch.tensor(spans, dtype=torch.int64)
         shape = CShape(pointer(ends), len(spans), heads, tokens, size, scale, c_draw(draw))
         strides = (ctypes.c_int64 * 4)(*(t.stride(0) for t in inputs))
@@ -198,9 +197,16 @@ def c_norm(x: Tensor, norm: nn.LayerNorm, draw: Draw | None) -> CNorm:
     )  # fmt: skip
 
 
-def covers(spans: Spans, tokens: int) -> bool:
-    """Whether spans that follow one another leave no token out."""
-    return sum(stop - start for start, stop in spans) == tokens
+def empty_within(spans: Spans, q: Tensor) -> Tensor:
+    """A tensor like q (N, H, D), zero outside the spans, with anything inside."""
+    last = 0
+    for start, stop in spans:
+        if start != last:  # a gap; streams have none but at their end
+            return q.new_zeros(q.shape)
+        last = stop
+    out = q.new_empty(q.shape)
+    out[last:] = 0
+    return out
 
 
 def load_native() -> tuple[NativeKernels | None, str]:

@@ -23,7 +23,8 @@ inline void over_row(const Norm& norm, int64_t row, F f) {
   const bool drops = norm.draw.threshold > 0;
   for (int64_t k = 0; k < round_up(norm.columns, BLOCK) / BLOCK; ++k) {
     for (int64_t l = 0; l < 16; l += W) {
-      const Keep keep = drops ? draw_keep(norm.draw, norm.draw.rows[row], k, l) : Keep{VI(-1), VI(-1)};
+      const Keep keep =
+          drops ? draw_keep(norm.draw, norm.draw.rows[row], k, l) : Keep{VI(-1), VI(-1)};
       const int64_t first = BLOCK * k + l, second = first + 16;
       if (first < norm.columns) f(first, std::min(W, norm.columns - first), keep.first);
       if (second < norm.columns) f(second, std::min(W, norm.columns - second), keep.second);

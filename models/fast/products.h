@@ -24,8 +24,8 @@ constexpr int64_t QUERIES = 32;  // worked on at a time
 template <typename T>
 constexpr int64_t PAIR = std::is_same_v<T, BF16> ? 2 : 1;
 
-// Numbers from row to row of a (rows, columns) buffer. Rows a multiple of 512 bytes apart would fall
-// on few lines of the cache: at 256 columns everything took twice as long.
+// Numbers from row to row of a (rows, columns) buffer. Rows a multiple of 512 bytes apart would
+// fall on few lines of the cache: at 256 columns everything took twice as long.
 inline int64_t width_of(int64_t columns) { return columns % 128 == 0 ? columns + 32 : columns; }
 
 template <typename T>
@@ -145,14 +145,16 @@ void over_heads(const Shape& shape, int64_t bytes, F body) {
   std::vector<int64_t> order(shape.texts);
   std::iota(order.begin(), order.end(), 0);
   const auto length = [&](int64_t i) { return shape.spans[2 * i + 1] - shape.spans[2 * i]; };
-  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return length(a) > length(b); });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](auto a, auto b) { return length(a) > length(b); });
   std::atomic<int64_t> next{0};
   const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
   at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
     thread_local Scratch scratch;
     for (int64_t i; (i = next++) < shape.texts * shape.heads;) {
       scratch.reset(bytes);
-      if (length(order[i / shape.heads]) > 0) body(order[i / shape.heads], i % shape.heads, scratch);
+      if (length(order[i / shape.heads]) > 0)
+        body(order[i / shape.heads], i % shape.heads, scratch);
     }
     at::native::cpublas::brgemm_release(PAIR<T> == 2);
   });

@@ -4,6 +4,10 @@ Replaces the backbone's forward by one that takes the padding out, runs the plai
 input_ids (1, N) with position_ids (1, N) and cu_seq_lens, and puts the padding back, as zeros. The
 linear layers then work on real tokens only; attention.py keeps the texts of a stream apart. The
 rows of a step stay what they were. Gain: see benchmarks/ablation.md.
+
+A stream is filled up to a multiple of 64 tokens that no text owns, one percent of a usual batch:
+oneDNN makes and keeps its kernels for each length it meets, half a megabyte a product, and without
+the filling nearly every step is of a new length (benchmarks/LOG.md 24).
 """
 
 from collections.abc import Callable
@@ -12,10 +16,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from models.fast.dropout import FastDropout
 from models.fast.masks import PLACES
+
+MULTIPLE = 64  # tokens of a stream
 
 
 def column_positions(input_ids: Tensor, pad: int | None) -> Tensor:
@@ -67,11 +74,12 @@ def stream_forward(
             **given | ({} if token_type_ids is None else {"token_type_ids": token_type_ids}),
         )  # fmt: skip
     rows, width = input_ids.shape
-    real = attention_mask.flatten().nonzero().squeeze(1)  # (N,) places in the padded batch
+    real = attention_mask.flatten().nonzero().squeeze(1)  # places in the padded batch
+    filling = -len(real) % MULTIPLE
 
     def stream(padded: Tensor) -> Tensor:
         """(B, T) -> (1, N)"""
-        return padded.flatten()[real].unsqueeze(0)
+        return F.pad(padded.flatten()[real], (0, filling)).unsqueeze(0)
 
     ends = torch.zeros(rows + 1, dtype=torch.int32)
     torch.cumsum(attention_mask.sum(1), 0, out=ends[1:])
@@ -86,7 +94,7 @@ def stream_forward(
         backbone, input_ids=stream(input_ids), position_ids=stream(positions),
         cu_seq_lens_q=ends, cu_seq_lens_k=ends, max_length_q=longest, max_length_k=longest, **given,
     )  # fmt: skip
-    hidden = output.last_hidden_state[0]  # (N, D)
+    hidden = output.last_hidden_state[0, : len(real)]  # of the real tokens, (., D)
     padded = hidden.new_zeros(rows * width, hidden.shape[1]).index_copy(0, real, hidden)
     output.last_hidden_state = padded.view(rows, width, -1)
     if getattr(backbone, "pooler", None) is not None:

@@ -9,7 +9,7 @@ from models.fast.attention import register
 from models.fast.dropout import replace_dropout
 from models.fast.kernels import PlainKernels
 from models.fast.speed import SpeedArgs, speed_up
-from models.fast.streams import run_as_stream
+from models.fast.streams import MULTIPLE, run_as_stream
 from models.heads import Classifier
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -104,8 +104,8 @@ def test_positions_are_those_that_the_padded_model_looks_up(encoder, name, side)
         table.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
         model(**inputs)
     stream_positions, padded_positions = seen
-    assert stream_positions.shape == (1, mask.sum())
-    assert torch.equal(stream_positions[0], padded_positions.expand_as(mask)[mask])
+    assert stream_positions.shape == (1, MULTIPLE)
+    assert torch.equal(stream_positions[0, : mask.sum()], padded_positions.expand_as(mask)[mask])
 
 
 def test_roberta_counts_from_pad_plus_one(encoder):
@@ -115,7 +115,7 @@ def test_roberta_counts_from_pad_plus_one(encoder):
     table.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     model(**batch("left"))
     first = model.config.pad_token_id + 1
-    assert seen[0][0].tolist() == [*range(first, first + 7), first, *range(first, first + 4)]
+    assert seen[0][0, :12].tolist() == [*range(first, first + 7), first, *range(first, first + 4)]
 
 
 @pytest.mark.parametrize("name", POOLED)
@@ -171,7 +171,7 @@ def test_a_head_of_ones_own_sees_padded_states_and_the_mask(encoder, side):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("side", ["right", "holes"])
-def test_linear_layers_and_norms_see_real_tokens_only(encoder, name, side):
+def test_linear_layers_and_norms_see_the_filled_stream_only(encoder, name, side):
     model, seen = encoder(name), {}
     for layer, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.LayerNorm) and "pooler" not in layer:
@@ -181,7 +181,17 @@ def test_linear_layers_and_norms_see_real_tokens_only(encoder, name, side):
     inputs = batch(side)
     model(**inputs)
     assert len(seen) >= 8
-    assert set(seen.values()) == {int(inputs["attention_mask"].sum())}
+    assert set(seen.values()) == {MULTIPLE}  # of 12 real tokens
+
+
+def test_batches_of_many_lengths_make_streams_of_few(encoder):
+    model, seen = encoder("bert"), []
+    model.embeddings.register_forward_hook(lambda _, given, out: seen.append(out.shape[1]))
+    for tokens in range(1, 40):
+        ids = torch.ones(4, tokens, dtype=torch.long)
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    assert set(seen) == {MULTIPLE, 2 * MULTIPLE, 3 * MULTIPLE}
+    assert all(0 <= length - 4 * (n + 1) < MULTIPLE for n, length in enumerate(seen))
 
 
 def dropped(encoder, name, unpad, inputs, seed=0):
@@ -243,9 +253,10 @@ def test_a_padded_forward_after_a_stream_forgets_the_streams_ids(encoder):
         run_as_stream(model)
         model.train()
         if stream_first:
-            model(**batch("right"))  # 12 tokens
+            model(**batch("right"))  # a stream of MULTIPLE tokens
+        ids = torch.arange(MULTIPLE).unsqueeze(0) % 50
         torch.manual_seed(0)
-        found.append(model(input_ids=torch.arange(1, 13).unsqueeze(0)).last_hidden_state)
+        found.append(model(input_ids=ids).last_hidden_state)
     assert torch.equal(*found)
 
 
