@@ -16,9 +16,9 @@ from configs.schema import Config
 EVALUATED = 128  # rows of one pass of an evaluation task: only whole passes count
 SEEDS = (0, 1, 2)
 ACCURACY = {  # of the accuracy comparison
-    "data": {"subset": {"train": 2000, "validation": 1000, "test": 100}},
+    "data": {"subset": {"train": 2000, "validation": 500, "test": 100}},
     "train": {"epochs": 1, "lr": 2e-3},
-    "eval": {"every": 25},
+    "eval": {"every": 40},
 }
 REACHED = 0.85  # the validation accuracy to which the seconds are counted
 
