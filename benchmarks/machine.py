@@ -48,7 +48,7 @@ def code_digest(root: Path = ROOT) -> str:
     paths = [path for room in ROOMS for path in sorted((root / room).rglob("*"))]
     paths += [root / "benchmarks" / name for name in FILES]
     for path in paths:
-        if path.suffix in (".py", ".cpp"):
+        if path.suffix in (".py", ".cpp", ".h"):
             digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -25,6 +25,9 @@ MARKS = {  # methods of the kernels -> group of all that happens inside
     "attend": ATTENTION,
     "attend_backward": ATTENTION,
     "drop": DROPOUT,
+    "gelu_backward": "GELU",
+    "add_norm": "norms",
+    "add_norm_backward": "norms",
 }
 WORDS = {  # first match in an operation's name decides
     PRODUCTS: ("mm", "linear", "matmul"),
@@ -42,7 +45,7 @@ WORDS = {  # first match in an operation's name decides
 
 def group_of(name: str, above: list[str]) -> str:
     """The group of an operation, from its name and those it runs inside, innermost first."""
-    marks = [outer for outer in [name, *above] if outer in MARKS.values()]
+    marks = [outer for outer in [name, *above] if outer in MARKS.values()]  # innermost first
     if marks:
         return marks[0]
     if not name.startswith("aten::"):  # an autograd function or node: its own time is overhead
@@ -71,6 +74,8 @@ def marked_kernels() -> Iterator[None]:
     before = {}
     for owner in (PlainKernels, NativeKernels):
         for method, group in MARKS.items():
+            if not hasattr(owner, method):  # native only
+                continue
             before[owner, method] = getattr(owner, method)
             setattr(owner, method, marked(before[owner, method], group))
     try:

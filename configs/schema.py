@@ -258,11 +258,13 @@ class Speed(Section):
 
     attention: bool = field(True, "On a CPU: attention for each text on its own, dropout included.")
     dropout: bool = field(True, "On a CPU: dropout masks from a hash, not serial random numbers.")
-    unpad: bool = field(True, "On a CPU: no arithmetic on padding; needs attention.")
+    unpad: bool = field(True, "On a CPU: hardly any arithmetic on padding; needs attention.")
     frozen: bool = field(True, "Keep frozen linear weights in precision.dtype: no cast each time.")
     lora: bool = field(True, "Each LoRA layer as one function: no extra passes over its output.")
     gelu: bool = field(True, "On a CPU: a native backward pass of GELU, into the memory of x.")
-    norm: bool = field(True, "On a CPU: dropout, residual and layer norm as one native function.")
+    norm: bool = field(
+        True, "On a CPU: dropout, residual and norm as one native function; needs dropout."
+    )
     native: Literal["auto", "on", "off"] = field(
         "auto",
         "On a CPU: compiled kernels, built on first use; auto: plain torch where there is no C++ "

@@ -12,8 +12,9 @@
 namespace {
 
 // One query: scores (columns) fp32 -> exp(scale * scores - top), dropped, in their place as T.
-// Returns {log of the sum, 1 / sum of what T keeps}: what rounding adds to a probability, dividing
-// by it takes away again from all. NaN where a score is NaN or infinite, which exp would hide.
+// Returns {log of the sum, 1 / sum of the values as rounded to T}: dividing by the latter cancels
+// the part of the rounding error that all share. NaN where a score is NaN or infinite, which exp
+// hides.
 template <typename T>
 std::pair<float, float> soften(float* s, int64_t keys, int64_t columns, float scale,
                                const Draw& draw, int32_t row) {

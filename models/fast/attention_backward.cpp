@@ -120,9 +120,13 @@ void attend_backward(const Shape& shape, const T* q, const T* k, const T* v, con
       multiply<T>(m, columns, size, {w.queries, size}, {w.keys, width}, {w.scores, width});
       multiply<T>(m, columns, size, {w.grads, size}, {w.values, width}, {w.grad_kept, width});
       float totals[QUERIES];
-      for (int64_t r = 0; r < m; ++r) {  // beyond the last query gradients are 0, so all is finite
-        const int64_t place =
-            head * shape.tokens + shape.spans[2 * text] + std::min(start + r, Q.count - 1);
+      for (int64_t r = real; r < m; ++r) {  // no queries: nothing of them may reach a sum
+        std::fill_n(w.scores + r * width, columns, 0.0f);
+        std::fill_n(w.grad_kept + r * width, columns, 0.0f);
+        totals[r] = 0.0f;
+      }
+      for (int64_t r = 0; r < real; ++r) {
+        const int64_t place = head * shape.tokens + shape.spans[2 * text] + start + r;
         const int32_t row = shape.draw.threshold > 0 ? shape.draw.rows[place] : 0;
         totals[r] = harden(w.scores + r * width, w.grad_kept + r * width, Q.count, columns,
                            shape.scale, lse[place], shape.draw, row);

@@ -67,8 +67,8 @@ void gelu_backward(const T* grad, T* x, int64_t n) {
 
 extern "C" {
 
-// Of x times the probability that a standard normal is below x (Hendrycks and Gimpel 2016,
-// arXiv:1606.08415): the gradient of x, in the place of x.
+// The backward pass of gelu(x) = x * P(normal < x) (Hendrycks and Gimpel 2016, arXiv:1606.08415):
+// overwrites x with its gradient.
 void openloop_gelu_backward_fp32(const float* grad, float* x, int64_t n) {
   gelu_backward(grad, x, n);
 }

@@ -49,14 +49,14 @@ class PlainKernels:
         """Dropped softmax(scale * Q K^T) V over each span; q, k, v (N, H, D), draw.rows (H, N).
 
         Returns out (N, H, D), with zeros outside every span, and lse (H, N): the log of the sum
-        that each query's softmax divides by.
+        that each query's softmax divides by, for a backward pass that starts from it; this one
+        makes the softmax again and leaves lse unwritten.
         """
         out = q.new_zeros(q.shape)
         lse = q.new_empty(q.shape[1], q.shape[0], dtype=torch.float32)
         for tokens, heads in blocks(spans, q.shape[1]):
             Q, K, V = (t[tokens, heads].transpose(0, 1).float() for t in (q, k, v))  # (h, T, D)
             scores = torch.bmm(Q, K.mT).mul_(scale)  # (h, T, T)
-            lse[heads, tokens] = torch.logsumexp(scores, -1)
             p = torch.softmax(scores, -1)
             kept = p if draw is None else drop_(p, draw_part(draw, heads, tokens))
             out[tokens, heads] = torch.bmm(kept, V).transpose(0, 1).to(out.dtype)
@@ -68,7 +68,7 @@ class PlainKernels:
     ) -> list[Tensor | None]:  # fmt: skip
         """Gradients of q, k and v, (N, H, D) each, from that of out; None where `needs` says so.
 
-        With P = exp(scale * scores - lse) and M the scaled mask:
+        With P the probabilities and M the scaled mask:
         dS = scale * P * (M * dP - sum(P * M * dP)).
         """
         found = [q.new_zeros(q.shape) if need else None for need in needs]

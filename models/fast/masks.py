@@ -10,7 +10,7 @@ depend on the layout: its place in the batch and in its text. Then
 
 and an element is dropped where its 16 bits are below p * 2**16, so the rate is p to 2**-17 and
 the survivors are scaled by the exact inverse. The same text gets the same mask padded or in a
-stream, in the forward, the backward and a recomputed forward, in plain torch and in kernels.cpp.
+stream, in the forward, the backward and a recomputed forward, in plain torch and in kernels.h.
 
 `hash_ids` is the finalizer of splitmix64 (Steele, Lea and Flood 2014, doi:10.1145/2714064.2660195);
 `mix` is lowbias32 from Wellons' "Prospecting for hash functions", less its first shift.

@@ -31,7 +31,7 @@ class CDraw(ctypes.Structure):
 
 
 class CShape(ctypes.Structure):
-    """Shape, as attention.cpp has it."""
+    """Shape, as products.h has it."""
 
     _fields_ = (
         ("spans", ctypes.c_void_p),
@@ -58,7 +58,7 @@ class CNorm(ctypes.Structure):
 
 
 def c_draw(draw: Draw | None) -> CDraw:
-    """For C; the tensors of `draw` must live as long, its rows lie in memory in their order."""
+    """For C. The tensors of `draw` must outlive the call; its rows must be contiguous."""
     if draw is None:
         return CDraw(None, None, 0, 1.0)
     assert draw.rows.is_contiguous()
@@ -66,7 +66,7 @@ def c_draw(draw: Draw | None) -> CDraw:
 
 
 def by_token(x: Tensor) -> Tensor:
-    """x (N, H, D) such that only the step from token to token may be a free one."""
+    """x (N, H, D), contiguous within a token; the stride from token to token is free."""
     return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
 
 
@@ -118,6 +118,7 @@ class NativeKernels:
         self, q: Tensor, k: Tensor, v: Tensor, spans: Spans, scale: float, draw: Draw | None
     ) -> tuple[Tensor, Tensor]:
         """As PlainKernels."""
+        assert q.dtype == k.dtype == v.dtype
         if not self.attends(q):
             return PlainKernels().attend(q, k, v, spans, scale, draw)
         tokens, heads, size = q.shape
@@ -154,7 +155,8 @@ class NativeKernels:
         """The gradient of x for that of gelu(x), in the memory of x; fp32 or bf16."""
         assert x.is_contiguous()
         run = getattr(self.library, f"openloop_gelu_backward_{NAMES[x.dtype]}")
-        run(pointer(grad.contiguous()), pointer(x), ctypes.c_int64(x.numel()))
+        grad = grad.contiguous()  # a copy must outlive the call
+        run(pointer(grad), pointer(x), ctypes.c_int64(x.numel()))
         return x
 
     def add_norm(
@@ -174,13 +176,12 @@ class NativeKernels:
 
     def add_norm_backward(
         self, grad: Tensor, s: Tensor, stats: Tensor, norm: nn.LayerNorm, draw: Draw | None,
-        dtype: torch.dtype,
+        dtype: torch.dtype, trains: bool,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # fmt: skip
-        """Gradients of y (in `dtype`), of the residual (in the memory of s), of weight and bias
-        where they train."""
+        """Gradients of y (in `dtype`), of the residual (in the memory of s), and where the norm
+        `trains` of its weight and bias."""
         dy = torch.empty_like(s, dtype=dtype)
-        rows, trains = stats.shape[0], norm.weight.requires_grad or norm.bias.requires_grad
-        partial = s.new_zeros(-(-rows // 64), 2, s.shape[-1]) if trains else None
+        partial = s.new_zeros(-(-len(stats) // 64), 2, s.shape[-1]) if trains else None
         run = getattr(self.library, f"openloop_add_norm_backward_{NAMES[dtype]}")
         given = (grad.contiguous(), s, stats, dy, partial)
         run(ctypes.byref(c_norm(s, norm, draw)), *map(pointer, given))
@@ -224,7 +225,8 @@ def load_native() -> tuple[NativeKernels | None, str]:
     width = kernels.vector_width()
     if width < WIDTHS.get(torch.backends.cpu.get_cpu_capability(), 1):
         return None, f"the compiler's vectors are only {width} floats wide"
-    return kernels, f"{width} floats at a time, {kernels.threads()} threads"
+    said = f"{width} floats at a time, {kernels.threads()} threads"
+    return kernels, said + ("" if kernels.bf16_products else "; attention in bf16 is plain torch")
 
 
 if __name__ == "__main__":  # make kernels

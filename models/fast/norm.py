@@ -36,7 +36,7 @@ class AddNorm(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         out, s, stats = kernels.add_norm(y, residual, norm, draw, spare)
         if not spare:
-            ctx.save_for_backward(s, stats)
+            ctx.save_for_backward(s, stats, weight)  # the weight only to see that it stays
             ctx.rest = (norm, draw, kernels, y.dtype)
         return out
 
@@ -44,9 +44,10 @@ class AddNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:
         take_once(ctx)
-        s, stats = ctx.saved_tensors
+        s, stats, _ = ctx.saved_tensors
         norm, draw, kernels, dtype = ctx.rest
-        found = kernels.add_norm_backward(grad, s, stats, norm, draw, dtype)
+        trains = any(ctx.needs_input_grad[2:4])
+        found = kernels.add_norm_backward(grad, s, stats, norm, draw, dtype, trains)
         return (*found, None, None, None, None)
 
 
@@ -56,11 +57,10 @@ def add_norm_forward(block: Any, hidden_states: Tensor, input_tensor: Tensor) ->
     hashed = isinstance(block.dropout, FastDropout)
     if input_tensor.dtype != torch.float32 or (drops and not hashed) or block.dropout.p == 1.0:
         return type(block).forward(block, hidden_states, input_tensor)
-    y = block.dense(hidden_states)  # (..., D)
-    draw = block.dropout.draw(y.shape) if hashed and block.dropout.drops() else None
-    norm = block.LayerNorm
+    y, norm = block.dense(hidden_states), block.LayerNorm  # y (..., D)
     if y.dtype not in NAMES or y.numel() == 0:
         return norm(block.dropout(y) + input_tensor)
+    draw = block.dropout.draw(y.shape) if hashed and block.dropout.drops() else None
     given = (y, input_tensor, norm.weight, norm.bias)
     spare = not (torch.is_grad_enabled() and any(t.requires_grad for t in given))
     return AddNorm.apply(*given, norm, draw, block.kernels, spare)

@@ -48,7 +48,7 @@ class Speed:
 
 
 def choose_kernels(mode: str) -> tuple[Kernels, str]:
-    """The element-wise kernels, and why. Raises ValueError where "on" cannot be had."""
+    """The kernels, and why. Raises ValueError where "on" cannot be had."""
     if mode == "off":
         return PlainKernels(), "kernels: plain torch, as configured"
     kernels, said = load_native()
@@ -93,9 +93,10 @@ def _speed_up_on_cpu(
     model: nn.Module, args: SpeedArgs, left_padded: bool, resolved: dict[str, str],
     notes: list[str],
 ) -> None:  # fmt: skip
-    """Dropout and attention, and streams on top of it, where the architecture takes them."""
+    """Dropout, GELU and norm; attention, and streams on top of it, where the architecture takes
+    them."""
     stock = why_stock(model, args, left_padded)
-    parts = args.dropout or args.gelu or args.norm
+    parts = args.dropout or args.gelu
     if not parts and stock is not None:
         notes.append(f"attention: stock, {stock}")
         return
@@ -110,7 +111,8 @@ def _speed_up_on_cpu(
         if args.gelu and (count := replace_gelu(backbone, kernels)):
             resolved["gelu"] = "native"
             notes.append(f"gelu: {count} layers with a native backward pass")
-        if args.norm and (count := fuse_norm(backbone, kernels)):
+        # without hashed masks a norm with a dropout before it would stay plain in training
+        if args.norm and args.dropout and (count := fuse_norm(backbone, kernels)):
             resolved["norm"] = "native"
             notes.append(f"norm: {count} layer norms with their dropout and residual, native")
     if stock is not None:

@@ -2,7 +2,7 @@
 
 Replaces the backbone's forward by one that takes the padding out, runs the plain forward on
 input_ids (1, N) with position_ids (1, N) and cu_seq_lens, and puts the padding back, as zeros. The
-linear layers then work on real tokens only; attention.py keeps the texts of a stream apart. The
+linear layers then work on hardly any padding; attention.py keeps the texts of a stream apart. The
 rows of a step stay what they were. Gain: see benchmarks/ablation.md.
 
 A stream is filled up to a multiple of 64 tokens that no text owns, one percent of a usual batch:
@@ -75,7 +75,7 @@ def stream_forward(
         )  # fmt: skip
     rows, width = input_ids.shape
     real = attention_mask.flatten().nonzero().squeeze(1)  # places in the padded batch
-    filling = -len(real) % MULTIPLE
+    filling = max(-len(real) % MULTIPLE, MULTIPLE - len(real))  # never an empty stream
 
     def stream(padded: Tensor) -> Tensor:
         """(B, T) -> (1, N)"""

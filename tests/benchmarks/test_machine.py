@@ -15,7 +15,10 @@ def test_measured_code_moves_the_digest_and_other_files_do_not(tmp_path):
     assert code_digest(tmp_path) == first
     (tmp_path / "engine" / "loop.py").write_text("a = 2\n")
     assert code_digest(tmp_path) != first
+    before = code_digest(tmp_path)
+    (tmp_path / "engine" / "kernels.h").write_text("// c")
     second = code_digest(tmp_path)
+    assert second != before
     (tmp_path / "benchmarks" / "stock.py").write_text("c = 1\n")
     assert code_digest(tmp_path) != second
 

@@ -28,7 +28,7 @@ def test_bf16_is_not_run_without_units_for_it():
 
 def test_the_accuracy_comparison_changes_what_it_names():
     config = make_config("lora256", "openloop", "fp32", ACCURACY, ["run.seed=2"])
-    assert (config.run.seed, config.train.epochs, config.eval.every) == (2, 1, 25)
+    assert (config.run.seed, config.train.epochs, config.eval.every) == (2, 1, 40)
     assert config.data.max_length == 256
 
 

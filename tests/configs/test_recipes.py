@@ -49,10 +49,11 @@ def test_imdb_full_sees_the_rows_of_imdb_lora():
     assert full.lora is None
 
 
-def test_imdb_quick_is_imdb_lora_on_fewer_and_shorter_rows():
+def test_imdb_quick_is_imdb_lora_on_fewer_and_shorter_rows_at_a_larger_rate():
     lora, quick = (read_config(FOLDER / f"{name}.toml") for name in ("imdb_lora", "imdb_quick"))
     as_long = {"subset": lora.data.subset, "max_length": lora.data.max_length}
-    same = {"data": quick.data.model_copy(update=as_long), "run": lora.run}
+    same = {"data": quick.data.model_copy(update=as_long), "run": lora.run, "train": lora.train}
+    assert quick.train == lora.train.model_copy(update={"lr": 2 * lora.train.lr})
     assert quick.model_copy(update=same) == lora
 
 

@@ -175,7 +175,7 @@ def native_kernels():
 
 @pytest.fixture(params=["plain", "native"])
 def kernels(request):
-    """The element-wise kernels, in plain torch and compiled."""
+    """The kernels, in plain torch and compiled."""
     from models.fast.kernels import PlainKernels
 
     if request.param == "plain":

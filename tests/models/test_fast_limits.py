@@ -60,7 +60,7 @@ def test_a_model_that_streams_would_change_keeps_stock_attention(changes, left, 
 
 def test_nothing_is_compiled_for_a_model_that_would_not_use_it(monkeypatch):
     monkeypatch.setattr("models.fast.speed.load_native", lambda: pytest.fail("built for nothing"))
-    args = SpeedArgs(dropout=False, gelu=False, norm=False)
+    args = SpeedArgs(dropout=False, gelu=False)
     speed = speed_up(classifier(is_decoder=True), args, CPU, FP32)
     assert "kernels" not in speed.resolved
 

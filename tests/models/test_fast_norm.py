@@ -79,8 +79,22 @@ def test_weights_that_are_frozen_get_no_gradient(native_kernels):
     AddNorm.apply(
         y * 1, torch.randn(3, 8), norm.weight, norm.bias, norm, None, native_kernels, False
     ).sum().backward()
-    assert norm.weight.grad is None
     assert y.grad is not None
+    for trains in (False, True):
+        ones = torch.ones(3, 8)
+        out, s, stats = native_kernels.add_norm(ones, ones, norm, None, False)
+        grads = native_kernels.add_norm_backward(out, s, stats, norm, None, torch.float32, trains)
+        assert [g is not None for g in grads] == [True, True, trains, trains]
+
+
+def test_a_weight_that_changes_before_the_backward_pass_is_refused(native_kernels):
+    norm = make_norm(8)
+    y = torch.randn(3, 8, requires_grad=True)
+    out = AddNorm.apply(y * 1, y * 2, norm.weight, norm.bias, norm, None, native_kernels, False)
+    with torch.no_grad():
+        norm.weight.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
 
 
 def test_a_second_backward_pass_is_refused(native_kernels):
@@ -134,10 +148,32 @@ def test_plain_modules_run_where_the_kernel_does_not_fit(encoder, native_kernels
     assert torch.equal(add_norm_forward(block, hidden, residual), expected)
 
 
-def test_evaluation_keeps_no_sum(native_kernels):
-    norm = make_norm(8)
-    out, s, _ = native_kernels.add_norm(torch.randn(3, 8), torch.randn(3, 8), norm, None, True)
+@pytest.mark.parametrize("grad", [True, False])
+def test_without_gradients_no_sum_is_kept(encoder, native_kernels, monkeypatch, grad):
+    block = encoder("bert").encoder.layer[0].output
+    block.kernels, seen, add_norm = native_kernels, [], native_kernels.add_norm
+    monkeypatch.setattr(
+        native_kernels, "add_norm", lambda *given: seen.append(given[-1]) or add_norm(*given)
+    )
+    with torch.set_grad_enabled(grad):
+        add_norm_forward(
+            block, torch.randn(2, block.dense.in_features), torch.randn(2, block.dense.out_features)
+        )
+    assert seen == [not grad]
+    out, s, _ = add_norm(torch.randn(3, 8), torch.randn(3, 8), make_norm(8), None, True)
     assert out.data_ptr() == s.data_ptr()
+
+
+def test_fp16_draws_the_masks_of_the_modules(encoder, native_kernels):
+    block = encoder("bert").encoder.layer[0].output.train()
+    block.dropout, block.kernels = FastDropout(0.5, native_kernels), native_kernels
+    given = torch.randn(2, block.dense.in_features), torch.randn(2, block.dense.out_features)
+    found = []
+    for forward in (add_norm_forward, type(block).forward):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", dtype=torch.float16):
+            found.append(forward(block, *given))
+    assert torch.equal(*found)
 
 
 def test_checkpointed_layers_give_the_same_gradients(encoder, native_kernels):

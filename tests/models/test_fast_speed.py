@@ -117,7 +117,8 @@ def test_all_switches_off_touch_nothing(lora_model):
 @pytest.mark.parametrize("switch", OFF)
 def test_each_switch_turns_its_own_path_off(lora_model, switch):
     model, speed = lora_model(dtype=BF16, native="on", **{switch: False})
-    off = {"attention", "unpad"} if switch == "attention" else {switch}
+    above = {"attention": {"unpad"}, "dropout": {"norm"}}  # what runs on top goes with it
+    off = {switch} | above.get(switch, set())
     assert is_fast(model) == set(OFF) - off
     keys = {"unpad": "batches"}
     gone = {keys.get(name, name) for name in off}
@@ -128,8 +129,9 @@ def test_each_switch_turns_its_own_path_off(lora_model, switch):
 def test_each_switch_turns_its_own_path_on(lora_model, switch):
     native = "on" if switch in ONLY_NATIVE else "off"
     model, speed = lora_model(dtype=BF16, native=native, **OFF | {switch: True})
-    assert is_fast(model) == (set() if switch == "unpad" else {switch})  # unpad needs attention
-    assert (speed.resolved == {}) == (switch == "unpad")
+    needy = switch in ("unpad", "norm")  # unpad needs attention, norm needs dropout
+    assert is_fast(model) == (set() if needy else {switch})
+    assert (speed.resolved == {}) == needy
 
 
 def test_frozen_weights_stay_fp32_where_the_products_are(lora_model):

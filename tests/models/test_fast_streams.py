@@ -184,6 +184,15 @@ def test_linear_layers_and_norms_see_the_filled_stream_only(encoder, name, side)
     assert set(seen.values()) == {MULTIPLE}  # of 12 real tokens
 
 
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_rows_without_a_token_give_zeros(encoder, name):
+    ids = torch.ones(2, 5, dtype=torch.long)
+    model = encoder(name)
+    out = model(input_ids=ids, attention_mask=torch.zeros_like(ids))
+    assert not out.last_hidden_state.any()
+    assert out.pooler_output.isfinite().all()
+
+
 def test_batches_of_many_lengths_make_streams_of_few(encoder):
     model, seen = encoder("bert"), []
     model.embeddings.register_forward_hook(lambda _, given, out: seen.append(out.shape[1]))
