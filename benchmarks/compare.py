@@ -2,6 +2,7 @@
 
     python benchmarks/compare.py                     all tasks, then the accuracy comparison
     python benchmarks/compare.py --tasks lora256     one task
+    python benchmarks/compare.py --accuracy          the accuracy comparison alone
     python benchmarks/compare.py --quick             three minutes; fails below 2.5 times
 
 Each contestant works in a process of its own; they take turns, one window at a time, so that a
@@ -138,13 +139,15 @@ def main() -> int:
     parser.add_argument("--tasks", help=f"some of {','.join(TASKS)}")
     add_options(parser, "results")
     parser.add_argument(
-        "--accuracy", action="store_true", help="compare accuracies too (without --tasks: always)"
+        "--accuracy", action="store_true",
+        help="with --tasks: compare accuracies too; alone: nothing else (by default all is done)",
     )
     parser.add_argument("--quick", action="store_true", help="three minutes, exit code 1 if slow")
     options = parser.parse_args()
     if options.quick:
         return quick()
-    tasks = options.tasks.split(",") if options.tasks else list(TASKS)
+    everything = [] if options.accuracy else list(TASKS)
+    tasks = options.tasks.split(",") if options.tasks else everything
     if unknown := [name for name in tasks if name not in TASKS]:
         parser.error(f"no task {', '.join(unknown)}; there are {', '.join(TASKS)}")
     command = " ".join(["python benchmarks/compare.py", *sys.argv[1:]])
