@@ -139,7 +139,8 @@ def main() -> int:
     parser.add_argument("--tasks", help=f"some of {','.join(TASKS)}")
     add_options(parser, "results")
     parser.add_argument(
-        "--accuracy", action="store_true",
+        "--accuracy",
+        action="store_true",
         help="with --tasks: compare accuracies too; alone: nothing else (by default all is done)",
     )
     parser.add_argument("--quick", action="store_true", help="three minutes, exit code 1 if slow")
