@@ -121,15 +121,9 @@ class NativeKernels:
         assert q.dtype == k.dtype == v.dtype
         if not self.attends(q):
             return PlainKernels().attend(q, k, v, spans, scale, draw)
-        tokens, heads, size = q.shape
-        inputs = [by_token(t) for t in (q, k, v)]
         out = empty_within(spans, q)
-        lse = q.new_empty(heads, tokens, dtype=torch.float32)
-        ends = torch.tensor(spans, dtype=torch.int64)
-        shape = CShape(pointer(ends), len(spans), heads, tokens, size, scale, c_draw(draw))
-        strides = (ctypes.c_int64 * 3)(*(t.stride(0) for t in inputs))
-        run = getattr(self.library, f"openloop_attend_{NAMES[q.dtype]}")
-        run(ctypes.byref(shape), *map(pointer, inputs), strides, pointer(out), pointer(lse))
+        lse = q.new_empty(q.shape[1], q.shape[0], dtype=torch.float32)
+        self._run_attention("attend", [q, k, v], [out, lse], spans, scale, draw)
         return out, lse
 
     def attend_backward(
@@ -138,18 +132,23 @@ class NativeKernels:
     ) -> list[Tensor | None]:  # fmt: skip
         """As PlainKernels."""
         if not self.attends(q):
-            return PlainKernels().attend_backward(
-                q, k, v, grad, lse, spans, scale, draw, needs
-            )  # fmt: skip
-        tokens, heads, size = q.shape
-        inputs = [by_token(t) for t in (q, k, v, grad)]
+            return PlainKernels().attend_backward(q, k, v, grad, lse, spans, scale, draw, needs)
         found = [empty_within(spans, q) if need else None for need in needs]
+        self._run_attention("attend_backward", [q, k, v, grad], [lse, *found], spans, scale, draw)
+        return found
+
+    def _run_attention(
+        self, function: str, inputs: list[Tensor], others: list[Tensor | None], spans: Spans,
+        scale: float, draw: Draw | None,
+    ) -> None:  # fmt: skip
+        """Call one pass of attention: inputs (N, H, D) in any order of memory, then the others."""
+        tokens, heads, size = inputs[0].shape
+        inputs = [by_token(t) for t in inputs]
         ends = torch.tensor(spans, dtype=torch.int64)
         shape = CShape(pointer(ends), len(spans), heads, tokens, size, scale, c_draw(draw))
-        strides = (ctypes.c_int64 * 4)(*(t.stride(0) for t in inputs))
-        run = getattr(self.library, f"openloop_attend_backward_{NAMES[q.dtype]}")
-        run(ctypes.byref(shape), *map(pointer, inputs), strides, pointer(lse), *map(pointer, found))
-        return found
+        strides = (ctypes.c_int64 * len(inputs))(*(t.stride(0) for t in inputs))
+        run = getattr(self.library, f"openloop_{function}_{NAMES[inputs[0].dtype]}")
+        run(ctypes.byref(shape), *map(pointer, inputs), strides, *map(pointer, others))
 
     def gelu_backward(self, grad: Tensor, x: Tensor) -> Tensor:
         """The gradient of x for that of gelu(x), in the memory of x; fp32 or bf16."""
