@@ -14,15 +14,9 @@ void drop(const T* x, T* y, int64_t rows, int64_t columns, const Draw& draw) {
     for (int64_t r = begin; r < end; ++r) {
       const T* from = x + r * columns;
       T* to = y + r * columns;
-      for (int64_t j = 0; j < columns; j += BLOCK) {
-        for (int64_t l = 0; l < 16; l += W) {
-          const Keep keep = draw_keep(draw, draw.rows[r], j / BLOCK, l);
-          for (const auto& [at, mask] : {std::pair(j + l, keep.first), {j + 16 + l, keep.second}}) {
-            const int64_t n = std::min(W, columns - at);
-            if (n > 0) save(to + at, only(load(from + at, n), mask) * scale, n);
-          }
-        }
-      }
+      over_row(draw, r, columns, [&](int64_t j, int64_t n, VI keep) {
+        save(to + j, only(load(from + j, n), keep) * scale, n);
+      });
     }
   });
 }

@@ -51,6 +51,20 @@ inline Keep draw_keep(const Draw& draw, int32_t row, int64_t k, int64_t l) {
   return {(h & low) > limit, ((h >> VI(16)) & low) > limit};
 }
 
+// f(start of a stretch, its length up to W, which of its elements stay) over a row.
+template <typename F>
+inline void over_row(const Draw& draw, int64_t row, int64_t columns, F f) {
+  const bool drops = draw.threshold > 0;
+  for (int64_t k = 0; k < round_up(columns, BLOCK) / BLOCK; ++k) {
+    for (int64_t l = 0; l < 16; l += W) {
+      const Keep keep = drops ? draw_keep(draw, draw.rows[row], k, l) : Keep{VI(-1), VI(-1)};
+      const int64_t first = BLOCK * k + l, second = first + 16;
+      if (first < columns) f(first, std::min(W, columns - first), keep.first);
+      if (second < columns) f(second, std::min(W, columns - second), keep.second);
+    }
+  }
+}
+
 inline VI bits(VF v) { return at::vec::cast<int32_t>(v); }
 inline VF only(VF v, VI keep) { return at::vec::cast<float>(bits(v) & keep); }
 

@@ -17,21 +17,6 @@ struct Norm {
   Draw draw;
 };
 
-// f(start of a stretch, its length up to W, which of its elements stay) over a row.
-template <typename F>
-inline void over_row(const Norm& norm, int64_t row, F f) {
-  const bool drops = norm.draw.threshold > 0;
-  for (int64_t k = 0; k < round_up(norm.columns, BLOCK) / BLOCK; ++k) {
-    for (int64_t l = 0; l < 16; l += W) {
-      const Keep keep =
-          drops ? draw_keep(norm.draw, norm.draw.rows[row], k, l) : Keep{VI(-1), VI(-1)};
-      const int64_t first = BLOCK * k + l, second = first + 16;
-      if (first < norm.columns) f(first, std::min(W, norm.columns - first), keep.first);
-      if (second < norm.columns) f(second, std::min(W, norm.columns - second), keep.second);
-    }
-  }
-}
-
 template <typename F>
 inline void over_columns(int64_t columns, F f) {
   for (int64_t j = 0; j < columns; j += W) f(j, std::min(W, columns - j));
@@ -48,7 +33,7 @@ void add_norm(const Norm& norm, const T* y, const float* residual, float* s, flo
       const int64_t at = r * columns;
       const VF scale(norm.draw.scale);
       VF total(0.0f);
-      over_row(norm, r, [&](int64_t j, int64_t n, VI keep) {
+      over_row(norm.draw, r, columns, [&](int64_t j, int64_t n, VI keep) {
         const VF sum_ = only(load(y + at + j, n), keep) * scale + load(residual + at + j, n);
         save(s + at + j, sum_, n);
         total = total + cut(sum_, n);
@@ -100,7 +85,7 @@ void add_norm_backward(const Norm& norm, const float* grad, float* s, const floa
         });
       }
       const VF level(sum(total) * share), slope(sum(along) * share);
-      over_row(norm, r, [&](int64_t j, int64_t n, VI keep) {
+      over_row(norm.draw, r, columns, [&](int64_t j, int64_t n, VI keep) {
         const VF ds = rstd * (weighted(j, n) - level - normed(j, n) * slope);
         save(s + at + j, ds, n);
         save(dy + at + j, only(ds, keep) * scale, n);
