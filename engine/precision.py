@@ -90,12 +90,18 @@ def probe_dtype(device: torch.device) -> tuple[str, str]:
 
 def seconds_for_product(dtype: torch.dtype, size: int) -> float:
     """Best of at least three products of two (size, size) matrices on the CPU, after one to warm
-    up, over at least 50 ms: on a busy machine a few in a row may all wait for a core."""
+    up, over at least 50 ms and on one thread: on a busy machine threads wait for one another, and
+    a few products in a row for a core."""
     a, b = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
     times: list[float] = []
-    end = time.perf_counter() + 0.05
-    while len(times) < 4 or time.perf_counter() < end:
-        start = time.perf_counter()
-        torch.mm(a, b)
-        times.append(time.perf_counter() - start)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        end = time.perf_counter() + 0.05
+        while len(times) < 4 or time.perf_counter() < end:
+            start = time.perf_counter()
+            torch.mm(a, b)
+            times.append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
     return min(times[1:])
