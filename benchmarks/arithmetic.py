@@ -3,8 +3,12 @@
 2 FLOP for each multiply-add of the linear layers and of attention's two products, for real tokens
 only. With N tokens in rows of T, width H, inner width I, rank r, C labels, one layer's forward is
 
-    2 N (4 H² + 2 H I)  query, key, value, output; up, down      8 N H r  LoRA on query and value
-    4 H Σ T²            Q Kᵀ and P V                             a row: 2 H² + 2 H C  pooler, head
+    2 N 2 H² + 2 M (2 H² + 2 H I)   key, value; query, output, up, down
+    4 H P + 4 H r (M + N)           Q Kᵀ and P V; LoRA on query and value
+
+for M = N and P = Σ T². In the last layer M is the number of rows and P = N: BERT's own head, 2 H² +
+2 H C a row, reads nothing but each row's first token. Whoever works out the rest does not get it
+counted.
 
 The backward pass counts what the chain rule asks for: a gradient of the input and, where the
 weight trains, one of the weight (each as much as the forward product); attention has four products
@@ -39,13 +43,20 @@ def shape_of(bert: Any, rank: int, trains: Literal["nothing", "lora", "all"]) ->
     )  # fmt: skip
 
 
+def layers_of(shape: Shape, lengths: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(queries M, tokens N, pairs P) of each layer."""
+    tokens, squares = sum(lengths), sum(n * n for n in lengths)
+    return [(tokens, tokens, squares)] * (shape.layers - 1) + [(len(lengths), tokens, tokens)]
+
+
 def forward_flops(shape: Shape, lengths: Sequence[int]) -> int:
     """One forward pass over rows of these lengths."""
-    tokens, squares = sum(lengths), sum(n * n for n in lengths)
-    H = shape.hidden
-    linear = 2 * tokens * (4 * H * H + 2 * H * shape.inner)
-    layer = linear + 4 * H * squares + 8 * tokens * H * shape.rank
-    return shape.layers * layer + len(lengths) * (2 * H * H + 2 * H * shape.labels)
+    H, inner = shape.hidden, shape.inner
+    total = len(lengths) * (2 * H * H + 2 * H * shape.labels)
+    for queries, tokens, pairs in layers_of(shape, lengths):
+        total += 4 * H * H * tokens + 4 * (H * H + H * inner) * queries
+        total += 4 * H * pairs + 4 * H * shape.rank * (queries + tokens)
+    return total
 
 
 def backward_flops(shape: Shape, lengths: Sequence[int]) -> int:
@@ -54,12 +65,16 @@ def backward_flops(shape: Shape, lengths: Sequence[int]) -> int:
         return 0
     if shape.trains == "all":
         return 2 * forward_flops(shape, lengths)
-    tokens, squares = sum(lengths), sum(n * n for n in lengths)
-    H, low = shape.hidden, 2 * tokens * shape.hidden * shape.rank  # one skinny product
-    upper = 2 * tokens * (4 * H * H + 2 * H * shape.inner) + 8 * H * squares + 8 * low
-    lowest = 2 * tokens * (H * H + 2 * H * shape.inner) + 6 * H * squares + 6 * low
-    head = len(lengths) * (2 * H * H + 4 * H * shape.labels)  # the pooler is frozen
-    return (shape.layers - 1) * upper + lowest + head
+    H, inner = shape.hidden, shape.inner
+    total = len(lengths) * (2 * H * H + 4 * H * shape.labels)  # the pooler is frozen
+    for layer, (queries, tokens, pairs) in enumerate(layers_of(shape, lengths)):
+        low = 2 * H * shape.rank * (queries + tokens)  # a skinny product of both adapters
+        total += (2 * H * H + 4 * H * inner) * queries
+        if layer == 0:
+            total += 6 * H * pairs + 3 * low
+        else:
+            total += 2 * H * H * queries + 4 * H * H * tokens + 8 * H * pairs + 4 * low
+    return total
 
 
 def step_flops(shape: Shape, lengths: Sequence[int]) -> int:

@@ -261,18 +261,20 @@ class Speed(Section):
     unpad: bool = field(True, "On a CPU: hardly any arithmetic on padding; needs attention.")
     frozen: bool = field(True, "Keep frozen linear weights in precision.dtype: no cast each time.")
     lora: bool = field(True, "Each LoRA layer as one function: no extra passes over its output.")
-    gelu: bool = field(True, "On a CPU: a native backward pass of GELU, into the memory of x.")
-    norm: bool = field(
-        True, "On a CPU: dropout, residual and norm as one native function; needs dropout."
+    linear: bool = field(True, "On a CPU: oneDNN adds the bias of a layer as it writes its output.")
+    qkv: bool = field(True, "On a CPU: query, key and value read their input as one; needs unpad.")
+    last_layer: bool = field(
+        True,
+        "On a CPU: where the head reads only the first token, the last layer works out no other; "
+        "needs unpad.",
     )
+    gelu: bool = field(True, "On a CPU: a native backward pass of GELU, into the memory of x.")
+    norm: bool = field(True, "On a CPU: dropout, residual and norm as one; needs dropout.")
     native: Literal["auto", "on", "off"] = field(
         "auto",
-        "On a CPU: compiled kernels, built on first use; auto: plain torch where there is no C++ "
-        "compiler, and then no gelu or norm.",
+        "On a CPU: compiled kernels; auto: without a C++ compiler plain torch, no gelu or norm.",
     )
-    allocator: bool = field(
-        False, "On Linux: keep freed memory for the next step, which saves page faults.", False
-    )
+    allocator: bool = field(False, "On Linux: keep freed memory, against page faults.", False)
 
 
 class Samples(Section):

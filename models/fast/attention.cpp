@@ -50,21 +50,22 @@ std::pair<float, float> soften(float* s, int64_t keys, int64_t columns, float sc
 }
 
 template <typename T>
-void attend(const Shape& shape, const T* q, const T* k, const T* v, int64_t q_stride,
-            int64_t k_stride, int64_t v_stride, T* out, float* lse) {
+void attend(const Shape& shape, Heads<const T> q, Heads<const T> k, Heads<const T> v, Heads<T> out,
+            float* lse) {
   const int64_t size = shape.size, most = width_of(round_up(shape.longest(), BLOCK));
   const int64_t bytes = 4 * ((3 * most + 2 * QUERIES) * size + QUERIES * most) + 64 * 6;
   over_heads<T>(shape, bytes, [&](int64_t text, int64_t head, Scratch& scratch) {
-    const auto Q = rows_of(q, q_stride, shape, text, head);
-    const auto O = rows_of(out, shape.heads * size, shape, text, head);
-    const int64_t columns = round_up(Q.count, BLOCK), width = width_of(columns);
+    const int64_t *span = shape.spans + 2 * text, *asked = shape.asked + 2 * text;
+    const auto Q = rows_of(q, asked, shape, head), K = rows_of(k, span, shape, head);
+    const auto O = rows_of(out, asked, shape, head);
+    const int64_t columns = round_up(K.count, BLOCK), width = width_of(columns);
     T *plain = scratch.take<T>(columns * size), *keys = scratch.take<T>(width * size);
     T *values = scratch.take<T>(columns * size), *queries = scratch.take<T>(QUERIES * size);
     float *scores = scratch.take<float>(QUERIES * width),
           *sums = scratch.take<float>(QUERIES * size);
-    gather(plain, rows_of(k, k_stride, shape, text, head), 0, columns);
+    gather(plain, K, 0, columns);
     pack_transposed(keys, width, plain, columns, size);
-    gather(plain, rows_of(v, v_stride, shape, text, head), 0, columns);
+    gather(plain, rows_of(v, span, shape, head), 0, columns);
     pack(values, plain, columns, size);
     for (int64_t start = 0; start < Q.count; start += QUERIES) {
       const int64_t real = std::min(QUERIES, Q.count - start), m = round_up(real, 16);
@@ -72,10 +73,10 @@ void attend(const Shape& shape, const T* q, const T* k, const T* v, int64_t q_st
       multiply<T>(m, columns, size, {queries, size}, {keys, width}, {scores, width});
       float inverse[QUERIES];
       for (int64_t r = 0; r < real; ++r) {
-        const int64_t place = head * shape.tokens + shape.spans[2 * text] + start + r;
+        const int64_t place = head * shape.queries + asked[0] + start + r;
         const int32_t row = shape.draw.threshold > 0 ? shape.draw.rows[place] : 0;
         std::tie(lse[place], inverse[r]) =
-            soften<T>(scores + r * width, Q.count, columns, shape.scale, shape.draw, row);
+            soften<T>(scores + r * width, K.count, columns, shape.scale, shape.draw, row);
       }
       multiply<T>(m, size, columns, in_place<T>(scores, width), {values, size}, {sums, size});
       for (int64_t r = 0; r < real; ++r) {
@@ -105,12 +106,12 @@ int64_t openloop_bf16_products() {  // whether this processor has bf16 products 
   return out[0] == 32.0f;
 }
 
-// q, k, v (tokens, heads, size) with the given strides from token to token -> out (tokens, heads,
-// size), and lse (heads, tokens): the log of each query's sum, for the backward pass.
-#define OPENLOOP_ATTEND(NAME, T)                                                      \
-  void openloop_attend_##NAME(const Shape* shape, const T* q, const T* k, const T* v, \
-                              const int64_t* strides, T* out, float* lse) {           \
-    attend(*shape, q, k, v, strides[0], strides[1], strides[2], out, lse);            \
+// q (queries, heads, size) and k, v (tokens, heads, size), contiguous but for the given strides
+// from row to row -> out like q, and lse (heads, queries): the log of each query's sum.
+#define OPENLOOP_ATTEND(NAME, T)                                                                  \
+  void openloop_attend_##NAME(const Shape* shape, const int64_t* strides, const T* q, const T* k, \
+                              const T* v, T* out, float* lse) {                                   \
+    attend<T>(*shape, {q, strides[0]}, {k, strides[1]}, {v, strides[2]}, {out, strides[3]}, lse); \
   }
 OPENLOOP_ATTEND(fp32, float)
 OPENLOOP_ATTEND(bf16, BF16)

@@ -20,47 +20,50 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from models.fast.kernels import Kernels, Spans
+from models.fast.kernels import Kernels, Spans, Texts
 from models.fast.masks import PLACES, Draw, make_draw
 
 
 class SpanAttention(torch.autograd.Function):
-    """softmax(scale * Q K^T) V over each span of tokens; q, k, v (N, H, D) -> (N, H, D).
+    """softmax(scale * Q K^T) V of each text; q (M, H, D), k and v (N, H, D) -> (M, H, D).
 
-    Tokens outside every span get zeros.
+    Queries outside every span get zeros.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, spans: Spans, scale: float,
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, texts: Texts, scale: float,
         draw: Draw | None, kernels: Kernels,
     ) -> Tensor:  # fmt: skip
         with torch.autocast("cpu", enabled=False):
-            out, lse = kernels.attend(q, k, v, spans, scale, draw)
+            out, lse = kernels.attend(q, k, v, texts, scale, draw)
         ctx.save_for_backward(q, k, v, lse)
-        ctx.rest = (spans, scale, draw, kernels)
+        ctx.rest = (texts, scale, draw, kernels)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:
         q, k, v, lse = ctx.saved_tensors
-        spans, scale, draw, kernels = ctx.rest
+        texts, scale, draw, kernels = ctx.rest
         with torch.autocast("cpu", enabled=False):
             needs = ctx.needs_input_grad[:3]
-            grads = kernels.attend_backward(q, k, v, grad, lse, spans, scale, draw, needs)
+            grads = kernels.attend_backward(q, k, v, grad, lse, texts, scale, draw, needs)
         return (*grads, None, None, None, None)
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, spans: Spans, scale: float, dropout: float, kernels: Kernels
-) -> Tensor:
-    """Attention within each span, with dropout of the probabilities. (N, H, D) -> (N, H, D)."""
-    draw = None
+    q: Tensor, k: Tensor, v: Tensor, spans: Spans, scale: float, dropout: float, kernels: Kernels,
+    queries: Spans | None = None,
+) -> Tensor:  # fmt: skip
+    """Attention within each span, with dropout of the probabilities. q (M, H, D), k and v (N, H, D)
+    -> (M, H, D). `queries`: where the first queries of each text lie in q; None: all of them, where
+    its keys lie in k."""
+    texts, draw = Texts(spans, spans if queries is None else queries), None
     if round(dropout * 65536) > 0 and spans:
         longest = max(stop - start for start, stop in spans)
-        draw = make_draw(dropout, row_ids(spans, q.shape[0], q.shape[1]), longest)
-    return SpanAttention.apply(q, k, v, spans, scale, draw, kernels)
+        draw = make_draw(dropout, row_ids(texts.queries, q.shape[0], q.shape[1]), longest)
+    return SpanAttention.apply(q, k, v, texts, scale, draw, kernels)
 
 
 def row_ids(spans: Spans, tokens: int, heads: int) -> Tensor:

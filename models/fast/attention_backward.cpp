@@ -93,26 +93,26 @@ struct Head {  // what the backward pass of one head of one text works on; right
 };
 
 template <typename T>
-struct Gradients {  // (tokens, heads, size) each; null where nobody asks
-  T *q, *k, *v;
+struct Gradients {  // null where nobody asks
+  Heads<T> q, k, v;
 };
 
 template <typename T>
-void attend_backward(const Shape& shape, const T* q, const T* k, const T* v, const T* grad,
-                     int64_t q_stride, int64_t k_stride, int64_t v_stride, int64_t grad_stride,
-                     const float* lse, Gradients<T> to) {
-  const int64_t size = shape.size, wide = shape.heads * size;
+void attend_backward(const Shape& shape, Heads<const T> q, Heads<const T> k, Heads<const T> v,
+                     Heads<const T> grad, const float* lse, Gradients<T> to) {
+  const int64_t size = shape.size;
   const int64_t bytes = Head<T>::bytes(width_of(round_up(shape.longest(), BLOCK)), size);
   over_heads<T>(shape, bytes, [&](int64_t text, int64_t head, Scratch& scratch) {
-    const auto Q = rows_of(q, q_stride, shape, text, head);
-    const auto G = rows_of(grad, grad_stride, shape, text, head);
-    const int64_t columns = round_up(Q.count, BLOCK), width = width_of(columns);
+    const int64_t *span = shape.spans + 2 * text, *asked = shape.asked + 2 * text;
+    const auto Q = rows_of(q, asked, shape, head), G = rows_of(grad, asked, shape, head);
+    const auto K = rows_of(k, span, shape, head);
+    const int64_t columns = round_up(K.count, BLOCK), width = width_of(columns);
     Head<T> w(scratch, width, size);
-    gather(w.plain, rows_of(v, v_stride, shape, text, head), 0, columns);
+    gather(w.plain, rows_of(v, span, shape, head), 0, columns);
     pack_transposed(w.values, width, w.plain, columns, size);
-    gather(w.plain, rows_of(k, k_stride, shape, text, head), 0, columns);
+    gather(w.plain, K, 0, columns);
     pack_transposed(w.keys, width, w.plain, columns, size);
-    if (to.q) pack(w.keys_down, w.plain, columns, size);
+    if (to.q.data) pack(w.keys_down, w.plain, columns, size);
     for (int64_t start = 0; start < Q.count; start += QUERIES) {
       const int64_t real = std::min(QUERIES, Q.count - start), m = round_up(real, 16);
       gather(w.queries, Q, start, m);
@@ -126,36 +126,35 @@ void attend_backward(const Shape& shape, const T* q, const T* k, const T* v, con
         totals[r] = 0.0f;
       }
       for (int64_t r = 0; r < real; ++r) {
-        const int64_t place = head * shape.tokens + shape.spans[2 * text] + start + r;
+        const int64_t place = head * shape.queries + asked[0] + start + r;
         const int32_t row = shape.draw.threshold > 0 ? shape.draw.rows[place] : 0;
-        totals[r] = harden(w.scores + r * width, w.grad_kept + r * width, Q.count, columns,
+        totals[r] = harden(w.scores + r * width, w.grad_kept + r * width, K.count, columns,
                            shape.scale, lse[place], shape.draw, row);
       }
       for (int64_t r = 0; r < m; r += 2)
         finish(w.scores + r * width, w.grad_kept + r * width, columns, width, totals + r,
                w.grad_scores + r * width, w.kept + r * width);
-      if (to.q) {
+      if (to.q.data) {
         multiply<T>(m, size, columns, in_place<T>(w.scores, width), {w.keys_down, size},
                     {w.dq, size});
-        const auto dQ = rows_of(to.q, wide, shape, text, head);
+        const auto dQ = rows_of(to.q, asked, shape, head);
         for (int64_t r = 0; r < real; ++r)
           for (int64_t d = 0; d < size; ++d)
             dQ.row(start + r)[d] = static_cast<T>(w.dq[r * size + d] * shape.scale);
       }
-      if (to.k) {
+      if (to.k.data) {
         transpose(w.queries_t, QUERIES, w.queries, m, size);
         multiply<T>(size, columns, m, {w.queries_t, QUERIES}, {w.grad_scores, width}, {w.dk, width},
                     start > 0);
       }
-      if (to.v) {
+      if (to.v.data) {
         transpose(w.grads_t, QUERIES, w.grads, m, size);
         multiply<T>(size, columns, m, {w.grads_t, QUERIES}, {w.kept, width}, {w.dv, width},
                     start > 0);
       }
     }
-    if (to.k) save_transposed(rows_of(to.k, wide, shape, text, head), w.dk, width, shape.scale);
-    if (to.v)
-      save_transposed(rows_of(to.v, wide, shape, text, head), w.dv, width, shape.draw.scale);
+    if (to.k.data) save_transposed(rows_of(to.k, span, shape, head), w.dk, width, shape.scale);
+    if (to.v.data) save_transposed(rows_of(to.v, span, shape, head), w.dv, width, shape.draw.scale);
   });
 }
 
@@ -163,13 +162,14 @@ void attend_backward(const Shape& shape, const T* q, const T* k, const T* v, con
 
 extern "C" {
 
-// As openloop_attend; grad is that of out, with the fourth stride. Null for a gradient not wanted.
-#define OPENLOOP_ATTEND_BACKWARD(NAME, T)                                                       \
-  void openloop_attend_backward_##NAME(const Shape* shape, const T* q, const T* k, const T* v,  \
-                                       const T* grad, const int64_t* strides, const float* lse, \
-                                       T* dq, T* dk, T* dv) {                                   \
-    attend_backward(*shape, q, k, v, grad, strides[0], strides[1], strides[2], strides[3], lse, \
-                    Gradients<T>{dq, dk, dv});                                                  \
+// As openloop_attend; grad is that of out. Null for a gradient that is not wanted.
+#define OPENLOOP_ATTEND_BACKWARD(NAME, T)                                                          \
+  void openloop_attend_backward_##NAME(const Shape* shape, const int64_t* strides, const T* q,     \
+                                       const T* k, const T* v, const T* grad, T* dq, T* dk, T* dv, \
+                                       const float* lse) {                                         \
+    attend_backward<T>(*shape, {q, strides[0]}, {k, strides[1]}, {v, strides[2]},                  \
+                       {grad, strides[3]}, lse,                                                    \
+                       {{dq, strides[4]}, {dk, strides[5]}, {dv, strides[6]}});                    \
   }
 OPENLOOP_ATTEND_BACKWARD(fp32, float)
 OPENLOOP_ATTEND_BACKWARD(bf16, BF16)

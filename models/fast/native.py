@@ -4,13 +4,14 @@ compiler.py builds it on first use. Gain: see benchmarks/ablation.md.
 """
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from models.fast.compiler import WIDTHS, build, library_path
-from models.fast.kernels import Needs, PlainKernels, Spans
+from models.fast.kernels import Needs, PlainKernels, Texts, empty_grads, zero_outside
 from models.fast.masks import Draw
 
 
@@ -35,9 +36,10 @@ class CShape(ctypes.Structure):
 
     _fields_ = (
         ("spans", ctypes.c_void_p),
+        ("asked", ctypes.c_void_p),
         ("texts", ctypes.c_int64),
         ("heads", ctypes.c_int64),
-        ("tokens", ctypes.c_int64),
+        ("queries", ctypes.c_int64),
         ("size", ctypes.c_int64),
         ("scale", ctypes.c_float),
         ("draw", CDraw),
@@ -115,40 +117,47 @@ class NativeKernels:
         return q.dtype == torch.float32
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, spans: Spans, scale: float, draw: Draw | None
+        self, q: Tensor, k: Tensor, v: Tensor, texts: Texts, scale: float, draw: Draw | None
     ) -> tuple[Tensor, Tensor]:
         """As PlainKernels."""
         assert q.dtype == k.dtype == v.dtype
         if not self.attends(q):
-            return PlainKernels().attend(q, k, v, spans, scale, draw)
-        out = empty_within(spans, q)
+            return PlainKernels().attend(q, k, v, texts, scale, draw)
+        out = q.new_empty(q.shape)
+        zero_outside(out, texts.queries)
         lse = q.new_empty(q.shape[1], q.shape[0], dtype=torch.float32)
-        self._run_attention("attend", [q, k, v], [out, lse], spans, scale, draw)
+        self._run_attention("attend", [q, k, v], [out], lse, texts, scale, draw)
         return out, lse
 
     def attend_backward(
-        self, q: Tensor, k: Tensor, v: Tensor, grad: Tensor, lse: Tensor, spans: Spans,
+        self, q: Tensor, k: Tensor, v: Tensor, grad: Tensor, lse: Tensor, texts: Texts,
         scale: float, draw: Draw | None, needs: Needs,
     ) -> list[Tensor | None]:  # fmt: skip
         """As PlainKernels."""
         if not self.attends(q):
-            return PlainKernels().attend_backward(q, k, v, grad, lse, spans, scale, draw, needs)
-        found = [empty_within(spans, q) if need else None for need in needs]
-        self._run_attention("attend_backward", [q, k, v, grad], [lse, *found], spans, scale, draw)
+            return PlainKernels().attend_backward(q, k, v, grad, lse, texts, scale, draw, needs)
+        found = empty_grads([q, k, v], texts, needs)
+        given = [q, k, v, grad]
+        self._run_attention("attend_backward", given, found, lse, texts, scale, draw)
         return found
 
     def _run_attention(
-        self, function: str, inputs: list[Tensor], others: list[Tensor | None], spans: Spans,
-        scale: float, draw: Draw | None,
+        self, function: str, inputs: list[Tensor], outputs: Sequence[Tensor | None], lse: Tensor,
+        texts: Texts, scale: float, draw: Draw | None,
     ) -> None:  # fmt: skip
-        """Call one pass of attention: inputs (N, H, D) in any order of memory, then the others."""
-        tokens, heads, size = inputs[0].shape
-        inputs = [by_token(t) for t in inputs]
-        ends = torch.tensor(spans, dtype=torch.int64)
-        shape = CShape(pointer(ends), len(spans), heads, tokens, size, scale, c_draw(draw))
-        strides = (ctypes.c_int64 * len(inputs))(*(t.stride(0) for t in inputs))
+        """Call one pass of attention: inputs (., H, D) in any order of memory, then the outputs."""
+        (count, heads, size), given = inputs[0].shape, [by_token(t) for t in inputs]
+        spans, asked = (torch.tensor(s, dtype=torch.int64) for s in (texts.spans, texts.queries))
+        shape = CShape(
+            pointer(spans), pointer(asked), len(spans), heads, count, size, scale, c_draw(draw)
+        )
+        tensors = [*given, *outputs]
+        strides = (0 if t is None else t.stride(0) for t in tensors)
         run = getattr(self.library, f"openloop_{function}_{NAMES[inputs[0].dtype]}")
-        run(ctypes.byref(shape), *map(pointer, inputs), strides, *map(pointer, others))
+        run(
+            ctypes.byref(shape), (ctypes.c_int64 * len(tensors))(*strides), *map(pointer, tensors),
+            pointer(lse),
+        )  # fmt: skip
 
     def gelu_backward(self, grad: Tensor, x: Tensor) -> Tensor:
         """The gradient of x for that of gelu(x), in the memory of x; fp32 or bf16."""
@@ -195,18 +204,6 @@ def c_norm(x: Tensor, norm: nn.LayerNorm, draw: Draw | None) -> CNorm:
         x.numel() // columns, columns, pointer(norm.weight), pointer(norm.bias), norm.eps,
         c_draw(draw),
     )  # fmt: skip
-
-
-def empty_within(spans: Spans, q: Tensor) -> Tensor:
-    """A tensor like q (N, H, D), zero outside the spans, with anything inside."""
-    last = 0
-    for start, stop in spans:
-        if start != last:  # a gap; streams have none but at their end
-            return q.new_zeros(q.shape)
-        last = stop
-    out = q.new_empty(q.shape)
-    out[last:] = 0
-    return out
 
 
 def load_native() -> tuple[NativeKernels | None, str]:

@@ -47,6 +47,12 @@ Matrix<T> in_place(float* data, int64_t width) {
 }
 
 template <typename T>
+struct Heads {  // (tokens or queries, heads, size): contiguous but for the stride from row to row
+  T* data;
+  int64_t stride;
+};
+
+template <typename T>
 struct Rows {  // of one head of one text: `count` rows of `size` numbers
   T* data;
   int64_t stride, count, size;
@@ -110,10 +116,10 @@ inline void save_rows(T* to, VF even, VF odd, int64_t column, int64_t width) {
 }
 
 struct Shape {
-  const int64_t* spans;  // first token and end of each text
-  int64_t texts, heads, tokens, size;
+  const int64_t *spans, *asked;  // of each text: first token and end, first query and end
+  int64_t texts, heads, queries, size;
   float scale;
-  Draw draw;  // rows (heads, tokens)
+  Draw draw;  // rows (heads, queries)
   int64_t longest() const {
     int64_t most = 0;
     for (int64_t i = 0; i < texts; ++i) most = std::max(most, spans[2 * i + 1] - spans[2 * i]);
@@ -160,10 +166,9 @@ void over_heads(const Shape& shape, int64_t bytes, F body) {
   });
 }
 
-template <typename T>
-Rows<T> rows_of(T* data, int64_t stride, const Shape& shape, int64_t text, int64_t head) {
-  const int64_t first = shape.spans[2 * text], count = shape.spans[2 * text + 1] - first;
-  return {data + first * stride + head * shape.size, stride, count, shape.size};
+template <typename T>  // those of a head within a span of tokens or queries
+Rows<T> rows_of(Heads<T> x, const int64_t* span, const Shape& shape, int64_t head) {
+  return {x.data + span[0] * x.stride + head * shape.size, x.stride, span[1] - span[0], shape.size};
 }
 
 }  // namespace

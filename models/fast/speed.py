@@ -14,11 +14,12 @@ from transformers import PreTrainedModel
 
 from models.fast.attention import register
 from models.fast.dropout import replace_dropout
+from models.fast.encoder import first_token_only, layers_of, replace_layers
 from models.fast.frozen import freeze_in
 from models.fast.gelu import replace_gelu
 from models.fast.kernels import Kernels, PlainKernels
 from models.fast.lean_sdpa import use_lean_sdpa
-from models.fast.lora import fuse_lora
+from models.fast.linear import fuse_linear, fuse_lora
 from models.fast.native import NativeKernels, load_native
 from models.fast.norm import fuse_norm
 from models.fast.streams import POSITIONS, run_as_stream
@@ -34,6 +35,9 @@ class SpeedArgs:
     unpad: bool = True
     frozen: bool = True
     lora: bool = True
+    linear: bool = True
+    qkv: bool = True
+    last_layer: bool = True
     gelu: bool = True
     norm: bool = True
     native: Literal["auto", "on", "off"] = "auto"
@@ -85,6 +89,10 @@ def speed_up(
     elif device.type == "cpu" and compiled:
         notes.append("attention, dropout: torch.compile sees the stock ones")
     elif device.type == "cpu":
+        backbone = model.get_submodule(backbone_name(model))
+        if args.linear and (count := fuse_linear(backbone, dtype)):
+            resolved["linear"] = "onednn"
+            notes.append(f"linear: {count} layers by oneDNN with their bias")
         _speed_up_on_cpu(model, args, left_padded, resolved, notes)
     return Speed(resolved, [f"speed: {note}" for note in notes])
 
@@ -123,9 +131,18 @@ def _speed_up_on_cpu(
     notes.append("attention: own, text by text")
     if args.unpad:
         assert isinstance(backbone, PreTrainedModel)
-        run_as_stream(backbone)
+        known = bool(layers_of(backbone))
+        first_only = args.last_layer and known and first_token_only(model)
+        run_as_stream(backbone, first_only)
         resolved["batches"] = "streams"
         notes[-1] += "; batches run as streams without padding"
+        replace_layers(backbone, kernels, args.qkv, first_only)
+        if args.qkv and known:
+            resolved["qkv"] = "joint"
+            notes.append("qkv: query, key and value read their input as one")
+        if first_only:
+            resolved["last_layer"] = "first token"
+            notes.append("last layer: for the first token alone, which is all that the head reads")
 
 
 def why_stock(model: nn.Module, args: SpeedArgs, left_padded: bool) -> str | None:

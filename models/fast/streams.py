@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from models.fast.dropout import FastDropout
+from models.fast.encoder import first_tokens, layers_of
 from models.fast.masks import PLACES
 
 MULTIPLE = 64  # tokens of a stream
@@ -87,6 +88,13 @@ def stream_forward(
     ids = stream(torch.arange(rows).unsqueeze(1) * PLACES + torch.arange(width))
     for dropout in dropouts:
         dropout.ids = ids
+    places = real  # of what comes out of the last layer
+    if backbone.first_only:
+        firsts = first_tokens(ends)
+        places = real[firsts] if len(real) else real
+        for module in layers_of(backbone)[-1].modules():
+            if isinstance(module, FastDropout):
+                module.ids = ids[:, firsts]
     if token_type_ids is not None:
         given["token_type_ids"] = stream(token_type_ids)
     positions = POSITIONS[backbone.config.model_type](input_ids, backbone.config.pad_token_id)
@@ -94,15 +102,18 @@ def stream_forward(
         backbone, input_ids=stream(input_ids), position_ids=stream(positions),
         cu_seq_lens_q=ends, cu_seq_lens_k=ends, max_length_q=longest, max_length_k=longest, **given,
     )  # fmt: skip
-    hidden = output.last_hidden_state[0, : len(real)]  # of the real tokens, (., D)
-    padded = hidden.new_zeros(rows * width, hidden.shape[1]).index_copy(0, real, hidden)
+    hidden = output.last_hidden_state[0, : len(places)]  # without the filling, (., D)
+    padded = hidden.new_zeros(rows * width, hidden.shape[1]).index_copy(0, places, hidden)
     output.last_hidden_state = padded.view(rows, width, -1)
     if getattr(backbone, "pooler", None) is not None:
         output.pooler_output = pool_again(backbone, output.last_hidden_state)
     return output
 
 
-def run_as_stream(backbone: PreTrainedModel) -> None:
+def run_as_stream(backbone: PreTrainedModel, first_only: bool = False) -> None:
     """Replace `backbone.forward` in place; its class must be a row of POSITIONS and its attention
-    that of attention.py. Parameters and modules keep their names, and a deep copy is its own."""
+    that of attention.py. Parameters and modules keep their names, and a deep copy is its own.
+    `first_only`: the last layer, replaced by encoder.py, leaves each row's first real token; all
+    else comes back as zeros."""
+    backbone.first_only = first_only  # type: ignore[assignment]
     backbone.forward = MethodType(stream_forward, backbone)

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from models.fast import kernels as plain
 from models.fast.attention import attend, row_ids, spans_of
-from models.fast.kernels import PlainKernels, blocks
+from models.fast.kernels import PlainKernels, Texts, blocks
 from models.fast.masks import PLACES, keep_bits, make_draw
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -92,14 +92,15 @@ def test_blocks_of_heads_change_no_value(monkeypatch, scratch, dropout):
 
     whole = run(function, inputs())
     monkeypatch.setattr(plain, "SCRATCH", scratch)
-    assert len(blocks(RAGGED, HEADS)) > len(RAGGED)
+    assert len(blocks(Texts(RAGGED, RAGGED), HEADS)) > len(RAGGED)
     check(run(function, inputs()), whole)
 
 
 def test_blocks_cover_each_head_of_each_text_once(monkeypatch):
     monkeypatch.setattr(plain, "SCRATCH", 2 * 33**2)
     seen = torch.zeros(TOKENS, 5)
-    for tokens, heads in blocks(RAGGED, 5):
+    for asked, tokens, heads in blocks(Texts(RAGGED, RAGGED), 5):
+        assert asked == tokens
         seen[tokens, heads] += 1
     inside = torch.zeros(TOKENS)
     for start, stop in RAGGED:

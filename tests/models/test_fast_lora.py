@@ -7,8 +7,9 @@ from torch.nn import functional as F
 from transformers import AutoModel
 from transformers.pytorch_utils import Conv1D
 
+from models.fast import linear
 from models.fast.attention import SpanAttention
-from models.fast.lora import LoRAProduct, fuse_lora
+from models.fast.linear import Product, fuse_lora, project
 from models.fast.speed import SpeedArgs, speed_up
 from models.lora import LoRAArgs, LoRALinear, merge_lora
 
@@ -52,7 +53,7 @@ def exact(adapter, x):
 
 
 def is_fused(out):
-    return type(out.grad_fn).__name__ == f"{LoRAProduct.__name__}Backward"
+    return type(out.grad_fn).__name__ == f"{Product.__name__}Backward"
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -152,7 +153,7 @@ def test_merged_layer_falls_back_to_the_plain_one():
 
 
 @pytest.mark.parametrize("part", ["weight", "bias"])
-def test_base_that_trains_falls_back_and_gets_its_gradient(part):
+def test_base_that_trains_gets_its_gradient(part):
     plain, fast, x = layer(), fused(layer()), torch.randn(5, 24)
     for adapter in (plain, fast):
         getattr(adapter.base, part).requires_grad_()
@@ -238,3 +239,27 @@ def test_fused_layer_takes_an_encoder_of_every_kind(tiny, targets):
         model = AutoModel.from_config(tiny(name, 50))
         inject_lora(model, LoRAArgs(targets[name], rank=2), seed=0)
         assert fuse_lora(model) == 4
+
+
+def test_layers_of_one_input_share_it_and_differ_as_apart():
+    torch.manual_seed(0)
+    adapter, other, x = fused(layer()), nn.Linear(24, 16), torch.randn(5, 24)
+    linear.fuse([other])
+    found, expected = [], []
+    for joint, results in ((True, found), (False, expected)):
+        inputs = x.clone().requires_grad_()
+        nn.ModuleList([adapter, other]).zero_grad()
+        outs = project(inputs, [adapter, other]) if joint else (adapter(inputs), other(inputs))
+        (outs[0].square().sum() + outs[1].sin().sum()).backward()
+        trained = [p.grad for m in (adapter, other) for p in m.parameters() if p.requires_grad]
+        results += [*outs, inputs.grad, *(g.clone() for g in trained)]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert len(found) == 7
+    alone = project(x.clone().requires_grad_(), [adapter, other])[1]
+    alone.sum().backward()  # nobody needs the adapter's output
+
+
+def test_a_layer_that_runs_as_it_is_parts_the_others():
+    plain, x = nn.Linear(24, 16), torch.randn(5, 24)
+    outs = project(x, [fused(layer()), plain])
+    assert torch.equal(outs[1], plain(x))

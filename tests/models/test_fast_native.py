@@ -14,7 +14,7 @@ import torch
 from models.fast import compiler as building
 from models.fast.attention import row_ids
 from models.fast.compiler import build, find_compiler, library_path
-from models.fast.kernels import PlainKernels
+from models.fast.kernels import PlainKernels, Texts
 from models.fast.masks import Draw, make_draw
 from models.fast.native import NativeKernels, load_native
 from models.fast.speed import choose_kernels
@@ -90,9 +90,13 @@ def attention_inputs(keys, p, size=8, dtype=torch.float32):
 
 def attend_both_ways(kernels, tensors, spans, draw):
     """out, lse, dq, dk, dv."""
-    out, lse = kernels.attend(*tensors[:3], spans, 0.7, draw)
+    out, lse = kernels.attend(*tensors[:3], Texts(spans, spans), 0.7, draw)
     needs = (True, True, True)
-    return [out, lse, *kernels.attend_backward(*tensors, lse, spans, 0.7, draw, needs)]
+    return [
+        out,
+        lse,
+        *kernels.attend_backward(*tensors, lse, Texts(spans, spans), 0.7, draw, needs),
+    ]
 
 
 @pytest.mark.parametrize("keys", WIDTHS)
@@ -117,11 +121,11 @@ def test_scores_far_below_zero_leave_all_gradients_finite(kernels, tokens):
     q, v, grad = torch.full((tokens, 1, 32), 5.0), *torch.randn(2, tokens, 1, 32)
     for dtype in (torch.float32, torch.bfloat16):
         given = [t.to(dtype) for t in (q, -q, v, grad)]
-        spans, needs = [(0, tokens)], (True, True, True)
-        out, lse = kernels.attend(*given[:3], spans, 32**-0.5, None)
-        found = [out, *kernels.attend_backward(*given, lse, spans, 32**-0.5, None, needs)]
-        out, _ = PLAIN.attend(*given[:3], spans, 32**-0.5, None)
-        expected = [out, *PLAIN.attend_backward(*given, lse, spans, 32**-0.5, None, needs)]
+        texts, needs = Texts([(0, tokens)], [(0, tokens)]), (True, True, True)
+        out, lse = kernels.attend(*given[:3], texts, 32**-0.5, None)
+        found = [out, *kernels.attend_backward(*given, lse, texts, 32**-0.5, None, needs)]
+        out, _ = PLAIN.attend(*given[:3], texts, 32**-0.5, None)
+        expected = [out, *PLAIN.attend_backward(*given, lse, texts, 32**-0.5, None, needs)]
         for a, b in zip(found, expected, strict=True):
             # a score of -141 is a multiple of 1.5e-5, so a probability is exact to that
             close = 1e-4 if dtype == torch.float32 else 0.05
@@ -175,11 +179,12 @@ def test_softmax_of_huge_scores_is_finite(kernels, shift):
     q, k = torch.zeros(4, 1, 2), torch.zeros(4, 1, 2)
     q[:, 0, 0], k[:, 0, 0] = 1, scores
     v = torch.eye(4).unsqueeze(1)[:, :, :2].contiguous()
+    texts = Texts([(0, 4)], [(0, 4)])
     for each in (kernels, PLAIN):
-        out, lse = each.attend(q, k, v, [(0, 4)], 1.0, None)
+        out, lse = each.attend(q, k, v, texts, 1.0, None)
         assert out[:, 0].tolist() == [[1, 0]] * 4
         grads = each.attend_backward(
-            q, k, v, torch.ones_like(q), lse, [(0, 4)], 1.0, None, (True, True, True)
+            q, k, v, torch.ones_like(q), lse, texts, 1.0, None, (True, True, True)
         )
         assert all(grad.isfinite().all() for grad in grads)
 
@@ -214,18 +219,20 @@ def test_loops_use_all_threads_and_give_the_same_bits_with_each_number(kernels):
     """In a process of its own: this one is held to one thread."""
     code = """if True:
         import json, torch
+        from models.fast.kernels import Texts
         from models.fast.masks import make_draw
         from models.fast.native import load_native
         kernels, _ = load_native()
         usual, found = 2, {}  # torch takes one where two cores are one core's hyper-threads
         draw = make_draw(0.1, torch.arange(4 * 300).view(4, 300), 300)
         x, spans = torch.randn(4, 300, 4, 32), [(0, 100), (100, 300)]
+        texts = Texts(spans, spans)
         for count in (1, usual):
             torch.set_num_threads(count)
             parts = [kernels.drop(x[0, :, 0].expand(4, 300, 32), draw)]
-            parts += kernels.attend(*x[:3], spans, 0.5, draw)
+            parts += kernels.attend(*x[:3], texts, 0.5, draw)
             parts += kernels.attend_backward(
-                *x, parts[2], spans, 0.5, draw, (True, True, True))
+                *x, parts[2], texts, 0.5, draw, (True, True, True))
             norm = torch.nn.LayerNorm(32)
             parts += kernels.add_norm(x[0, :, 0], x[1, :, 0], norm, None, False)
             parts += kernels.add_norm_backward(

@@ -11,7 +11,7 @@ from engine.randomness import preserve_randomness, seed_forward
 from models.fast.compiler import find_compiler
 from models.fast.dropout import FastDropout
 from models.fast.gelu import FastGELU
-from models.fast.lora import fused_forward
+from models.fast.linear import product_forward
 from models.fast.speed import Speed, SpeedArgs, speed_up
 from models.heads import Classifier, LinearHead
 from models.lora import LoRAArgs, adapters_of
@@ -19,12 +19,17 @@ from models.lora import LoRAArgs, adapters_of
 CPU, FP32, BF16 = torch.device("cpu"), torch.float32, torch.bfloat16
 OFF = {
     "attention": False, "dropout": False, "unpad": False, "frozen": False, "lora": False,
-    "gelu": False, "norm": False,
+    "linear": False, "qkv": False, "last_layer": False, "gelu": False, "norm": False,
 }  # fmt: skip
 ONLY_NATIVE = ("gelu", "norm")
+ABOVE = {  # what runs on top of a path goes with it
+    "attention": {"unpad", "qkv", "last_layer"}, "unpad": {"qkv", "last_layer"},
+    "dropout": {"norm"},
+}  # fmt: skip
 ALL = {
     "attention": "own", "batches": "streams", "dropout": "hashed", "kernels": "plain",
-    "lora": "fused", "gelu": "native", "norm": "native",
+    "lora": "fused", "linear": "onednn", "qkv": "joint", "last_layer": "first token",
+    "gelu": "native", "norm": "native",
 }  # fmt: skip
 EXACT = {"atol": 1e-6, "rtol": 1e-6}
 
@@ -49,9 +54,9 @@ def part_of(inputs, labels, part):
 def lora_model(make, stir):
     """lora_model(rate=0.1, **switches): (model with adapters, dropout at that rate, Speed)."""
 
-    def build(dtype=FP32, compiled=False, rate=0.1, **switches):
+    def build(dtype=FP32, compiled=False, rate=0.1, pool="cls", **switches):
         lora = LoRAArgs(("query", "value"), rank=2)
-        built, _, _ = make("bert", lora=lora, head_kind="linear", dropout=rate)
+        built, _, _ = make("bert", lora=lora, head_kind="linear", head_pool=pool, dropout=rate)
         stir(built.model)
         args = SpeedArgs(**({"native": "off"} | switches))
         if args.native == "on" and find_compiler() is None:
@@ -61,17 +66,23 @@ def lora_model(make, stir):
     return build
 
 
+def is_product(module):
+    return getattr(vars(module).get("forward"), "__func__", None) is product_forward
+
+
 def is_fast(model):
     """Which paths a model really has, by name of the switch."""
     dropouts = [m for m in model.modules() if isinstance(m, nn.Dropout)]
-    forwards = [vars(a).get("forward") for a in adapters_of(model).values()]
     inner = model.backbone
     found = {
         "attention": inner.config._attn_implementation.startswith("openloop_"),
         "dropout": all(type(m) is FastDropout for m in dropouts),
         "unpad": "forward" in vars(inner),
+        "linear": any(is_product(m) for m in model.modules() if isinstance(m, nn.Linear)),
+        "qkv": all("forward" in vars(layer.attention) for layer in inner.encoder.layer),
+        "last_layer": getattr(inner, "first_only", False),
         "frozen": any(p.dtype == BF16 for p in model.parameters()),
-        "lora": all(getattr(f, "__func__", None) is fused_forward for f in forwards),
+        "lora": all(is_product(adapter) for adapter in adapters_of(model).values()),
         "gelu": any(isinstance(m, FastGELU) for m in model.modules()),
         "norm": any(hasattr(m, "kernels") for m in model.modules() if hasattr(m, "LayerNorm")),
     }
@@ -117,8 +128,7 @@ def test_all_switches_off_touch_nothing(lora_model):
 @pytest.mark.parametrize("switch", OFF)
 def test_each_switch_turns_its_own_path_off(lora_model, switch):
     model, speed = lora_model(dtype=BF16, native="on", **{switch: False})
-    above = {"attention": {"unpad"}, "dropout": {"norm"}}  # what runs on top goes with it
-    off = {switch} | above.get(switch, set())
+    off = {switch} | ABOVE.get(switch, set())
     assert is_fast(model) == set(OFF) - off
     keys = {"unpad": "batches"}
     gone = {keys.get(name, name) for name in off}
@@ -129,7 +139,7 @@ def test_each_switch_turns_its_own_path_off(lora_model, switch):
 def test_each_switch_turns_its_own_path_on(lora_model, switch):
     native = "on" if switch in ONLY_NATIVE else "off"
     model, speed = lora_model(dtype=BF16, native=native, **OFF | {switch: True})
-    needy = switch in ("unpad", "norm")  # unpad needs attention, norm needs dropout
+    needy = any(switch in above for above in ABOVE.values())
     assert is_fast(model) == (set() if needy else {switch})
     assert (speed.resolved == {}) == needy
 
@@ -179,9 +189,10 @@ def test_an_architecture_of_its_own_attention_keeps_it_and_says_so(name):
 
 
 @pytest.mark.parametrize("native", ["auto", "off"])
-def test_training_step_without_dropout_equals_the_plain_one(lora_model, native):
-    fast, _ = lora_model(rate=0.0, native=native)
-    plain, _ = lora_model(rate=0.0, **OFF)
+@pytest.mark.parametrize("pool", ["cls", "mean"])
+def test_training_step_without_dropout_equals_the_plain_one(lora_model, native, pool):
+    fast, _ = lora_model(rate=0.0, native=native, pool=pool)
+    plain, _ = lora_model(rate=0.0, pool=pool, **OFF)
     found, expected = (loss_and_gradients(m, *rows()) for m in (fast, plain))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 

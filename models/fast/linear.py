@@ -1,0 +1,194 @@
+"""Linear layers, with their LoRA adapters, as one autograd function over one input.
+
+Replaces LoRALinear.forward, which makes three passes over (N, out) to scale and add, and under
+autocast rounds between them: here the low-rank product adds into the base's own output, forward
+and backward, with the scaling folded in. Replaces nn.Linear.forward on the CPU, where torch copies
+the bias over the whole output before a product: oneDNN's own linear layer adds it as it writes.
+Several layers that read one input (query, key, value) share its cast, and its gradient is one
+product, summed in fp32. Gain: see benchmarks/ablation.md.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import accumulate
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from models.lora import LoRALinear, adapters_of
+
+Part = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, float]  # W, b, A, B, scaling
+
+
+@cache
+def takes_onednn(dtype: torch.dtype) -> bool:
+    """Whether oneDNN's linear layer is built into torch, and fast in this dtype here."""
+    onednn = torch.ops.mkldnn
+    if not torch.backends.mkldnn.is_available() or not hasattr(onednn, "_linear_pointwise"):
+        return False
+    bf16 = dtype == torch.bfloat16 and onednn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32 or bf16
+
+
+def multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x W^T + b: x (N, in), W (out, in), b (out,), all of one dtype -> (N, out)."""
+    if x.device.type == "cpu" and x.numel() and takes_onednn(x.dtype):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return F.linear(x, weight, bias)
+
+
+def by_row(x: Tensor) -> Tensor:
+    """x (..., C) as (N, C), also where N is 0."""
+    return x.reshape(x.shape[:-1].numel(), x.shape[-1])
+
+
+def cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """The tensor in another dtype, where there is one."""
+    return None if tensor is None else tensor.to(dtype)
+
+
+class Product(torch.autograd.Function):
+    """x W^T + b + scaling * (x A^T) B^T for each part; x (..., in) -> one (..., out) a part.
+
+    `tensors`: W (out, in), b (out,), A (R, in), B (out, R) of each part; b, and A with B, may be
+    None. Whatever requires a gradient gets one.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, dtype: torch.dtype, scalings: tuple[float, ...],
+        *tensors: Tensor | None,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        ctx.set_materialize_grads(False)
+        outs, saved, needs = [], [], ctx.needs_input_grad
+        with torch.autocast(x.device.type, enabled=False):
+            flat = by_row(x).to(dtype)  # (N, in)
+            for i, scaling in enumerate(scalings):
+                W, b, A, B = (cast(t, dtype) for t in tensors[4 * i : 4 * i + 4])
+                assert W is not None
+                out, low = multiply(flat, W, b), None  # (N, out)
+                if A is not None and B is not None:
+                    low = flat @ A.T  # (N, R)
+                    out.addmm_(low, B.T, alpha=scaling)
+                outs.append(out.view(*x.shape[:-1], W.shape[0]))
+                saved += [W, low, A, B]
+        ctx.save_for_backward(flat if any(needs[3:]) else None, *saved)
+        idle = [not needs[0] and not any(needs[4 * i + 3 : 4 * i + 7]) for i in range(len(outs))]
+        ctx.mark_non_differentiable(*(out for out, rests in zip(outs, idle, strict=True) if rests))
+        ctx.rest = (x.shape, x.dtype, scalings, [None if t is None else t.dtype for t in tensors])
+        return tuple(outs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple:
+        flat, *saved = ctx.saved_tensors
+        shape, x_dtype, scalings, dtypes = ctx.rest
+        needs, found = ctx.needs_input_grad[3:], list[Any]([None] * len(dtypes))
+        flats = [None if g is None else by_row(g) for g in grads]  # (N, out)
+        grad_x = None
+        with torch.autocast(saved[0].device.type, enabled=False):
+            if ctx.needs_input_grad[0]:
+                grad_x = input_gradient([(g, W) for g, W in zip(flats, saved[::4], strict=True)])
+            for part, (g, scaling) in enumerate(zip(flats, scalings, strict=True)):
+                if g is None:
+                    continue
+                W, b, A, B = range(4 * part, 4 * part + 4)
+                if needs[W]:
+                    found[W] = (g.T @ flat).to(dtypes[W])
+                if needs[b]:
+                    found[b] = g.sum(0).to(dtypes[b])
+                if dtypes[A] is None:
+                    continue
+                grad_low = (g @ saved[B]).mul_(scaling)  # (N, R)
+                if needs[A]:
+                    found[A] = (grad_low.T @ flat).to(dtypes[A])
+                if needs[B]:
+                    found[B] = (g.T @ saved[4 * part + 1]).to(dtypes[B]).mul_(scaling)
+                if grad_x is not None:
+                    grad_x.addmm_(grad_low, saved[A])
+        if grad_x is not None:
+            grad_x = grad_x.to(x_dtype).view(shape)
+        return grad_x, None, None, *found
+
+
+def input_gradient(pairs: list[tuple[Tensor | None, Tensor]]) -> Tensor:
+    """The sum of g (N, out) W (out, in) over the parts with a gradient, as one product."""
+    grads, weights = zip(*[(g, W) for g, W in pairs if g is not None], strict=True)
+    return side_by_side(grads) @ (weights[0] if len(weights) == 1 else torch.cat(weights))
+
+
+def side_by_side(grads: Sequence[Tensor]) -> Tensor:
+    """(N, out) each as one (N, sum of out): without a copy where they lie so in memory."""
+    first, width = grads[0], sum(g.shape[1] for g in grads)
+    if len(grads) == 1:
+        return first
+    ends = accumulate((g.shape[1] for g in grads), initial=first.storage_offset())
+    if all(
+        g.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        and (g.storage_offset(), g.stride()) == (start, (width, 1))
+        for g, start in zip(grads, ends, strict=False)
+    ):
+        return first.as_strided((first.shape[0], width), (width, 1))
+    return torch.cat(grads, 1)  # type: ignore[arg-type]
+
+
+def part_of(layer: nn.Module) -> Part | None:
+    """What Product needs of a layer; None where the layer has to run as it is."""
+    if getattr(layer.forward, "__func__", None) is not product_forward:
+        return None
+    if isinstance(layer, nn.Linear):
+        return layer.weight, layer.bias, None, None, 1.0
+    assert isinstance(layer, LoRALinear)
+    if layer.merged:
+        return layer.base.weight, layer.base.bias, None, None, 1.0
+    if layer.training and isinstance(layer.dropout, nn.Dropout):  # two inputs, not one
+        return None
+    return layer.base.weight, layer.base.bias, layer.lora_A, layer.lora_B, layer.scaling
+
+
+def project(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
+    """The outputs (..., out) of several layers for one x (..., in)."""
+    parts = [part_of(layer) for layer in layers]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(layers):
+        return tuple(layer(x) for layer in layers)
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    tensors = [t for *four, _ in known for t in four]
+    return Product.apply(x, dtype, tuple(scaling for *_, scaling in known), *tensors)
+
+
+def product_forward(layer: Any, x: Tensor) -> Tensor:
+    """The forward of a single layer; the plain one where an adapter's dropout asks for it."""
+    if part_of(layer) is None:
+        return LoRALinear.forward(layer, x)
+    return project(x, [layer])[0]
+
+
+def fuse(layers: Iterable[nn.Module]) -> int:
+    """Give these layers the forward above, in place; returns how many. Only a plain Linear, and a
+    plain LoRA layer over one: what else computes is not known here."""
+    count = 0
+    for layer in layers:
+        over = layer.base if type(layer) is LoRALinear else layer
+        if type(over) is nn.Linear:
+            layer.forward = MethodType(product_forward, layer)
+            count += 1
+    return count
+
+
+def fuse_lora(model: nn.Module) -> int:
+    """Adapters as one function with their base; returns how many."""
+    return fuse(adapters_of(model).values())
+
+
+def fuse_linear(backbone: nn.Module, dtype: torch.dtype) -> int:
+    """The linear layers without an adapter, on the CPU; returns how many."""
+    if not takes_onednn(dtype):
+        return 0
+    bases = {id(adapter.base) for adapter in adapters_of(backbone).values()}
+    return fuse(m for m in backbone.modules() if type(m) is nn.Linear and id(m) not in bases)
