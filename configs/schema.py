@@ -269,7 +269,7 @@ class Speed(Section):
         "needs unpad.",
     )
     gelu: bool = field(True, "On a CPU: a native backward pass of GELU, into the memory of x.")
-    norm: bool = field(True, "On a CPU: dropout, residual and norm as one; needs dropout.")
+    norm: bool = field(True, "On a CPU: dropout, residual and norm as one; needs dropout, unpad.")
     native: Literal["auto", "on", "off"] = field(
         "auto",
         "On a CPU: compiled kernels; auto: without a C++ compiler plain torch, no gelu or norm.",

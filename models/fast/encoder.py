@@ -1,24 +1,29 @@
-"""Encoder layers on a stream: query, key and value from one input, and a short last layer.
+"""The encoder on a stream, written out: BERT and its kin, and DistilBERT.
 
-Replaces the attention block of BERT and its kin, and DistilBERT's whole layer. Query, key and value
-share the cast of their input, and its gradient is one product (linear.py). Where the head reads
-nothing but each text's first token (first_token_only), the last layer's queries, and all that
-follows its attention, are worked out for those tokens alone: the same logits and gradients without
-five sixths of that layer's arithmetic. Gain: see benchmarks/ablation.md.
+Replaces the forward of the encoder and of its layers. Query, key and value share the cast of their
+input, and its gradient is one product (linear.py); dropout, residual and norm are one function
+(norm.py), which hands the next product its input in the right dtype. Where the head reads nothing
+but each text's first token (first_token_only), the last layer's queries, and all that follows its
+attention, are worked out for those tokens alone: the same logits and gradients without five sixths
+of that layer's arithmetic. Gain: see benchmarks/ablation.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from models.fast.attention import attend
 from models.fast.kernels import Kernels
 from models.fast.linear import project
+from models.fast.native import NativeKernels
+from models.fast.norm import add_norm
 from models.heads import HEADS, Classifier
 
 # model types of transformers whose layers are written as BERT's
@@ -53,72 +58,120 @@ def first_tokens(ends: Tensor) -> Tensor:
     return found if len(found) else ends.new_zeros(1)
 
 
-def attend_stream(
-    block: Any, x: Tensor, ends: Tensor, layers: Sequence[nn.Module], size: int, dropout: float
-) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Parts:
+    """The modules of a layer, whatever its architecture calls them."""
+
+    query: nn.Module
+    key: nn.Module
+    value: nn.Module
+    out: nn.Module
+    out_dropout: nn.Dropout | None
+    out_norm: nn.Module
+    up: nn.Module
+    activation: Callable[[Tensor], Tensor]
+    down: nn.Module
+    dropout: nn.Dropout
+    norm: nn.Module
+    head_size: int
+    attention_dropout: float
+
+
+def parts_of(layer: Any) -> Parts:
+    """The parts of one of layers_of(backbone)."""
+    own = layer.attention
+    if hasattr(own, "q_lin"):  # DistilBERT
+        ffn = layer.ffn
+        return Parts(
+            own.q_lin, own.k_lin, own.v_lin, own.out_lin, None, layer.sa_layer_norm, ffn.lin1,
+            ffn.activation, ffn.lin2, ffn.dropout, layer.output_layer_norm,
+            own.attention_head_size, own.dropout.p,
+        )  # fmt: skip
+    inner, after, output = own.self, own.output, layer.output
+    return Parts(
+        inner.query, inner.key, inner.value, after.dense, after.dropout, after.LayerNorm,
+        layer.intermediate.dense, layer.intermediate.intermediate_act_fn, output.dense,
+        output.dropout, output.LayerNorm, inner.attention_head_size, inner.dropout.p,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Written:
+    """How the layers of a backbone run: `norm` are the kernels for AddNorm, if it is wanted."""
+
+    kernels: Kernels
+    norm: NativeKernels | None
+    qkv: bool
+    first_only: bool  # the last layer for first tokens alone
+
+
+class Stream(NamedTuple):
+    """What a layer needs to know beside its input x (1, N, D)."""
+
+    ends: Tensor  # (texts + 1,): where the texts end
+    twin: Tensor | None  # x in the dtype of the products, where it is at hand
+    how: Written
+    first_only: bool
+
+
+def attend_stream(parts: Parts, x: Tensor, stream: Stream, training: bool) -> tuple[Tensor, Tensor]:
     """Attention within the texts of a stream, and what is to be added to it, (1, M, D) each, from
-    x (1, N, D): M is N, or the number of texts where the block is `first_only`."""
-    spans, queries = list(pairwise(ends.tolist())), None
-    if block.first_only:
+    x (1, N, D): M is N, or with `first_only` the number of texts that are not empty."""
+    ends, layers, queries = stream.ends, (parts.query, parts.key, parts.value), None
+    spans, given = list(pairwise(ends.tolist())), x if stream.twin is None else stream.twin
+    residual = x
+    if stream.first_only:
         residual = x.index_select(1, first_tokens(ends))
-        (q,), (k, v) = project(residual, layers[:1]), project(x, layers[1:])
-        full = torch.cumsum(ends.diff() > 0, 0).tolist()
-        queries = list(pairwise([0, *full]))
+        (q,), (k, v) = project(residual, layers[:1]), project(given, layers[1:])
+        queries = list(pairwise([0, *torch.cumsum(ends.diff() > 0, 0).tolist()]))
+    elif stream.how.qkv:
+        q, k, v = project(given, layers)
     else:
-        residual = x
-        q, k, v = project(x, layers)
+        q, k, v = (layer(given) for layer in layers)
+    size, rate = parts.head_size, parts.attention_dropout if training else 0.0
     q, k, v = (t.view(-1, t.shape[-1] // size, size) for t in (q, k, v))  # (N, H, D)
-    dropped = dropout if block.training else 0.0
-    out = attend(q, k, v, spans, size**-0.5, dropped, block.kernels, queries)
+    out = attend(q, k, v, spans, size**-0.5, rate, stream.how.kernels, queries)
     return out.view(1, len(out), -1), residual
 
 
-def kin_forward(
-    block: Any, hidden_states: Tensor, *given: Any, cu_seq_lens_q: Tensor | None = None,
-    **others: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
-    """The attention block of KIN on a stream; the plain one on a padded batch."""
-    if cu_seq_lens_q is None:
-        return type(block).forward(block, hidden_states, *given, **others)
-    own = block.self
-    attended, residual = attend_stream(
-        block, hidden_states, cu_seq_lens_q, (own.query, own.key, own.value),
-        own.attention_head_size, own.dropout.p,
-    )  # fmt: skip
-    return block.output(attended, residual), None
+def run_layer(layer: nn.Module, x: Tensor, stream: Stream) -> tuple[Tensor, Tensor | None]:
+    """One layer: x (1, N, D) -> (1, M, D), and its twin."""
+    parts, norm = parts_of(layer), stream.how.norm
+    attended, residual = attend_stream(parts, x, stream, layer.training)
+    x, twin = add_norm(parts.out(attended), residual, parts.out_norm, parts.out_dropout, norm)
+    inner = parts.activation(parts.up(x if twin is None else twin))  # (1, M, I)
+    return add_norm(parts.down(inner), x, parts.norm, parts.dropout, norm)
 
 
-def distil_forward(
-    layer: Any, hidden_states: Tensor, *given: Any, cu_seq_lens_q: Tensor | None = None,
-    **others: Any,
-) -> Tensor:  # fmt: skip
-    """DistilBERT's layer on a stream; the plain one on a padded batch."""
-    if cu_seq_lens_q is None:
-        return type(layer).forward(layer, hidden_states, *given, **others)
-    run = partial(distil_stream, layer, ends=cu_seq_lens_q)
+def layer_forward(layer: Any, x: Tensor, *given: Any, **others: Any) -> Any:
+    """run_layer for a layer that is given a Stream, so that a hook on it sees (x, twin); else the
+    plain forward."""
+    if not given or not isinstance(given[0], Stream):
+        return type(layer).forward(layer, x, *given, **others)
     if layer.gradient_checkpointing and layer.training:
-        return layer._gradient_checkpointing_func(run, hidden_states)
-    return run(hidden_states)
+        return layer._gradient_checkpointing_func(partial(run_layer, layer), x, given[0])
+    return run_layer(layer, x, given[0])
 
 
-def distil_stream(layer: Any, x: Tensor, ends: Tensor) -> Tensor:
-    """x (1, N, D) -> (1, M, D)."""
-    own = layer.attention
-    attended, residual = attend_stream(
-        layer, x, ends, (own.q_lin, own.k_lin, own.v_lin), own.attention_head_size, own.dropout.p
-    )
-    x = layer.sa_layer_norm(own.out_lin(attended) + residual)
-    return layer.output_layer_norm(layer.ffn(x) + x)
+def encoder_forward(
+    encoder: Any, hidden_states: Tensor, *given: Any, cu_seq_lens_q: Tensor | None = None,
+    **others: Any,
+) -> Any:  # fmt: skip
+    """All layers on a stream, hidden_states (1, N, D); the plain forward on a padded batch."""
+    if cu_seq_lens_q is None:
+        return type(encoder).forward(encoder, hidden_states, *given, **others)
+    x, twin, how = hidden_states, None, encoder.how
+    for layer in encoder.layer:
+        last = layer is encoder.layer[-1]
+        x, twin = layer(x, Stream(cu_seq_lens_q, twin, how, how.first_only and last))
+    return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=x)
 
 
-def replace_layers(backbone: Any, kernels: Kernels, qkv: bool, first_only: bool) -> int:
-    """Give the layers the forwards above, in place: all of them for `qkv`, the last one for
-    `first_only`; returns how many. The backbone must run as a stream."""
-    layers = layers_of(backbone)
-    chosen = layers if qkv else layers[-1:] if first_only else []
-    for layer in chosen:
-        distil = backbone.config.model_type == "distilbert"
-        block: Any = layer if distil else layer.attention
-        block.kernels, block.first_only = kernels, first_only and layer is layers[-1]
-        block.forward = MethodType(distil_forward if distil else kin_forward, block)
-    return len(chosen)
+def write_out(backbone: Any, how: Written) -> None:
+    """Give the encoder and its layers the forwards above, in place. The backbone must run as a
+    stream, and layers_of must know it."""
+    encoder = backbone.transformer if hasattr(backbone, "transformer") else backbone.encoder
+    encoder.how = how
+    encoder.forward = MethodType(encoder_forward, encoder)
+    for layer in encoder.layer:
+        layer.forward = MethodType(layer_forward, layer)

@@ -169,29 +169,33 @@ class NativeKernels:
 
     def add_norm(
         self, y: Tensor, residual: Tensor, norm: nn.LayerNorm, draw: Draw | None, spare: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         """layer_norm(dropout(y) + residual): y fp32 or bf16, all else fp32, (..., C) each.
 
-        Returns (out, s, stats (rows, 2)) for the backward pass; where `spare`, there will be none.
+        Returns (out, its twin in bf16 where y is, s, stats (rows, 2)), the last two for the
+        backward pass; where `spare`, there will be none.
         """
         y, residual = y.contiguous(), residual.contiguous()
         out = torch.empty_like(residual)
+        twin = torch.empty_like(y) if y.dtype == torch.bfloat16 else None
         s = out if spare else torch.empty_like(residual)
         stats = residual.new_empty(residual.numel() // residual.shape[-1], 2)
         run = getattr(self.library, f"openloop_add_norm_{NAMES[y.dtype]}")
-        run(ctypes.byref(c_norm(residual, norm, draw)), *map(pointer, (y, residual, s, out, stats)))
-        return out, s, stats
+        given = (y, residual, s, out, twin, stats)
+        run(ctypes.byref(c_norm(residual, norm, draw)), *map(pointer, given))
+        return out, twin, s, stats
 
     def add_norm_backward(
-        self, grad: Tensor, s: Tensor, stats: Tensor, norm: nn.LayerNorm, draw: Draw | None,
-        dtype: torch.dtype, trains: bool,
+        self, grad: Tensor, twin: Tensor | None, s: Tensor, stats: Tensor, norm: nn.LayerNorm,
+        draw: Draw | None, dtype: torch.dtype, trains: bool,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # fmt: skip
         """Gradients of y (in `dtype`), of the residual (in the memory of s), and where the norm
-        `trains` of its weight and bias."""
+        `trains` of its weight and bias, from those of out and of its twin."""
         dy = torch.empty_like(s, dtype=dtype)
         partial = s.new_zeros(-(-len(stats) // 64), 2, s.shape[-1]) if trains else None
         run = getattr(self.library, f"openloop_add_norm_backward_{NAMES[dtype]}")
-        given = (grad.contiguous(), s, stats, dy, partial)
+        grad, twin = grad.contiguous(), None if twin is None else twin.contiguous()
+        given = (grad, twin, s, stats, dy, partial)
         run(ctypes.byref(c_norm(s, norm, draw)), *map(pointer, given))
         dweight, dbias = (None, None) if partial is None else partial.sum(0).unbind()
         return dy, s, dweight, dbias

@@ -2,7 +2,8 @@
 //
 //     s = keep * y * drop + residual,   out = (s - mean) * rstd * weight + bias
 //
-// y is fp32 or bf16, all else fp32.
+// y is fp32 or bf16, all else fp32; a bf16 twin of out, for the products that read it, has a
+// gradient of its own.
 
 #include <cmath>
 
@@ -25,7 +26,7 @@ inline void over_columns(int64_t columns, F f) {
 inline VF cut(VF v, int64_t n) { return n == W ? v : VF::set(VF(0.0f), v, n); }
 
 template <typename T>
-void add_norm(const Norm& norm, const T* y, const float* residual, float* s, float* out,
+void add_norm(const Norm& norm, const T* y, const float* residual, float* s, float* out, BF16* twin,
               float* stats) {
   const int64_t columns = norm.columns;
   over_rows(norm.rows, columns, [&](int64_t begin, int64_t end) {
@@ -47,7 +48,9 @@ void add_norm(const Norm& norm, const T* y, const float* residual, float* s, flo
       const float rstd = 1.0f / std::sqrt(sum(squares) / static_cast<float>(columns) + norm.eps);
       over_columns(columns, [&](int64_t j, int64_t n) {
         const VF x = (load(s + at + j, n) - VF(mean)) * VF(rstd);
-        save(out + at + j, x * load(norm.weight + j, n) + load(norm.bias + j, n), n);
+        const VF y_ = x * load(norm.weight + j, n) + load(norm.bias + j, n);
+        save(out + at + j, y_, n);
+        if (twin) save(twin + at + j, y_, n);
       });
       stats[2 * r] = mean;
       stats[2 * r + 1] = rstd;
@@ -58,8 +61,8 @@ void add_norm(const Norm& norm, const T* y, const float* residual, float* s, flo
 constexpr int64_t GROUP = 64;  // rows whose share of the weights' gradients is one partial sum
 
 template <typename T>
-void add_norm_backward(const Norm& norm, const float* grad, float* s, const float* stats, T* dy,
-                       float* partial) {
+void add_norm_backward(const Norm& norm, const float* grad, const BF16* twin, float* s,
+                       const float* stats, T* dy, float* partial) {
   const int64_t columns = norm.columns;
   const float share = 1.0f / static_cast<float>(columns);
   at::parallel_for(0, (norm.rows + GROUP - 1) / GROUP, 1, [&](int64_t begin, int64_t end) {
@@ -67,8 +70,12 @@ void add_norm_backward(const Norm& norm, const float* grad, float* s, const floa
       const int64_t at = r * columns;
       const VF mean(stats[2 * r]), rstd(stats[2 * r + 1]), scale(norm.draw.scale);
       const auto normed = [&](int64_t j, int64_t n) { return (load(s + at + j, n) - mean) * rstd; };
+      const auto given = [&](int64_t j, int64_t n) {
+        const VF g = load(grad + at + j, n);
+        return twin ? g + load(twin + at + j, n) : g;
+      };
       const auto weighted = [&](int64_t j, int64_t n) {
-        return load(grad + at + j, n) * load(norm.weight + j, n);
+        return given(j, n) * load(norm.weight + j, n);
       };
       VF total(0.0f), along(0.0f);
       over_columns(columns, [&](int64_t j, int64_t n) {
@@ -79,7 +86,7 @@ void add_norm_backward(const Norm& norm, const float* grad, float* s, const floa
       if (partial) {
         float* dweight = partial + r / GROUP * 2 * columns;
         over_columns(columns, [&](int64_t j, int64_t n) {
-          const VF g = load(grad + at + j, n);
+          const VF g = given(j, n);
           save(dweight + j, load(dweight + j, n) + g * normed(j, n), n);
           save(dweight + columns + j, load(dweight + columns + j, n) + g, n);
         });
@@ -98,25 +105,25 @@ void add_norm_backward(const Norm& norm, const float* grad, float* s, const floa
 
 extern "C" {
 
-// stats (rows, 2): mean and rstd. s may be out where nobody needs it for the backward pass.
-void openloop_add_norm_fp32(const Norm* norm, const float* y, const float* residual, float* s,
-                            float* out, float* stats) {
-  add_norm(*norm, y, residual, s, out, stats);
-}
-void openloop_add_norm_bf16(const Norm* norm, const BF16* y, const float* residual, float* s,
-                            float* out, float* stats) {
-  add_norm(*norm, y, residual, s, out, stats);
-}
+// stats (rows, 2): mean and rstd. s may be out where nobody needs it for the backward pass; twin
+// may be null.
+#define OPENLOOP_ADD_NORM(NAME, T)                                                             \
+  void openloop_add_norm_##NAME(const Norm* norm, const T* y, const float* residual, float* s, \
+                                float* out, BF16* twin, float* stats) {                        \
+    add_norm(*norm, y, residual, s, out, twin, stats);                                         \
+  }
+OPENLOOP_ADD_NORM(fp32, float)
+OPENLOOP_ADD_NORM(bf16, BF16)
 
-// the gradient of the residual in the place of s, and that of y. partial: null, or zeros (groups of
-// 64 rows, 2, columns) to which the gradients of weight and bias are added.
-void openloop_add_norm_backward_fp32(const Norm* norm, const float* grad, float* s,
-                                     const float* stats, float* dy, float* partial) {
-  add_norm_backward(*norm, grad, s, stats, dy, partial);
-}
-void openloop_add_norm_backward_bf16(const Norm* norm, const float* grad, float* s,
-                                     const float* stats, BF16* dy, float* partial) {
-  add_norm_backward(*norm, grad, s, stats, dy, partial);
-}
+// The gradient of the residual in the place of s, and that of y, from those of out and (null, or)
+// of its twin. partial: null, or zeros (groups of 64 rows, 2, columns) to which the gradients of
+// weight and bias are added.
+#define OPENLOOP_ADD_NORM_BACKWARD(NAME, T)                                                     \
+  void openloop_add_norm_backward_##NAME(const Norm* norm, const float* grad, const BF16* twin, \
+                                         float* s, const float* stats, T* dy, float* partial) { \
+    add_norm_backward(*norm, grad, twin, s, stats, dy, partial);                                \
+  }
+OPENLOOP_ADD_NORM_BACKWARD(fp32, float)
+OPENLOOP_ADD_NORM_BACKWARD(bf16, BF16)
 
 }  // extern "C"

@@ -14,14 +14,13 @@ from transformers import PreTrainedModel
 
 from models.fast.attention import register
 from models.fast.dropout import replace_dropout
-from models.fast.encoder import first_token_only, layers_of, replace_layers
+from models.fast.encoder import Written, first_token_only, layers_of, write_out
 from models.fast.frozen import freeze_in
 from models.fast.gelu import replace_gelu
 from models.fast.kernels import Kernels, PlainKernels
 from models.fast.lean_sdpa import use_lean_sdpa
 from models.fast.linear import fuse_linear, fuse_lora
 from models.fast.native import NativeKernels, load_native
-from models.fast.norm import fuse_norm
 from models.fast.streams import POSITIONS, run_as_stream
 from models.heads import Classifier, backbone_name, transformers_model
 
@@ -115,14 +114,10 @@ def _speed_up_on_cpu(
         resolved["dropout"] = "hashed"
         notes.append(f"dropout: {replace_dropout(model, kernels)} layers with hashed masks")
     backbone = model.get_submodule(backbone_name(model))
-    if isinstance(kernels, NativeKernels):
-        if args.gelu and (count := replace_gelu(backbone, kernels)):
-            resolved["gelu"] = "native"
-            notes.append(f"gelu: {count} layers with a native backward pass")
-        # without hashed masks a norm with a dropout before it would stay plain in training
-        if args.norm and args.dropout and (count := fuse_norm(backbone, kernels)):
-            resolved["norm"] = "native"
-            notes.append(f"norm: {count} layer norms with their dropout and residual, native")
+    native = kernels if isinstance(kernels, NativeKernels) else None
+    if native and args.gelu and (count := replace_gelu(backbone, native)):
+        resolved["gelu"] = "native"
+        notes.append(f"gelu: {count} layers with a native backward pass")
     if stock is not None:
         notes.append(f"attention: stock, {stock}")
         return
@@ -130,19 +125,35 @@ def _speed_up_on_cpu(
     resolved["attention"] = "own"
     notes.append("attention: own, text by text")
     if args.unpad:
-        assert isinstance(backbone, PreTrainedModel)
-        known = bool(layers_of(backbone))
-        first_only = args.last_layer and known and first_token_only(model)
-        run_as_stream(backbone, first_only)
-        resolved["batches"] = "streams"
-        notes[-1] += "; batches run as streams without padding"
-        replace_layers(backbone, kernels, args.qkv, first_only)
-        if args.qkv and known:
-            resolved["qkv"] = "joint"
-            notes.append("qkv: query, key and value read their input as one")
-        if first_only:
-            resolved["last_layer"] = "first token"
-            notes.append("last layer: for the first token alone, which is all that the head reads")
+        _run_as_stream(model, backbone, args, kernels, resolved, notes)
+
+
+def _run_as_stream(
+    model: nn.Module, backbone: nn.Module, args: SpeedArgs, kernels: Kernels,
+    resolved: dict[str, str], notes: list[str],
+) -> None:  # fmt: skip
+    """Streams, and where the architecture is known its layers written out."""
+    assert isinstance(backbone, PreTrainedModel)
+    known = bool(layers_of(backbone))
+    first_only = args.last_layer and known and first_token_only(model)
+    run_as_stream(backbone, first_only)
+    resolved["batches"] = "streams"
+    notes[-1] += "; batches run as streams without padding"
+    if not known:
+        return
+    # without hashed masks a norm with a dropout before it would stay plain in training
+    wanted = args.norm and args.dropout
+    norm = kernels if wanted and isinstance(kernels, NativeKernels) else None
+    write_out(backbone, Written(kernels, norm, args.qkv, first_only))
+    if norm is not None:
+        resolved["norm"] = "native"
+        notes.append("norm: native, with dropout and residual")
+    if args.qkv:
+        resolved["qkv"] = "joint"
+        notes.append("qkv: query, key and value read their input as one")
+    if first_only:
+        resolved["last_layer"] = "first token"
+        notes.append("last layer: for the first token alone, which is all that the head reads")
 
 
 def why_stock(model: nn.Module, args: SpeedArgs, left_padded: bool) -> str | None:

@@ -190,7 +190,7 @@ def test_nothing_is_computed_below_the_first_trainable_layer_on_the_way_back(mak
     )
     grown = {}
     for number, block in enumerate(layers):
-        block.register_forward_hook(lambda _, given, out, n=number: grown.update({n: out}))
+        block.register_forward_hook(lambda _, given, out, n=number: grown.update({n: out[0]}))
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
     ids = torch.arange(8).view(2, 4)
     built.model.train()(input_ids=ids, attention_mask=mask).sum().backward()

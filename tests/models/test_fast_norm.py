@@ -5,9 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.fast.dropout import FastDropout, replace_dropout
+from models.fast.dropout import FastDropout
 from models.fast.masks import keep_bits, make_draw
-from models.fast.norm import AddNorm, add_norm_forward, fuse_norm
+from models.fast.norm import AddNorm, add_norm
+from models.fast.speed import SpeedArgs, speed_up
+from models.heads import Classifier
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 NAMES = ("out", "y", "residual", "weight", "bias")
@@ -25,12 +27,15 @@ def make_norm(width, trains=True):
     return norm.requires_grad_(trains)
 
 
-def run(function, y, residual, norm, grad):
+def run(function, y, residual, norm, grad, twin_grad=None):
     """Output and the gradients of y, residual, weight and bias."""
     norm.zero_grad()
     leaves = [y.clone().requires_grad_(), residual.clone().requires_grad_()]
-    out = function(*leaves)
-    out.backward(grad.to(out.dtype))
+    out, twin = function(*leaves)
+    if twin_grad is None:
+        out.backward(grad.to(out.dtype))
+    else:
+        torch.autograd.backward([out, twin], [grad.to(out.dtype), twin_grad.to(twin.dtype)])
     return [out.detach(), *(leaf.grad for leaf in leaves), norm.weight.grad, norm.bias.grad]
 
 
@@ -51,13 +56,42 @@ def test_output_and_gradients_are_those_of_fp64(native_kernels, width, rate, dty
         y, residual, norm, grad,
     )  # fmt: skip
     expected = run(
-        lambda a, b: exact_norm(a * mask + b), y.double(), residual.double(), exact_norm, grad
-    )
+        lambda a, b: (exact_norm(a * mask + b), None),
+        y.double(), residual.double(), exact_norm, grad,
+    )  # fmt: skip
     assert found[1].dtype == dtype
     for name, a, b in zip(NAMES, found, expected, strict=True):
         loose = {"atol": 0.02, "rtol": 2**-8} if name == "y" and dtype != torch.float32 else {}
         close = {"atol": 5e-5, "rtol": 1e-5} | loose
         torch.testing.assert_close(a.double(), b, **close, msg=lambda s, n=name: f"{n}: {s}")
+
+
+@pytest.mark.parametrize("width", [7, 33, 384])
+def test_the_twin_is_the_output_rounded_and_its_gradient_adds_up(native_kernels, width):
+    norm = make_norm(width)
+    y, residual, grad, twin_grad = torch.randn(4, 200, width)
+    y, twin_grad = y.bfloat16(), twin_grad.bfloat16()
+    draw = make_draw(0.3, torch.arange(200), width)
+
+    def function(a, b):
+        return AddNorm.apply(a, b, norm.weight, norm.bias, norm, draw, native_kernels, False)
+
+    out, twin = function(y, residual)
+    assert torch.equal(twin, out.bfloat16())
+    both = run(function, y, residual, norm, grad, twin_grad)
+    found = [t.clone() for t in both]
+    expected = run(function, y, residual, norm, grad + twin_grad)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    leaf = y.clone().requires_grad_()
+    function(leaf, residual)[1].backward(twin_grad)  # the twin alone
+    alone = run(function, y, residual, norm, twin_grad.float())[1]
+    assert torch.equal(leaf.grad, alone)
+
+
+def test_an_fp32_input_has_no_twin(native_kernels):
+    ones, norm = torch.ones(3, 8), make_norm(8)
+    assert add_norm(ones, ones, norm, None, native_kernels)[1] is None
+    assert add_norm(ones, ones, norm, None, None)[1] is None
 
 
 def test_output_in_bf16_errs_no_more_than_the_modules(native_kernels):
@@ -67,7 +101,7 @@ def test_output_in_bf16_errs_no_more_than_the_modules(native_kernels):
     exact = F.layer_norm(
         y.double() * mask + residual, (64,), norm.weight.double(), norm.bias.double()
     )
-    ours, _, _ = native_kernels.add_norm(y, residual, norm, draw, True)
+    ours, *_ = native_kernels.add_norm(y, residual, norm, draw, True)
     theirs = norm(native_kernels.drop(y, draw) + residual)
     mine, its = ((t - exact).square().mean().item() for t in (ours, theirs))
     assert mine < its / 100  # the modules round the dropped y to bf16, the kernel does not
@@ -76,21 +110,20 @@ def test_output_in_bf16_errs_no_more_than_the_modules(native_kernels):
 def test_weights_that_are_frozen_get_no_gradient(native_kernels):
     norm = make_norm(8, trains=False)
     y = torch.randn(3, 8, requires_grad=True)
-    AddNorm.apply(
-        y * 1, torch.randn(3, 8), norm.weight, norm.bias, norm, None, native_kernels, False
-    ).sum().backward()
+    add_norm(y * 1, torch.randn(3, 8), norm, None, native_kernels)[0].sum().backward()
     assert y.grad is not None
     for trains in (False, True):
         ones = torch.ones(3, 8)
-        out, s, stats = native_kernels.add_norm(ones, ones, norm, None, False)
-        grads = native_kernels.add_norm_backward(out, s, stats, norm, None, torch.float32, trains)
+        out, _, s, stats = native_kernels.add_norm(ones, ones, norm, None, False)
+        given = (out, None, s, stats, norm, None, torch.float32, trains)
+        grads = native_kernels.add_norm_backward(*given)
         assert [g is not None for g in grads] == [True, True, trains, trains]
 
 
 def test_a_weight_that_changes_before_the_backward_pass_is_refused(native_kernels):
     norm = make_norm(8)
     y = torch.randn(3, 8, requires_grad=True)
-    out = AddNorm.apply(y * 1, y * 2, norm.weight, norm.bias, norm, None, native_kernels, False)
+    out, _ = add_norm(y * 1, y * 2, norm, None, native_kernels)
     with torch.no_grad():
         norm.weight.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -100,7 +133,7 @@ def test_a_weight_that_changes_before_the_backward_pass_is_refused(native_kernel
 def test_a_second_backward_pass_is_refused(native_kernels):
     norm = make_norm(8)
     y = torch.randn(3, 8, requires_grad=True)
-    out = AddNorm.apply(y * 1, y * 2, norm.weight, norm.bias, norm, None, native_kernels, False)
+    out, _ = add_norm(y * 1, y * 2, norm, None, native_kernels)
     out.sum().backward(retain_graph=True)
     with pytest.raises(RuntimeError, match=r"speed\.norm"):
         out.sum().backward()
@@ -115,71 +148,75 @@ def gradients(model, seed=0):
     return hidden.detach(), {n: p.grad.clone() for n, p in named if p.grad is not None}
 
 
-@pytest.mark.parametrize("name", ["bert", "electra", "roberta"])
+def speed_up_encoder(model, native, **switches):
+    """The model on the fast paths, with these switches."""
+    args = SpeedArgs(native=native, **switches)
+    return speed_up(Classifier(model, nn.Identity()), args, torch.device("cpu"), torch.float32)
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert", "electra", "roberta"])
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_a_whole_model_trains_alike_with_the_same_masks(encoder, native_kernels, name, mode):
-    model = getattr(encoder(name), mode)()
-    replace_dropout(model, native_kernels)
-    expected = gradients(model)
-    assert fuse_norm(model, native_kernels) == 2 * model.config.num_hidden_layers
-    found = gradients(model)
+    results = []
+    for norm in (True, False):
+        model = getattr(encoder(name), mode)()
+        speed = speed_up_encoder(model, "on", norm=norm)
+        assert ("norm" in speed.resolved) == norm
+        results.append(gradients(model))
+    found, expected = results
     torch.testing.assert_close(found, expected, **CLOSE)
-    assert (mode == "train") != torch.equal(found[0], gradients(model, seed=1)[0])
+    assert (mode == "train") != torch.equal(expected[0], gradients(model, seed=1)[0])
 
 
-@pytest.mark.parametrize("name", ["albert", "distilbert"])
-def test_blocks_of_another_form_stay(encoder, native_kernels, name):
-    assert fuse_norm(encoder(name), native_kernels) == 0
+def test_layers_of_another_form_keep_their_norms(encoder, native_kernels):
+    assert "norm" not in speed_up_encoder(encoder("albert"), "on").resolved
 
 
-@pytest.mark.parametrize("case", ["bf16 residual", "stock dropout", "all dropped"])
-def test_plain_modules_run_where_the_kernel_does_not_fit(encoder, native_kernels, case):
-    block = encoder("bert").encoder.layer[0].output.train()
-    if case == "all dropped":
-        block.dropout = FastDropout(1.0, native_kernels)
+@pytest.mark.parametrize("case", ["bf16 residual", "stock dropout", "all dropped", "own norm"])
+def test_plain_modules_run_where_the_kernel_does_not_fit(native_kernels, case):
+    norm = nn.Identity() if case == "own norm" else make_norm(8)
+    rate = {"all dropped": 1.0, "stock dropout": 0.5}.get(case, 0.0)
+    stock = case == "stock dropout"
+    dropout = nn.Dropout(rate) if stock else FastDropout(rate, native_kernels)
+    y, residual = torch.randn(2, 2, 3, 8)
     if case == "bf16 residual":
-        block.bfloat16().eval()
-    hidden = torch.randn(2, 3, block.dense.in_features).to(block.dense.weight.dtype)
-    residual = torch.randn(2, 3, block.dense.out_features).to(hidden.dtype)
-    block.kernels = native_kernels
+        norm, y, residual = norm.bfloat16(), y.bfloat16(), residual.bfloat16()
     torch.manual_seed(0)
-    expected = type(block).forward(block, hidden, residual)
+    expected = norm(dropout(y) + residual)
     torch.manual_seed(0)
-    assert torch.equal(add_norm_forward(block, hidden, residual), expected)
+    found, twin = add_norm(y, residual, norm, dropout, native_kernels)
+    assert torch.equal(found, expected)
+    assert twin is None
 
 
 @pytest.mark.parametrize("grad", [True, False])
-def test_without_gradients_no_sum_is_kept(encoder, native_kernels, monkeypatch, grad):
-    block = encoder("bert").encoder.layer[0].output
-    block.kernels, seen, add_norm = native_kernels, [], native_kernels.add_norm
+def test_without_gradients_no_sum_is_kept(native_kernels, monkeypatch, grad):
+    seen, kernel = [], native_kernels.add_norm
     monkeypatch.setattr(
-        native_kernels, "add_norm", lambda *given: seen.append(given[-1]) or add_norm(*given)
+        native_kernels, "add_norm", lambda *given: seen.append(given[-1]) or kernel(*given)
     )
     with torch.set_grad_enabled(grad):
-        add_norm_forward(
-            block, torch.randn(2, block.dense.in_features), torch.randn(2, block.dense.out_features)
-        )
+        add_norm(*torch.randn(2, 3, 8), make_norm(8), None, native_kernels)
     assert seen == [not grad]
-    out, s, _ = add_norm(torch.randn(3, 8), torch.randn(3, 8), make_norm(8), None, True)
+    out, _, s, _ = kernel(torch.randn(3, 8), torch.randn(3, 8), make_norm(8), None, True)
     assert out.data_ptr() == s.data_ptr()
 
 
-def test_fp16_draws_the_masks_of_the_modules(encoder, native_kernels):
-    block = encoder("bert").encoder.layer[0].output.train()
-    block.dropout, block.kernels = FastDropout(0.5, native_kernels), native_kernels
-    given = torch.randn(2, block.dense.in_features), torch.randn(2, block.dense.out_features)
-    found = []
-    for forward in (add_norm_forward, type(block).forward):
-        torch.manual_seed(0)
-        with torch.autocast("cpu", dtype=torch.float16):
-            found.append(forward(block, *given))
-    assert torch.equal(*found)
+def test_fp16_draws_the_masks_of_the_modules(native_kernels):
+    dropout, norm, (y, residual) = (
+        FastDropout(0.5, native_kernels),
+        make_norm(8),
+        torch.randn(2, 3, 8),
+    )
+    torch.manual_seed(0)
+    found, _ = add_norm(y.half(), residual, norm, dropout, native_kernels)
+    torch.manual_seed(0)
+    assert torch.equal(found, norm(dropout(y.half()) + residual))
 
 
 def test_checkpointed_layers_give_the_same_gradients(encoder, native_kernels):
     model = encoder("bert").train()
-    replace_dropout(model, native_kernels)
-    fuse_norm(model, native_kernels)
+    speed_up_encoder(model, "on")
     expected = gradients(model)
     model.activation_checkpointing_enable({"use_reentrant": False})
     found = gradients(model)

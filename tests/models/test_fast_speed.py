@@ -23,7 +23,7 @@ OFF = {
 }  # fmt: skip
 ONLY_NATIVE = ("gelu", "norm")
 ABOVE = {  # what runs on top of a path goes with it
-    "attention": {"unpad", "qkv", "last_layer"}, "unpad": {"qkv", "last_layer"},
+    "attention": {"unpad", "qkv", "last_layer", "norm"}, "unpad": {"qkv", "last_layer", "norm"},
     "dropout": {"norm"},
 }  # fmt: skip
 ALL = {
@@ -74,17 +74,18 @@ def is_fast(model):
     """Which paths a model really has, by name of the switch."""
     dropouts = [m for m in model.modules() if isinstance(m, nn.Dropout)]
     inner = model.backbone
+    how = getattr(inner.encoder, "how", None)
     found = {
         "attention": inner.config._attn_implementation.startswith("openloop_"),
         "dropout": all(type(m) is FastDropout for m in dropouts),
         "unpad": "forward" in vars(inner),
         "linear": any(is_product(m) for m in model.modules() if isinstance(m, nn.Linear)),
-        "qkv": all("forward" in vars(layer.attention) for layer in inner.encoder.layer),
+        "qkv": how is not None and how.qkv,
         "last_layer": getattr(inner, "first_only", False),
         "frozen": any(p.dtype == BF16 for p in model.parameters()),
         "lora": all(is_product(adapter) for adapter in adapters_of(model).values()),
         "gelu": any(isinstance(m, FastGELU) for m in model.modules()),
-        "norm": any(hasattr(m, "kernels") for m in model.modules() if hasattr(m, "LayerNorm")),
+        "norm": how is not None and how.norm is not None,
     }
     return {name for name, fast in found.items() if fast}
 
@@ -112,7 +113,7 @@ def test_all_switches_are_on_by_default(lora_model):
     assert speed.resolved == ALL | {"frozen": "torch.bfloat16", "kernels": kernels}
     assert all(note.startswith("speed: ") for note in speed.notes)
     text = "\n".join(speed.notes)
-    for said in ("gelu: 2 layers", "norm: 4 layer norms", "lora: 4 layers", "frozen weights"):
+    for said in ("gelu: 2 layers", "norm: native", "lora: 4 layers", "frozen weights"):
         assert said in text
     assert "streams" in text
 
