@@ -43,7 +43,7 @@ def shape_of(bert: Any, rank: int, trains: Literal["nothing", "lora", "all"]) ->
     )  # fmt: skip
 
 
-def layers_of(shape: Shape, lengths: Sequence[int]) -> list[tuple[int, int, int]]:
+def sizes_of(shape: Shape, lengths: Sequence[int]) -> list[tuple[int, int, int]]:
     """(queries M, tokens N, pairs P) of each layer."""
     tokens, squares = sum(lengths), sum(n * n for n in lengths)
     return [(tokens, tokens, squares)] * (shape.layers - 1) + [(len(lengths), tokens, tokens)]
@@ -53,7 +53,7 @@ def forward_flops(shape: Shape, lengths: Sequence[int]) -> int:
     """One forward pass over rows of these lengths."""
     H, inner = shape.hidden, shape.inner
     total = len(lengths) * (2 * H * H + 2 * H * shape.labels)
-    for queries, tokens, pairs in layers_of(shape, lengths):
+    for queries, tokens, pairs in sizes_of(shape, lengths):
         total += 4 * H * H * tokens + 4 * (H * H + H * inner) * queries
         total += 4 * H * pairs + 4 * H * shape.rank * (queries + tokens)
     return total
@@ -67,7 +67,7 @@ def backward_flops(shape: Shape, lengths: Sequence[int]) -> int:
         return 2 * forward_flops(shape, lengths)
     H, inner = shape.hidden, shape.inner
     total = len(lengths) * (2 * H * H + 4 * H * shape.labels)  # the pooler is frozen
-    for layer, (queries, tokens, pairs) in enumerate(layers_of(shape, lengths)):
+    for layer, (queries, tokens, pairs) in enumerate(sizes_of(shape, lengths)):
         low = 2 * H * shape.rank * (queries + tokens)  # a skinny product of both adapters
         total += (2 * H * H + 4 * H * inner) * queries
         if layer == 0:

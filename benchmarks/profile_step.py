@@ -48,9 +48,7 @@ def group_of(name: str, above: list[str]) -> str:
     marks = [outer for outer in [name, *above] if outer in MARKS.values()]  # innermost first
     if marks:
         return marks[0]
-    if not name.startswith(
-        ("aten::", "mkldnn::")
-    ):  # of an autograd function its own time: overhead
+    if not name.startswith(("aten::", "mkldnn::")):  # of an autograd function: overhead
         return "optimizer" if "Optimizer" in name else PYTHON
     return next((g for g, words in WORDS.items() if any(w in name for w in words)), OTHER)
 

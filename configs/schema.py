@@ -232,7 +232,7 @@ class Eval(Section):
     every: Literal["epoch"] | Count = field(
         "epoch", "When to evaluate: after each epoch, or after this many steps."
     )
-    micro_batch_size: Count = field(16, "Rows in one forward pass of an evaluation.", False)
+    micro_batch_size: Count = field(8, "Long rows in a forward pass; of short ones more.", False)
     metric: Literal["auto", "accuracy", "macro_f1", "loss"] = field(
         "auto", "What makes a checkpoint the best; auto: accuracy for classes, else loss."
     )

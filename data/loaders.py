@@ -83,8 +83,11 @@ def train_batches(
     pin_memory: bool = False,
 ) -> Iterator[Batch]:
     """The micro-batches of an epoch from number `start` on; the last one may be smaller."""
+    _check_size(micro_batch_size)
     order = epoch_order(len(dataset), seed, epoch)
-    return _load(dataset, order, micro_batch_size, start, padding, workers, pin_memory)
+    firsts = range(start * micro_batch_size, len(order), micro_batch_size)
+    batches = [order[first : first + micro_batch_size].tolist() for first in firsts]
+    return _load(dataset, batches, padding, workers, pin_memory)
 
 
 def eval_batches(
@@ -94,27 +97,49 @@ def eval_batches(
     workers: int = 0,
     pin_memory: bool = False,
 ) -> Iterator[Batch]:
-    """Every row exactly once, longest first: little padding, and the most memory at once."""
-    order = np.argsort(-np.array(dataset["length"]), kind="stable")
-    return _load(dataset, order, micro_batch_size, 0, padding, workers, pin_memory)
+    """Every row exactly once, longest first: little padding, and the most memory at once.
+
+    `micro_batch_size` rows of the longest, and as many more of the shorter ones as take no more
+    room.
+    """
+    lengths = np.array(dataset["length"]).tolist()
+    batches = fill_batches(lengths, micro_batch_size, padding.multiple)
+    return _load(dataset, batches, padding, workers, pin_memory)
+
+
+def fill_batches(lengths: Sequence[int], micro_batch_size: int, multiple: int) -> list[list[int]]:
+    """Numbers of the rows of each batch, by their lengths in tokens, longest first.
+
+    The first one has `micro_batch_size` rows. Shorter rows go as many times that number together as
+    take no more room, padded to a multiple of `multiple` tokens.
+    """
+    _check_size(micro_batch_size)
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    widths = [max(1, -(-lengths[row] // multiple)) for row in order]
+    batches, first = [], 0
+    while first < len(order):
+        count = micro_batch_size * (widths[0] // widths[first])
+        batches.append(order[first : first + count])
+        first += count
+    return batches
+
+
+def _check_size(micro_batch_size: int) -> None:
+    if micro_batch_size < 1:
+        raise ValueError(f"micro_batch_size: got {micro_batch_size}, expected at least 1")
 
 
 def _load(
     dataset: datasets.Dataset,
-    order: np.ndarray,
-    micro_batch_size: int,
-    start: int,
+    batches: list[list[int]],
     padding: Padding,
     workers: int,
     pin_memory: bool,
 ) -> Iterator[Batch]:
-    if micro_batch_size < 1:
-        raise ValueError(f"micro_batch_size: got {micro_batch_size}, expected at least 1")
-    firsts = range(start * micro_batch_size, len(order), micro_batch_size)
     columns = [c for c in dataset.column_names if c != "length"]
     loader: DataLoader[Batch] = DataLoader(
         dataset.select_columns(columns),
-        batch_sampler=[order[first : first + micro_batch_size].tolist() for first in firsts],
+        batch_sampler=batches,
         collate_fn=partial(collate, padding=padding),
         num_workers=workers,
         pin_memory=pin_memory,

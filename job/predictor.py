@@ -13,7 +13,7 @@ from configs.read import read_config
 from configs.schema import Config
 from data.clean import CleanArgs, clean_text
 from data.encode import encode_texts
-from data.loaders import Padding, collate
+from data.loaders import Padding, collate, fill_batches
 from engine.evaluate import inference, to_device
 from engine.losses import logits_of
 from engine.metrics import probabilities
@@ -104,13 +104,13 @@ class Predictor:
         return [{**row, "row": i, "labels": 0} for i, row in enumerate(rows)]
 
     def predict_chunk(self, chunk: list[str | tuple[str, str]]) -> list[Prediction]:
-        """Long rows first, so that a micro-batch holds rows of like length."""
-        rows = sorted(self.encode(chunk), key=lambda row: -len(row["input_ids"]))
-        padding = make_padding(self.tokenizer)
+        """Long rows first, so that a batch holds rows of like length."""
+        rows, padding = self.encode(chunk), make_padding(self.tokenizer)
+        lengths = [len(row["input_ids"]) for row in rows]
         found: dict[int, Prediction] = {}
         with inference(self.model):
-            for start in range(0, len(rows), self.micro_batch_size):
-                batch = collate(rows[start : start + self.micro_batch_size], padding)
+            for numbers in fill_batches(lengths, self.micro_batch_size, padding.multiple):
+                batch = collate([rows[number] for number in numbers], padding)
                 moved = to_device(batch, self.precision.device)
                 with self.precision.autocast():
                     logits = logits_of(self.model(**moved["inputs"]))  # (B, C)

@@ -6,9 +6,12 @@ input, and its gradient is one product (linear.py); dropout, residual and norm a
 but each text's first token (first_token_only), the last layer's queries, and all that follows its
 attention, are worked out for those tokens alone: the same logits and gradients without five sixths
 of that layer's arithmetic. Gain: see benchmarks/ablation.md.
+
+What is called as a module, so that a hook on it works: the layers, which then return (x, twin), and
+all linear layers and activations; the blocks between are not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -24,7 +27,7 @@ from models.fast.kernels import Kernels
 from models.fast.linear import project
 from models.fast.native import NativeKernels
 from models.fast.norm import add_norm
-from models.heads import HEADS, Classifier
+from models.heads import Classifier, LinearHead, MLPHead
 
 # model types of transformers whose layers are written as BERT's
 KIN = ("bert", "electra", "roberta", "xlm-roberta")
@@ -39,7 +42,7 @@ def first_token_only(model: nn.Module) -> bool:
     """Whether the head reads each text's first token alone; a head of the user's own may read
     anything."""
     if isinstance(model, Classifier):
-        return type(model.head) in HEADS.values() and getattr(model.head, "pool", None) == "cls"
+        return type(model.head) in (LinearHead, MLPHead) and model.head.pool == "cls"
     return type(model).__name__ in FIRST_TOKEN
 
 
@@ -95,6 +98,13 @@ def parts_of(layer: Any) -> Parts:
     )  # fmt: skip
 
 
+def after_queries(layer: nn.Module) -> Iterator[nn.Module]:
+    """The modules of a layer but those that make its keys and values."""
+    parts = parts_of(layer)
+    others = {*parts.key.modules(), *parts.value.modules()}
+    return (module for module in layer.modules() if module not in others)
+
+
 @dataclass(frozen=True)
 class Written:
     """How the layers of a backbone run: `norm` are the kernels for AddNorm, if it is wanted."""
@@ -117,17 +127,15 @@ class Stream(NamedTuple):
 def attend_stream(parts: Parts, x: Tensor, stream: Stream, training: bool) -> tuple[Tensor, Tensor]:
     """Attention within the texts of a stream, and what is to be added to it, (1, M, D) each, from
     x (1, N, D): M is N, or with `first_only` the number of texts that are not empty."""
-    ends, layers, queries = stream.ends, (parts.query, parts.key, parts.value), None
-    spans, given = list(pairwise(ends.tolist())), x if stream.twin is None else stream.twin
-    residual = x
+    ends, spans = stream.ends, list(pairwise(stream.ends.tolist()))
+    given, residual, queries = x if stream.twin is None else stream.twin, x, None
+    layers: list[nn.Module] = [parts.query, parts.key, parts.value]
     if stream.first_only:
         residual = x.index_select(1, first_tokens(ends))
-        (q,), (k, v) = project(residual, layers[:1]), project(given, layers[1:])
+        q, layers = parts.query(residual), layers[1:]
         queries = list(pairwise([0, *torch.cumsum(ends.diff() > 0, 0).tolist()]))
-    elif stream.how.qkv:
-        q, k, v = project(given, layers)
-    else:
-        q, k, v = (layer(given) for layer in layers)
+    outs = project(given, layers) if stream.how.qkv else [layer(given) for layer in layers]
+    q, k, v = (q, *outs) if stream.first_only else outs
     size, rate = parts.head_size, parts.attention_dropout if training else 0.0
     q, k, v = (t.view(-1, t.shape[-1] // size, size) for t in (q, k, v))  # (N, H, D)
     out = attend(q, k, v, spans, size**-0.5, rate, stream.how.kernels, queries)

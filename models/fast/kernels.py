@@ -19,7 +19,8 @@ SCRATCH = 1 << 20  # scores in one block of heads: 4 MiB of fp32
 
 @dataclass(frozen=True)
 class Texts:
-    """Where each text lies: its keys and values, and its queries, which may be fewer."""
+    """Where each text lies: its keys and values, and its queries, which may be fewer; where there
+    are keys there is a query."""
 
     spans: Spans
     queries: Spans

@@ -5,7 +5,7 @@ autocast rounds between them: here the low-rank product adds into the base's own
 and backward, with the scaling folded in. Replaces nn.Linear.forward on the CPU, where torch copies
 the bias over the whole output before a product: oneDNN's own linear layer adds it as it writes.
 Several layers that read one input (query, key, value) share its cast, and its gradient is one
-product, summed in fp32. Gain: see benchmarks/ablation.md.
+product, summed in fp32, to which adapters add theirs. Gain: see benchmarks/ablation.md.
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,7 +36,8 @@ def takes_onednn(dtype: torch.dtype) -> bool:
 
 def multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x W^T + b: x (N, in), W (out, in), b (out,), all of one dtype -> (N, out)."""
-    if x.device.type == "cpu" and x.numel() and takes_onednn(x.dtype):
+    compiles = torch.compiler.is_compiling()  # then torch's own, which inductor knows
+    if x.device.type == "cpu" and x.numel() and not compiles and takes_onednn(x.dtype):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
 
@@ -91,7 +92,7 @@ class Product(torch.autograd.Function):
         flats = [None if g is None else by_row(g) for g in grads]  # (N, out)
         grad_x = None
         with torch.autocast(saved[0].device.type, enabled=False):
-            if ctx.needs_input_grad[0]:
+            if ctx.needs_input_grad[0] and any(g is not None for g in flats):
                 grad_x = input_gradient([(g, W) for g, W in zip(flats, saved[::4], strict=True)])
             for part, (g, scaling) in enumerate(zip(flats, scalings, strict=True)):
                 if g is None:
@@ -152,21 +153,35 @@ def part_of(layer: nn.Module) -> Part | None:
 
 def project(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
     """The outputs (..., out) of several layers for one x (..., in)."""
-    parts = [part_of(layer) for layer in layers]
-    known = [part for part in parts if part is not None]
-    if len(known) < len(layers):
-        return tuple(layer(x) for layer in layers)
+    parts = [None if is_hooked(layer) else part_of(layer) for layer in layers]
+    joined = iter(multiply_parts(x, [part for part in parts if part is not None]))
+    pairs = zip(layers, parts, strict=True)
+    return tuple(layer(x) if part is None else next(joined) for layer, part in pairs)
+
+
+def is_hooked(layer: nn.Module) -> bool:
+    """Whether a hook waits for this layer to be called."""
+    hooks = (
+        layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks,
+        layer._backward_pre_hooks,
+    )  # fmt: skip
+    return any(hooks)
+
+
+def multiply_parts(x: Tensor, parts: Sequence[Part]) -> tuple[Tensor, ...]:
+    """Product of x with these parts, in autocast's dtype where it is on."""
+    if not parts:
+        return ()
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-    tensors = [t for *four, _ in known for t in four]
-    return Product.apply(x, dtype, tuple(scaling for *_, scaling in known), *tensors)
+    tensors = [t for *four, _ in parts for t in four]
+    return Product.apply(x, dtype, tuple(scaling for *_, scaling in parts), *tensors)
 
 
 def product_forward(layer: Any, x: Tensor) -> Tensor:
     """The forward of a single layer; the plain one where an adapter's dropout asks for it."""
-    if part_of(layer) is None:
-        return LoRALinear.forward(layer, x)
-    return project(x, [layer])[0]
+    part = part_of(layer)
+    return LoRALinear.forward(layer, x) if part is None else multiply_parts(x, [part])[0]
 
 
 def fuse(layers: Iterable[nn.Module]) -> int:

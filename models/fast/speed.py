@@ -100,8 +100,7 @@ def _speed_up_on_cpu(
     model: nn.Module, args: SpeedArgs, left_padded: bool, resolved: dict[str, str],
     notes: list[str],
 ) -> None:  # fmt: skip
-    """Dropout, GELU and norm; attention, and streams on top of it, where the architecture takes
-    them."""
+    """Dropout and GELU; attention, and streams on top of it, where the architecture takes them."""
     stock = why_stock(model, args, left_padded)
     parts = args.dropout or args.gelu
     if not parts and stock is not None:
@@ -139,16 +138,17 @@ def _run_as_stream(
     run_as_stream(backbone, first_only)
     resolved["batches"] = "streams"
     notes[-1] += "; batches run as streams without padding"
-    if not known:
-        return
+    qkv = args.qkv and "linear" in resolved
     # without hashed masks a norm with a dropout before it would stay plain in training
     wanted = args.norm and args.dropout
     norm = kernels if wanted and isinstance(kernels, NativeKernels) else None
-    write_out(backbone, Written(kernels, norm, args.qkv, first_only))
+    if not known or not (norm or qkv or first_only):
+        return
+    write_out(backbone, Written(kernels, norm, qkv, first_only))
     if norm is not None:
         resolved["norm"] = "native"
         notes.append("norm: native, with dropout and residual")
-    if args.qkv:
+    if qkv:
         resolved["qkv"] = "joint"
         notes.append("qkv: query, key and value read their input as one")
     if first_only:

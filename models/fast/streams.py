@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from models.fast.dropout import FastDropout
-from models.fast.encoder import first_tokens, layers_of
+from models.fast.encoder import after_queries, first_tokens, layers_of
 from models.fast.masks import PLACES
 
 MULTIPLE = 64  # tokens of a stream
@@ -92,7 +92,7 @@ def stream_forward(
     if backbone.first_only:
         firsts = first_tokens(ends)
         places = real[firsts] if len(real) else real
-        for module in layers_of(backbone)[-1].modules():
+        for module in after_queries(layers_of(backbone)[-1]):
             if isinstance(module, FastDropout):
                 module.ids = ids[:, firsts]
     if token_type_ids is not None:

@@ -7,7 +7,15 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.loaders import Padding, ahead, collate, epoch_order, eval_batches, train_batches
+from data.loaders import (
+    Padding,
+    ahead,
+    collate,
+    epoch_order,
+    eval_batches,
+    fill_batches,
+    train_batches,
+)
 
 
 def make(lengths, labels=None):
@@ -152,9 +160,28 @@ def test_evaluation_takes_every_row_once_longest_first(lengths, size):
     assert taken == sorted(lengths, reverse=True)
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=40), st.integers(1, 5))
+def test_shorter_rows_go_more_at_a_time_in_the_room_of_the_longest(lengths, size):
+    padding = Padding(0)
+    batches = fill_batches(lengths, size, padding.multiple)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    rows = [{"input_ids": [0] * n} for n in lengths]
+    shapes = [collate([rows[i] for i in b], padding)["inputs"]["input_ids"].shape for b in batches]
+    room = size * shapes[0][1]
+    assert all(shape.numel() <= room for shape in shapes)
+    for count, width in shapes[:-1]:
+        assert count % size == 0
+        assert (count + size) * width > room  # no more would have fitted
+
+
 def test_a_batch_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="micro_batch_size: got 0"):
-        train_batches(make([1]), 0, 0, 0, 0, Padding(0))
+    for batches in (
+        lambda: train_batches(make([1]), 0, 0, 0, 0, Padding(0)),
+        lambda: eval_batches(make([1]), 0, Padding(0)),
+    ):
+        with pytest.raises(ValueError, match="micro_batch_size: got 0"):
+            batches()
 
 
 def test_the_next_batch_is_made_while_the_last_one_is_used():

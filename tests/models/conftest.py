@@ -23,6 +23,7 @@ BERT_LIKE = {  # encoders of BERT's layout that no folder is made for
     "intermediate_size": 32, "max_position_embeddings": 64, "hidden_dropout_prob": 0.1,
     "attention_probs_dropout_prob": 0.1,
 }  # fmt: skip
+FAMILIES = {"albert": "Albert", "electra": "Electra", "xlm-roberta": "XLMRoberta"}
 TARGETS = {
     "bert": ("query", "value"),
     "distilbert": ("q_lin", "v_lin"),
@@ -148,8 +149,9 @@ def encoder(stir):
     import transformers
 
     def build(name, kind=transformers.AutoModel):
-        if name in ("albert", "electra"):
-            config = getattr(transformers, f"{name.title()}Config")(vocab_size=50, **BERT_LIKE)
+        if name in FAMILIES:
+            config_class = getattr(transformers, f"{FAMILIES[name]}Config")
+            config = config_class(vocab_size=50, pad_token_id=0, **BERT_LIKE)
         else:
             config = tiny_config(name, 50)
         torch.manual_seed(0)

@@ -12,7 +12,7 @@ from models.lora import LoRAArgs, inject_lora
 
 CPU, FP32 = torch.device("cpu"), torch.float32
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
-NAMES = ["bert", "distilbert", "electra", "roberta"]
+NAMES = ["bert", "distilbert", "electra", "roberta", "xlm-roberta"]
 MASKS = {
     "right": [[1, 1, 1, 1, 1, 1, 1], [1, 0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0, 0]],
     "left": [[1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0, 1], [0, 0, 0, 1, 1, 1, 1]],
@@ -31,14 +31,16 @@ def batch(side="right"):
 def model_of(encoder, targets):
     """model_of(name, head="cls", adapted=False, **switches): on the fast paths that are left on."""
 
-    def build(name, head="cls", adapted=False, dropout=False, **switches):
+    def build(name, head="cls", adapted=False, dropout=False, dtype=FP32, **switches):
         kind = AutoModelForSequenceClassification if head == "native" else AutoModel
         inner = encoder(name, kind)
         torch.manual_seed(2)
         model = inner if head == "native" else Classifier(inner, LinearHead(16, 2, 0.0, head))
         if adapted:
             wanted = targets.get(name, targets["bert"])
-            inject_lora(model, LoRAArgs(wanted, rank=2), seed=0, exclude=["head", "classifier"])
+            rate = 0.3 if dropout else 0.0
+            lora = LoRAArgs(wanted, rank=2, dropout=rate)
+            inject_lora(model, lora, seed=0, exclude=["head", "classifier"])
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_("lora" in name)
                 if name.endswith("lora_B"):
@@ -46,7 +48,7 @@ def model_of(encoder, targets):
         for module in model.modules() if not dropout else ():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
-        speed_up(model, SpeedArgs(**({"native": "off"} | switches)), CPU, FP32)
+        speed_up(model, SpeedArgs(**({"native": "off"} | switches)), CPU, dtype)
         return model.train()
 
     return build
@@ -111,8 +113,9 @@ def test_the_last_layer_works_out_the_first_tokens_alone(model_of, name):
             )
     model(**batch())
     last = {layer: count for layer, count in seen.items() if "layer.1." in layer}
-    assert set(last.values()) == {3}
-    assert len(last) == 5  # out, two of the feed-forward block, two norms
+    whole = {layer.rpartition(".")[2] for layer, count in last.items() if count == 64}
+    assert whole in ({"key", "value"}, {"k_lin", "v_lin"})
+    assert sorted(last.values()) == [3] * 6 + [64] * 2  # query, out, up, down and two norms
     assert {count for layer, count in seen.items() if "layer.0." in layer} == {64}
 
 
@@ -138,6 +141,25 @@ def test_activation_checkpointing_changes_no_bit(model_of, name, head):
         found.append(logits_and_gradients(model, batch()))
     assert torch.equal(found[0][0], found[1][0])
     assert all(torch.equal(found[0][1][name], found[1][1][name]) for name in found[0][1])
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert"])
+@pytest.mark.parametrize("head", ["cls", "mean"])
+@pytest.mark.parametrize("adapted", [True, False])
+def test_autocast_errs_no_more_than_the_stock_layers(model_of, native_kernels, name, head, adapted):
+    """All of it at once, as the benchmark runs: bf16, native kernels, twins, first tokens."""
+    exact = logits_and_gradients(model_of(name, head, adapted, **PLAIN).double(), batch())
+    errors = []
+    for switches in ({"native": "on"}, PLAIN):
+        model = model_of(name, head, adapted, dtype=torch.bfloat16, **switches)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits, gradients = logits_and_gradients(model, batch())
+        assert all(gradient.dtype == FP32 for gradient in gradients.values())
+        wrong = [(g.double() - exact[1][n]).square().sum() for n, g in gradients.items()]
+        errors.append((sum(wrong) + (logits.double() - exact[0]).square().sum()).sqrt().item())
+    ours, theirs = errors
+    assert ours <= 1.1 * theirs
+    assert theirs > 0
 
 
 class Reader(nn.Module):

@@ -143,7 +143,7 @@ def test_dropout_in_training_falls_back_to_the_plain_layer():
     assert torch.equal(found, expected)
 
 
-def test_merged_layer_falls_back_to_the_plain_one():
+def test_merged_layer_gives_its_bases_output():
     adapter, x = fused(layer()), torch.randn(5, 24)
     before = adapter(x)
     merge_lora(nn.ModuleDict({"only": adapter}))
@@ -255,11 +255,26 @@ def test_layers_of_one_input_share_it_and_differ_as_apart():
         results += [*outs, inputs.grad, *(g.clone() for g in trained)]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert len(found) == 7
-    alone = project(x.clone().requires_grad_(), [adapter, other])[1]
-    alone.sum().backward()  # nobody needs the adapter's output
+    inputs = x.clone().requires_grad_()
+    project(inputs, [adapter, other])[1].sum().backward()  # nobody needs the adapter's output
+    torch.testing.assert_close(inputs.grad, other.weight.sum(0).expand(5, 24), **EXACT)
 
 
 def test_a_layer_that_runs_as_it_is_parts_the_others():
     plain, x = nn.Linear(24, 16), torch.randn(5, 24)
     outs = project(x, [fused(layer()), plain])
     assert torch.equal(outs[1], plain(x))
+
+
+def test_a_hook_on_one_of_the_layers_is_called():
+    other, x, seen = nn.Linear(24, 16), torch.randn(5, 24), []
+    layers = [fused(layer()), other]
+    linear.fuse([other])
+    expected = project(x, layers)
+    other.register_forward_hook(lambda module, given, out: seen.append(out))
+    found = project(x, layers)
+    assert torch.equal(seen[0], found[1])
+    other.register_full_backward_hook(lambda module, given, out: seen.append(out[0]))
+    project(x.clone().requires_grad_(), layers)[1].sum().backward()
+    assert torch.equal(seen[-1], torch.ones(5, 16))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

@@ -115,6 +115,28 @@ def test_attention_equals_the_plain_one(kernels, keys, p):
         torch.testing.assert_close(a, b, atol=5e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.0, 0.1])
+def test_queries_may_be_fewer_than_keys(kernels, dtype, p):
+    torch.manual_seed(0)
+    spans, queries = [(0, 5), (5, 5), (5, 70)], [(0, 1), (1, 1), (1, 34)]
+    (q, grad), (k, v) = torch.randn(2, 40, 3, 8).to(dtype), torch.randn(2, 80, 3, 8).to(dtype)
+    draw = make_draw(p, row_ids(queries, 40, 3), 65) if p else None
+    found, expected = [], []
+    for each, results in ((kernels, found), (PLAIN, expected)):
+        texts, needs = Texts(spans, queries), (True, True, True)
+        out, lse = each.attend(q, k, v, texts, 0.7, draw)
+        results += [out, *each.attend_backward(q, k, v, grad, lse, texts, 0.7, draw, needs)]
+    close = {"atol": 5e-6, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.03, "rtol": 0.02}
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, **close)
+    out, dq, dk, dv = found
+    assert not out[34:].any()
+    assert not dq[34:].any()
+    assert not dk[70:].any()
+    assert not dv[70:].any()
+
+
 @pytest.mark.parametrize("tokens", [5, 17, 40, 300])
 def test_scores_far_below_zero_leave_all_gradients_finite(kernels, tokens):
     """The rows that fill up a block of queries have no log-sum that would hold them down."""

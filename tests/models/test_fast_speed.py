@@ -24,6 +24,7 @@ OFF = {
 ONLY_NATIVE = ("gelu", "norm")
 ABOVE = {  # what runs on top of a path goes with it
     "attention": {"unpad", "qkv", "last_layer", "norm"}, "unpad": {"qkv", "last_layer", "norm"},
+    "linear": {"qkv"},
     "dropout": {"norm"},
 }  # fmt: skip
 ALL = {
@@ -162,6 +163,11 @@ def test_plain_kernels_leave_gelu_and_norm_as_they_are(lora_model):
     model, speed = lora_model(native="off")
     assert is_fast(model) == set(OFF) - {*ONLY_NATIVE, "frozen"}
     assert not speed.resolved.keys() & set(ONLY_NATIVE)
+
+
+def test_layers_that_nothing_asks_to_write_out_stay(lora_model):
+    model, _ = lora_model(native="on", norm=False, qkv=False, last_layer=False)
+    assert "forward" not in vars(model.backbone.encoder)
 
 
 @pytest.mark.parametrize("native", ["on", "off"])
