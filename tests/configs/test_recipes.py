@@ -49,11 +49,13 @@ def test_imdb_full_sees_the_rows_of_imdb_lora():
     assert full.lora is None
 
 
-def test_imdb_quick_is_imdb_lora_on_fewer_and_shorter_rows_at_a_larger_rate():
+def test_imdb_quick_is_imdb_lora_on_less_of_everything_at_a_larger_rate():
     lora, quick = (read_config(FOLDER / f"{name}.toml") for name in ("imdb_lora", "imdb_quick"))
     as_long = {"subset": lora.data.subset, "max_length": lora.data.max_length}
     same = {"data": quick.data.model_copy(update=as_long), "run": lora.run, "train": lora.train}
-    assert quick.train == lora.train.model_copy(update={"lr": 2 * lora.train.lr})
+    same |= {"lora": quick.lora.model_copy(update={"targets": lora.lora.targets})}
+    assert quick.train == lora.train.model_copy(update={"lr": 4 * lora.train.lr})
+    assert quick.lora.targets == ["query", "value"]
     assert quick.model_copy(update=same) == lora
 
 
