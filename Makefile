@@ -18,7 +18,7 @@ help: ## list the targets
 quick: ## install, then a first impression in under two minutes (configs/imdb_quick.toml)
 	@$(MAKE) --no-print-directory train CONFIG=configs/imdb_quick.toml
 
-train: $(VENV)/.run-installed ## install, then train the default recipe (nine minutes on 2 CPU cores with bf16)
+train: $(VENV)/.run-installed ## install, then train the default recipe (eight to nine minutes on 2 CPU cores with bf16)
 	@echo 'Training $(CONFIG); the plan below says how long it takes here.'
 	@echo 'Stop it with Ctrl-C; the same command goes on from there. A finished run is left as it is.'
 	$(PY) train.py --config $(CONFIG) --resume $(ARGS)
