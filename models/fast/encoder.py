@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from models.fast.attention import attend
-from models.fast.kernels import Kernels
+from models.fast.kernels import Kernels, Spans
 from models.fast.linear import project
 from models.fast.native import NativeKernels
 from models.fast.norm import add_norm
@@ -46,12 +46,12 @@ def first_token_only(model: nn.Module) -> bool:
     return type(model).__name__ in FIRST_TOKEN
 
 
-def layers_of(backbone: Any) -> list[nn.Module]:
-    """The layers that can be replaced, in order; none for another architecture."""
+def encoder_of(backbone: Any) -> Any | None:
+    """The encoder that can be written out, with its layers under `layer`; None where it cannot."""
     kind = backbone.config.model_type
     if kind == "distilbert":
-        return list(backbone.transformer.layer)
-    return list(backbone.encoder.layer) if kind in KIN else []
+        return backbone.transformer
+    return backbone.encoder if kind in KIN else None
 
 
 def first_tokens(ends: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class Parts:
 
 
 def parts_of(layer: Any) -> Parts:
-    """The parts of one of layers_of(backbone)."""
+    """The parts of a layer of encoder_of(backbone)."""
     own = layer.attention
     if hasattr(own, "q_lin"):  # DistilBERT
         ffn = layer.ffn
@@ -119,6 +119,7 @@ class Stream(NamedTuple):
     """What a layer needs to know beside its input x (1, N, D)."""
 
     ends: Tensor  # (texts + 1,): where the texts end
+    spans: Spans  # the same: where each text lies
     twin: Tensor | None  # x in the dtype of the products, where it is at hand
     how: Written
     first_only: bool
@@ -127,8 +128,8 @@ class Stream(NamedTuple):
 def attend_stream(parts: Parts, x: Tensor, stream: Stream, training: bool) -> tuple[Tensor, Tensor]:
     """Attention within the texts of a stream, and what is to be added to it, (1, M, D) each, from
     x (1, N, D): M is N, or with `first_only` the number of texts that are not empty."""
-    ends, spans = stream.ends, list(pairwise(stream.ends.tolist()))
-    given, residual, queries = x if stream.twin is None else stream.twin, x, None
+    ends, queries = stream.ends, None
+    given, residual = x if stream.twin is None else stream.twin, x
     layers: list[nn.Module] = [parts.query, parts.key, parts.value]
     if stream.first_only:
         residual = x.index_select(1, first_tokens(ends))
@@ -138,7 +139,7 @@ def attend_stream(parts: Parts, x: Tensor, stream: Stream, training: bool) -> tu
     q, k, v = (q, *outs) if stream.first_only else outs
     size, rate = parts.head_size, parts.attention_dropout if training else 0.0
     q, k, v = (t.view(-1, t.shape[-1] // size, size) for t in (q, k, v))  # (N, H, D)
-    out = attend(q, k, v, spans, size**-0.5, rate, stream.how.kernels, queries)
+    out = attend(q, k, v, stream.spans, size**-0.5, rate, stream.how.kernels, queries)
     return out.view(1, len(out), -1), residual
 
 
@@ -169,16 +170,16 @@ def encoder_forward(
     if cu_seq_lens_q is None:
         return type(encoder).forward(encoder, hidden_states, *given, **others)
     x, twin, how = hidden_states, None, encoder.how
+    spans = list(pairwise(cu_seq_lens_q.tolist()))
     for layer in encoder.layer:
-        last = layer is encoder.layer[-1]
-        x, twin = layer(x, Stream(cu_seq_lens_q, twin, how, how.first_only and last))
+        short = how.first_only and layer is encoder.layer[-1]
+        x, twin = layer(x, Stream(cu_seq_lens_q, spans, twin, how, short))
     return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=x)
 
 
-def write_out(backbone: Any, how: Written) -> None:
-    """Give the encoder and its layers the forwards above, in place. The backbone must run as a
-    stream, and layers_of must know it."""
-    encoder = backbone.transformer if hasattr(backbone, "transformer") else backbone.encoder
+def write_out(encoder: Any, how: Written) -> None:
+    """Give an encoder_of(backbone) and its layers the forwards above, in place. The backbone must
+    run as a stream."""
     encoder.how = how
     encoder.forward = MethodType(encoder_forward, encoder)
     for layer in encoder.layer:

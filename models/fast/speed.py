@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from models.fast.attention import register
 from models.fast.dropout import replace_dropout
-from models.fast.encoder import Written, first_token_only, layers_of, write_out
+from models.fast.encoder import Written, encoder_of, first_token_only, write_out
 from models.fast.frozen import freeze_in
 from models.fast.gelu import replace_gelu
 from models.fast.kernels import Kernels, PlainKernels
@@ -88,19 +88,20 @@ def speed_up(
     elif device.type == "cpu" and compiled:
         notes.append("attention, dropout: torch.compile sees the stock ones")
     elif device.type == "cpu":
-        backbone = model.get_submodule(backbone_name(model))
-        if args.linear and (count := fuse_linear(backbone, dtype)):
-            resolved["linear"] = "onednn"
-            notes.append(f"linear: {count} layers by oneDNN with their bias")
-        _speed_up_on_cpu(model, args, left_padded, resolved, notes)
+        _speed_up_on_cpu(model, args, dtype, left_padded, resolved, notes)
     return Speed(resolved, [f"speed: {note}" for note in notes])
 
 
 def _speed_up_on_cpu(
-    model: nn.Module, args: SpeedArgs, left_padded: bool, resolved: dict[str, str],
-    notes: list[str],
+    model: nn.Module, args: SpeedArgs, dtype: torch.dtype, left_padded: bool,
+    resolved: dict[str, str], notes: list[str],
 ) -> None:  # fmt: skip
-    """Dropout and GELU; attention, and streams on top of it, where the architecture takes them."""
+    """Linear layers, dropout and GELU; attention, and streams on top of it, where the architecture
+    takes them."""
+    backbone = model.get_submodule(backbone_name(model))
+    if args.linear and (count := fuse_linear(backbone, dtype)):
+        resolved["linear"] = "onednn"
+        notes.append(f"linear: {count} layers by oneDNN with their bias")
     stock = why_stock(model, args, left_padded)
     parts = args.dropout or args.gelu
     if not parts and stock is not None:
@@ -112,7 +113,6 @@ def _speed_up_on_cpu(
     if args.dropout:
         resolved["dropout"] = "hashed"
         notes.append(f"dropout: {replace_dropout(model, kernels)} layers with hashed masks")
-    backbone = model.get_submodule(backbone_name(model))
     native = kernels if isinstance(kernels, NativeKernels) else None
     if native and args.gelu and (count := replace_gelu(backbone, native)):
         resolved["gelu"] = "native"
@@ -133,18 +133,18 @@ def _run_as_stream(
 ) -> None:  # fmt: skip
     """Streams, and where the architecture is known its layers written out."""
     assert isinstance(backbone, PreTrainedModel)
-    known = bool(layers_of(backbone))
-    first_only = args.last_layer and known and first_token_only(model)
-    run_as_stream(backbone, first_only)
+    run_as_stream(backbone)
     resolved["batches"] = "streams"
     notes[-1] += "; batches run as streams without padding"
+    encoder = encoder_of(backbone)
+    first_only = args.last_layer and first_token_only(model)
     qkv = args.qkv and "linear" in resolved
     # without hashed masks a norm with a dropout before it would stay plain in training
     wanted = args.norm and args.dropout
     norm = kernels if wanted and isinstance(kernels, NativeKernels) else None
-    if not known or not (norm or qkv or first_only):
+    if encoder is None or not (norm or qkv or first_only):
         return
-    write_out(backbone, Written(kernels, norm, qkv, first_only))
+    write_out(encoder, Written(kernels, norm, qkv, first_only))
     if norm is not None:
         resolved["norm"] = "native"
         notes.append("norm: native, with dropout and residual")

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from models.fast.dropout import FastDropout
-from models.fast.encoder import after_queries, first_tokens, layers_of
+from models.fast.encoder import after_queries, encoder_of, first_tokens
 from models.fast.masks import PLACES
 
 MULTIPLE = 64  # tokens of a stream
@@ -89,10 +89,11 @@ def stream_forward(
     for dropout in dropouts:
         dropout.ids = ids
     places = real  # of what comes out of the last layer
-    if backbone.first_only:
+    encoder = encoder_of(backbone)
+    if encoder is not None and hasattr(encoder, "how") and encoder.how.first_only:
         firsts = first_tokens(ends)
         places = real[firsts] if len(real) else real
-        for module in after_queries(layers_of(backbone)[-1]):
+        for module in after_queries(encoder.layer[-1]):
             if isinstance(module, FastDropout):
                 module.ids = ids[:, firsts]
     if token_type_ids is not None:
@@ -110,10 +111,8 @@ def stream_forward(
     return output
 
 
-def run_as_stream(backbone: PreTrainedModel, first_only: bool = False) -> None:
+def run_as_stream(backbone: PreTrainedModel) -> None:
     """Replace `backbone.forward` in place; its class must be a row of POSITIONS and its attention
-    that of attention.py. Parameters and modules keep their names, and a deep copy is its own.
-    `first_only`: the last layer, replaced by encoder.py, leaves each row's first real token; all
-    else comes back as zeros."""
-    backbone.first_only = first_only  # type: ignore[assignment]
+    that of attention.py. Parameters and modules keep their names, and a deep copy is its own. Where
+    encoder.py has written the last layer out for first tokens, all others come back as zeros."""
     backbone.forward = MethodType(stream_forward, backbone)

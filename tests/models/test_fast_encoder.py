@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from models.fast.encoder import first_token_only, first_tokens
+from models.fast.encoder import encoder_of, first_token_only, first_tokens
 from models.fast.speed import SpeedArgs, speed_up
 from models.heads import Classifier, LinearHead, MLPHead
 from models.lora import LoRAArgs, inject_lora
@@ -85,7 +85,7 @@ def test_logits_and_gradients_equal_the_stock_layers(model_of, name, side, head,
 @pytest.mark.parametrize("native", ["auto", "off"])
 def test_the_architectures_own_head_gives_the_stock_logits_and_gradients(model_of, name, native):
     fast = model_of(name, "native", native=native)
-    assert fast.base_model.first_only
+    assert encoder_of(fast.base_model).how.first_only
     found = logits_and_gradients(fast, batch())
     expected = logits_and_gradients(model_of(name, "native", **PLAIN), batch())
     torch.testing.assert_close(found, expected, **CLOSE)

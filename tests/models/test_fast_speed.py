@@ -84,7 +84,7 @@ def is_fast(model):
         "unpad": "forward" in vars(inner),
         "linear": any(is_product(m) for m in model.modules() if isinstance(m, nn.Linear)),
         "qkv": how is not None and how.qkv,
-        "last_layer": getattr(inner, "first_only", False),
+        "last_layer": how is not None and how.first_only,
         "frozen": any(p.dtype == BF16 for p in model.parameters()),
         "lora": all(is_product(adapter) for adapter in adapters_of(model).values()),
         "gelu": any(isinstance(m, FastGELU) for m in model.modules()),
