@@ -73,10 +73,9 @@ void attend(const Shape& shape, Heads<const T> q, Heads<const T> k, Heads<const 
       multiply<T>(m, columns, size, {queries, size}, {keys, width}, {scores, width});
       float inverse[QUERIES];
       for (int64_t r = 0; r < real; ++r) {
-        const int64_t place = head * shape.queries + asked[0] + start + r;
-        const int32_t row = shape.draw.threshold > 0 ? shape.draw.rows[place] : 0;
-        std::tie(lse[place], inverse[r]) =
-            soften<T>(scores + r * width, K.count, columns, shape.scale, shape.draw, row);
+        const int64_t place = shape.place(text, head, start + r);
+        std::tie(lse[place], inverse[r]) = soften<T>(scores + r * width, K.count, columns,
+                                                     shape.scale, shape.draw, shape.row(place));
       }
       multiply<T>(m, size, columns, in_place<T>(scores, width), {values, size}, {sums, size});
       for (int64_t r = 0; r < real; ++r) {

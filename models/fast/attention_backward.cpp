@@ -126,10 +126,9 @@ void attend_backward(const Shape& shape, Heads<const T> q, Heads<const T> k, Hea
         totals[r] = 0.0f;
       }
       for (int64_t r = 0; r < real; ++r) {
-        const int64_t place = head * shape.queries + asked[0] + start + r;
-        const int32_t row = shape.draw.threshold > 0 ? shape.draw.rows[place] : 0;
+        const int64_t place = shape.place(text, head, start + r);
         totals[r] = harden(w.scores + r * width, w.grad_kept + r * width, K.count, columns,
-                           shape.scale, lse[place], shape.draw, row);
+                           shape.scale, lse[place], shape.draw, shape.row(place));
       }
       for (int64_t r = 0; r < m; r += 2)
         finish(w.scores + r * width, w.grad_kept + r * width, columns, width, totals + r,

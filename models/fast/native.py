@@ -83,7 +83,7 @@ class NativeKernels:
     def __init__(self, path: Path) -> None:
         self.library = ctypes.CDLL(str(path))
         self.version = path.stem
-        for function in ("vector_width", "threads", "bf16_products"):
+        for function in ("vector_width", "threads", "bf16_products", "norm_group"):
             getattr(self.library, f"openloop_{function}").restype = ctypes.c_int64
         self.bf16_products = bool(self.library.openloop_bf16_products())
 
@@ -192,7 +192,8 @@ class NativeKernels:
         """Gradients of y (in `dtype`), of the residual (in the memory of s), and where the norm
         `trains` of its weight and bias, from those of out and of its twin."""
         dy = torch.empty_like(s, dtype=dtype)
-        partial = s.new_zeros(-(-len(stats) // 64), 2, s.shape[-1]) if trains else None
+        groups = -(-len(stats) // self.library.openloop_norm_group())
+        partial = s.new_zeros(groups, 2, s.shape[-1]) if trains else None
         run = getattr(self.library, f"openloop_add_norm_backward_{NAMES[dtype]}")
         grad, twin = grad.contiguous(), None if twin is None else twin.contiguous()
         given = (grad, twin, s, stats, dy, partial)

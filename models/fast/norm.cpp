@@ -105,6 +105,8 @@ void add_norm_backward(const Norm& norm, const float* grad, const BF16* twin, fl
 
 extern "C" {
 
+int64_t openloop_norm_group() { return GROUP; }
+
 // stats (rows, 2): mean and rstd. s may be out where nobody needs it for the backward pass; twin
 // may be null.
 #define OPENLOOP_ADD_NORM(NAME, T)                                                             \
@@ -116,7 +118,7 @@ OPENLOOP_ADD_NORM(fp32, float)
 OPENLOOP_ADD_NORM(bf16, BF16)
 
 // The gradient of the residual in the place of s, and that of y, from those of out and (null, or)
-// of its twin. partial: null, or zeros (groups of 64 rows, 2, columns) to which the gradients of
+// of its twin. partial: null, or zeros (groups of GROUP rows, 2, columns) to which the gradients of
 // weight and bias are added.
 #define OPENLOOP_ADD_NORM_BACKWARD(NAME, T)                                                     \
   void openloop_add_norm_backward_##NAME(const Norm* norm, const float* grad, const BF16* twin, \

@@ -119,7 +119,11 @@ struct Shape {
   const int64_t *spans, *asked;  // of each text: first token and end, first query and end
   int64_t texts, heads, queries, size;
   float scale;
-  Draw draw;  // rows (heads, queries)
+  Draw draw;                                                        // rows (heads, queries)
+  int64_t place(int64_t text, int64_t head, int64_t query) const {  // in (heads, queries)
+    return head * queries + asked[2 * text] + query;
+  }
+  int32_t row(int64_t place) const { return draw.threshold > 0 ? draw.rows[place] : 0; }
   int64_t longest() const {
     int64_t most = 0;
     for (int64_t i = 0; i < texts; ++i) most = std::max(most, spans[2 * i + 1] - spans[2 * i]);
