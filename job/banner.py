@@ -75,8 +75,8 @@ def habit_lines(config: Config, metric: str) -> list[str]:
     """How the run is evaluated, saved and fed."""
     every = config.eval.every if config.eval.every == "epoch" else f"{config.eval.every} steps"
     lines = [
-        f"evaluation: after every {every}, {config.eval.micro_batch_size} long rows at a time; the "
-        f"best checkpoint is the one with the best {metric}"
+        f"evaluation: after every {every}, {config.eval.micro_batch_size} of the longest rows at a "
+        f"time, more of short ones; the best checkpoint is the one with the best {metric}"
     ]
     if config.eval.patience is not None:
         lines[0] += f"; stops after {config.eval.patience} evaluations without a better one"

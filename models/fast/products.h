@@ -119,8 +119,9 @@ struct Shape {
   const int64_t *spans, *asked;  // of each text: first token and end, first query and end
   int64_t texts, heads, queries, size;
   float scale;
-  Draw draw;                                                        // rows (heads, queries)
-  int64_t place(int64_t text, int64_t head, int64_t query) const {  // in (heads, queries)
+  Draw draw;  // rows (heads, queries)
+  // in an array (heads, queries)
+  int64_t place(int64_t text, int64_t head, int64_t query) const {
     return head * queries + asked[2 * text] + query;
   }
   int32_t row(int64_t place) const { return draw.threshold > 0 ? draw.rows[place] : 0; }
