@@ -1,85 +1,86 @@
 // The backward pass of attention.cpp: probabilities are worked out again from the log of their sum,
 // for 32 queries of one head at a time. Right sides of products are written in their packed form.
+// The scale of the dropout is left to the end.
 //
 //     P  = exp(scale S - lse)                    (m, keys)
-//     dP = keep * G V^T * drop
+//     dP = keep * G V^T
 //     dS = P * (dP - sum(P dP))
-//     dQ = dS K,  dK^T += Q^T dS,  dV^T += G^T (keep P)
+//     dQ = dS K * drop,  dK^T += Q^T dS * drop,  dV^T += G^T (keep P) * drop
 
 #include "products.h"
 
 namespace {
 
 // One query: scores (columns) -> probabilities, negative where dropped; grad -> the gradient of the
-// probabilities before the dropout. Returns the sum of their products.
+// probabilities before the dropout. Returns the sum of their products. NaN where lse is.
 inline float harden(float* s, float* grad, int64_t keys, int64_t columns, float scale, float lse,
                     const Draw& draw, int32_t row) {
-  for (int64_t j = keys; j < columns; ++j) s[j] = -std::numeric_limits<float>::infinity();
-  const VF factor(scale), shift(lse), drop(draw.scale), sign(-0.0f);
-  const VF poison(std::isfinite(lse) ? 0.0f : std::numeric_limits<float>::quiet_NaN());
+  std::fill(s + keys, s + columns, -std::numeric_limits<float>::infinity());
+  const VF factor(scale), shift(lse);
+  const VI sign = bits(VF(-0.0f));
   VF total(0.0f);
-  for (int64_t k = 0; k < columns / BLOCK; ++k) {
+  for (int64_t k = 0; k < columns; k += BLOCK) {
     for (int64_t l = 0; l < 16; l += W) {
-      float *s1 = s + BLOCK * k + l, *g1 = grad + BLOCK * k + l;
-      VF p1 = (load(s1) * factor - shift).exp_u20() + poison;
-      VF p2 = (load(s1 + 16) * factor - shift).exp_u20() + poison;
-      VF m1 = load(g1) * drop, m2 = load(g1 + 16) * drop;
+      float *s1 = s + k + l, *g1 = grad + k + l;
+      VF p1 = exp_below_0(load(s1) * factor - shift);
+      VF p2 = exp_below_0(load(s1 + 16) * factor - shift);
+      VF m1 = load(g1), m2 = load(g1 + 16);
       if (draw.threshold > 0) {
-        const Keep keep = draw_keep(draw, row, k, l);
+        const Keep keep = draw_keep(draw, row, k / BLOCK, l);
         m1 = only(m1, keep.first);
         m2 = only(m2, keep.second);
-        total = total + p1 * m1 + p2 * m2;
-        p1 = at::vec::cast<float>(bits(p1) | (bits(sign) & (keep.first ^ VI(-1))));
-        p2 = at::vec::cast<float>(bits(p2) | (bits(sign) & (keep.second ^ VI(-1))));
+        save(g1, m1);
+        save(g1 + 16, m2);
+        total = at::vec::fmadd(p1, m1, at::vec::fmadd(p2, m2, total));
+        p1 = at::vec::cast<float>(bits(p1) | (sign & (keep.first ^ VI(-1))));
+        p2 = at::vec::cast<float>(bits(p2) | (sign & (keep.second ^ VI(-1))));
       } else {
-        total = total + p1 * m1 + p2 * m2;
+        total = at::vec::fmadd(p1, m1, at::vec::fmadd(p2, m2, total));
       }
       save(s1, p1);
       save(s1 + 16, p2);
-      save(g1, m1);
-      save(g1 + 16, m2);
     }
   }
   return sum(total);
 }
 
-// Two queries: from what harden() left, dS in the place of s (as T, for dQ) and, as the right
-// sides of products, dS and the dropped probabilities.
+// Two queries: from what harden() left, dS in the place of s, a left side (for dQ), and, as the
+// right sides of products, dS and the dropped probabilities.
 template <typename T>
 void finish(float* s, const float* grad, int64_t columns, int64_t width, const float* total,
             T* grad_scores, T* kept) {
   const VF mean1(total[0]), mean2(total[1]);
-  const auto kept_of = [](VF p) { return only(p, (bits(p) >> VI(31)) ^ VI(-1)); };
   const VI magnitude(0x7fffffff);
   T *to1 = reinterpret_cast<T*>(s), *to2 = reinterpret_cast<T*>(s + width);
-  for (int64_t j = 0; j < columns; j += W) {
-    const VF p1 = load(s + j), p2 = load(s + width + j);
-    const VF d1 = only(p1, magnitude) * (load(grad + j) - mean1);
-    const VF d2 = only(p2, magnitude) * (load(grad + width + j) - mean2);
-    save_rows(kept, kept_of(p1), kept_of(p2), j, width);
-    save_rows(grad_scores, d1, d2, j, width);
-    save(to1 + j, d1);
-    save(to2 + j, d2);
+  for (int64_t k = 0; k < columns; k += BLOCK) {
+    for (int64_t l = 0; l < 16; l += W) {
+      VF d1[2], d2[2];
+      for (int64_t half = 0; half < 2; ++half) {
+        const int64_t j = k + 16 * half + l;
+        const VF p1 = load(s + j), p2 = load(s + width + j);
+        d1[half] = only(p1, magnitude) * (load(grad + j) - mean1);
+        d2[half] = only(p2, magnitude) * (load(grad + width + j) - mean2);
+        save_right(kept, at::vec::clamp_min(p1, VF(0.0f)), at::vec::clamp_min(p2, VF(0.0f)), j,
+                   width);
+        save_right(grad_scores, d1[half], d2[half], j, width);
+      }
+      save_left(to1 + k, l, d1[0], d1[1]);
+      save_left(to2 + k, l, d2[0], d2[1]);
+    }
   }
-}
-
-template <typename T>  // x (rows, size) = from (size, columns) transposed, times factor
-void save_transposed(Rows<T> x, const float* from, int64_t width, float factor) {
-  for (int64_t r = 0; r < x.count; ++r)
-    for (int64_t d = 0; d < x.size; ++d) x.row(r)[d] = static_cast<T>(from[d * width + r] * factor);
 }
 
 template <typename T>
 struct Head {  // what the backward pass of one head of one text works on; right sides are packed
   T *keys, *values;                          // K^T, V^T (size, columns)
-  T *keys_down, *plain;                      // (columns, size)
+  T* keys_down;                              // (columns, size)
   T *queries, *grads;                        // (QUERIES, size)
   T *queries_t, *grads_t;                    // (size, QUERIES)
   T *kept, *grad_scores;                     // (QUERIES, columns)
   float *scores, *grad_kept, *dk, *dv, *dq;  // (QUERIES, columns) twice, (size, columns) twice
 
   Head(Scratch& scratch, int64_t width, int64_t size) {
-    for (T** part : {&keys, &values, &keys_down, &plain}) *part = scratch.take<T>(width * size);
+    for (T** part : {&keys, &values, &keys_down}) *part = scratch.take<T>(width * size);
     for (T** part : {&queries, &grads, &queries_t, &grads_t})
       *part = scratch.take<T>(QUERIES * size);
     for (T** part : {&kept, &grad_scores}) *part = scratch.take<T>(QUERIES * width);
@@ -88,9 +89,19 @@ struct Head {  // what the backward pass of one head of one text works on; right
     dq = scratch.take<float>(QUERIES * size);
   }
   static int64_t bytes(int64_t width, int64_t size) {
-    return 4 * (6 * width * size + 5 * QUERIES * size + 4 * QUERIES * width) + 64 * 16;
+    return 4 * (5 * width * size + 5 * QUERIES * size + 4 * QUERIES * width) + 64 * 16;
   }
 };
+
+template <typename T>  // x = from (size, columns) transposed, times factor; some: scratch
+void save_transposed(Rows<T> x, const float* from, int64_t width, float factor, float* some) {
+  for (int64_t start = 0; start < x.count; start += QUERIES) {
+    const int64_t rows = std::min(QUERIES, x.count - start);
+    transpose(some, x.size, from + start, width, x.size, QUERIES);
+    for (int64_t r = 0; r < rows; ++r)
+      save_scaled(x.row(start + r), some + r * x.size, x.size, factor);
+  }
+}
 
 template <typename T>
 struct Gradients {  // null where nobody asks
@@ -101,6 +112,7 @@ template <typename T>
 void attend_backward(const Shape& shape, Heads<const T> q, Heads<const T> k, Heads<const T> v,
                      Heads<const T> grad, const float* lse, Gradients<T> to) {
   const int64_t size = shape.size;
+  const float drop = shape.draw.scale, both = shape.scale * drop;
   const int64_t bytes = Head<T>::bytes(width_of(round_up(shape.longest(), BLOCK)), size);
   over_heads<T>(shape, bytes, [&](int64_t text, int64_t head, Scratch& scratch) {
     const int64_t *span = shape.spans + 2 * text, *asked = shape.asked + 2 * text;
@@ -108,11 +120,9 @@ void attend_backward(const Shape& shape, Heads<const T> q, Heads<const T> k, Hea
     const auto K = rows_of(k, span, shape, head);
     const int64_t columns = round_up(K.count, BLOCK), width = width_of(columns);
     Head<T> w(scratch, width, size);
-    gather(w.plain, rows_of(v, span, shape, head), 0, columns);
-    pack_transposed(w.values, width, w.plain, columns, size);
-    gather(w.plain, K, 0, columns);
-    pack_transposed(w.keys, width, w.plain, columns, size);
-    if (to.q.data) pack(w.keys_down, w.plain, columns, size);
+    pack_transposed(w.values, width, rows_of(v, span, shape, head), columns);
+    pack_transposed(w.keys, width, K, columns);
+    if (to.q.data) pack(w.keys_down, K, columns);
     for (int64_t start = 0; start < Q.count; start += QUERIES) {
       const int64_t real = std::min(QUERIES, Q.count - start), m = round_up(real, 16);
       gather(w.queries, Q, start, m);
@@ -138,22 +148,21 @@ void attend_backward(const Shape& shape, Heads<const T> q, Heads<const T> k, Hea
                     {w.dq, size});
         const auto dQ = rows_of(to.q, asked, shape, head);
         for (int64_t r = 0; r < real; ++r)
-          for (int64_t d = 0; d < size; ++d)
-            dQ.row(start + r)[d] = static_cast<T>(w.dq[r * size + d] * shape.scale);
+          save_scaled(dQ.row(start + r), w.dq + r * size, size, both);
       }
       if (to.k.data) {
-        transpose(w.queries_t, QUERIES, w.queries, m, size);
+        transpose(w.queries_t, QUERIES, w.queries, size, m, size);
         multiply<T>(size, columns, m, {w.queries_t, QUERIES}, {w.grad_scores, width}, {w.dk, width},
                     start > 0);
       }
       if (to.v.data) {
-        transpose(w.grads_t, QUERIES, w.grads, m, size);
+        transpose(w.grads_t, QUERIES, w.grads, size, m, size);
         multiply<T>(size, columns, m, {w.grads_t, QUERIES}, {w.kept, width}, {w.dv, width},
                     start > 0);
       }
     }
-    if (to.k.data) save_transposed(rows_of(to.k, span, shape, head), w.dk, width, shape.scale);
-    if (to.v.data) save_transposed(rows_of(to.v, span, shape, head), w.dv, width, shape.draw.scale);
+    if (to.k.data) save_transposed(rows_of(to.k, span, shape, head), w.dk, width, both, w.dq);
+    if (to.v.data) save_transposed(rows_of(to.v, span, shape, head), w.dv, width, drop, w.dq);
   });
 }
 

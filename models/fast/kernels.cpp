@@ -28,7 +28,7 @@ struct Normal {  // of a standard normal x: the probability of less than x, and 
 // Upper tail from Abramowitz and Stegun 7.1.26, to 1e-7; both sides share one exponential.
 inline Normal normal(VF x) {
   const VF z = x.abs() * VF(0.70710678f), one(1.0f);
-  const VF t = one / (one + VF(0.3275911f) * z), e = (VF(0.0f) - z * z).exp_u20();
+  const VF t = one / (one + VF(0.3275911f) * z), e = exp_below_0(VF(0.0f) - z * z);
   VF tail = t * VF(1.061405429f) - VF(1.453152027f);
   tail = t * tail + VF(1.421413741f);
   tail = t * tail - VF(0.284496736f);

@@ -102,6 +102,20 @@ inline float largest(VF v) {
   return at::vec::vec_reduce_all<float>([](VF a, VF b) { return at::vec::maximum(a, b); }, v);
 }
 
+// exp(x) to 3e-7 for x up to 0 and a little above, exactly 1 at 0: 2^n, from the bits of a rounded
+// sum, times 2^f for f in [-1/2, 1/2] (the polynomial of least relative error). NaN stays NaN, and
+// what is below 1e-38 is 0.
+inline VF exp_below_0(VF x) {
+  // adding 1.5 * 2^23 leaves no fraction; 127 is the exponent's bias
+  const VF shift(12582912.0f + 127.0f);
+  x = at::vec::clamp_min(x * VF(1.44269504f), VF(-127.0f));
+  const VF whole = x + shift, f = x - (whole - shift);
+  VF y(1.3264727e-3f);
+  for (const float c : {9.671513e-3f, 5.5507336e-2f, 0.24022242f, 0.693147f, 1.0f})
+    y = at::vec::fmadd(y, f, VF(c));
+  return y * at::vec::cast<float>(bits(whole) << VI(23));
+}
+
 template <typename F>
 void over_rows(int64_t rows, int64_t columns, F body) {
   at::parallel_for(0, rows, std::max<int64_t>(1, 32768 / std::max<int64_t>(columns, 1)), body);

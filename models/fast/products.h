@@ -35,15 +35,16 @@ struct Matrix {
 };
 
 template <typename T>  // c (m, n) = or += a (m, k) b (k, n)
-void multiply(int64_t m, int64_t n, int64_t k, Matrix<T> a, Matrix<T> b, Matrix<float> c,
-              bool add = false) {
+void multiply(int64_t m, int64_t n, int64_t k, Matrix<const T> a, Matrix<const T> b,
+              Matrix<float> c, bool add = false) {
   at::native::cpublas::brgemm(m, n, k, a.width, b.width, c.width, add, a.data, b.data, c.data,
                               PAIR<T> == 2);
 }
 
 template <typename T>  // rows of T that stand where rows of fp32 stood
-Matrix<T> in_place(float* data, int64_t width) {
-  return {reinterpret_cast<T*>(data), width * static_cast<int64_t>(sizeof(float) / sizeof(T))};
+Matrix<const T> in_place(const float* data, int64_t width) {
+  return {reinterpret_cast<const T*>(data),
+          width * static_cast<int64_t>(sizeof(float) / sizeof(T))};
 }
 
 template <typename T>
@@ -59,8 +60,60 @@ struct Rows {  // of one head of one text: `count` rows of `size` numbers
   T* row(int64_t r) const { return data + r * stride; }
 };
 
-template <typename T>  // to (rows, size): rows from `first` on, zeros beyond the last
-void gather(T* to, Rows<const T> x, int64_t first, int64_t rows) {
+template <typename T>  // to (columns, rows) = from (rows, columns) transposed; T has 2 or 4 bytes
+void transpose(T* to, int64_t to_stride, const T* from, int64_t from_stride, int64_t rows,
+               int64_t columns) {
+  using Number = std::conditional_t<sizeof(T) == 4, float, BF16>;  // moved, never looked at
+  for (int64_t r = 0; r < rows; r += 16) {
+    for (int64_t c = 0; c < columns; c += 16) {
+      const T* x = from + r * from_stride + c;
+      T* y = to + c * to_stride + r;
+      if (rows - r >= 16 && columns - c >= 16) {
+        at::vec::transpose_mxn<Number, 16, 16>(reinterpret_cast<const Number*>(x), from_stride,
+                                               reinterpret_cast<Number*>(y), to_stride);
+        continue;
+      }
+      for (int64_t i = 0; i < std::min<int64_t>(16, rows - r); ++i)
+        for (int64_t j = 0; j < std::min<int64_t>(16, columns - c); ++j)
+          y[j * to_stride + i] = x[i * from_stride + j];
+    }
+  }
+}
+
+template <typename T>  // to (size, columns): x transposed, as the right side of a product
+void pack_transposed(T* to, int64_t width, Rows<const T> x, int64_t columns) {
+  using Group = std::conditional_t<PAIR<T> == 2, int32_t, float>;  // a pair moves as one
+  auto* groups = reinterpret_cast<Group*>(to);
+  const int64_t rows = x.size / PAIR<T>;
+  transpose(groups, width, reinterpret_cast<const Group*>(x.data), x.stride / PAIR<T>, x.count,
+            rows);
+  for (int64_t d = 0; d < rows; ++d)
+    std::fill(groups + d * width + x.count, groups + d * width + columns, Group{0});
+}
+
+template <typename T>  // to (rows, size): x, as the right side of a product whose left side is
+                       // paired
+void pack(T* to, Rows<const T> x, int64_t rows) {
+  const std::vector<T> none(x.size);
+  const auto row = [&](int64_t r) { return r < x.count ? x.row(r) : none.data(); };
+  for (int64_t r = 0; r < rows; r += BLOCK, to += BLOCK * x.size) {
+    for (int64_t i = 0; i < BLOCK / PAIR<T>; ++i) {
+      if constexpr (PAIR<T> == 1) {
+        std::memcpy(to + i * x.size, row(r + i), x.size * sizeof(T));
+      } else {  // pairs as one number of 32 bits, which compilers know how to vectorise
+        const auto *even = reinterpret_cast<const uint16_t*>(row(r + i)),
+                   *odd = reinterpret_cast<const uint16_t*>(row(r + 16 + i));
+        auto* pairs = reinterpret_cast<uint32_t*>(to) + i * x.size;
+        for (int64_t d = 0; d < x.size; ++d) pairs[d] = even[d] | uint32_t{odd[d]} << 16;
+      }
+    }
+  }
+}
+
+template <typename T>  // to (rows, size): rows from `first` on, zeros beyond the last; as they lie
+                       // in
+void gather(T* to, Rows<const T> x, int64_t first,
+            int64_t rows) {  // memory, products are slower
   for (int64_t r = 0; r < rows; ++r, to += x.size) {
     if (first + r < x.count)
       std::memcpy(to, x.row(first + r), x.size * sizeof(T));
@@ -69,46 +122,41 @@ void gather(T* to, Rows<const T> x, int64_t first, int64_t rows) {
   }
 }
 
-template <typename T>  // to (size, rows) = from (rows, size) transposed
-void transpose(T* to, int64_t width, const T* from, int64_t rows, int64_t size) {
-  for (int64_t d = 0; d < size; ++d)
-    for (int64_t r = 0; r < rows; ++r) to[d * width + r] = from[r * size + d];
-}
-
-template <typename T>  // to: from (rows, size), transposed, as the right side of a product
-void pack_transposed(T* to, int64_t width, const T* from, int64_t rows, int64_t size) {
-  using Group = std::conditional_t<PAIR<T> == 2, int32_t, float>;  // a pair moves as one
-  transpose(reinterpret_cast<Group*>(to), width, reinterpret_cast<const Group*>(from), rows,
-            size / PAIR<T>);
-}
-
-template <typename T>  // to: from (rows, size) as the right side of a product
-void pack(T* to, const T* from, int64_t rows, int64_t size) {
-  if constexpr (PAIR<T> == 1) {
-    std::memcpy(to, from, rows * size * sizeof(T));
-  } else {  // pairs as one number of 32 bits, which compilers know how to vectorise
-    const auto* even = reinterpret_cast<const uint16_t*>(from);
-    auto* pairs = reinterpret_cast<uint32_t*>(to);
-    for (int64_t r = 0; r < rows; r += 2, even += 2 * size, pairs += size)
-      for (int64_t d = 0; d < size; ++d) pairs[d] = even[d] | uint32_t{even[size + d]} << 16;
-  }
+template <typename T>
+void save_scaled(T* to, const float* from, int64_t size, float factor) {
+  const VF by(factor);
+  int64_t d = 0;
+  for (; d + BLOCK <= size; d += BLOCK)
+    for (int64_t l = d; l < d + 16; l += W)
+      save_pair(to + l, load(from + l) * by, load(from + l + 16) * by);
+  for (; d < size; d += W)
+    save(to + d, load(from + d, std::min(W, size - d)) * by, std::min(W, size - d));
 }
 
 const VI UPPER(static_cast<int32_t>(0xffff0000u));
 
-inline VI rounded(VF v) {  // the upper half is bf16, to nearest even
-  const VI x = bits(v);
-  return x + VI(0x7fff) + ((x >> VI(16)) & VI(1));
+inline VI rounded(VF v) { return bits(v) + VI(0x8000); }  // the upper half is the nearest bf16
+
+inline VI pair_up(VI even, VI odd) {  // what rounded() gave, as bf16 side by side
+  return (odd & UPPER) | ((even >> VI(16)) & VI(0xffff));
 }
 
-inline VI pair_up(VF even, VF odd) {  // bf16 of two rows side by side
-  return (rounded(odd) & UPPER) | ((rounded(even) >> VI(16)) & VI(0xffff));
+// Elements l and 16 + l of a block of 32 within a row that is the left side of a product: as bf16
+// they are neighbours, and the right side has its rows in the same order (pack).
+template <typename T>
+inline void save_left(T* block, int64_t l, VF first, VF second) {
+  if constexpr (PAIR<T> == 2) {
+    pair_up(rounded(first), rounded(second)).store(reinterpret_cast<int32_t*>(block) + l);
+  } else {
+    save(block + l, first);
+    save(block + 16 + l, second);
+  }
 }
 
 template <typename T>  // rows (2, n) -> the right side of a product
-inline void save_rows(T* to, VF even, VF odd, int64_t column, int64_t width) {
+inline void save_right(T* to, VF even, VF odd, int64_t column, int64_t width) {
   if constexpr (PAIR<T> == 2) {
-    pair_up(even, odd).store(reinterpret_cast<int32_t*>(to) + column);
+    pair_up(rounded(even), rounded(odd)).store(reinterpret_cast<int32_t*>(to) + column);
   } else {
     save(to + column, even);
     save(to + width + column, odd);
