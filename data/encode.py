@@ -129,13 +129,13 @@ def encode_texts(
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """sha256 of the tokenizer's own bytes: vocabulary, merges, rules, special tokens.
 
-    Its padding and truncation are left out: they are state that every call sets anew.
+    Its padding and truncation, which every call here sets anew, are reset.
     """
-    content = json.loads(tokenizer.backend_tokenizer.to_str())
-    content.pop("truncation", None)
-    content.pop("padding", None)
-    content["inputs"] = list(tokenizer.model_input_names)
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    content = [backend.to_str(), *tokenizer.model_input_names]
+    return hashlib.sha256("\n".join(content).encode()).hexdigest()
 
 
 def _check(

@@ -110,15 +110,15 @@ def eval_batches(
 def fill_batches(lengths: Sequence[int], micro_batch_size: int, multiple: int) -> list[list[int]]:
     """Numbers of the rows of each batch, by their lengths in tokens, longest first.
 
-    The first one has `micro_batch_size` rows. Shorter rows go as many times that number together as
-    take no more room, padded to a multiple of `multiple` tokens.
+    The first one has `micro_batch_size` rows. Of shorter ones as many go together as take no more
+    room, padded to a multiple of `multiple` tokens.
     """
     _check_size(micro_batch_size)
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     widths = [max(1, -(-lengths[row] // multiple)) for row in order]
     batches, first = [], 0
     while first < len(order):
-        count = micro_batch_size * (widths[0] // widths[first])
+        count = micro_batch_size * widths[0] // widths[first]
         batches.append(order[first : first + count])
         first += count
     return batches
