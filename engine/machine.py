@@ -10,6 +10,9 @@ import torch
 # glibc's mallopt: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
 LARGE = 1 << 30  # bytes
+# what oneDNN and torch's layer above it each read at their first matrix product
+CAPACITIES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+KERNELS = 64  # of a kind: those of a few steps
 
 
 def choose_threads(wanted: int | None) -> str:
@@ -50,3 +53,17 @@ def keep_freed_memory() -> str:
     libc.mallopt(TRIM_THRESHOLD, LARGE)
     libc.mallopt(TOP_PAD, 64 << 20)
     return "allocator: freed memory is kept for the next step"
+
+
+def keep_few_kernels() -> str:
+    """Let oneDNN keep 64 kernels of a kind, not 1,024. To be called before the first matrix product
+    on the CPU; says what was done.
+
+    Nearly every step is of a new length and needs kernels of its own, a quarter of a megabyte each
+    and scattered over the memory that the next step wants whole (benchmarks/LOG.md 37).
+    """
+    if any(name in os.environ for name in CAPACITIES):
+        return "oneDNN: keeps as many kernels as the environment says"
+    for name in CAPACITIES:
+        os.environ[name] = str(KERNELS)
+    return f"oneDNN: keeps {KERNELS} kernels of a kind, for most steps are of a new length"

@@ -6,14 +6,14 @@ import torch
 from torch import nn
 
 from configs.schema import Config
-from engine.machine import choose_threads, keep_freed_memory
+from engine.machine import choose_threads, keep_few_kernels, keep_freed_memory
 from engine.precision import DTYPES, Precision
 from models.fast.speed import Speed, SpeedArgs, speed_up
 
 
 def set_up_torch(config: Config) -> list[str]:
-    """Threads, allocator and determinism, as configured; a note for each."""
-    notes = [choose_threads(config.run.threads)]
+    """Threads, kernels, allocator and determinism; a note for each."""
+    notes = [choose_threads(config.run.threads), keep_few_kernels()]
     if config.speed.allocator:
         notes.append(keep_freed_memory())
     else:

@@ -1,5 +1,6 @@
 """Threads and allocator: what is asked of the machine, and that it has an effect."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from engine import machine
-from engine.machine import choose_threads, granted_cores, keep_freed_memory
+from engine.machine import choose_threads, granted_cores, keep_few_kernels, keep_freed_memory
 
 ROOT = Path(__file__).parent.parent.parent
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's is known")
@@ -27,6 +28,22 @@ for _ in range(20):
     kept = [torch.ones(10 << 20) for _ in range(4)]
     del kept
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+KEPT = """
+import sys, torch
+from engine.estimate import resident_bytes
+from engine.machine import keep_few_kernels
+if sys.argv[1] == "few":
+    keep_few_kernels()
+torch.set_num_threads(1)
+x, W = torch.ones(64 * 300, 64), torch.ones(64, 64)
+def multiply(lengths):
+    for n in lengths:
+        torch.ops.mkldnn._linear_pointwise(x[: 64 * n], W, None, "none", [], "")
+multiply(range(1, 100))
+before = resident_bytes("VmRSS")
+multiply(range(100, 300))
+print(resident_bytes("VmRSS") - before)
 """
 
 
@@ -69,15 +86,38 @@ def test_a_generous_quota_changes_nothing(monkeypatch):
     assert torch.get_num_threads() == 2
 
 
-def count_faults(how):
-    command = [sys.executable, "-c", FAULTS, how]
+def run_in_child(script, how):
+    """What a process of its own prints: these settings cannot be taken back."""
+    command = [sys.executable, "-c", script, how]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return int(done.stdout)
 
 
 @glibc
 def test_kept_memory_is_not_asked_for_again():
-    assert count_faults("keep") * 10 < count_faults("leave")
+    assert run_in_child(FAULTS, "keep") * 10 < run_in_child(FAULTS, "leave")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the most memory so far is known")
+def test_steps_of_many_lengths_leave_few_kernels_behind(monkeypatch):
+    for name in machine.CAPACITIES:
+        monkeypatch.delenv(name, raising=False)
+    assert run_in_child(KEPT, "few") * 3 < run_in_child(KEPT, "all")
+
+
+def test_a_number_of_kernels_of_the_users_own_is_left_alone(monkeypatch):
+    monkeypatch.setenv(machine.CAPACITIES[0], "7")
+    monkeypatch.delenv(machine.CAPACITIES[1], raising=False)
+    assert "as the environment says" in keep_few_kernels()
+    assert machine.CAPACITIES[1] not in os.environ
+
+
+def test_few_kernels_are_said_and_set(monkeypatch):
+    for name in machine.CAPACITIES:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    assert "64 kernels" in keep_few_kernels()
+    assert [os.environ[name] for name in machine.CAPACITIES] == ["64", "64"]
 
 
 @glibc
