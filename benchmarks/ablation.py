@@ -29,8 +29,8 @@ PARTS = {
     "gelu": ["speed.gelu=false"],
     "norm": ["speed.norm=false"],
     "native": ['speed.native="off"'],
+    "allocator": ["speed.allocator=false"],
 }
-ADDED = {"with allocator": ["speed.allocator=true"]}  # off unless asked for
 PLAIN = "all off"  # the path a reader sees who switches everything off
 
 
@@ -38,7 +38,7 @@ def overrides_of(name: str) -> list[str]:
     """The settings of a variant."""
     if name == PLAIN:
         return [override for part in PARTS.values() for override in part]
-    return (ADDED | PARTS).get(name.removeprefix("without "), [])
+    return PARTS.get(name.removeprefix("without "), [])
 
 
 def table(windows: Windows) -> str:
@@ -89,7 +89,7 @@ def main() -> int:
         config = make_config(TASK, "openloop", dtype, overrides=overrides_of(name))
         return Child("openloop", TASKS[TASK].work, config)
 
-    names = [WHOLE, *(f"without {part}" for part in parts), *ADDED, PLAIN]
+    names = [WHOLE, *(f"without {part}" for part in parts), PLAIN]
     windows = alternate(store, TASK, names, options.rounds, options.seconds, start)
     command = " ".join(["python benchmarks/ablation.py", *sys.argv[1:]])
     print("\n" + save(store, machine, command, windows))

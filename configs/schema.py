@@ -274,7 +274,7 @@ class Speed(Section):
         "auto",
         "On a CPU: compiled kernels; auto: without a C++ compiler plain torch, no gelu or norm.",
     )
-    allocator: bool = field(False, "On Linux: keep freed memory, against page faults.", False)
+    allocator: bool = field(True, "On Linux: keep freed memory, against page faults.", False)
 
 
 class Samples(Section):

@@ -17,7 +17,7 @@ def set_up_torch(config: Config) -> list[str]:
     if config.speed.allocator:
         notes.append(keep_freed_memory())
     else:
-        notes.append("allocator: the system's own; speed.allocator keeps freed memory")
+        notes.append("allocator: the system's own, as configured")
     if config.run.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
         torch.use_deterministic_algorithms(True)

@@ -101,7 +101,7 @@ TABLE = {
     "speed.gelu": (["speed.gelu=false"], PLAN, []),
     "speed.norm": (["speed.norm=false"], PLAN, []),
     "speed.native": (["speed.native=off"], PLAN, []),
-    "speed.allocator": (["speed.allocator=true"], PLAN, []),
+    "speed.allocator": (["speed.allocator=false"], PLAN, []),
     "samples.texts": (['samples.texts=["another"]'], FILES, []),
 }  # fmt: skip
 
