@@ -68,8 +68,10 @@ def c_draw(draw: Draw | None) -> CDraw:
 
 
 def by_token(x: Tensor) -> Tensor:
-    """x (N, H, D), contiguous within a token; the stride from token to token is free."""
-    return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
+    """x (N, H, D), contiguous within a token; tokens stand any even number of elements apart, since
+    bf16 is moved in pairs."""
+    together = x.stride(2) == 1 and x.stride(1) == x.shape[2]
+    return x if together and x.stride(0) % 2 == 0 else x.contiguous()
 
 
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}

@@ -2,7 +2,9 @@
 // the way through the heads of all texts.
 //
 // The products are oneDNN's (brgemm, through torch): bf16 products add up in fp32. They want their
-// right side in pairs of rows: (k, n) at [k / 2][n][k % 2].
+// right side in pairs of rows: (k, n) at [k / 2][n][k % 2]. Where left sides are made here,
+// elements l and 16 + l of a block of 32 are neighbours, so that two vectors of fp32 become one of
+// bf16 by shifting; their right sides have rows l and 16 + l as a pair (save_left, pack).
 
 #pragma once
 
@@ -91,8 +93,7 @@ void pack_transposed(T* to, int64_t width, Rows<const T> x, int64_t columns) {
     std::fill(groups + d * width + x.count, groups + d * width + columns, Group{0});
 }
 
-template <typename T>  // to (rows, size): x, as the right side of a product whose left side is
-                       // paired
+template <typename T>  // to (rows, size): x, as the right side for what save_left has written
 void pack(T* to, Rows<const T> x, int64_t rows) {
   const std::vector<T> none(x.size);
   const auto row = [&](int64_t r) { return r < x.count ? x.row(r) : none.data(); };
@@ -110,10 +111,10 @@ void pack(T* to, Rows<const T> x, int64_t rows) {
   }
 }
 
-template <typename T>  // to (rows, size): rows from `first` on, zeros beyond the last; as they lie
-                       // in
-void gather(T* to, Rows<const T> x, int64_t first,
-            int64_t rows) {  // memory, products are slower
+// to (rows, size): rows from `first` on, zeros beyond the last. Products that read them where they
+// lie are slower: rows far apart fall on few lines of the cache.
+template <typename T>
+void gather(T* to, Rows<const T> x, int64_t first, int64_t rows) {
   for (int64_t r = 0; r < rows; ++r, to += x.size) {
     if (first + r < x.count)
       std::memcpy(to, x.row(first + r), x.size * sizeof(T));
@@ -122,7 +123,7 @@ void gather(T* to, Rows<const T> x, int64_t first,
   }
 }
 
-template <typename T>
+template <typename T>  // to (size): from, times factor
 void save_scaled(T* to, const float* from, int64_t size, float factor) {
   const VF by(factor);
   int64_t d = 0;
@@ -141,9 +142,7 @@ inline VI pair_up(VI even, VI odd) {  // what rounded() gave, as bf16 side by si
   return (odd & UPPER) | ((even >> VI(16)) & VI(0xffff));
 }
 
-// Elements l and 16 + l of a block of 32 within a row that is the left side of a product: as bf16
-// they are neighbours, and the right side has its rows in the same order (pack).
-template <typename T>
+template <typename T>  // elements l and 16 + l of a block of 32, of a row of a left side
 inline void save_left(T* block, int64_t l, VF first, VF second) {
   if constexpr (PAIR<T> == 2) {
     pair_up(rounded(first), rounded(second)).store(reinterpret_cast<int32_t*>(block) + l);

@@ -83,7 +83,9 @@ def attention_inputs(keys, p, size=8, dtype=torch.float32):
     """(tensors, spans, draw): q, k, v, grad of three texts, the last one of `keys` tokens."""
     torch.manual_seed(keys)
     spans = [(0, 5), (5, 30), (33, 33 + keys)]
-    tensors = torch.randn(4, 33 + keys, 3, size).to(dtype)
+    tensors = torch.randn(4, 33 + keys, 3, size)
+    tensors[0] *= (8 / size) ** 0.5  # scores of the same size whatever that of the heads
+    tensors = tensors.to(dtype)
     draw = make_draw(p, row_ids(spans, 33 + keys, 3), max(25, keys)) if p else None
     return tensors, spans, draw
 
@@ -101,8 +103,9 @@ def attend_both_ways(kernels, tensors, spans, draw):
 
 @pytest.mark.parametrize("keys", WIDTHS)
 @pytest.mark.parametrize("p", [0.0, 0.1])
-def test_attention_equals_the_plain_one(kernels, keys, p):
-    given = attention_inputs(keys, p)
+@pytest.mark.parametrize("size", [8, 48])
+def test_attention_equals_the_plain_one(kernels, keys, p, size):
+    given = attention_inputs(keys, p, size)
     found, expected = (attend_both_ways(k, *given) for k in (kernels, PLAIN))
     (q, k, *_), spans, _ = given
     lse = expected[1].zero_()  # plain torch leaves it unwritten
@@ -185,7 +188,7 @@ def test_attention_drops_what_the_plain_one_drops(kernels, dtype):
 
 
 @pytest.mark.parametrize("keys", [1, 15, 33, 250])
-@pytest.mark.parametrize("size", [2, 10, 32])
+@pytest.mark.parametrize("size", [2, 10, 32, 48])
 def test_attention_in_bf16_is_that_of_fp32_to_rounding(kernels, keys, size):
     given = attention_inputs(keys, 0.1, size, torch.bfloat16)
     low = attend_both_ways(kernels, *given)
