@@ -1,4 +1,4 @@
-"""What the process asks of the machine: threads and memory, each with its reason."""
+"""What the process asks of the machine: threads, kernels and memory, each with its reason."""
 
 import ctypes
 import os
@@ -12,7 +12,7 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
 LARGE = 1 << 30  # bytes
 # what oneDNN and torch's layer above it each read at their first matrix product
 CAPACITIES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
-KERNELS = 64  # of a kind: those of a few steps
+KERNELS = 64  # of a kind: those of one pass over an evaluation's batches, or of a few steps
 
 
 def choose_threads(wanted: int | None) -> str:
@@ -62,7 +62,7 @@ def keep_few_kernels() -> str:
     Nearly every step is of a new length and needs kernels of its own, a quarter of a megabyte each
     and scattered over the memory that the next step wants whole (benchmarks/LOG.md 37).
     """
-    if any(name in os.environ for name in CAPACITIES):
+    if any(os.environ.get(name, str(KERNELS)) != str(KERNELS) for name in CAPACITIES):
         return "oneDNN: keeps as many kernels as the environment says"
     for name in CAPACITIES:
         os.environ[name] = str(KERNELS)

@@ -97,7 +97,8 @@ int64_t openloop_bf16_products() {  // whether this processor has bf16 products 
 }
 
 // q (queries, heads, size) and k, v (tokens, heads, size), contiguous but for the given strides
-// from row to row -> out like q, and lse (heads, queries): the log of each query's sum.
+// from row to row, for bf16 of whole pairs -> out like q, and lse (heads, queries): the log of each
+// query's sum.
 #define OPENLOOP_ATTEND(NAME, T)                                                                  \
   void openloop_attend_##NAME(const Shape* shape, const int64_t* strides, const T* q, const T* k, \
                               const T* v, T* out, float* lse) {                                   \

@@ -1,11 +1,12 @@
 // The backward pass of attention.cpp: probabilities are worked out again from the log of their sum,
 // for 32 queries of one head at a time. Right sides of products are written in their packed form.
-// The scale of the dropout is left to the end.
 //
 //     P  = exp(scale S - lse)                    (m, keys)
 //     dP = keep * G V^T
 //     dS = P * (dP - sum(P dP))
-//     dQ = dS K * drop,  dK^T += Q^T dS * drop,  dV^T += G^T (keep P) * drop
+//     dQ = dS K,  dK^T += Q^T dS,  dV^T += G^T (keep P)
+//
+// and at the end dQ and dK times scale * drop, dV times drop.
 
 #include "products.h"
 
@@ -72,12 +73,13 @@ void finish(float* s, const float* grad, int64_t columns, int64_t width, const f
 
 template <typename T>
 struct Head {  // what the backward pass of one head of one text works on; right sides are packed
-  T *keys, *values;                          // K^T, V^T (size, columns)
-  T* keys_down;                              // (columns, size)
-  T *queries, *grads;                        // (QUERIES, size)
-  T *queries_t, *grads_t;                    // (size, QUERIES)
-  T *kept, *grad_scores;                     // (QUERIES, columns)
-  float *scores, *grad_kept, *dk, *dv, *dq;  // (QUERIES, columns) twice, (size, columns) twice
+  T *keys, *values;                     // K^T, V^T (size, columns)
+  T* keys_down;                         // (columns, size)
+  T *queries, *grads;                   // (QUERIES, size)
+  T *queries_t, *grads_t;               // (size, QUERIES)
+  T *kept, *grad_scores;                // (QUERIES, columns)
+  float *scores, *grad_kept, *dk, *dv;  // (QUERIES, columns) twice, (size, columns) twice
+  float* rows;                          // (QUERIES, size): of dQ, in the end of dK and dV
 
   Head(Scratch& scratch, int64_t width, int64_t size) {
     for (T** part : {&keys, &values, &keys_down}) *part = scratch.take<T>(width * size);
@@ -86,20 +88,20 @@ struct Head {  // what the backward pass of one head of one text works on; right
     for (T** part : {&kept, &grad_scores}) *part = scratch.take<T>(QUERIES * width);
     for (float** part : {&scores, &grad_kept}) *part = scratch.take<float>(QUERIES * width);
     for (float** part : {&dk, &dv}) *part = scratch.take<float>(width * size);
-    dq = scratch.take<float>(QUERIES * size);
+    rows = scratch.take<float>(QUERIES * size);
   }
   static int64_t bytes(int64_t width, int64_t size) {
     return 4 * (5 * width * size + 5 * QUERIES * size + 4 * QUERIES * width) + 64 * 16;
   }
 };
 
-template <typename T>  // x = from (size, columns) transposed, times factor; some: scratch
-void save_transposed(Rows<T> x, const float* from, int64_t width, float factor, float* some) {
+template <typename T>  // x = from (size, columns) transposed, times factor, some `rows` at a time
+void save_transposed(Rows<T> x, const float* from, int64_t width, float factor, float* rows) {
   for (int64_t start = 0; start < x.count; start += QUERIES) {
-    const int64_t rows = std::min(QUERIES, x.count - start);
-    transpose(some, x.size, from + start, width, x.size, QUERIES);
-    for (int64_t r = 0; r < rows; ++r)
-      save_scaled(x.row(start + r), some + r * x.size, x.size, factor);
+    const int64_t count = std::min(QUERIES, x.count - start);
+    transpose(rows, x.size, from + start, width, x.size, QUERIES);
+    for (int64_t r = 0; r < count; ++r)
+      save_scaled(x.row(start + r), rows + r * x.size, x.size, factor);
   }
 }
 
@@ -145,10 +147,10 @@ void attend_backward(const Shape& shape, Heads<const T> q, Heads<const T> k, Hea
                w.grad_scores + r * width, w.kept + r * width);
       if (to.q.data) {
         multiply<T>(m, size, columns, in_place<T>(w.scores, width), {w.keys_down, size},
-                    {w.dq, size});
+                    {w.rows, size});
         const auto dQ = rows_of(to.q, asked, shape, head);
         for (int64_t r = 0; r < real; ++r)
-          save_scaled(dQ.row(start + r), w.dq + r * size, size, both);
+          save_scaled(dQ.row(start + r), w.rows + r * size, size, both);
       }
       if (to.k.data) {
         transpose(w.queries_t, QUERIES, w.queries, size, m, size);
@@ -161,8 +163,8 @@ void attend_backward(const Shape& shape, Heads<const T> q, Heads<const T> k, Hea
                     start > 0);
       }
     }
-    if (to.k.data) save_transposed(rows_of(to.k, span, shape, head), w.dk, width, both, w.dq);
-    if (to.v.data) save_transposed(rows_of(to.v, span, shape, head), w.dv, width, drop, w.dq);
+    if (to.k.data) save_transposed(rows_of(to.k, span, shape, head), w.dk, width, both, w.rows);
+    if (to.v.data) save_transposed(rows_of(to.v, span, shape, head), w.dv, width, drop, w.rows);
   });
 }
 

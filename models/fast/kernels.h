@@ -1,4 +1,5 @@
-// What the kernels share: vectors, the dropout masks of masks.py, work on many rows.
+// What the kernels share: vectors, the dropout masks of masks.py, an exponential, work on many
+// rows.
 //
 // Vectors are ATen's own at::vec, so AVX2, AVX-512 and NEON come from one source; threads are
 // torch's own. The masks are those of masks.py, bit for bit: element 32 k + l of a row with hash a
@@ -102,9 +103,9 @@ inline float largest(VF v) {
   return at::vec::vec_reduce_all<float>([](VF a, VF b) { return at::vec::maximum(a, b); }, v);
 }
 
-// exp(x) to 3e-7 for x up to 0 and a little above, exactly 1 at 0: 2^n, from the bits of a rounded
-// sum, times 2^f for f in [-1/2, 1/2] (the polynomial of least relative error). NaN stays NaN, and
-// what is below 1e-38 is 0.
+// exp(x) for x up to 0 and a little above, to 3e-7 of 1 and exactly 1 at 0: 2^n, from the bits of a
+// rounded sum, times 2^f for f in [-1/2, 1/2] (the polynomial of least relative error). NaN stays
+// NaN, and what is below 1e-38 is 0.
 inline VF exp_below_0(VF x) {
   // adding 1.5 * 2^23 leaves no fraction; 127 is the exponent's bias
   const VF shift(12582912.0f + 127.0f);

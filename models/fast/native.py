@@ -68,10 +68,11 @@ def c_draw(draw: Draw | None) -> CDraw:
 
 
 def by_token(x: Tensor) -> Tensor:
-    """x (N, H, D), contiguous within a token; tokens stand any even number of elements apart, since
-    bf16 is moved in pairs."""
+    """x (N, H, D), contiguous within a token; where tokens begin is free, but for bf16, which is
+    moved in pairs, on whole pairs."""
     together = x.stride(2) == 1 and x.stride(1) == x.shape[2]
-    return x if together and x.stride(0) % 2 == 0 else x.contiguous()
+    in_pairs = x.stride(0) % 2 == 0 and x.data_ptr() % 4 == 0
+    return x if together and in_pairs else x.contiguous()
 
 
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}

@@ -2,9 +2,10 @@
 // the way through the heads of all texts.
 //
 // The products are oneDNN's (brgemm, through torch): bf16 products add up in fp32. They want their
-// right side in pairs of rows: (k, n) at [k / 2][n][k % 2]. Where left sides are made here,
-// elements l and 16 + l of a block of 32 are neighbours, so that two vectors of fp32 become one of
-// bf16 by shifting; their right sides have rows l and 16 + l as a pair (save_left, pack).
+// right side in pairs of rows: (k, n) at [k / 2][n][k % 2]. In a bf16 left side written by
+// save_left elements l and 16 + l of a block of 32 are neighbours, so that two vectors of fp32
+// become one by shifting; pack makes the right sides that go with it, whose pairs are rows l and 16
+// + l.
 
 #pragma once
 
@@ -93,7 +94,7 @@ void pack_transposed(T* to, int64_t width, Rows<const T> x, int64_t columns) {
     std::fill(groups + d * width + x.count, groups + d * width + columns, Group{0});
 }
 
-template <typename T>  // to (rows, size): x, as the right side for what save_left has written
+template <typename T>  // to (rows, size), whole blocks: x, as the right side for save_left's
 void pack(T* to, Rows<const T> x, int64_t rows) {
   const std::vector<T> none(x.size);
   const auto row = [&](int64_t r) { return r < x.count ? x.row(r) : none.data(); };
@@ -165,8 +166,8 @@ inline void save_right(T* to, VF even, VF odd, int64_t column, int64_t width) {
 struct Shape {
   const int64_t *spans, *asked;  // of each text: first token and end, first query and end
   int64_t texts, heads, queries, size;
-  float scale;
-  Draw draw;  // rows (heads, queries)
+  float scale;  // not negative
+  Draw draw;    // rows (heads, queries)
   // in an array (heads, queries)
   int64_t place(int64_t text, int64_t head, int64_t query) const {
     return head * queries + asked[2 * text] + query;

@@ -1,4 +1,4 @@
-"""Threads and allocator: what is asked of the machine, and that it has an effect."""
+"""Threads, kernels and allocator: what is asked of the machine, and that it has an effect."""
 
 import os
 import platform
@@ -116,7 +116,8 @@ def test_few_kernels_are_said_and_set(monkeypatch):
     for name in machine.CAPACITIES:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    assert "64 kernels" in keep_few_kernels()
+    for _ in range(2):  # a second run in the same process says the same
+        assert "64 kernels" in keep_few_kernels()
     assert [os.environ[name] for name in machine.CAPACITIES] == ["64", "64"]
 
 

@@ -216,19 +216,19 @@ def test_gradients_are_the_same_whichever_are_asked_for(kernels, needs):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_strides_of_a_larger_tensor_change_nothing(kernels, dtype):
-    """q, k and v as views of one projection, an odd number of elements apart, and in an order that
-    no kernel takes."""
+    """q, k and v as views of one projection, with tokens that begin on odd places, and in an order
+    that no kernel takes."""
     whole = torch.randn(TOKENS, 3, HEADS, SIZE).to(dtype)
     q, k, v = whole.unbind(1)
     odd = [t.permute(1, 2, 0).contiguous().permute(2, 0, 1) for t in (q, k, v)]
-    wide = torch.zeros(3, TOKENS, HEADS * SIZE + 1, dtype=dtype)
-    apart = [
-        w[:, 1:].unflatten(1, (HEADS, SIZE)).copy_(t) for w, t in zip(wide, (q, k, v), strict=True)
-    ]
+    off = []
+    for more in (1, 2):  # tokens an odd and an even number of elements apart
+        wide = torch.zeros(3, TOKENS, HEADS * SIZE + more, dtype=dtype)[:, :, 1 : HEADS * SIZE + 1]
+        off.append([*wide.unflatten(2, (HEADS, SIZE)).copy_(torch.stack([q, k, v]))])
     plain_ones = [t.contiguous() for t in (q, k, v)]
     grad = torch.randn(TOKENS, HEADS, SIZE)
     expected = run(lambda *t: attend(*t, RAGGED, 0.35, 0.0, kernels), [*plain_ones, grad], dtype)
-    for given in ([q, k, v], apart, odd):
+    for given in ([q, k, v], *off, odd):
         leaves = [t.detach().requires_grad_() for t in given]
         out = attend(*leaves, RAGGED, 0.35, 0.0, kernels)
         out.backward(grad.to(dtype))

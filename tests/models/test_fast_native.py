@@ -198,6 +198,19 @@ def test_attention_in_bf16_is_that_of_fp32_to_rounding(kernels, keys, size):
         assert (there - expected).norm() <= 2**-7 * expected.norm()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_score_that_is_no_number_is_not_hidden(kernels, dtype, value):
+    torch.manual_seed(0)
+    q, k, v, grad = torch.randn(4, 40, 1, 8).to(dtype)
+    q[:, 0, 0], k[3, 0, 0] = 1, value
+    texts, needs = Texts([(0, 40)], [(0, 40)]), (True, True, True)
+    for each in (kernels, PLAIN):
+        out, lse = each.attend(q, k, v, texts, 0.7, None)
+        dq, dk, dv = each.attend_backward(q, k, v, grad, lse, texts, 0.7, None, needs)
+        assert all(tensor.isnan().all() for tensor in (out, dq, dk, dv))
+
+
 @pytest.mark.parametrize("shift", [0.0, 4e4, -4e4])
 def test_softmax_of_huge_scores_is_finite(kernels, shift):
     scores = torch.tensor([3e4, -3e4, 2.9e4, 0.0]) + shift
