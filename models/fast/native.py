@@ -68,8 +68,8 @@ def c_draw(draw: Draw | None) -> CDraw:
 
 
 def by_token(x: Tensor) -> Tensor:
-    """x (N, H, D), contiguous within a token; where tokens begin is free, but for bf16, which is
-    moved in pairs, on whole pairs."""
+    """x (N, H, D), contiguous within a token; tokens begin on whole pairs of numbers, as which bf16
+    is moved, and else anywhere."""
     together = x.stride(2) == 1 and x.stride(1) == x.shape[2]
     in_pairs = x.stride(0) % 2 == 0 and x.data_ptr() % 4 == 0
     return x if together and in_pairs else x.contiguous()

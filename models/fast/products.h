@@ -2,10 +2,11 @@
 // the way through the heads of all texts.
 //
 // The products are oneDNN's (brgemm, through torch): bf16 products add up in fp32. They want their
-// right side in pairs of rows: (k, n) at [k / 2][n][k % 2]. In a bf16 left side written by
-// save_left elements l and 16 + l of a block of 32 are neighbours, so that two vectors of fp32
-// become one by shifting; pack makes the right sides that go with it, whose pairs are rows l and 16
-// + l.
+// right side in pairs of rows: (k, n) at [k / 2][n][k % 2].
+//
+// In a bf16 left side written by save_left, elements l and 16 + l of a block of 32 are neighbours,
+// so that two vectors of fp32 become one by shifting. Its right side is made by pack, which pairs
+// rows l and 16 + l.
 
 #pragma once
 
