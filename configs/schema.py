@@ -38,6 +38,8 @@ Layers = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_le
 Weights = Literal["balanced"] | Annotated[list[Positive], Field(min_length=2)]
 Split = Literal["train", "validation", "test"]
 Plain = str | int | float | bool
+Character = Annotated[str, Field(min_length=1, max_length=1)]
+Header = Literal["first line", "none"] | Annotated[list[Text], Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -144,6 +146,32 @@ class Data(Section):
     splits: dict[Split, Text] | None = field(
         None, "Our split = the hub data set's split; unset: those of the same names."
     )
+    encoding: Text = field(
+        "utf-8",
+        "Encoding of text files, as Python names it (cp1252, gb18030, …); a byte order mark in a "
+        "file overrules it.",
+    )
+    delimiter: Character | None = field(
+        None,
+        "What stands between the fields of CSV and TSV files; unset: a comma, in .tsv a tab.",
+        allowed="one character",
+    )
+    quoting: Literal["standard", "none"] | None = field(
+        None,
+        'Whether "…" encloses a field of CSV and TSV files (standard), or a quote is a letter like '
+        "any other (none); unset: standard, but none for a .tsv that reads only so.",
+    )
+    escape: Character | None = field(
+        None,
+        "Character of CSV and TSV files that makes the next one an ordinary letter; unset: none.",
+        allowed="one character",
+    )
+    header: Header = field(
+        "first line",
+        "Where the column names of CSV, TSV and Excel files stand: in the first line, nowhere "
+        "(none: they are called column_1, column_2, …), or here as a list.",
+        allowed='"first line", "none" or a list of names',
+    )
     filter: Text | None = field(None, 'Keep only the rows for which this holds: source == "imdb".')
     text: Text | Annotated[list[Text], Field(min_length=1, max_length=2)] = field(
         "text", "Column of the text, or two columns for pairs of texts."
@@ -156,6 +184,10 @@ class Data(Section):
         "Names of the classes in order; where the column holds the integers 0 to C-1 and the "
         "names are no integers, the names are given to the integers in order; "
         "unset: taken from the data.",
+    )
+    label_separator: Text | None = field(
+        None,
+        "What stands between the labels of one cell, where several can hold at once: joy,anger.",
     )
     kind: Literal["auto", "single", "multi", "regression"] = field(
         "auto", "What a label is: one class, several at once, or a number; auto asks the data."
@@ -233,8 +265,13 @@ class Eval(Section):
         "epoch", "When to evaluate: after each epoch, or after this many steps."
     )
     micro_batch_size: Count = field(8, "Long rows in a forward pass; of short ones more.", False)
-    metric: Literal["auto", "accuracy", "macro_f1", "loss"] = field(
-        "auto", "What makes a checkpoint the best; auto: accuracy for classes, else loss."
+    metric: Literal["auto", "accuracy", "macro_f1", "loss", "rmse", "mae", "r2", "spearman"] = (
+        field("auto", "What makes a checkpoint the best; auto: accuracy for classes, else loss.")
+    )
+    baseline: bool = field(
+        True,
+        "Beside the test figure: a bag of words on the same rows; needs scikit-learn.",
+        False,
     )
     patience: Count | None = field(
         None, "Stop after this many evaluations without a better one; unset: never."
