@@ -88,7 +88,8 @@ def read_texts(path: Path, columns: list[str]) -> Iterator[str | tuple[str, str]
 
     Raises ValueError naming file and line for a row that cannot be read.
     """
-    from data.tables import BadRow, open_table
+    from data.reading.rows import BadRow
+    from data.tables import open_table
 
     if path.suffix == ".txt":
         yield from plain_lines(checked_lines(path))
@@ -101,7 +102,7 @@ def read_texts(path: Path, columns: list[str]) -> Iterator[str | tuple[str, str]
 
 def checked_lines(path: Path) -> Iterator[str]:
     """The lines of a file. Raises ValueError naming the first that is no UTF-8."""
-    from data.tables import Lines
+    from data.reading.lines import Lines
 
     lines = Lines(path)
     for line in lines:

@@ -6,10 +6,10 @@ from typing import Any
 import datasets
 import numpy as np
 
-from data.labels import Kind
+from data.labels.settle import Kind
+from data.reading.columnar import CHUNK
 from data.sources import SPLITS
 from data.splits import cut, find_overlap, hold_out_size, normalised_keys, sample
-from data.tables import CHUNK
 
 # The rows of a split: the source's split that they come from, and their places in it.
 Piece = tuple[str, np.ndarray]

@@ -26,7 +26,7 @@ def cache_root() -> Path:
 def code_digest() -> str:
     """Hash of this room's own source: whoever edits a step here is not served its old results."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -78,6 +78,9 @@ def _compile(node: ast.expr, columns: dict[str, None], expression: str) -> Part:
         case ast.Name(id=name):
             columns[name] = None
             return operator.itemgetter(name)
+        case ast.Attribute() if (dotted := _dotted_name(node)) is not None:
+            columns[dotted] = None
+            return operator.itemgetter(dotted)
         case ast.Subscript(value=ast.Name(id="row"), slice=ast.Constant(value=str() as name)):
             columns[name] = None
             return operator.itemgetter(name)
@@ -86,6 +89,14 @@ def _compile(node: ast.expr, columns: dict[str, None], expression: str) -> Part:
         f"data.filter: {got!r} in {expression!r} is not understood; a filter is made of column "
         'names, row["column name"], literals, comparisons, in, and, or, not'
     )
+
+
+def _dotted_name(node: ast.expr) -> str | None:
+    """ "review.stars": a name of nested fields."""
+    if isinstance(node, ast.Attribute):
+        inner = _dotted_name(node.value)
+        return None if inner is None else f"{inner}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else None
 
 
 def _comparison(op: ast.cmpop) -> Callable[[Any, Any], bool]:

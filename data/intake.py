@@ -9,14 +9,16 @@ from typing import Any
 
 import pyarrow as pa
 
+from data.bad_rows import BadRows
 from data.cache import write_arrow
 from data.clean import CleanArgs, cleaning_steps
 from data.filters import Filter, parse_filter
-from data.labels import Label, LabelReader, RowError
+from data.labels.reader import Label, LabelReader, RowError
+from data.reading.columnar import CHUNK
+from data.reading.delimited import repeated_names
+from data.reading.rows import BadRow, Row, has_column, is_encodable, nearest
 from data.splits import text_key
-from data.tables import CHUNK, BadRow, Row, Table, is_encodable, nearest
-
-SHOWN = 5  # bad rows spelled out in an error
+from data.tables import Table
 
 
 @dataclass
@@ -32,17 +34,17 @@ class Intake:
     kind: str
     clean: CleanArgs
     filter_text: str | None
+    separator: str | None = None
     labels: dict[str, list[Label]] = field(default_factory=dict)
     read: dict[str, int] = field(default_factory=dict)
     filtered: int = 0
-    bad: Counter[str] = field(default_factory=Counter)
-    bad_examples: list[str] = field(default_factory=list)
-    bad_paths: dict[str, None] = field(default_factory=dict)
+    bad: BadRows = field(default_factory=BadRows)
     changed: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.steps = cleaning_steps(self.clean)
+        self.label_steps = [step for name, step in self.steps if name != "html"]
         self.filter: Filter | None = parse_filter(self.filter_text) if self.filter_text else None
         self.next_row = 0  # numbers the records of the whole source, used or not
 
@@ -60,7 +62,13 @@ class Intake:
             for table in (table for parts in tables.values() for table in parts)
             if table.columns is not None
             for column, key in self.needed().items()
-            if column not in table.columns
+            if not has_column(column, table.columns)
+        ]
+        errors += [
+            f"{key}: {table.path} has two columns {column!r}; give one of them another name"
+            for table in (table for parts in tables.values() for table in parts)
+            for column, key in self.needed().items()
+            if column in repeated_names(table.columns or ())
         ]
         if errors:
             raise ValueError("\n".join(errors))
@@ -75,20 +83,11 @@ class Intake:
         write_arrow(path, schema, self._batches(split, tables, schema))
         self.read[split] = self.next_row - first
 
-    def check_bad_rows(self, on_bad_row: str) -> None:
-        """Raises ValueError with the first bad rows and a count, unless bad rows are skipped."""
-        total = self.bad.total()
-        if not total or on_bad_row == "skip":
-            return
-        more = f"\n  and {total - SHOWN:,} more" if total > SHOWN else ""
-        paths = list(self.bad_paths)
-        files = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
-        raise ValueError(
-            f"{total:,} bad row{'s' if total > 1 else ''} in {files}:\n  "
-            + "\n  ".join(self.bad_examples)
-            + more
-            + '\ncorrect them, or set data.on_bad_row = "skip" to leave them out and count them'
-        )
+    def _clean_label(self, label: str) -> str:
+        """Labels are cleaned as texts are, but may hold what looks like HTML."""
+        for step in self.label_steps:
+            label = step(label)
+        return label.strip()
 
     def _batches(
         self, split: str, tables: Sequence[Table], schema: pa.Schema
@@ -99,11 +98,14 @@ class Intake:
         seen_raw: set[bytes] = set()
         pending: list[tuple[Any, ...]] = []
         for table in tables:
-            reader = LabelReader(self.label, self.names, self.kind, table.class_names)
+            reader = LabelReader(
+                    self.label, self.names, self.kind, table.class_names, self.separator,
+                    self._clean_label,
+                )  # fmt: skip
             for row in table.rows(list(self.needed())):
                 number = self.next_row
                 self.next_row += 1
-                taken = self._take(row, reader, table)
+                taken = self._take(row, reader, table, split)
                 if taken is None:
                     continue
                 texts, label = taken
@@ -123,11 +125,11 @@ class Intake:
             yield _record_batch(pending, schema)
 
     def _take(
-        self, row: Row | BadRow, reader: LabelReader, table: Table
+        self, row: Row | BadRow, reader: LabelReader, table: Table, split: str
     ) -> tuple[tuple[str, ...], Label] | None:
         """Texts and plain label of a row; None where it is filtered out or bad."""
         if isinstance(row, BadRow):
-            self._note_bad(row, table)
+            self.bad.note(row, table, split)
             return None
         try:
             if not self._is_kept(row.values):
@@ -138,7 +140,7 @@ class Intake:
             texts = tuple(_read_text(column, row.values[column]) for column in self.text)
             label = reader.read(row.values)
         except RowError as error:
-            self._note_bad(BadRow(row.address, error.reason, str(error)), table)
+            self.bad.note(BadRow(row.address, error.reason, str(error)), table, split)
             return None
         return texts, sys.intern(label) if isinstance(label, str) else label
 
@@ -151,12 +153,6 @@ class Intake:
         except ValueError as error:
             columns = ", ".join(self.filter.columns)
             raise RowError("bad_filter_value", f"{columns}: {error}") from None
-
-    def _note_bad(self, row: BadRow, table: Table) -> None:
-        self.bad[row.reason] += 1
-        self.bad_paths[table.path] = None
-        if len(self.bad_examples) < SHOWN:
-            self.bad_examples.append(f"{row.address}: {row.message}")
 
     def _clean(self, texts: tuple[str, ...]) -> tuple[str, ...] | None:
         """The cleaned texts, the steps that changed any of them counted; None if too short."""
@@ -211,5 +207,5 @@ def _read_text(column: str, value: Any) -> str:
     if not isinstance(value, str):
         raise RowError("bad_text", f"{column}: expected text, got {str(value)[:60]!r}")
     if not is_encodable(value):
-        raise RowError("bad_utf8", f"{column}: text with a lone surrogate, which is no Unicode")
+        raise RowError("bad_encoding", f"{column}: text with a lone surrogate, which is no Unicode")
     return value

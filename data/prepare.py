@@ -17,10 +17,12 @@ import datasets
 import pyarrow as pa
 
 from data.allot import Piece, allot, chunks, treat_overlap
+from data.bad_rows import unlabelled
 from data.cache import cache_root, is_complete, make_key, publish, read_arrow, write_arrow
 from data.clean import CleanArgs
 from data.intake import Intake
-from data.labels import Kind, convert_label, label_counts, settle_kind, settle_names
+from data.labels.settle import Kind, Settled, convert_label, label_counts, settle
+from data.reading.formats import FIRST_LINE, Format, check_format, describe_format
 from data.sources import SPLITS, Source, open_source
 from data.summary import DataReport
 from data.tables import Table
@@ -34,10 +36,16 @@ class DataArgs:
     config: str | None = None
     revision: str | None = None
     splits: Mapping[str, str] | None = None  # our split name -> the hub set's
+    encoding: str = "utf-8"
+    delimiter: str | None = None
+    quoting: Literal["standard", "none"] | None = None
+    escape: str | None = None
+    header: str | tuple[str, ...] = FIRST_LINE
     filter: str | None = None
     text: tuple[str, ...] = ("text",)  # one column, or two for pairs
     label: tuple[str, ...] = ("label",)  # several: multi-label, each 0 or 1
     labels: tuple[str, ...] | None = None  # names, in order
+    label_separator: str | None = None
     kind: Literal["auto", "single", "multi", "regression"] = "auto"
     clean: CleanArgs = field(default_factory=CleanArgs)
     on_bad_row: Literal["error", "skip"] = "error"
@@ -73,7 +81,10 @@ def load_data(args: DataArgs, cache_dir: Path | None = None) -> Data:
     whatever a source, a row or an argument has wrong, each named with its place.
     """
     _check(args)
-    tables, notes = open_source(args.source, args.config, args.revision, args.splits)
+    tables, notes = open_source(
+        args.source, args.config, args.revision, args.splits, file_format(args)
+    )
+    notes += describe_format(file_format(args))
     identity = {split: [(t.path, t.digest) for t in parts] for split, parts in tables.items()}
     key = make_key(args=asdict(args), tables=identity)
     folder = (cache_dir or cache_root()) / "data" / key[:32]
@@ -87,6 +98,11 @@ def load_data(args: DataArgs, cache_dir: Path | None = None) -> Data:
         report=DataReport(**meta["report"]),
         fingerprint=meta["fingerprint"],
     )
+
+
+def file_format(args: DataArgs) -> Format:
+    """The part of the arguments that says how text files are written."""
+    return Format(args.encoding, args.delimiter, args.quoting, args.escape, args.header)
 
 
 def _check(args: DataArgs) -> None:
@@ -106,6 +122,7 @@ def _check(args: DataArgs) -> None:
         errors.append(f"data.label: got {args.label!r}, expected one column or several")
     if args.labels and len(set(args.labels)) < max(2, len(args.labels)):
         errors.append(f"data.labels: got {list(args.labels)}, expected at least two, all different")
+    errors += check_format(file_format(args))
     for name in args.subset:
         if name not in SPLITS:
             errors.append(f"data.subset: unknown split {name!r}, expected {', '.join(SPLITS)}")
@@ -115,21 +132,24 @@ def _check(args: DataArgs) -> None:
 
 def _build(args: DataArgs, tables: dict[str, list[Table]], notes: list[str], made: Path) -> None:
     """Fill the folder `made` with an Arrow file a split and data.json."""
-    intake = Intake(args.text, args.label, args.labels, args.kind, args.clean, args.filter)
+    intake = Intake(
+        args.text, args.label, args.labels, args.kind, args.clean, args.filter, args.label_separator
+    )
     intake.check_columns(tables)
     for split, parts in tables.items():
         intake.read_split(split, parts, made / f"{split}.rows")
-    intake.check_bad_rows(args.on_bad_row)
+    intake.bad.check(args.on_bad_row, intake.read)
     for split, labels in intake.labels.items():
         if not labels:
             left = " (data.filter left out all others)" if intake.filtered else ""
             raise ValueError(f"data.source: no usable row for {split}{left}")
     read = {split: read_arrow(made / f"{split}.rows") for split in tables}
-    kind, names = _settle_labels(args, tables, intake)
+    settled = _settle_labels(args, tables, intake)
+    kind, names = settled.kind, settled.names
     index = {name: i for i, name in enumerate(names)}
     values = {
-        split: [convert_label(label, kind, index) for label in plain]
-        for split, plain in intake.labels.items()
+        split: [convert_label(label, kind, index, settled.style) for label in plain]
+        for split, plain in settled.labels.items()
     }
     wanted = {"test": args.test, "validation": args.validation}
     pieces = allot(values, kind, wanted, args.split_seed, args.subset, args.subset_seed)
@@ -145,7 +165,7 @@ def _build(args: DataArgs, tables: dict[str, list[Table]], notes: list[str], mad
     report = DataReport(
         read=intake.read,
         filtered=intake.filtered,
-        bad=dict(intake.bad),
+        bad=dict(intake.bad.counts),
         changed=dict(intake.changed),
         dropped=dict(intake.dropped),
         overlap=overlap,
@@ -153,7 +173,9 @@ def _build(args: DataArgs, tables: dict[str, list[Table]], notes: list[str], mad
         splits={split: len(places) for split, (_, places) in pieces.items()},
         origin={split: _describe_origin(args, split, cut_off) for split in pieces},
         labels=counts,
-        notes=notes + [f"WARNING: no training row has the label {name}" for name in unseen],
+        notes=notes
+        + settled.notes
+        + [f"WARNING: no training row has the label {name}" for name in unseen],
     )
     meta = {
         "kind": kind,
@@ -166,24 +188,26 @@ def _build(args: DataArgs, tables: dict[str, list[Table]], notes: list[str], mad
         (made / f"{split}.rows").unlink()
 
 
-def _settle_labels(
-    args: DataArgs, tables: dict[str, list[Table]], intake: Intake
-) -> tuple[Kind, tuple[str, ...]]:
+def _settle_labels(args: DataArgs, tables: dict[str, list[Table]], intake: Intake) -> Settled:
     """The labels' kind and their names in order; a hub set's own names stand for given ones."""
-    at = f"data.label {', '.join(args.label)}"
-    given = args.labels
-    if given is None and len(args.label) > 1:
-        given = args.label
-    if given is None and args.kind != "regression":
-        given = tables["train"][0].class_names.get(args.label[0])
-    everything = [label for labels in intake.labels.values() for label in labels]
-    kind = settle_kind(everything, args.kind, given, at)
-    names = settle_names(everything, kind, given, at)
-    if kind == "single":
-        strangers = sorted({str(label) for label in everything} - set(names))
-        if strangers:
-            raise ValueError(f"{at}: {strangers[0]!r} is none of the set's own labels {names}")
-    return kind, names
+    column = ", ".join(args.label)
+    for split, labels in intake.labels.items():
+        if split != "train" and set(labels) == {"-1"} and "-1" not in intake.labels["train"]:
+            raise ValueError(unlabelled(split, len(labels), f"{column} is -1 in all of them"))
+    names = args.labels
+    if names is None and len(args.label) > 1:
+        names = args.label
+    if names is None and args.kind != "regression":
+        names = tables["train"][0].class_names.get(args.label[0])
+    settled = settle(intake.labels, args.kind, names, column)
+    if settled.kind == "single":
+        held = {str(label) for labels in settled.labels.values() for label in labels}
+        if strangers := sorted(held - set(settled.names)):
+            raise ValueError(
+                f"data.label {column}: {strangers[0]!r} is none of the set's own labels "
+                f"{', '.join(settled.names)}"
+            )
+    return settled
 
 
 def _describe_origin(args: DataArgs, split: str, cut_off: list[str]) -> str:

@@ -16,14 +16,21 @@ from typing import Any
 
 import datasets
 
-from data.tables import CHUNK, BadRow, Row, Table, nearest, open_table
+from data.reading.columnar import CHUNK
+from data.reading.formats import Format
+from data.reading.rows import BadRow, Row, nearest, with_nested
+from data.tables import Table, open_table
 
 SPLITS = ("train", "validation", "test")
 Source = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 
 
 def open_source(
-    source: Source, config: str | None, revision: str | None, splits: Mapping[str, str] | None
+    source: Source,
+    config: str | None,
+    revision: str | None,
+    splits: Mapping[str, str] | None,
+    fmt: Format = Format(),  # noqa: B008  frozen
 ) -> tuple[dict[str, list[Table]], list[str]]:
     """Tables by split name, and notes for people. A source without splits is all `train`.
 
@@ -43,9 +50,9 @@ def open_source(
                     loaded = load_hub(one.removeprefix("hub:"), config, revision, theirs)
                     tables[split].append(hub_table(loaded[theirs], f"{one[4:]}/{theirs}"))
                 else:
-                    tables[split].extend(_open_files([one]))
+                    tables[split].extend(_open_files([one], fmt))
         _check_addresses(tables)
-        return tables, []
+        return tables, _notes(tables)
     names = _as_list(source)
     hub = [name for name in names if name.startswith("hub:")]
     if hub and len(names) > 1:
@@ -55,7 +62,12 @@ def open_source(
     for key, value in (("config", config), ("revision", revision), ("splits", splits)):
         if value:
             raise ValueError(f"data.{key}: got {value!r}, but only hub: sources have one")
-    return {"train": _open_files(names)}, []
+    tables = {"train": _open_files(names, fmt)}
+    return tables, _notes(tables)
+
+
+def _notes(tables: Mapping[str, list[Table]]) -> list[str]:
+    return [note for parts in tables.values() for table in parts for note in table.notes]
 
 
 def _as_list(source: str | Sequence[str]) -> list[str]:
@@ -86,7 +98,7 @@ def _check_addresses(tables: Mapping[str, list[Table]]) -> None:
 # Files
 
 
-def _open_files(names: Sequence[str]) -> list[Table]:
+def _open_files(names: Sequence[str], fmt: Format) -> list[Table]:
     """Every file that the names stand for, in order; addresses use bare file names while clear."""
     paths = [path for name in names for path in find_files(name)]
     doubled = sorted({str(path) for path in paths if paths.count(path) > 1})
@@ -94,7 +106,8 @@ def _open_files(names: Sequence[str]) -> list[Table]:
         raise ValueError(f"data.source: {doubled[0]} is named twice")
     bare = [path.name for path in paths]
     return [
-        open_table(path, path.name if bare.count(path.name) == 1 else str(path)) for path in paths
+        open_table(path, path.name if bare.count(path.name) == 1 else str(path), fmt)
+        for path in paths
     ]
 
 
@@ -210,12 +223,14 @@ def hub_table(dataset: datasets.Dataset, name: str) -> Table:
     """One split of a Hugging Face set as a Table; the names of its ClassLabels go with it."""
 
     def rows(needed: Sequence[str]) -> Iterator[Row | BadRow]:
-        columns = list(needed)
+        there = set(dataset.column_names)
+        columns = list(dict.fromkeys(c if c in there else c.partition(".")[0] for c in needed))
         start = 0
         for chunk in dataset.select_columns(columns).with_format(None).iter(batch_size=CHUNK):
             values = [chunk[column] for column in columns]
             for i, row in enumerate(zip(*values, strict=True)):
-                yield Row(f"{name}[{start + i}]", dict(zip(columns, row, strict=True)))
+                values_there = dict(zip(columns, row, strict=True))
+                yield Row(f"{name}[{start + i}]", with_nested(values_there, needed))
             start += len(values[0])
 
     class_names = {}

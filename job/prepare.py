@@ -97,6 +97,8 @@ def data_args(config: Config) -> DataArgs:
     values = config.data.model_dump(exclude=elsewhere)
     for key in ("text", "label"):
         values[key] = (values[key],) if isinstance(values[key], str) else tuple(values[key])
+    if isinstance(values["header"], list):
+        values["header"] = tuple(values["header"])
     values["labels"] = None if values["labels"] is None else tuple(values["labels"])
     return DataArgs(clean=clean_args(config), **values)
 

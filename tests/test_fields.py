@@ -45,6 +45,12 @@ TABLE = {
     "data.config": (["data.config=second"], SAID, ["data.source=hub:no/data"]),
     "data.revision": (["data.revision=v1"], SAID, ["data.source=hub:no/data"]),
     "data.splits": (["data.splits={train = 'train', test = 'held'}"], PLAN, ["data.source={hub}"]),
+    "data.encoding": (["data.encoding=cp1252"], STEPS, ["data.source={wide}"]),
+    "data.delimiter": (["data.delimiter=;"], SAID, ["data.source={wide}"]),
+    "data.quoting": (["data.quoting=none"], PLAN, ["data.source={wide}"]),
+    "data.escape": (["data.escape=é"], STEPS, ["data.source={wide}"]),
+    "data.header": (['data.header=["label", "text"]'], SAID, ["data.source={headless}"]),
+    "data.label_separator": (["data.label_separator=+"], PLAN, ["data.source={wide}"]),
     "data.filter": (['data.filter=group == "a"'], PLAN, ["data.source={table}"]),
     "data.text": (["data.text=title"], STEPS, ["data.source={table}"]),
     "data.label": (["data.label=group"], PLAN, ["data.source={table}"]),
@@ -87,6 +93,7 @@ TABLE = {
     "eval.every": (["eval.every=1"], STEPS, []),
     "eval.micro_batch_size": (["eval.micro_batch_size=5"], PLAN, []),
     "eval.metric": (["eval.metric=loss"], SAID, ["eval.every=1"]),
+    "eval.baseline": (["eval.baseline=false"], SAID, []),
     "eval.patience": (["eval.patience=1"], STEPS, ["train.lr=1e-30", "eval.every=1"]),
     "precision.dtype": (["precision.dtype=bf16"], STEPS, []),
     "precision.device": (["precision.device=auto"], PLAN, []),
@@ -143,6 +150,9 @@ def places(tmp_path_factory, tiny_tokenizer):
     (folder / "table.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     broken = "\n".join(f"film {i},{'pos' if i % 2 else 'neg'}" for i in range(40))
     (folder / "broken.csv").write_text(f"text,label\n{broken}\n,pos\n")
+    (folder / "headless.csv").write_text(broken)
+    wide = "\n".join(f"café {i},{'pos' if i % 2 else 'neg+pos'}" for i in range(40))
+    (folder / "wide.csv").write_text(f"text,label\n{wide}\n", encoding="utf-8")
     (folder / "hub").mkdir()
     for split, start in (("train", 0), ("test", 100), ("held", 200)):
         part = [{"text": f"film {start + i}", "label": i % 2} for i in range(20 + start // 50)]
@@ -150,6 +160,7 @@ def places(tmp_path_factory, tiny_tokenizer):
     return {
         "other": folder / "other", "head": f"{folder / 'head.py'}:Head",
         "table": folder / "table.jsonl", "broken": folder / "broken.csv",
+        "headless": folder / "headless.csv", "wide": folder / "wide.csv",
         "hub": f"hub:{folder / 'hub'}", "tmp": folder,
     }  # fmt: skip
 

@@ -17,7 +17,16 @@ NO_SOURCE = {"benchmarks", "build", "dist", "runs", "tests"}  # folders outside 
 # room -> what it may import besides the standard library and itself
 THIRD_PARTY = {
     "configs": {"pydantic", "tomli_w"},
-    "data": {"datasets", "numpy", "pyarrow", "tokenizers", "torch", "transformers"},
+    "data": {
+        "charset_normalizer",
+        "datasets",
+        "numpy",
+        "openpyxl",
+        "pyarrow",
+        "tokenizers",
+        "torch",
+        "transformers",
+    },
     "engine": {"PIL", "numpy", "safetensors", "tensorboard", "torch", "tqdm"},
     "job": {"torch"},
     "models": {"huggingface_hub", "numpy", "safetensors", "torch", "transformers"},

@@ -12,7 +12,8 @@ import train
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ROOMS = ("benchmarks", "configs", "data", "engine", "job", "models", "models/fast", "report")
+ROOMS = ("benchmarks", "configs", "data", "data/labels", "data/reading", "engine", "job", "models")
+ROOMS += ("models/fast", "report")
 ENDS = (".py", ".toml", ".cpp", ".h")
 BASH = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [

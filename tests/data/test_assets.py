@@ -64,4 +64,4 @@ def test_addresses_of_imdb_lead_back_to_the_file(imdb):
 
 def test_columns_of_the_reviews_are_guessed():
     guess = guess_columns(Path(find_files(SOURCE)[0]))
-    assert (guess.text, guess.label) == ("text", "label")
+    assert (guess.text, guess.label) == (("text",), ("label",))

@@ -1,11 +1,14 @@
+import math
+
 import pytest
 from datasets import Dataset
 
-from data.labels import (
-    LabelReader,
-    RowError,
+from data.labels.reader import LabelReader, RowError, parse_list
+from data.labels.settle import (
+    alike_names,
     convert_label,
     label_counts,
+    settle,
     settle_kind,
     settle_names,
 )
@@ -25,7 +28,15 @@ def read(value, names=None, kind="auto", class_names=None):
         (1.0, "1"),
         (0.5, "0.5"),
         (True, "true"),
-        ("NA", "NA"),
+        ("none", "none"),
+        ("01", "1"),
+        ("1.0", "1"),
+        ("+1", "1"),
+        ("-01", "-1"),
+        ("-0", "0"),
+        ("1.5", "1.5"),
+        ("1e3", "1e3"),
+        ("9" * 5000, "9" * 5000),
     ],
 )
 def test_one_label_has_one_plain_form(value, plain):
@@ -43,13 +54,13 @@ def test_a_label_outside_the_set_names_its_nearest_neighbour():
         read("Positve", names=("negative", "positive"))
 
 
-@pytest.mark.parametrize("value", ["1", 1, 1.0])
-def test_names_given_for_numbered_classes_count_from_zero(value):
-    assert read(value, names=("negative", "positive")) == "positive"
+@pytest.mark.parametrize("value", ["1", 1, 1.0, "01", " 1.0 "])
+def test_names_given_for_numbered_classes_wait_until_all_numbers_are_known(value):
+    assert read(value, names=("negative", "positive")) == "1"
 
 
-@pytest.mark.parametrize("value", ["2", "-1", "neutral", 0.5])
-def test_a_number_beyond_the_names_is_outside_the_set(value):
+@pytest.mark.parametrize("value", ["neutral", 0.5])
+def test_what_is_neither_name_nor_number_is_outside_the_set(value):
     with pytest.raises(RowError, match="none of negative, positive"):
         read(value, names=("negative", "positive"))
 
@@ -74,7 +85,7 @@ def test_a_list_holds_each_of_its_labels_once():
     assert read([1], class_names=("neg", "pos")) == ("pos",)
     with pytest.raises(RowError, match="a list"):
         read(["a"], kind="single")
-    with pytest.raises(RowError, match="needs a list of labels"):
+    with pytest.raises(RowError, match="needs several: a list"):
         read("a", kind="multi")
 
 
@@ -89,7 +100,7 @@ def test_several_columns_are_read_as_on_or_off():
 def test_a_regression_takes_finite_numbers_only(value):
     with pytest.raises(RowError):
         read(value, kind="regression")
-    assert read("-1.5e2", kind="regression") == -150.0
+    assert read("-1.5e2", kind="regression") == "-1.5e2"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +137,7 @@ def test_names_from_the_data_are_sorted_numbers_by_value():
     assert settle_names(["10", "2", "1"], "single", None, "") == ("1", "2", "10")
     assert settle_names([("b",), ("a", "c")], "multi", None, "") == ("a", "b", "c")
     assert settle_names(["b", "a"], "single", ("z", "b", "a"), "") == ("z", "b", "a")
-    assert settle_names([1.5], "regression", None, "") == ()
+    assert settle_names(["1.5"], "regression", None, "") == ()
 
 
 def test_a_single_label_everywhere_is_refused():
@@ -152,3 +163,134 @@ def test_rows_of_each_label_are_counted():
 def test_several_columns_are_no_single_label():
     with pytest.raises(ValueError, match="2 columns make a multi-label set"):
         LabelReader(("a", "b"), None, "single")
+
+
+@pytest.mark.parametrize(
+    "value", ["nan", "NaN", "NA", "null", "NULL", "None", "N/A", "n/a", "-", " NA ", "<NA>"]
+)
+def test_words_that_stand_for_a_missing_label_are_refused_unless_named(value):
+    with pytest.raises(RowError, match="stands for a missing label") as caught:
+        read(value)
+    assert caught.value.reason == "no_label"
+    assert read(value, names=(value.strip(), "other")) == value.strip()
+
+
+def test_a_missing_value_of_a_table_is_no_label():
+    for value in (None, math.nan, " "):
+        with pytest.raises(RowError, match="no label"):
+            read(value)
+
+
+@pytest.mark.parametrize(
+    ("cell", "items"),
+    [
+        ("['joy', 'anger']", ["joy", "anger"]),
+        ('["joy","anger"]', ["joy", "anger"]),
+        ("['joy' 'anger']", ["joy", "anger"]),  # as numpy prints it
+        ("[joy, anger]", ["joy", "anger"]),
+        ("[1 0 1]", ["1", "0", "1"]),
+        ("[1, 0]", ["1", "0"]),
+        ("[]", []),
+        ("['it\\'s', \"a, b\"]", ["it's", "a, b"]),
+        ("joy, anger", None),
+        ("[joy", None),
+        ("['joy'", None),
+    ],
+)
+def test_a_list_in_a_cell_is_read_as_a_list(cell, items):
+    assert parse_list(cell) == items
+
+
+def test_several_labels_in_a_cell_are_split_at_the_separator():
+    reader = LabelReader(("label",), None, "auto", separator=",")
+    assert reader.read({"label": "joy, anger,,joy"}) == ("joy", "anger")
+    assert reader.read({"label": "joy"}) == ("joy",)
+    with pytest.raises(RowError, match="missing label"):
+        reader.read({"label": "joy,nan"})
+
+
+def test_labels_are_cleaned_as_texts_are():
+    reader = LabelReader(("label",), None, "auto", clean=lambda s: " ".join(s.split()).upper())
+    assert reader.read({"label": "a \xa0 b"}) == "A B"
+
+
+def settle_one(labels, names=None, kind="auto"):
+    return settle({"train": labels}, kind, names, "label")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "count", "expected"),
+    [
+        (["0", "1", "1"], 2, {"0": "n0", "1": "n1"}),
+        (["1", "2", "3", "4", "5"], 5, {"1": "n0", "5": "n4"}),
+        (["-1", "1"], 2, {"-1": "n0", "1": "n1"}),
+        (["0", "4", "2"], 3, {"0": "n0", "2": "n1", "4": "n2"}),
+        (["3", "4", "6"], 5, {"3": "n0", "4": "n1", "6": "n3"}),
+        (["0", "3"], 5, {"0": "n0", "3": "n3"}),
+    ],
+)
+def test_names_are_given_to_numbers_from_where_the_column_starts(numbers, count, expected):
+    names = tuple(f"n{i}" for i in range(count))
+    settled = settle_one(numbers, names)
+    by_number = dict(zip(numbers, settled.labels["train"], strict=True))
+    assert expected.items() <= by_number.items()
+    assert settled.names == names
+    assert "names the numbers of the column in order" in settled.notes[0]
+
+
+def test_more_numbers_than_names_are_refused_with_both():
+    with pytest.raises(ValueError, match=r"2 names \(neg, pos\).*the numbers 0, 1, 2"):
+        settle_one(["0", "1", "2"], ("neg", "pos"))
+
+
+def test_lists_of_one_zero_or_one_a_class_are_several_labels():
+    settled = settle_one([("1", "0", "1"), ("0", "0", "0"), ("0", "1", "0")], ("a", "b", "c"))
+    assert settled.kind == "multi"
+    assert settled.labels["train"] == [("a", "c"), (), ("b",)]
+    assert settle_one([("1", "0", "1"), ("0", "0", "1")]).names == ("0", "1", "2")
+
+
+def test_lists_of_the_classes_0_and_1_stay_lists_of_classes():
+    settled = settle_one([("1",), ("0", "1"), ("0",)])
+    assert settled.labels["train"] == [("1",), ("0", "1"), ("0",)]
+
+
+@pytest.mark.parametrize(
+    ("names", "alike"),
+    [
+        (["Positive", "positive"], 1),
+        (["not spam", "not_spam", "spam"], 1),
+        (["spam", "ｓｐａｍ"], 1),
+        (["spam", "sp\u200bam"], 1),
+        (["négatif", "negatif"], 1),
+        (["сat", "cat"], 1),  # the first letter is Cyrillic
+        (["C", "C++", "C#"], 0),
+        (["か", "が"], 0),
+        (["neg", "pos"], 0),
+    ],
+)
+def test_labels_that_look_alike_are_named(names, alike):
+    assert len(alike_names(names)) == alike
+
+
+@pytest.mark.parametrize(
+    ("texts", "numbers"),
+    [
+        (["1,5", "0,0", "10"], [1.5, 0, 10]),
+        (["$1,000", "$1,037.50", "$999"], [1000, 1037.5, 999]),
+        (["0%", "12.5 %"], [0, 12.5]),
+        (["1.234,50", "7"], [1234.5, 7]),
+        (["1 234,5 €", "2,5 €"], [1234.5, 2.5]),
+        (["(3.5)", "-2", "\u22121.5"], [-3.5, -2, -1.5]),
+        (["1e-3", "2.5E2"], [0.001, 250]),
+    ],
+)
+def test_numbers_are_read_as_people_write_them(texts, numbers):
+    settled = settle_one(texts)
+    assert settled.kind == "regression"
+    assert [convert_label(t, "regression", {}, settled.style) for t in texts] == numbers
+
+
+def test_numbers_of_two_ways_of_writing_are_refused_with_both():
+    with pytest.raises(ValueError, match=r"'1\.5' and '2,25'"):
+        settle_one(["1.5", "2,25"])

@@ -49,10 +49,13 @@ def test_the_result_is_memory_mapped(load, reviews_csv):
 
 
 @pytest.mark.parametrize("name", ["NA", "None", "null", "nan"])
-def test_words_for_nothing_stay_texts_and_labels(load, tmp_path, name):
-    data = load(write_csv(tmp_path / "a.csv", [(name, name), ("b", "other")]))
+def test_words_for_nothing_stay_texts_and_are_labels_only_where_named(load, tmp_path, name):
+    path = write_csv(tmp_path / "a.csv", [(name, name), ("b", "other")])
+    data = load(path, labels=(name, "other"))
     assert data.splits["train"]["text"][0] == name
-    assert set(data.label_names) == {name, "other"}
+    assert data.label_names == (name, "other")
+    with pytest.raises(ValueError, match=f"'{name}' stands for a missing label.*data.labels"):
+        load(path)
 
 
 def test_missing_splits_are_cut_stratified_and_cover_every_row_once(load, tmp_path):
@@ -106,10 +109,11 @@ def test_bad_rows_are_reported_together_with_file_line_and_field(load, tmp_path)
         "a.csv:6: ragged row: 3 fields, the header has 2",
         "a.csv:7: label: no label",
         "and 2 more",
-        'on_bad_row = "skip"',
+        "88% of the rows",
     ):
         assert line in message
     assert "a.csv:9" not in message
+    assert "skip" not in message  # of so many, skipping is no way out
 
 
 def test_skipped_bad_rows_are_counted_by_reason(load, tmp_path):
@@ -121,11 +125,11 @@ def test_skipped_bad_rows_are_counted_by_reason(load, tmp_path):
         "empty_text": 1,
         "ragged_row": 1,
         "broken_csv": 1,
-        "bad_utf8": 1,
+        "bad_encoding": 1,
         "label_outside": 1,
     }
     assert list(data.splits["train"]["row"]) == [0, 2]
-    assert "bad rows skipped: 1 (bad UTF-8)" in data.report.lines()
+    assert "bad rows skipped: 1 (bytes that are not in the encoding)" in data.report.lines()
 
 
 def test_a_jsonl_row_without_a_field_is_bad(load, tmp_path):

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.tables import BadRow, Row, open_table
+from data.reading.rows import BadRow, Row
+from data.tables import open_table
 
 TEXTS = st.text(
     alphabet=st.characters(codec="utf-8", exclude_characters="\r"), max_size=20
@@ -85,7 +86,7 @@ def test_a_ragged_row_is_bad_and_the_next_one_is_read(tmp_path):
 def test_bad_utf8_names_the_line_and_the_field(tmp_path):
     content = b'text,label\ngood,1\n"two\nlin\xe9s",0\nfine,1\n'
     rows = read(write(tmp_path, "a.csv", content))
-    assert rows[1] == BadRow("a.csv:3", "bad_utf8", "text: bad UTF-8 in line 4: byte 0xE9")
+    assert rows[1] == BadRow("a.csv:3", "bad_encoding", "text: bad UTF-8 in line 4: byte 0xE9")
     assert rows[2].values["text"] == "fine"
 
 
@@ -97,17 +98,18 @@ def test_text_after_a_closing_quote_is_broken_csv(tmp_path):
 
 def test_a_quote_that_never_closes_names_the_line_where_it_opens(tmp_path):
     rows = read(write(tmp_path, "a.csv", 'text,label\ngood,1\n"bad,0\nworse,0\n'))
-    assert [row.address for row in rows] == ["a.csv:2", "a.csv:3"]
+    assert [row.address for row in rows] == ["a.csv:2", "a.csv:3", "a.csv:4"]
     assert rows[1].reason == "broken_csv"
+    assert rows[2].values == {"text": "worse", "label": "0"}
 
 
 @pytest.mark.parametrize(
     ("content", "what"),
     [
         (b"", "the file is empty"),
-        (b"text,text\n", "stands there twice"),
-        (b"text,\n", "column 2 has no name"),
-        ("text,label\n".encode("utf-16"), "bad UTF-8 in line 1"),
+        (b",,\n", "no column has a name"),
+        (b"t\xe9xt,label\n", "bad UTF-8 in line 1"),
+        (b'"text,label\ngood,1\n', "the header cannot be read"),
     ],
 )
 def test_an_unusable_header_is_refused(content, what, tmp_path):
@@ -132,7 +134,7 @@ def test_broken_json_names_its_line(line, tmp_path):
 
 def test_bad_utf8_in_jsonl_names_its_line(tmp_path):
     rows = read(write(tmp_path, "a.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n'))
-    assert (rows[1].address, rows[1].reason) == ("a.jsonl:2", "bad_utf8")
+    assert (rows[1].address, rows[1].reason) == ("a.jsonl:2", "bad_encoding")
 
 
 def test_parquet_reads_only_the_columns_asked_for(tmp_path):

@@ -1,0 +1,99 @@
+"""Rows that cannot be used: counted by reason, a few kept to be shown, and fitting advice."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data.reading.detect import detect_encoding
+from data.reading.rows import BadRow
+from data.tables import Table
+
+SHOWN = 5  # bad rows spelled out in an error
+FEW = 0.1  # share up to which bad rows are slips in single rows, and no misread file
+
+# What helps where a reason is at work in many rows.
+WAYS_OUT = {
+    "swallowed_lines": 'where quotes are letters like any other, set data.quoting = "none"',
+    "broken_csv": 'where quotes are letters like any other, set data.quoting = "none"; where a '
+    "character such as \\ protects them, name it in data.escape",
+    "ragged_row": "check data.delimiter, data.quoting and data.escape against the file",
+    "missing_column": "check data.text and data.label against the rows",
+    "empty_text": 'leave rows without a text out with data.filter (text != "")',
+    "no_label": 'leave rows without a label out with data.filter (label != ""), or, where such a '
+    "word is a class, name all classes in data.labels",
+    "bad_label": "check data.label and data.kind against the column",
+    "label_outside": "check data.labels against the column",
+    "bad_text": "check data.text: the column holds something other than texts",
+    "bad_filter_value": "check data.filter against the column",
+}
+
+
+@dataclass
+class BadRows:
+    """The bad rows of a whole source."""
+
+    counts: Counter[str] = field(default_factory=Counter)  # by reason
+    by_split: Counter[tuple[str, str]] = field(default_factory=Counter)  # (split, reason)
+    examples: list[str] = field(default_factory=list)
+    paths: dict[str, None] = field(default_factory=dict)
+
+    def note(self, row: BadRow, table: Table, split: str) -> None:
+        """Count one."""
+        self.counts[row.reason] += 1
+        self.by_split[split, row.reason] += 1
+        self.paths[table.path] = None
+        if len(self.examples) < SHOWN:
+            self.examples.append(f"{row.address}: {row.message}")
+
+    def check(self, on_bad_row: str, read: Mapping[str, int]) -> None:
+        """Raise ValueError with the first of them and advice, unless bad rows are skipped; `read`
+        is rows by split. A split without any label is an error either way."""
+        for split, rows in read.items():
+            if split != "train" and rows and self.by_split[split, "no_label"] == rows:
+                raise ValueError(unlabelled(split, rows, self.examples[0]))
+        total = self.counts.total()
+        if not total or on_bad_row == "skip":
+            return
+        more = f"\n  and {total - SHOWN:,} more" if total > SHOWN else ""
+        paths = list(self.paths)
+        files = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+        raise ValueError(
+            f"{total:,} bad row{'s' if total > 1 else ''} in {files}:\n  "
+            + "\n  ".join(self.examples)
+            + more
+            + "\n"
+            + self._advice(total, sum(read.values()))
+        )
+
+    def _advice(self, total: int, rows: int) -> str:
+        reason, count = self.counts.most_common(1)[0]
+        way_out = self._encoding_advice() if reason == "bad_encoding" else WAYS_OUT.get(reason, "")
+        if total == 1 or total <= FEW * rows:
+            correct = (
+                'correct them, or set data.on_bad_row = "skip" to leave them out and count them'
+            )
+            return f"{correct}; {way_out}" if way_out and count > 1 else correct
+        return (
+            f"these are {total / rows:.0%} of the rows, which is no slip in single ones: "
+            f"{way_out or 'check how the file is read (data.source, data.text, data.label)'}"
+        )
+
+    def _encoding_advice(self) -> str:
+        """The encoding that the bytes of the first such file suggest."""
+        path = Path(next(iter(self.paths)))
+        if not path.is_file():
+            return ""
+        encoding, _ = detect_encoding(path)
+        if encoding == "utf-8":
+            return "write the texts as UTF-8"
+        return f'the bytes look like {encoding}: set data.encoding = "{encoding}"'
+
+
+def unlabelled(split: str, rows: int, example: str) -> str:
+    """The message for a split that comes without its labels."""
+    return (
+        f"data.source: none of the {rows:,} rows of {split} has a label ({example}): a split whose "
+        "answers are kept secret. Leave it out: of a hub set by naming the others in data.splits, "
+        f"of files by leaving {split} out of data.source; data.{split} then cuts one off train"
+    )

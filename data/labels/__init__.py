@@ -1,0 +1,1 @@
+"""Labels: from what stands in a column to classes, sets of classes or numbers."""

@@ -1,0 +1,191 @@
+"""While rows are read: each label is brought to one plain form, a name or a tuple of names."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from data.labels.numbers import is_number, is_plain
+from data.reading.rows import nearest
+
+Label = str | tuple[str, ...]  # one class, or a number as text | the classes that hold
+
+SPELLED_WHOLE = re.compile(r"([+-]?)0*([0-9]{1,18})(?:\.0{0,18})?")
+WHOLE = re.compile(r"-?[0-9]{1,18}")
+ON = {"1", "true", "yes", "y", "t"}
+OFF = {"0", "false", "no", "n", "f"}
+# What programs write where there is no value. "none" in small letters is a word that people choose.
+MISSING = {
+    "-", "--", "#N/A", "<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null",
+    "Nan", "Null", "NAN", "n.a.", "N.A.", "nil", "(null)", "#n/a",
+}  # fmt: skip
+ITEM = re.compile(
+    r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^\s,\[\]'"][^,\[\]'"]{0,200}))\s*(?:,|(?=['"])|$)"""
+)
+
+
+class RowError(ValueError):
+    """A row that cannot be used: `reason` is what it is counted under."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def plain_form(value: Any, clean: Callable[[str], str] = str.strip) -> str:
+    """The plain form of one label: 1, 1.0, "01" and " 1" are all "1"; true is "true"."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = clean(value) if isinstance(value, str) else str(value)
+    if (match := SPELLED_WHOLE.fullmatch(text)) is None:
+        return text
+    sign, digits = match.groups()
+    return "-" + digits if sign == "-" and digits != "0" else digits
+
+
+def names_for_numbers(names: tuple[str, ...] | None) -> bool:
+    """Whether names may stand for numbered classes: none of them is a number itself."""
+    return bool(names) and not any(WHOLE.fullmatch(plain_form(name)) for name in names or ())
+
+
+def parse_list(text: str) -> list[str] | None:
+    """The items of a list that was written into a cell, as Python, JSON or numpy print it; None
+    where it is no list."""
+    text = text.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    inner, items, at = text[1:-1].strip(), [], 0
+    while at < len(inner):
+        match = ITEM.match(inner, at)
+        if match is None or match.end() == at:
+            return None
+        quoted = match[1] if match[1] is not None else match[2]
+        if quoted is not None:
+            items.append(re.sub(r"\\(.)", r"\1", quoted))
+        elif is_plain(match[3].split()[0]):  # numpy puts blanks between numbers, and no comma
+            items += match[3].split()
+        else:
+            items.append(match[3].strip())
+        at = match.end()
+    return items
+
+
+@dataclass
+class LabelReader:
+    """Brings one row's label to its plain form; `class_names` are those of a hub set's column,
+    `clean` what is done to a label that is text, `separator` what stands between several."""
+
+    columns: tuple[str, ...]
+    names: tuple[str, ...] | None
+    kind: str
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    separator: str | None = None
+    clean: Callable[[str], str] = str.strip
+
+    def __post_init__(self) -> None:
+        if len(self.columns) > 1 and self.kind not in ("auto", "multi"):
+            raise ValueError(
+                f"data.label: {len(self.columns)} columns make a multi-label set, and data.kind is "
+                f"{self.kind!r}; expected 'multi' or 'auto'"
+            )
+        if len(self.columns) > 1 and self.names and len(self.names) != len(self.columns):
+            raise ValueError(
+                f"data.labels: {len(self.names)} names for {len(self.columns)} label columns"
+            )
+        if self.kind == "regression" and self.names:
+            raise ValueError("data.labels: a regression has no label names")
+        self.by_form = {plain_form(name, self.clean): name for name in self.names or ()}
+        # Names for numbered classes; which number is which is settled when all are known.
+        self.numbered = names_for_numbers(self.names)
+        self.forms: dict[str, str] = {}  # of the texts met: labels repeat
+
+    def read(self, values: Mapping[str, Any]) -> Label:
+        """The plain label. Raises RowError where it is missing, malformed or outside the set."""
+        if len(self.columns) > 1:
+            names = self.names or self.columns
+            held = [self._is_on(column, values[column]) for column in self.columns]
+            return tuple(name for name, on in zip(names, held, strict=True) if on)
+        column = self.columns[0]
+        value = values[column]
+        if value is None or value != value or (isinstance(value, str) and not value.strip()):
+            raise RowError("no_label", f"{column}: no label")
+        if self.kind == "regression":
+            return self._number(column, value)
+        items = self._items(value)
+        if items is None:
+            if self.kind == "multi":
+                raise RowError(
+                    "bad_label",
+                    f"{column}: {value!r} is one label, and data.kind = 'multi' needs several: a "
+                    "list of labels, several in a cell with data.label_separator between them, or "
+                    "several label columns of 0 and 1",
+                )
+            return self._class(column, value)
+        if self.kind == "single":
+            raise RowError("bad_label", f"{column}: a list, and data.kind is 'single'")
+        labels = [self._class(column, item) for item in items]
+        if set(labels) <= {"0", "1"}:
+            return tuple(labels)  # perhaps one 0 or 1 a class, which all rows together tell
+        return tuple(dict.fromkeys(labels))
+
+    def _items(self, value: Any) -> list[Any] | None:
+        """The several labels of a value; None where it is one."""
+        if isinstance(value, list | tuple):
+            return list(value)
+        if not isinstance(value, str) or self.kind == "single":
+            return None
+        if (items := parse_list(value)) is not None or self.separator is None:
+            return items
+        return [item for item in value.split(self.separator) if item.strip()]
+
+    def _form(self, value: Any) -> str:
+        if not isinstance(value, str):
+            return plain_form(value)
+        if value not in self.forms:
+            if len(self.forms) > 10_000:
+                self.forms.clear()  # a column of numbers or of free text
+            self.forms[value] = plain_form(value, self.clean)
+        return self.forms[value]
+
+    def _class(self, column: str, value: Any) -> str:
+        if value is None or isinstance(value, dict | list) or value != value:
+            raise RowError("bad_label", f"{column}: {value!r} is no label")
+        known = self.class_names.get(column)
+        if known and isinstance(value, int) and not isinstance(value, bool):
+            if not 0 <= value < len(known):  # hub sets mark rows without a label by -1
+                raise RowError("no_label", f"{column}: no label ({value})")
+            # Names given that are other than the set's own rename its numbers.
+            renames = self.names is not None and set(self.names) != set(known)
+            if not renames:
+                value = known[value]
+            elif self.numbered and self.names is not None and value < len(self.names):
+                return self.names[value]
+        name = self._form(value)
+        if name in self.by_form:
+            return self.by_form[name]
+        if name in MISSING or not name:
+            raise RowError(
+                "no_label",
+                f"{column}: {value!r} stands for a missing label; where it is a class, name all "
+                f'classes: data.labels = ["{name}", …]',
+            )
+        if self.names is None or (self.numbered and WHOLE.fullmatch(name)):
+            return name
+        allowed = ", ".join(self.names[:10]) + (", …" if len(self.names) > 10 else "")
+        near = nearest(name, self.names)
+        raise RowError("label_outside", f"{column}: {name[:60]!r} is none of {allowed}{near}")
+
+    @staticmethod
+    def _is_on(column: str, value: Any) -> bool:
+        name = "" if value is None else plain_form(value).lower()
+        if name in ON or name in OFF:
+            return name in ON
+        raise RowError("bad_label", f"{column}: {value!r}, expected 0 or 1")
+
+    def _number(self, column: str, value: Any) -> str:
+        text = "" if isinstance(value, bool) else str(value).strip()
+        if is_number(text):
+            return text
+        if text in MISSING:
+            raise RowError("no_label", f"{column}: {value!r} stands for a missing number")
+        raise RowError("bad_label", f"{column}: {value!r} is no finite number, for a regression")

@@ -1,0 +1,1 @@
+"""Files become rows: what a file really is, its lines, and the records in it."""

@@ -1,0 +1,267 @@
+"""JSON as people keep it: an object a line, one list, pretty-printed, or a list inside an object.
+
+One object a line is read line by line, so that a broken line costs that line alone. Everything else
+goes through a cursor that holds one object at a time.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NoReturn
+
+from data.reading.lines import Lines
+from data.reading.rows import BadRow, Row, with_nested
+
+BLOCK = 1 << 16  # characters read at a time
+PEEK = 1 << 20  # characters in which a first object must end to be taken for a row
+
+
+def refuse_constant(name: str) -> NoReturn:
+    """NaN and Infinity, which Python's parser would take."""
+    raise ValueError(f"{name} is no JSON value")
+
+
+class Cursor:
+    """A place in a stream of JSON text; memory holds the value at hand."""
+
+    def __init__(self, lines: Lines) -> None:
+        self.lines = lines
+        self.source = iter(lines)
+        self.text, self.at = "", 0
+        self.line = 1  # of the file, where `at` stands
+        self.decoder = json.JSONDecoder(parse_constant=refuse_constant)
+
+    def more(self, least: int = BLOCK) -> bool:
+        """Read on by about `least` characters; False at the end of the file."""
+        parts, size = [self.text[self.at :]], 0
+        for line in self.source:
+            parts.append(line)
+            size += len(line)
+            if size >= least:
+                break
+        self.text, self.at = "".join(parts), 0
+        return size > 0
+
+    def peek(self) -> str:
+        """The next character that is no white space; "" at the end."""
+        while True:
+            while self.at < len(self.text) and self.text[self.at] in " \t\r\n":
+                self.line += self.text[self.at] == self.lines.newline
+                self.at += 1
+            if self.at < len(self.text):
+                return self.text[self.at]
+            if not self.more():
+                return ""
+
+    def take(self) -> str:
+        """The next character that is no white space, passed over."""
+        character = self.peek()
+        self.at += 1
+        return character
+
+    def decode(self, at_most: int | None = None) -> Any:
+        """The value that begins here. Raises ValueError where it is broken, and EOFError where it
+        does not end within `at_most` characters."""
+        self.peek()
+        while True:
+            try:
+                value, end = self.decoder.raw_decode(self.text, self.at)
+            except (ValueError, RecursionError) as error:
+                size = len(self.text) - self.at
+                if at_most is not None and size >= at_most:
+                    raise EOFError from None
+                # A value cut at the end of what was read so far is broken too: doubling what is
+                # read keeps the tries few.
+                if isinstance(error, RecursionError) or not self.more(max(BLOCK, size)):
+                    raise ValueError(self.describe(error)) from None
+                continue
+            number_may_go_on = end == len(self.text) and self.text[end - 1].isdigit()
+            if number_may_go_on and self.more():
+                continue
+            self.line += self.text.count(self.lines.newline, self.at, end)
+            self.at = end
+            return value
+
+    def describe(self, error: Exception) -> str:
+        """The parser's words with the file and the file's own line."""
+        line = self.line
+        if isinstance(error, json.JSONDecodeError):
+            line += self.text.count(self.lines.newline, self.at, error.pos)
+            return f"{self.lines.path}:{line}: broken JSON: {error.msg}"
+        return f"{self.lines.path}:{line}: broken JSON: {error}"
+
+
+def read_json(
+    path: Path, name: str, needed: Sequence[str], encoding: str = "utf-8"
+) -> Iterator[Row | BadRow]:
+    """Every record of a JSON file; dotted names in `needed` reach into objects.
+
+    Raises ValueError with the file's own line where JSON that is not line by line is broken: where
+    the next record begins cannot be told then.
+    """
+    lines = Lines(path, encoding)
+    first, second = [*islice((line.strip() for line in lines if line.strip()), 2), "", ""][:2]
+    by_line = _is_one_object(first) or (first[:1] == "{" and _is_whole_object(second))
+    records = _read_lines if second and by_line else _read_stream
+    if not second and not first.startswith(("[", "{")):
+        records = _read_lines  # a single line that is broken
+    for record in records(Lines(path, encoding), name):
+        if isinstance(record, Row):
+            record = Row(record.address, with_nested(record.values, needed))
+        yield record
+
+
+def _is_one_object(first: str) -> bool:
+    """Whether a first line is meant to be a record, whole or broken: all but the lines that open
+    a list, or an object which goes on below."""
+    if first.startswith("["):
+        return False
+    if not first.startswith("{"):
+        return True
+    try:
+        json.loads(first)
+    except json.JSONDecodeError as error:
+        return error.pos < len(first) and error.msg != "Unterminated string starting at"
+    except (ValueError, RecursionError):
+        pass
+    return True
+
+
+def _is_whole_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _read_lines(lines: Lines, name: str) -> Iterator[Row | BadRow]:
+    for line in lines:
+        address = f"{name}:{lines.number}"
+        if lines.bad:
+            yield BadRow(address, "bad_encoding", "; ".join(lines.bad))
+            lines.bad.clear()
+            continue
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line, parse_constant=refuse_constant)
+        except (ValueError, RecursionError) as error:
+            yield BadRow(address, "broken_json", f"broken JSON: {error}")
+            continue
+        yield _make_row(address, values)
+
+
+def _make_row(address: str, values: Any) -> Row | BadRow:
+    if isinstance(values, dict):
+        return Row(address, values)
+    got = type(values).__name__
+    return BadRow(address, "broken_json", f"expected a JSON object as a row, got a {got}")
+
+
+def _read_stream(lines: Lines, name: str) -> Iterator[Row | BadRow]:
+    cursor = Cursor(lines)
+    if cursor.peek() == "[":
+        yield from _read_list(cursor, name)
+    elif cursor.peek() == "{":
+        yield from _read_objects(cursor, name)
+    if cursor.peek():
+        raise ValueError(f"{lines.path}:{cursor.line}: broken JSON: text after the end of the rows")
+
+
+def _read_list(cursor: Cursor, name: str) -> Iterator[Row | BadRow]:
+    """The elements of the list that opens here."""
+    cursor.take()
+    if cursor.peek() == "]":
+        cursor.take()
+        return
+    while True:
+        cursor.peek()
+        line = cursor.line
+        values = cursor.decode()
+        if cursor.lines.bad:
+            yield BadRow(f"{name}:{line}", "bad_encoding", "; ".join(cursor.lines.bad))
+            cursor.lines.bad.clear()
+        else:
+            yield _make_row(f"{name}:{line}", values)
+        following = cursor.take()
+        if following == "]":
+            return
+        if following != ",":
+            what = repr(following) if following else "the end of the file"
+            raise ValueError(
+                f"{cursor.lines.path}:{cursor.line}: broken JSON: {what} where a list of rows goes "
+                "on with ',' or ends with ']'"
+            )
+
+
+def _read_objects(cursor: Cursor, name: str) -> Iterator[Row | BadRow]:
+    """Objects one after the other, each a row; or a single one that holds the list of rows."""
+    line = cursor.line
+    try:
+        values = cursor.decode(at_most=PEEK)
+        wrapped = not cursor.peek() and not _is_row(values)
+    except EOFError:
+        wrapped = True
+    if not wrapped:
+        yield _make_row(f"{name}:{line}", values)
+        while cursor.peek():
+            line = cursor.line
+            yield _make_row(f"{name}:{line}", cursor.decode())
+        return
+    # Read again from the start: the rows inside may be more than memory should hold.
+    whole = Cursor(Lines(cursor.lines.path, cursor.lines.encoding))
+    yield from _read_wrapped(whole, name)
+
+
+def _is_row(values: dict[str, Any]) -> bool:
+    """Whether a file's only object is a row: it holds no list of objects, and not all of it are
+    objects or lists, which would be columns."""
+    if any(isinstance(v, list) and v and isinstance(v[0], dict) for v in values.values()):
+        return False
+    return not values or not all(isinstance(v, dict | list) for v in values.values())
+
+
+def _read_wrapped(cursor: Cursor, name: str) -> Iterator[Row | BadRow]:
+    """The rows of {"version": …, "data": [{…}, …]}: the elements of its one list of objects."""
+    path = cursor.lines.path
+    cursor.take()
+    rows_under: str | None = None
+    keys = []
+    while cursor.peek() not in ("}", ""):
+        key = cursor.decode()
+        keys.append(str(key))
+        if cursor.take() != ":":
+            raise ValueError(f"{path}:{cursor.line}: broken JSON: no ':' behind {key!r}")
+        if cursor.peek() == "[" and _opens_objects(cursor):
+            if rows_under is not None:
+                raise ValueError(
+                    f"{path}: an object with two lists of rows, {rows_under!r} and {key!r}; write "
+                    "each to a file of its own"
+                )
+            rows_under = str(key)
+            yield from _read_list(cursor, name)
+        else:
+            cursor.decode()
+        if cursor.peek() == ",":
+            cursor.take()
+    cursor.take()
+    if rows_under is None:
+        raise ValueError(
+            f"{path}: one JSON object that holds no list of rows (its fields: "
+            f"{', '.join(keys[:8])}); expected a list of objects, or one object a line (pandas "
+            'writes them with df.to_json(path, orient="records", lines=True))'
+        )
+
+
+def _opens_objects(cursor: Cursor) -> bool:
+    """Whether the list that opens here has an object for its first element."""
+    at = cursor.at + 1
+    while True:
+        rest = cursor.text[at:].lstrip()
+        if rest:
+            return rest.startswith("{")
+        before = cursor.at
+        if not cursor.more():
+            return False
+        at -= before

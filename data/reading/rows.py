@@ -1,0 +1,80 @@
+"""A record of a table, its address, and the values inside it."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+
+class Row(NamedTuple):
+    """One record; `address` is "file.csv:12" (the line where it starts) or "set/train[7]"."""
+
+    address: str
+    values: dict[str, Any]
+
+
+class BadRow(NamedTuple):
+    """A record that cannot be used: counted under `reason`, told by `message`."""
+
+    address: str
+    reason: str
+    message: str
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """The end of an error message: " (did you mean 'label'?)", or nothing where no name is near."""
+    folded = {n.casefold(): n for n in names}
+    close = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.5)
+    return f" (did you mean {folded[close[0]]!r}?)" if close else ""
+
+
+def is_encodable(text: str) -> bool:
+    """False for text with lone surrogates (undecodable bytes, or a broken JSON escape)."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def has_column(name: str, columns: Sequence[str]) -> bool:
+    """Whether `columns` hold `name`, or the object inside which "review.text" stands."""
+    return name in columns or ("." in name and name.partition(".")[0] in columns)
+
+
+def with_nested(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """`values`, and under each dotted name ("review.text", "choices.0") what stands there inside.
+
+    A name whose place does not exist is left out.
+    """
+    nested = {}
+    for name in names:
+        if "." in name and name not in values:
+            try:
+                nested[name] = _value_inside(values, name)
+            except (KeyError, IndexError):
+                continue
+    return {**values, **nested} if nested else values
+
+
+def _value_inside(values: Mapping[str, Any], name: str) -> Any:
+    inner: Any = values
+    for part in name.split("."):
+        if isinstance(inner, Mapping):
+            inner = inner[part]
+        elif isinstance(inner, list) and part.isdecimal():
+            inner = inner[int(part)]
+        else:
+            raise KeyError(name)
+    return inner
+
+
+def dotted_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """All values with objects inside objects taken apart: {"review": {"text": t}} gives
+    {"review.text": t}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= dotted_values(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
