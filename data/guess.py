@@ -131,7 +131,7 @@ def _guess_text(columns: Columns, path: str | Path) -> tuple[tuple[str, ...], li
     if not lengths:
         names = ", ".join(columns.values)
         raise ValueError(f"{path}: no column holds texts; its columns are {names}")
-    if pair := find_pair(list(lengths)):
+    if pair := find_pair([n for n in lengths if _are_sentences(columns.of(n))]):
         first, second = pair
         return pair, [f"text = {first!r} and {second!r}: pairs of texts, by their names"]
     text = max(lengths, key=lambda name: lengths[name] * (2 if _is_named(name, TEXT_NAMES) else 1))
@@ -162,6 +162,13 @@ def find_pair(names: Sequence[str]) -> tuple[str, str] | None:
             if second in names and not name.startswith(UNNAMED):
                 return name, second
     return None
+
+
+def _are_sentences(values: list[Any]) -> bool:
+    """Whether values are texts of a pair: of several words (or letters, where there are no blanks),
+    and more than a handful."""
+    several = _mean_words(values) >= 2 or sum(map(len, values)) >= 8 * len(values)
+    return several and len(set(values)) > max(2, len(values) // 10)
 
 
 def _mean_words(values: list[Any]) -> float:

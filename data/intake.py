@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from data.clean import CleanArgs, cleaning_steps
 from data.filters import Filter, parse_filter
 from data.labels.reader import Label, LabelReader, RowError
 from data.reading.columnar import CHUNK
-from data.reading.delimited import repeated_names
+from data.reading.delimited import repeated_names, suggest_delimiter
+from data.reading.detect import looks_like_row
 from data.reading.rows import BadRow, Row, has_column, is_encodable, nearest
 from data.splits import text_key
 from data.tables import Table
@@ -58,7 +60,7 @@ class Intake:
         """Raises ValueError naming every column that a table's header lacks."""
         errors = [
             f"{key}: {table.path} has no column {column!r}{nearest(column, table.columns)}; its "
-            f"columns are {', '.join(table.columns)}"
+            f"columns are {', '.join(table.columns)}{_header_hint(table)}"
             for table in (table for parts in tables.values() for table in parts)
             if table.columns is not None
             for column, key in self.needed().items()
@@ -186,6 +188,22 @@ class Intake:
         else:
             self.dropped["duplicates" if is_exact else "duplicates_after_cleaning"] += 1
         return True
+
+
+def _header_hint(table: Table) -> str:
+    """What may be wrong with a header that lacks a column: it is a row, or is not taken apart."""
+    names = table.columns or ()
+    rows = [row for row in islice(table.rows(()), 200) if isinstance(row, Row)]
+    cells = [[str(row.values.get(name, "")) for name in names] for row in rows]
+    if looks_like_row(names, cells):
+        return (
+            ". This first line looks like a row: name the columns with data.header = "
+            f'[{", ".join(["…"] * len(names))}], or set data.header = "none" '
+            "(column_1, column_2, …)"
+        )
+    if len(names) == 1 and (mark := suggest_delimiter(names[0])):
+        return f". The names seem to be separated by {mark!r}: set data.delimiter = {mark!r}"
+    return ""
 
 
 def _record_batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:

@@ -162,3 +162,9 @@ def test_a_column_without_a_name_is_passed_over(tmp_path):
     rows = [f"{i},this is text {i},{i % 2}" for i in range(20)]
     guess = guess_columns(write(tmp_path, ",text,label", rows))
     assert (guess.text, guess.label) == (("text",), ("label",))
+
+
+def test_numbered_names_of_a_label_and_a_text_are_no_pair(tmp_path):
+    rows = [f"{'spam' if i % 3 else 'ham'},this is the message number {i},," for i in range(30)]
+    guess = guess_columns(write(tmp_path, "v1,v2,,", rows))
+    assert (guess.text, guess.label) == (("v2",), ("v1",))

@@ -349,3 +349,83 @@ def test_the_report_is_plain_json(load, reviews_csv):
     report = load(str(reviews_csv), test=0.1).report
     assert json.loads(json.dumps(report.as_dict())) == report.as_dict()
     assert "test: 6 rows, cut from train (seed 42) (neg 3, pos 3)" in report.lines()
+
+
+def test_a_header_that_is_a_row_is_named_with_the_way_out(load, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("a good film,pos\n" + "".join(f"film {i},{'pos' if i % 2 else 'neg'}\n"
+                                                  for i in range(20)))  # fmt: skip
+    with pytest.raises(ValueError, match=r"no column 'text'.*looks like a row.*data\.header = \["):
+        load(str(path))
+    assert sum(map(len, load(str(path), header=("text", "label")).splits.values())) == 21
+
+
+def test_a_header_with_another_delimiter_is_named_with_the_way_out(load, tmp_path):
+    (tmp_path / "a.csv").write_text("text;label\ngood;pos\nbad;neg\n")
+    with pytest.raises(ValueError, match=r"separated by ';': set data\.delimiter = ';'"):
+        load(str(tmp_path / "a.csv"))
+
+
+def test_two_columns_of_one_name_are_refused_only_where_needed(load, tmp_path):
+    (tmp_path / "a.csv").write_text("text,label,x,x\ngood,pos,1,2\nbad,neg,3,4\n")
+    assert len(load(str(tmp_path / "a.csv")).splits["train"]) == 2
+    (tmp_path / "b.csv").write_text("text,label,label\ngood,pos,1\nbad,neg,3\n")
+    with pytest.raises(ValueError, match="two columns 'label'"):
+        load(str(tmp_path / "b.csv"))
+
+
+@pytest.mark.parametrize(
+    ("bad", "total", "advice"),
+    [(1, 60, 'on_bad_row = "skip"'), (20, 60, "33% of the rows, which is no slip")],
+)
+def test_advice_fits_the_share_of_bad_rows(load, tmp_path, bad, total, advice):
+    rows = [(f"film {i}", "" if i < bad else "pos" if i % 2 else "neg") for i in range(total)]
+    with pytest.raises(ValueError, match=r"bad row") as caught:
+        load(write_csv(tmp_path / "a.csv", rows))
+    assert advice in str(caught.value)
+    assert ("skip" in str(caught.value)) is (bad == 1)
+
+
+def test_bad_bytes_name_the_encoding_that_they_suggest(load, tmp_path):
+    lines = [
+        "text,label",
+        *(f"sch\u00f6ner Film {i},{'pos' if i % 2 else 'neg'}" for i in range(9)),
+    ]
+    (tmp_path / "a.csv").write_bytes("\n".join(lines).encode("latin-1"))
+    with pytest.raises(ValueError, match=r'look like cp1252: set data\.encoding = "cp1252"'):
+        load(str(tmp_path / "a.csv"))
+    data = load(str(tmp_path / "a.csv"), encoding="cp1252")
+    assert data.splits["train"]["text"][0].startswith("schöner Film")
+    assert "text files are read with encoding = 'cp1252'" in data.report.notes
+
+
+@pytest.mark.parametrize("empty", ["-1", "", "NA"])
+def test_a_split_without_labels_is_named_with_the_way_out(load, tmp_path, empty):
+    source = {
+        "train": write_csv(tmp_path / "a.csv", many(50)),
+        "test": write_csv(tmp_path / "b.csv", [(f"other {i}", empty) for i in range(20)]),
+    }
+    with pytest.raises(ValueError, match=r"none of the 20 rows of test has a label.*data\.splits"):
+        load(source)
+    with pytest.raises(ValueError, match="none of the 20 rows of test has a label"):
+        load(source, on_bad_row="skip")
+
+
+def test_a_number_is_one_class_in_every_format_and_file(load, tmp_path):
+    import json
+
+    (tmp_path / "a.jsonl").write_text(
+        "\n".join(
+            json.dumps({"text": f"a {i}", "label": [1, 1.0, "01", 0][i % 4]}) for i in range(8)
+        )
+    )
+    (tmp_path / "b.csv").write_text("text,label\nb1,1.0\nb2, 1\nb3,00\nb4,0.0\n")
+    data = load([str(tmp_path / "a.jsonl"), str(tmp_path / "b.csv")])
+    assert data.label_names == ("0", "1")
+    assert data.report.labels["train"] == {"0": 4, "1": 8}
+
+
+def test_labels_that_look_alike_are_warned_of(load, tmp_path):
+    rows = [(f"film {i}", ["Positive", "positive ", "neg"][i % 3]) for i in range(30)]
+    notes = load(write_csv(tmp_path / "a.csv", rows)).report.notes
+    assert any("look alike" in note and "'Positive', 'positive'" in note for note in notes)
