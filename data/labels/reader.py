@@ -19,6 +19,7 @@ MISSING = {
     "-", "--", "#N/A", "<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null",
     "Nan", "Null", "NAN", "n.a.", "N.A.", "nil", "(null)", "#n/a",
 }  # fmt: skip
+MOST_KNOWN = 10_000  # cells whose plain label is kept
 ITEM = re.compile(
     r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^\s,\[\]'"][^,\[\]'"]{0,200}))\s*(?:,|(?=['"])|$)"""
 )
@@ -97,7 +98,7 @@ class LabelReader:
         self.by_form = {plain_form(name, self.clean): name for name in self.names or ()}
         # Names for numbered classes; which number is which is settled when all are known.
         self.numbered = names_for_numbers(self.names)
-        self.forms: dict[str, str] = {}  # of the texts met: labels repeat
+        self.known: dict[str, Label] = {}  # of the cells met: labels repeat
 
     def read(self, values: Mapping[str, Any]) -> Label:
         """The plain label. Raises RowError where it is missing, malformed or outside the set."""
@@ -105,8 +106,16 @@ class LabelReader:
             names = self.names or self.columns
             held = [self._is_on(column, values[column]) for column in self.columns]
             return tuple(name for name, on in zip(names, held, strict=True) if on)
-        column = self.columns[0]
-        value = values[column]
+        value = values[self.columns[0]]
+        if type(value) is not str:
+            return self._read(self.columns[0], value)
+        if value not in self.known:
+            if len(self.known) >= MOST_KNOWN:
+                self.known.clear()  # numbers, or free text
+            self.known[value] = self._read(self.columns[0], value)
+        return self.known[value]
+
+    def _read(self, column: str, value: Any) -> Label:
         if value is None or value != value or (isinstance(value, str) and not value.strip()):
             raise RowError("no_label", f"{column}: no label")
         if self.kind == "regression":
@@ -138,15 +147,6 @@ class LabelReader:
             return items
         return [item for item in value.split(self.separator) if item.strip()]
 
-    def _form(self, value: Any) -> str:
-        if not isinstance(value, str):
-            return plain_form(value)
-        if value not in self.forms:
-            if len(self.forms) > 10_000:
-                self.forms.clear()  # a column of numbers or of free text
-            self.forms[value] = plain_form(value, self.clean)
-        return self.forms[value]
-
     def _class(self, column: str, value: Any) -> str:
         if value is None or isinstance(value, dict | list) or value != value:
             raise RowError("bad_label", f"{column}: {value!r} is no label")
@@ -160,7 +160,7 @@ class LabelReader:
                 value = known[value]
             elif self.numbered and self.names is not None and value < len(self.names):
                 return self.names[value]
-        name = self._form(value)
+        name = plain_form(value, self.clean)
         if name in self.by_form:
             return self.by_form[name]
         if name in MISSING or not name:
