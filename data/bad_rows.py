@@ -17,7 +17,9 @@ WAYS_OUT = {
     "swallowed_lines": 'where quotes are letters like any other, set data.quoting = "none"',
     "broken_csv": 'where quotes are letters like any other, set data.quoting = "none"; where a '
     "character such as \\ protects them, name it in data.escape",
-    "ragged_row": "check data.delimiter, data.quoting and data.escape against the file",
+    "header_again": 'take the lines out, or set data.on_bad_row = "skip"',
+    "ragged_row": "check data.delimiter, data.quoting and data.escape against the file, and that "
+    "its first line holds the column names",
     "missing_column": "check data.text and data.label against the rows",
     "empty_text": 'leave rows without a text out with data.filter (text != "")',
     "no_label": 'leave rows without a label out with data.filter (label != ""), or, where such a '

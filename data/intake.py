@@ -222,6 +222,8 @@ def _require(values: Mapping[str, Any], columns: Sequence[str]) -> None:
 def _read_text(column: str, value: Any) -> str:
     if value is None or (isinstance(value, str) and not value.strip()):
         raise RowError("empty_text", f"{column}: empty text")
+    if isinstance(value, bytes):  # a Parquet file whose writer did not mark its texts as such
+        value = value.decode("utf-8", errors="surrogateescape")
     if not isinstance(value, str):
         raise RowError("bad_text", f"{column}: expected text, got {str(value)[:60]!r}")
     if not is_encodable(value):

@@ -17,6 +17,7 @@ WORDS = {
     "ragged_row": "wrong number of fields",
     "broken_csv": "broken CSV",
     "broken_json": "broken JSON",
+    "header_again": "the header, in the middle of the file",
     "swallowed_lines": "a quote would swallow the lines below",
     "bad_encoding": "bytes that are not in the encoding",
     "bad_text": "the text was no text",

@@ -17,7 +17,7 @@ OFF = {"0", "false", "no", "n", "f"}
 # What programs write where there is no value. "none" in small letters is a word that people choose.
 MISSING = {
     "-", "--", "#N/A", "<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null",
-    "Nan", "Null", "NAN", "n.a.", "N.A.", "nil", "(null)", "#n/a",
+    "\\N", "Nan", "Null", "NAN", "n.a.", "N.A.", "nil", "(null)", "#n/a",
 }  # fmt: skip
 MOST_KNOWN = 10_000  # cells whose plain label is kept
 ITEM = re.compile(

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from data.reading.content import open_bytes
-from data.reading.formats import FIRST_LINE, NO_HEADER, Format
+from data.reading.formats import NO_HEADER, Format
 from data.reading.lines import Lines
 from data.reading.records import Dialect, Record, Records
 from data.reading.rows import BadRow, Row, is_encodable
 
+INVISIBLE = "\ufeff\u200b\xa0 \t"  # around names: marks left where files were joined, blanks
 OTHERS = ";\t|,"  # delimiters to suggest
 
 
@@ -24,7 +25,7 @@ class Layout:
     encoding: str
     dialect: Dialect
     names: tuple[str, ...]
-    has_header: bool  # whether a line of the file holds names, and so is no row
+    header: list[str] | None  # the line of the file that holds the names and is no row
     marked: bool  # whether the first line is Excel's sep=…
     notes: tuple[str, ...] = ()
 
@@ -43,11 +44,13 @@ def read_layout(path: Path, fmt: Format, tabs: bool) -> Layout:
     if mark is not None and fmt.delimiter is None:
         notes.append(f"{path.name}: fields are separated by {mark!r}, as its first line says")
     dialect = Dialect(delimiter, fmt.quoting != "none", fmt.escape)
-    names, blanks = _read_names(path, fmt, dialect, marked)
+    header, names, blanks = _read_names(path, fmt, dialect, marked)
+    if len(names) > len(header or names):
+        notes.append(f"{path.name}: its first column has no name (R writes row names so)")
     if blanks:
         dialect = replace(dialect, blanks=True)
         notes.append(f"{path.name}: a blank follows the delimiters; it belongs to no field")
-    layout = Layout(path, fmt.encoding, dialect, names, fmt.header == FIRST_LINE, marked)
+    layout = Layout(path, fmt.encoding, dialect, names, header, marked)
     if nameless := [i for i, name in enumerate(names, start=1) if not name]:
         columns = ", ".join(map(str, nameless))
         notes.append(f"{path.name}: no name over column {columns}, which cannot be used")
@@ -62,8 +65,8 @@ def read_layout(path: Path, fmt: Format, tabs: bool) -> Layout:
 
 def _read_names(
     path: Path, fmt: Format, dialect: Dialect, marked: bool
-) -> tuple[tuple[str, ...], bool]:
-    """The columns' names, and whether blanks follow the delimiters."""
+) -> tuple[list[str] | None, tuple[str, ...], bool]:
+    """The line of names, the columns' names, and whether blanks follow the delimiters."""
 
     def refuse(what: str, line: int = 1) -> NoReturn:
         between = {"\t": "tabs", ",": "commas"}.get(dialect.delimiter, repr(dialect.delimiter))
@@ -80,13 +83,13 @@ def _read_names(
         refuse(f"the header cannot be read: {record.message}", record.line)
     fields = record.fields
     if fmt.header == NO_HEADER:
-        return tuple(f"column_{i}" for i in range(1, len(fields) + 1)), False
+        return None, tuple(f"column_{i}" for i in range(1, len(fields) + 1)), False
     if isinstance(fmt.header, tuple):
         if [field.strip() for field in fields] == list(fmt.header):
             refuse("the first line holds the names that data.header gives; leave data.header out")
         if len(fields) != len(fmt.header):
             refuse(f"{len(fields)} fields, and data.header gives {len(fmt.header)} names")
-        return fmt.header, False
+        return None, fmt.header, False
     if lines.bad:
         refuse(lines.bad[0])
     blanks = len(fields) > 1 and any(field[:1] == " " for field in fields[1:])
@@ -94,10 +97,13 @@ def _read_names(
         lines = Lines(path, fmt.encoding)
         again = next(iter(_records(lines, replace(dialect, blanks=True), marked, None)))
         fields = again.fields or fields
-    names = tuple(field.strip() for field in fields)
+    names = tuple(field.strip(INVISIBLE) for field in fields)
     if not any(names):
         refuse("no column has a name", record.line)
-    return names, blanks
+    rows = list(islice(_records(Lines(path, fmt.encoding), dialect, marked, None), 1, 100))
+    if len(rows) > 1 and all(len(row.fields) == len(names) + 1 for row in rows):
+        names = ("", *names)
+    return fields, names, blanks
 
 
 def _records(lines: Lines, dialect: Dialect, marked: bool, width: int | None) -> Iterator[Record]:
@@ -132,10 +138,8 @@ def read_delimited(layout: Layout, name: str) -> Iterator[Row | BadRow]:
     lines = Lines(layout.path, layout.encoding)
     names, width = layout.names, len(layout.names)
     records = _records(lines, layout.dialect, layout.marked, width)
-    if layout.has_header:
+    if layout.header is not None:
         records = islice(records, 1, None)
-        if lines.bad:
-            lines.bad.clear()
     for line, fields, reason, message in records:
         address = f"{name}:{line}"
         if lines.bad:
@@ -144,6 +148,11 @@ def read_delimited(layout: Layout, name: str) -> Iterator[Row | BadRow]:
             lines.bad.clear()
         elif reason:
             yield BadRow(address, reason, message)
+        elif len(fields) > width and not any(fields[width:]):
+            yield Row(address, dict(zip(names, fields, strict=False)))  # delimiters at its end
+        elif fields == layout.header:
+            message = "the header again, as where files were joined"
+            yield BadRow(address, "header_again", message)
         elif len(fields) != width:
             message = f"ragged row: {len(fields)} fields, the header has {width}"
             if len(fields) < width and names[len(fields)]:

@@ -81,19 +81,25 @@ def detect_encoding(path: Path) -> tuple[str, str]:
             return "utf-8", "" if mark[0] == "utf-8" else f"encoding: {mark[0]}, by its first bytes"
     if (wide := wide_encoding(start)) is not None:
         return wide, f"encoding = {wide}: every other byte is zero"
-    sample, size, first = [], 0, 0
+    sample, size, first, valid, invalid = [], 0, 0, 0, 0
     with open_bytes(path) as file:
         for number, raw in enumerate(_byte_lines(file), start=1):
             if not raw.isascii():
                 try:
                     raw.decode("utf-8")
+                    valid += 1
                 except UnicodeDecodeError:
-                    first = first or number
+                    first, invalid = first or number, invalid + 1
                     if size < SAMPLE_BYTES:
                         sample.append(raw)
                         size += len(raw)
     if not sample:
         return "utf-8", ""
+    if valid > invalid:
+        return "utf-8", (
+            f"encoding = utf-8: {valid:,} lines beyond ASCII are, and {invalid:,} are not (the "
+            f"first is line {first:,})"
+        )
     encoding = _most_likely(b"".join(sample))
     shown = sample[0].decode(encoding, errors="replace").strip()[:60]
     return encoding, (
@@ -177,9 +183,15 @@ def _broken_share(lines: list[str], dialect: Dialect) -> float:
     records, bad, width = 0, 0, 0
     whole = len(lines) < SAMPLE_LINES
     for record in Records(iter(lines), dialect):
-        width = width or len(record.fields)
+        fields = record.fields
+        if not width:
+            width = len(fields)
+        elif records == 1 and len(fields) == width + 1 > 2:
+            width += 1  # rows with names and a header without one for these, as R writes them
+        while len(fields) > width and not fields[-1]:
+            fields.pop()
         records += 1
-        bad += bool(record.reason) or len(record.fields) != width
+        bad += bool(record.reason) or len(fields) != width
     if not whole and bad:
         bad -= 1  # the last record may be cut where the sample ends
     return bad / records if width > 1 and records > 1 else 1.0

@@ -147,7 +147,8 @@ def _read_lines(lines: Lines, name: str) -> Iterator[Row | BadRow]:
         try:
             values = json.loads(line, parse_constant=refuse_constant)
         except (ValueError, RecursionError) as error:
-            yield BadRow(address, "broken_json", f"broken JSON: {error}")
+            hint = " (a Python dict? write it with json.dumps)" if line.startswith("{'") else ""
+            yield BadRow(address, "broken_json", f"broken JSON: {error}{hint}")
             continue
         yield _make_row(address, values)
 

@@ -277,6 +277,33 @@ def test_a_first_line_is_compared_with_the_rows(first, rows, verdict):
     assert looks_like_row(first, rows) is verdict
 
 
+def test_delimiters_at_the_end_of_a_row_are_no_fields(tmp_path):
+    rows = read(write(tmp_path, "a.csv", "text,label\ngood,1,,\nbad,0\nfine,1,,x\n"))
+    assert texts(rows) == ["good", "bad"]
+    assert rows[2].reason == "ragged_row"
+
+
+def test_row_names_without_a_column_name_are_passed_over(tmp_path):
+    content = '"text" "label"\n"1" "good film" "pos"\n"2" "bad film" "neg"\n'.replace('" "', '","')
+    table = open_table(write(tmp_path, "a.csv", content), "a.csv")
+    assert texts(table.rows(())) == ["good film", "bad film"]
+    assert "row names" in table.notes[0]
+
+
+def test_a_header_in_the_middle_of_joined_files_is_no_row(tmp_path):
+    rows = read(write(tmp_path, "a.csv", "text,label\ngood,1\ntext,label\nbad,0\n"))
+    assert texts(rows) == ["good", "bad"]
+    assert (rows[1].address, rows[1].reason) == ("a.csv:3", "header_again")
+
+
+def test_a_few_bad_lines_do_not_make_a_utf8_file_another_one(tmp_path):
+    good = "".join(f"caf\u00e9 number {i},{i % 2}\n" for i in range(20)).encode()
+    path = write(tmp_path, "a.csv", b"text,label\n" + good + b"caf\xe9,1\n")
+    encoding, reason = detect_encoding(path)
+    assert encoding == "utf-8"
+    assert "1 are not (the first is line 22)" in reason
+
+
 # Fields that swallow lines
 
 
