@@ -21,9 +21,9 @@ WAYS_OUT = {
     "ragged_row": "check data.delimiter, data.quoting and data.escape against the file, and that "
     "its first line holds the column names",
     "missing_column": "check data.text and data.label against the rows",
-    "empty_text": 'leave rows without a text out with data.filter (text != "")',
-    "no_label": 'leave rows without a label out with data.filter (label != ""), or, where such a '
-    "word is a class, name all classes in data.labels",
+    "empty_text": 'leave rows without a text out with data.filter ({column} != "")',
+    "no_label": 'leave rows without a label out with data.filter ({column} != ""), or, where such '
+    "a word is a class, name all classes in data.labels",
     "bad_label": "check data.label and data.kind against the column",
     "label_outside": "check data.labels against the column",
     "bad_text": "check data.text: the column holds something other than texts",
@@ -39,12 +39,14 @@ class BadRows:
     by_split: Counter[tuple[str, str]] = field(default_factory=Counter)  # (split, reason)
     examples: list[str] = field(default_factory=list)
     paths: dict[str, None] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)  # reason -> the column first hit
 
     def note(self, row: BadRow, table: Table, split: str) -> None:
         """Count one."""
         self.counts[row.reason] += 1
         self.by_split[split, row.reason] += 1
         self.paths[table.path] = None
+        self.columns.setdefault(row.reason, row.message.partition(":")[0])
         if len(self.examples) < SHOWN:
             self.examples.append(f"{row.address}: {row.message}")
 
@@ -71,6 +73,7 @@ class BadRows:
     def _advice(self, total: int, rows: int) -> str:
         reason, count = self.counts.most_common(1)[0]
         way_out = self._encoding_advice() if reason == "bad_encoding" else WAYS_OUT.get(reason, "")
+        way_out = way_out.replace("{column}", self.columns.get(reason, "…"))
         if total == 1 or total <= FEW * rows:
             correct = (
                 'correct them, or set data.on_bad_row = "skip" to leave them out and count them'

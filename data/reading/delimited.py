@@ -101,7 +101,7 @@ def _read_names(
     if not any(names):
         refuse("no column has a name", record.line)
     rows = list(islice(_records(Lines(path, fmt.encoding), dialect, marked, None), 1, 100))
-    if len(rows) > 1 and all(len(row.fields) == len(names) + 1 for row in rows):
+    if len(names) > 1 and len(rows) > 1 and all(len(row.fields) == len(names) + 1 for row in rows):
         names = ("", *names)
     return fields, names, blanks
 

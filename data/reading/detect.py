@@ -186,7 +186,7 @@ def _broken_share(lines: list[str], dialect: Dialect) -> float:
         fields = record.fields
         if not width:
             width = len(fields)
-        elif records == 1 and len(fields) == width + 1 > 2:
+        elif records == 1 and width > 1 and len(fields) == width + 1:
             width += 1  # rows with names and a header without one for these, as R writes them
         while len(fields) > width and not fields[-1]:
             fields.pop()
