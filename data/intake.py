@@ -11,15 +11,15 @@ from typing import Any
 import pyarrow as pa
 
 from data.bad_rows import BadRows
-from data.cache import write_arrow
-from data.clean import CleanArgs, cleaning_steps
+from data.cache import read_arrow, write_arrow
+from data.clean import CleanArgs, changed_steps, cleaning_steps, trace_steps
+from data.damage import Damage, Repeats
 from data.filters import Filter, parse_filter
 from data.labels.reader import Label, LabelReader, RowError
 from data.reading.columnar import CHUNK
 from data.reading.delimited import repeated_names, suggest_delimiter
 from data.reading.detect import looks_like_row
 from data.reading.rows import BadRow, Row, has_column, is_encodable, nearest
-from data.splits import text_key
 from data.tables import Table
 
 
@@ -47,6 +47,7 @@ class Intake:
     def __post_init__(self) -> None:
         self.steps = cleaning_steps(self.clean)
         self.label_steps = [step for name, step in self.steps if name != "html"]
+        self.damage = Damage(self.clean)
         self.filter: Filter | None = parse_filter(self.filter_text) if self.filter_text else None
         self.next_row = 0  # numbers the records of the whole source, used or not
 
@@ -83,6 +84,7 @@ class Intake:
         schema = pa.schema([*columns, ("row", pa.int64()), ("address", pa.string())])
         first = self.next_row
         write_arrow(path, schema, self._batches(split, tables, schema))
+        self.damage.close_split(lambda place: str(read_arrow(path)[place]["address"]))
         self.read[split] = self.next_row - first
 
     def _clean_label(self, label: str) -> str:
@@ -95,15 +97,14 @@ class Intake:
         self, split: str, tables: Sequence[Table], schema: pa.Schema
     ) -> Iterator[pa.RecordBatch]:
         """The usable rows of one split, CHUNK at a time."""
-        labels = self.labels[split] = []
-        seen: dict[bytes, Label] = {}  # cleaned text -> label of its first row
-        seen_raw: set[bytes] = set()
+        repeats = Repeats()
+        self.labels[split] = repeats.labels
         pending: list[tuple[Any, ...]] = []
         for table in tables:
             reader = LabelReader(
-                    self.label, self.names, self.kind, table.class_names, self.separator,
-                    self._clean_label,
-                )  # fmt: skip
+                self.label, self.names, self.kind, table.class_names, self.separator,
+                self._clean_label,
+            )  # fmt: skip
             for row in table.rows(list(self.needed())):
                 number = self.next_row
                 self.next_row += 1
@@ -111,14 +112,17 @@ class Intake:
                 if taken is None:
                     continue
                 texts, label = taken
-                cleaned = self._clean(texts)
+                cleaned, trace = self._clean(texts, split, row.address)
                 if cleaned is None:
                     continue
-                if self.clean.duplicates and self._is_repeated(
-                    texts, cleaned, label, seen, seen_raw
-                ):
+                reason, place = repeats.find(texts, cleaned, label, trace)
+                if reason == "conflicting_after_cleaning":
+                    at = (split, row.address)
+                    self.damage.note_conflict(repeats, place, trace, self.steps, *at)
+                if reason is not None and self.clean.duplicates:
+                    self.dropped[reason] += 1
                     continue
-                labels.append(label)
+                repeats.keep(label, trace)
                 pending.append((*cleaned, number, row.address))
                 if len(pending) == CHUNK:
                     yield _record_batch(pending, schema)
@@ -156,38 +160,20 @@ class Intake:
             columns = ", ".join(self.filter.columns)
             raise RowError("bad_filter_value", f"{columns}: {error}") from None
 
-    def _clean(self, texts: tuple[str, ...]) -> tuple[str, ...] | None:
-        """The cleaned texts, the steps that changed any of them counted; None if too short."""
-        for name, step in self.steps:
-            cleaned = tuple(step(text) for text in texts)
-            if cleaned != texts:
-                self.changed[name] += 1
-                texts = cleaned
-        if any(len(text) < max(1, self.clean.min_chars) for text in texts):
+    def _clean(
+        self, texts: tuple[str, ...], split: str, address: str
+    ) -> tuple[tuple[str, ...] | None, int]:
+        """The cleaned texts and their trace, the steps counted that changed any of them; None for
+        the texts where one is too short."""
+        cleaned, trace = trace_steps(texts, self.steps)
+        self.damage.seen[split] += 1
+        if trace:
+            self.changed.update(changed_steps(trace, self.steps))
+        if self.damage.is_short(cleaned):
+            self.damage.note_short(texts, self.steps, split, address)
             self.dropped["too_short"] += 1
-            return None
-        return texts
-
-    def _is_repeated(
-        self,
-        texts: tuple[str, ...],
-        cleaned: tuple[str, ...],
-        label: Label,
-        seen: dict[bytes, Label],
-        seen_raw: set[bytes],
-    ) -> bool:
-        """Whether an earlier row had this text; the first one is kept, whatever the labels."""
-        raw, key = text_key(*texts), text_key(*cleaned)
-        is_exact = raw in seen_raw
-        seen_raw.add(raw)
-        if key not in seen:
-            seen[key] = label
-            return False
-        if seen[key] != label:
-            self.dropped["duplicates_conflicting"] += 1
-        else:
-            self.dropped["duplicates" if is_exact else "duplicates_after_cleaning"] += 1
-        return True
+            return None, trace
+        return cleaned, trace
 
 
 def _header_hint(table: Table) -> str:

@@ -139,10 +139,12 @@ def _build(args: DataArgs, tables: dict[str, list[Table]], notes: list[str], mad
     for split, parts in tables.items():
         intake.read_split(split, parts, made / f"{split}.rows")
     intake.bad.check(args.on_bad_row, intake.read)
+    intake.damage.check(args.on_bad_row)
     for split, labels in intake.labels.items():
         if not labels:
             left = " (data.filter left out all others)" if intake.filtered else ""
-            raise ValueError(f"data.source: no usable row for {split}{left}")
+            nothing = f"data.source: no usable row for {split}{left}"
+            raise ValueError("\n  ".join([nothing, *intake.damage.lines()]))
     read = {split: read_arrow(made / f"{split}.rows") for split in tables}
     settled = _settle_labels(args, tables, intake)
     kind, names = settled.kind, settled.names
@@ -167,6 +169,7 @@ def _build(args: DataArgs, tables: dict[str, list[Table]], notes: list[str], mad
         filtered=intake.filtered,
         bad=dict(intake.bad.counts),
         changed=dict(intake.changed),
+        spoilt=intake.damage.lines(),
         dropped=dict(intake.dropped),
         overlap=overlap,
         overlap_dropped=removed,

@@ -13,6 +13,7 @@ WORDS = {
     "duplicates": "exact duplicates of an earlier text",
     "duplicates_after_cleaning": "equal to an earlier text after cleaning",
     "duplicates_conflicting": "equal to an earlier text, with another label",
+    "conflicting_after_cleaning": "equal to an earlier text after cleaning, with another label",
     "missing_column": "a column was missing",
     "ragged_row": "wrong number of fields",
     "broken_csv": "broken CSV",
@@ -37,7 +38,8 @@ class DataReport:
     filtered: int  # rows that data.filter left out
     bad: dict[str, int]  # rows skipped, by reason (on_bad_row = "skip")
     changed: dict[str, int]  # rows changed, by cleaning step
-    dropped: dict[str, int]  # rows dropped by cleaning, by reason
+    spoilt: list[str]  # what cleaning emptied or made contradictory, a sentence a step
+    dropped: dict[str, int]  # rows dropped after cleaning, by reason
     overlap: dict[str, int]  # rows whose text stands on both sides, by "train/test"
     overlap_dropped: dict[str, int]  # of these, rows removed, by split
     splits: dict[str, int]
@@ -61,6 +63,8 @@ class DataReport:
             yield f"bad rows skipped: {n:,} ({WORDS[reason]})"
         for step, n in self.changed.items():
             yield f"cleaned: {n:,} rows {WORDS[step]}"
+        for sentence in self.spoilt:
+            yield f"WARNING: {sentence}"
         for reason, n in self.dropped.items():
             yield f"dropped: {n:,} rows {WORDS[reason]}"
         for sides, n in self.overlap.items():
