@@ -92,11 +92,10 @@ class Damage:
         is not laid to cleaning."""
         if self.is_short(texts):
             return
-        left = texts
-        for name, step in steps:  # noqa: B007  the step that emptied it is counted
+        left, rest, name = texts, iter(steps), ""
+        while not self.is_short(left):
+            name, step = next(rest)
             left = tuple(step(text) for text in left)
-            if self.is_short(left):
-                break
         self.emptied[name] += 1
         self.lost[split] += 1
         shown = self.examples.setdefault(("emptied", name), [])
@@ -137,12 +136,12 @@ class Damage:
                 f"{_setting(name)} keeps {'them' if rows > 1 else 'it'}"
             )
         for name, rows in self.conflicting.items():
-            pairs = self.examples["conflicting", name]
-            shown = "; ".join(f"{p} differ only in {WHAT[name]} before cleaning" for p in pairs)
+            shown = "; ".join(self.examples["conflicting", name])
             what = "dropped" if self.clean.duplicates else "kept all the same"
             lines.append(
                 f"cleaning ({name}) makes {_count(rows)} equal to an earlier one with another "
-                f"label, {what}: {shown}; {_setting(name)} keeps them apart"
+                f"label, {what}: {shown} differ only in {WHAT[name]} before cleaning; "
+                f"{_setting(name)} keeps them apart"
             )
         return lines
 
@@ -160,12 +159,13 @@ class Damage:
         if not large:
             return
         counts = ", ".join(f"{n:,} of {self.seen[s]:,} rows of {s}" for s, n in large.items())
-        skip = ', or set data.on_bad_row = "skip" to lose them'
-        hopeless = any(rows > HOPELESS_SHARE * self.seen[s] for s, rows in large.items())
+        settings = " and ".join(map(_setting, self.emptied | self.conflicting))
+        skip = ', or data.on_bad_row = "skip" to lose them'
+        hopeless = any(rows >= HOPELESS_SHARE * self.seen[s] for s, rows in large.items())
         raise ValueError(
             f"data.clean: cleaning would lose {counts}:\n  "
             + "\n  ".join(self.lines())
-            + f"\nchange the setting named{'' if hopeless else skip}"
+            + f"\nset {settings}{'' if hopeless else skip}"
         )
 
 

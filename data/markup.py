@@ -39,26 +39,27 @@ def _any_of(words: str) -> str:
     return "|".join(f"{a}(?:{'|'.join(word[1:] for word in group)})" for a, group in letters)
 
 
+_S = r"\s\xa0\u3000"  # white space as people paste it; the rest of the patterns is ASCII
 # Word's own elements (<o:p>, <st1:place>) come with pasted text; other prefixes may be anything.
-_NAME = rf"(?:{_any_of(ELEMENTS + OBSOLETE)}|(?:[ovw]|st\d|u\d):[a-z][\w-]*)(?=[\s/\\>])"
+_NAME = rf"(?:{_any_of(ELEMENTS + OBSOLETE)}|(?:[ovw]|st\d|u\d):[a-z][\w-]*)(?=[{_S}/\\>])"
 _OPENING = rf"/?{_NAME}|!|\?xml"  # what follows "<" where markup may begin
 # A value in quotes holds any ">", and any "<" at which no markup may begin. A quote that is never
 # closed is a stray one: the tag ends with the first ">" then.
 _QUOTED = "|".join(f"{q}(?:[^{q}<]++|<(?!{_OPENING}))*+{q}" for q in "\"'")
-_VALUES = rf"(?=[^<>=]*+=)(?:[^<>=]++|=\s*+(?:{_QUOTED})?+)*+"
-_FLAGS = rf"(?:[\s/\\]++(?:(?:{_any_of(FLAGS)}|(?:aria|data)-[\w-]++)(?=[\s/>]))?+)*+"
+_VALUES = rf"(?=[^<>=]*+=)(?:[^<>=]++|=[{_S}]*+(?:{_QUOTED})?+)*+"
+_FLAGS = rf"(?:[{_S}/\\]++(?:(?:{_any_of(FLAGS)}|(?:aria|data)-[\w-]++)(?=[{_S}/>]))?+)*+"
 _REST = rf"(?:{_FLAGS}>|{_VALUES}>)"
 MARKUP = re.compile(
-    r"<(?:br\s?/?>"  # by far the commonest: tried before the list
-    rf"|(?P<code>{'|'.join(CODE)})(?=[\s/>]){_REST}"
+    rf"<(?:br[{_S}]?/?>"  # by far the commonest: tried before the list
+    rf"|(?P<code>{'|'.join(CODE)})(?=[{_S}/>]){_REST}"
     rf"|/?{_NAME}{_REST}"
     r"|(?P<comment>!--)"
     r"|(?P<cdata>!\[CDATA\[)"
     r"|(?:!doctype|\?xml|!\[(?:if|endif))\b[^<>]*>"  # the last are Word's
     ")",
-    re.I,
+    re.I | re.A,
 )
-CODE_END = {name: re.compile(rf"</{name}(?=[\s/>])[^<>]*>", re.I) for name in CODE}
+CODE_END = {name: re.compile(rf"</{name}(?=[{_S}/>])[^<>]*>", re.I | re.A) for name in CODE}
 
 
 def remove_tags(text: str) -> str:
@@ -84,8 +85,10 @@ def remove_tags(text: str) -> str:
 
 
 def _find_end(text: str, match: re.Match[str], missing: set[str]) -> int:
-    """Where the comment, CDATA section or code ends that `match` begins; -1 where none closes it.
-    Code that is never closed is its tag alone."""
+    """Where the comment, CDATA section or code of `match` ends; -1 where no mark closes it.
+
+    Code that is never closed is its tag alone.
+    """
     kind, place = match.lastgroup, match.end()
     if kind == "code":
         name = match["code"].lower()

@@ -120,11 +120,21 @@ def wrap(text: str, columns: int) -> list[str]:
             continue
         if line:
             lines.append(line)
-        line = word
-        while measure_width(line) > columns:
-            start, line = split_at(line, columns)
-            lines.append(start)
+        *starts, line = _cut(word, columns)
+        lines += starts
     return [*lines, line] if line or not lines else lines
+
+
+def _cut(word: str, columns: int) -> list[str]:
+    """A word in pieces of at most `columns`, in one pass; a wider character stands alone."""
+    pieces, start, used = [], 0, 0
+    for index, character in enumerate(word):
+        width = measure_width(character)
+        if used + width > columns and index > start:
+            pieces.append(word[start:index])
+            start, used = index, 0
+        used += width
+    return [*pieces, word[start:]]
 
 
 def align_table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:

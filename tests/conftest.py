@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,36 @@ def recipe(tmp_path, tiny_folder, reviews_csv):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def assert_linear():
+    """`assert_linear(run, unit)`: ten times the text may take `run` some ten times as long.
+
+    The text is the unit over and over; what stands in it before "…" only begins the text. Times
+    are the processor's, the least of several, and count only past a floor: a busy machine fails
+    nothing.
+    """
+
+    def measure(run, text, repeats):
+        times = []
+        for _ in range(repeats):
+            start = time.thread_time()
+            run(text)
+            times.append(time.thread_time() - start)
+        return min(times)
+
+    def check(run, unit, floor=0.05):
+        start, _, unit = unit.rpartition("…")
+        short, long = (start + unit * (length // len(unit)) for length in (10_000, 100_000))
+        first = measure(run, short, 1)
+        assert first < 2, f"{unit!r}: {first:.1f} s for 10,000 characters"
+        ratio = 0.0
+        for repeats in (1, 3, 5):
+            slow = measure(run, long, repeats)
+            ratio = slow / max(1e-9, measure(run, short, repeats))
+            if slow < floor or ratio < 20:
+                return
+        pytest.fail(f"{unit!r}: ten times the text takes {ratio:.0f} times as long")
+
+    return check
