@@ -113,8 +113,8 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
         return math.nan
     one, other = (average_ranks(numbers) for numbers in (first, second))
     one, other = one - one.mean(), other - other.mean()
-    norms = one.square().sum().sqrt() * other.square().sum().sqrt()
-    return ((one * other).sum() / norms).item() if norms > 0 else 0.0
+    norms = (one.square().sum() * other.square().sum()).sqrt()
+    return ((one * other).sum() / norms).clamp(-1, 1).item() if norms > 0 else 0.0
 
 
 def average_ranks(numbers: Tensor) -> Tensor:

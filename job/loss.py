@@ -34,7 +34,15 @@ def choose_loss(
         shown = join_names([f"{name} {weight:.3g}" for name, weight in pairs])
         what = "positive weights" if data.kind == "multi" else "class weights"
         sentence += f", {what}: {shown}"
+    if data.kind == "regression":
+        sentence += f"; the labels have {describe(target)}"
     return loss_fn, sentence
+
+
+def describe(target: Target) -> str:
+    """A regression's unit in words."""
+    mean, deviation = format_number(target.mean), format_number(target.deviation)
+    return f"mean {mean} and deviation {deviation}"
 
 
 def class_weights(config: Config, data: Data) -> list[float] | None:
@@ -79,16 +87,17 @@ def keep_target(args: ModelArgs, kept: tuple[float, float] | None) -> tuple[Mode
     a note; as they are where the head is new, or the labels are in another unit."""
     if kept is None:
         return args, []
-    mean, deviation = kept
-    shown = f"(mean {mean:.6g}, deviation {deviation:.6g})"
-    near = abs(args.target_mean - mean) <= FAR * deviation
-    if near and deviation / FAR <= args.target_deviation <= deviation * FAR:
-        note = f"labels: standardised as the head taken over from the source speaks them {shown}"
-        return replace(args, target_mean=mean, target_deviation=deviation), [note]
-    own = f"mean {args.target_mean:.6g}, deviation {args.target_deviation:.6g}"
+    own, head = target_of(args), Target(*kept)
+    near = abs(own.mean - head.mean) <= FAR * head.deviation
+    if near and head.deviation / FAR <= own.deviation <= head.deviation * FAR:
+        note = (
+            "labels: the head taken over from the source speaks in deviations of its own labels, "
+            f"and so does this run: {describe(head)}"
+        )
+        return replace(args, target_mean=head.mean, target_deviation=head.deviation), [note]
     note = (
-        f"labels: {own}, in another unit than the head taken over from the source speaks {shown}; "
-        "standardised anew, and the head has to learn the rest"
+        f"labels: {describe(own)}, in another unit than the head taken over from the source "
+        f"speaks ({describe(head)}); standardised anew, and the head has to learn the rest"
     )
     return args, [note]
 
