@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.read import difference, parse_config, read_config, trajectory, write_config
 from configs.schema import Config
+from report.format import format_number
 
 if TYPE_CHECKING:
     from job.folder import Folder
@@ -170,6 +171,9 @@ def headline(result: dict[str, Any]) -> str:
         return (
             f"Test accuracy {test['accuracy']:.4f} (n {test['n']:,}, 95 % {low:.4f} to {high:.4f})."
         )
+    if "r2" in test:
+        rmse = format_number(test["rmse"])
+        return f"Test r2 {test['r2']:.4f}, rmse {rmse} (n {test['n']:,})."
     return f"Test loss {test['loss']:.4f} (n {test['n']:,})." if test else "It has no test split."
 
 

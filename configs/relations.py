@@ -130,20 +130,30 @@ def regression_has_no_classes(s: Settings) -> Verdict:
     return None
 
 
-def regression_is_judged_by_loss(s: Settings) -> Verdict:
+def regression_has_no_accuracy(s: Settings) -> Verdict:
     if s["data.kind"] == "regression" and s["eval.metric"] in ("accuracy", "macro_f1"):
         return (
             f'eval.metric: got "{s["eval.metric"]}" beside data.kind = "regression"; '
-            'allowed: "auto" or "loss"'
+            'allowed: "auto", "loss", "rmse", "mae", "r2" or "spearman"'
+        )
+    return None
+
+
+def classes_have_no_distance(s: Settings) -> Verdict:
+    kind, metric = s["data.kind"], s["eval.metric"]
+    if kind in ("single", "multi") and metric in ("rmse", "mae", "r2", "spearman"):
+        return (
+            f'eval.metric: got "{metric}" beside data.kind = "{kind}"; allowed: "auto", '
+            '"accuracy", "macro_f1" or "loss"; or data.kind = "regression", to predict numbers'
         )
     return None
 
 
 def class_weights_need_classes(s: Settings) -> Verdict:
-    if s["train.class_weights"] is not None and s["data.kind"] in ("multi", "regression"):
+    if s["train.class_weights"] is not None and s["data.kind"] == "regression":
         return (
-            f'train.class_weights: got it beside data.kind = "{s["data.kind"]}"; it weighs the '
-            "classes of one-label data, remove it"
+            'train.class_weights: got it beside data.kind = "regression"; it weighs classes, and '
+            "numbers have none: remove it (--unset train.class_weights)"
         )
     return None
 
@@ -189,7 +199,8 @@ RULES = (
     one_label_column_for_one_label,
     class_names_differ,
     regression_has_no_classes,
-    regression_is_judged_by_loss,
+    regression_has_no_accuracy,
+    classes_have_no_distance,
     class_weights_need_classes,
     one_weight_a_class,
     smoothing_needs_classes,

@@ -4,12 +4,14 @@ The engine divides once, by the count of the whole window of micro-batches. That
 gradient accumulation exact: a mean of means would weigh a short last micro-batch too much.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from engine.targets import IDENTITY, Target
 
 Batch = dict[str, Any]
 LossFn = Callable[[Tensor, Tensor], Tensor]
@@ -40,17 +42,27 @@ def cross_entropy(
     )
 
 
-def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Multi-label loss: mean over the classes, sum over the rows. Both (B, C)."""
+def binary_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Multi-label loss: mean over the classes, sum over the rows. Both (B, C).
+
+    `weights` (C,) multiply the loss of the labels that hold: a rare class counts as if it were
+    that many times as frequent.
+    """
     logits = at_least_fp32(logits)
-    loss = F.binary_cross_entropy_with_logits(logits, labels.to(logits), reduction="none")
+    loss = F.binary_cross_entropy_with_logits(
+        logits,
+        labels.to(logits),
+        pos_weight=weights.to(logits.dtype) if weights is not None else None,
+        reduction="none",
+    )
     return loss.mean(dim=-1).sum()
 
 
-def squared_error(logits: Tensor, labels: Tensor) -> Tensor:
-    """Regression loss: sum of squared errors. logits (B, 1), labels (B,)."""
-    said = at_least_fp32(logits).squeeze(-1)  # (B,)
-    return F.mse_loss(said, labels.to(said), reduction="sum")
+def squared_error(logits: Tensor, labels: Tensor, target: Target = IDENTITY) -> Tensor:
+    """Regression loss: sum of squared errors. logits (B, 1) in deviations from the target's mean,
+    labels (B,) in the user's unit."""
+    standard = at_least_fp32(logits).squeeze(-1)  # (B,)
+    return F.mse_loss(standard, target.standardise(labels).to(standard), reduction="sum")
 
 
 def build_loss(
@@ -58,36 +70,55 @@ def build_loss(
     class_weights: list[float] | None = None,
     label_smoothing: float = 0.0,
     device: torch.device | None = None,
+    target: Target = IDENTITY,
 ) -> tuple[LossFn, str]:
     """The loss for the labels' kind ("single", "multi", "regression"), and a sentence about it."""
-    if kind == "multi":
-        return binary_cross_entropy, "binary cross-entropy per class (rows with several labels)"
-    if kind == "regression":
-        return squared_error, "squared error (labels are numbers)"
-    if kind != "single":
-        raise ValueError(f"kind is {kind!r}; expected 'single', 'multi' or 'regression'")
     # on the device from the start: a copy at each step would wait for it
     weights = torch.tensor(class_weights, device=device) if class_weights else None
-    said = "cross-entropy (one class a row)"
-    if class_weights:
-        said += ", class weights " + ", ".join(f"{w:.3g}" for w in class_weights)
+    if kind == "multi":
+        sentence = "binary cross-entropy per class (rows with several labels)"
+        return lambda logits, labels: binary_cross_entropy(logits, labels, weights), sentence
+    if kind == "regression":
+        sentence = "squared error in standard deviations: 1 is as good as always saying the mean"
+        return lambda logits, labels: squared_error(logits, labels, target), sentence
+    if kind != "single":
+        raise ValueError(f"kind is {kind!r}; expected 'single', 'multi' or 'regression'")
+    sentence = "cross-entropy (one class a row)"
     if label_smoothing:
-        said += f", label smoothing {label_smoothing:g}"
+        sentence += f", label smoothing {label_smoothing:g}"
 
     def loss_fn(logits: Tensor, labels: Tensor) -> Tensor:
         return cross_entropy(logits, labels, weights, label_smoothing)
 
-    return loss_fn, said
+    return loss_fn, sentence
 
 
-def balanced_weights(counts: list[int]) -> list[float]:
-    """Weight n / (C * n_c) for each class: the rare classes count as much as the common ones."""
-    if 0 in counts:
+def balanced_weights(counts: Mapping[str, int]) -> list[float]:
+    """Weight n / (C * n_c) for each class: the rare classes count as much as the common ones.
+
+    `counts` are the training rows of each class; the order is kept.
+    """
+    check_every_class(counts)
+    return [sum(counts.values()) / (len(counts) * count) for count in counts.values()]
+
+
+def positive_weights(counts: Mapping[str, int], rows: int) -> list[float]:
+    """Weight (rows without) / (rows with) for each class of rows with several labels: holding and
+    not holding count the same. A class that every row holds weighs 1."""
+    check_every_class(counts)
+    return [(rows - count) / count if count < rows else 1.0 for count in counts.values()]
+
+
+def check_every_class(counts: Mapping[str, int]) -> None:
+    """Raise ValueError naming the classes that no training row has."""
+    missing = [name for name, count in counts.items() if not count]
+    if missing:
+        shown = ", ".join(map(repr, missing[:12])) + (", …" if len(missing) > 12 else "")
         raise ValueError(
-            f'train.class_weights = "balanced" needs every class among the training rows; class '
-            f"{counts.index(0)} has none. Give the weights as a list, or change the split."
+            f'train.class_weights = "balanced" needs training rows of every class; there is none '
+            f"of {shown}. Give the weights as a list, cut the splits otherwise (data.split_seed), "
+            "or leave that class out of the data"
         )
-    return [sum(counts) / (len(counts) * c) for c in counts]
 
 
 def logits_of(output: Any) -> Tensor:

@@ -1,4 +1,5 @@
-"""Streaming counters: memory O(classes), integers until the end, every figure with its n.
+"""Streaming counters: memory O(classes), integers until the end, every figure with its n. A
+regression alone keeps two numbers a row, for their ranks.
 
 Accuracy and everything per class come from one confusion matrix of int64 counts, so they are exact
 and do not depend on how the rows were cut into batches.
@@ -9,6 +10,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from engine.targets import IDENTITY, Target
 
 
 class Counter(Protocol):
@@ -100,48 +103,75 @@ class MultiCounter:
         }
 
 
-class RegressionCounter:
-    """Sums for one number a row. logits (B, 1), labels (B,) float."""
+def rank_correlation(first: Tensor, second: Tensor) -> float:
+    """Spearman's coefficient of two rows of numbers (N,): the correlation of their ranks.
 
-    def __init__(self, device: torch.device):
-        self.sums = torch.zeros(5, dtype=torch.float64, device=device)
-        self.origin: Tensor | None = None  # the first label: keeps the variance free of cancelling
+    Equal numbers share the mean of their ranks. Where either row is constant no order can be
+    compared and the coefficient is 0; it is NaN where a number is.
+    """
+    if first.isnan().any() or second.isnan().any():
+        return math.nan
+    one, other = (average_ranks(numbers) for numbers in (first, second))
+    one, other = one - one.mean(), other - other.mean()
+    norms = (one.square().sum() * other.square().sum()).sqrt()
+    return ((one * other).sum() / norms).clamp(-1, 1).item() if norms > 0 else 0.0
+
+
+def average_ranks(numbers: Tensor) -> Tensor:
+    """The rank of each number (N,) float64, from 1; equal ones share the mean of their ranks."""
+    _, place, counts = torch.unique(numbers, return_inverse=True, return_counts=True)
+    last = counts.cumsum(0).double()  # the rank of the last of each group of equals
+    return (last - (counts - 1) / 2)[place]
+
+
+class RegressionCounter:
+    """One number a row. logits (B, 1) in deviations from the target's mean, labels (B,) float in
+    the user's unit, in which all figures are.
+
+    Spearman's coefficient needs all ranks at once, so two numbers a row are kept: 16 bytes.
+    """
+
+    def __init__(self, device: torch.device, target: Target = IDENTITY):
+        self.target, nothing = target, torch.zeros(0, dtype=torch.float64, device=device)
+        # deviations as the model gives them: restored, two of them could round to one number
+        self.standard, self.true = [nothing], [nothing]
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        said, true = logits.double().squeeze(-1), labels.double()  # (B,)
-        error = said - true
-        if self.origin is None and len(true):
-            self.origin = true[0].clone()
-        shifted = true - (self.origin if self.origin is not None else 0.0)
-        one = torch.ones_like(true)
-        self.sums += torch.stack([one, error.abs(), error**2, shifted, shifted**2]).sum(dim=1)
+        self.standard.append(logits.double().squeeze(-1))  # (B,)
+        self.true.append(labels.double())
 
     def results(self) -> dict[str, Any]:
-        n, absolute, squared, total, total_squared = self.sums.tolist()
-        if n == 0:
+        standard, true = torch.cat(self.standard), torch.cat(self.true)  # (N,)
+        if len(true) == 0:
             return {"n": 0}
-        variance = total_squared / n - (total / n) ** 2
+        error = self.target.restore(standard) - true
+        squared = error.square().mean().item()
+        apart = true - true[0]  # labels all alike give exactly 0, and large ones do not cancel
+        variance = (apart - apart.mean()).square().mean().item()
         return {
-            "n": int(n),
-            "rmse": math.sqrt(squared / n),
-            "mae": absolute / n,
+            "n": len(true),
+            "rmse": math.sqrt(squared),
+            "mae": error.abs().mean().item(),
             # labels all alike: 1 if every one was met and else 0, as scikit-learn has it
-            "r2": 1 - squared / n / variance if variance > 0 else float(squared == 0),
+            "r2": 1 - squared / variance if variance > 0 else float(squared == 0),
+            "spearman": rank_correlation(standard, true),
         }
 
 
-def build_counter(kind: str, num_labels: int, device: torch.device) -> Counter:
+def build_counter(
+    kind: str, num_labels: int, device: torch.device, target: Target = IDENTITY
+) -> Counter:
     """The counter for the labels' kind: "single", "multi" or "regression"."""
     if kind == "single":
         return SingleCounter(num_labels, device)
     if kind == "multi":
         return MultiCounter(num_labels, device)
-    return RegressionCounter(device)
+    return RegressionCounter(device, target)
 
 
-def probabilities(kind: str, logits: Tensor) -> Tensor:
-    """(B, C) class probabilities; for regression the numbers themselves (B, 1)."""
+def probabilities(kind: str, logits: Tensor, target: Target = IDENTITY) -> Tensor:
+    """(B, C) class probabilities; for regression the numbers in the user's unit (B, 1) float64."""
+    if kind == "regression":
+        return target.restore(logits)
     logits = logits.float()
-    if kind == "single":
-        return logits.softmax(dim=-1)
-    return logits.sigmoid() if kind == "multi" else logits
+    return logits.softmax(dim=-1) if kind == "single" else logits.sigmoid()

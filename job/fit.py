@@ -24,6 +24,9 @@ from engine.storage import newest_valid
 from engine.tracker import Tracker
 from job.folder import Folder
 from job.prepare import Job
+from report.format import format_number
+
+LESS_IS_BETTER = {"loss", "rmse", "mae"}  # of the metrics that pick the best checkpoint
 
 
 def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]:
@@ -33,7 +36,11 @@ def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]
     lines = [
         *drift(saved["environment"], record["environment"]),
         *drift(saved["base"], record["base"]),
-        *drift({"data": saved["data"]}, {"data": record["data"]}),
+        *(
+            line
+            for key in ("data", "target")
+            for line in drift({key: saved.get(key)}, {key: record.get(key)})
+        ),
     ]
     if lines and not allow_drift:
         shown = "\n".join("  " + line for line in lines)
@@ -51,12 +58,15 @@ def describe_data(job: Job) -> dict[str, Any]:
 
 def make_record(job: Job) -> dict[str, Any]:
     """What a checkpoint notes of the world it was made in."""
-    return {
+    record = {
         "environment": environment(job.precision, job.speed.resolved),
         "base": job.built.base,
         "data": job.data.fingerprint,
         "trajectory": trajectory(job.config),
     }
+    if job.data.kind == "regression":
+        record["target"] = vars(job.target)  # what the numbers in the weights mean
+    return record
 
 
 def restore(job: Job, folder: Folder, allow_drift: bool) -> tuple[Progress, int | None, list[str]]:
@@ -93,16 +103,24 @@ def split_batches(job: Job, split: str) -> Iterator[Batch]:
     )  # fmt: skip
 
 
+def show_figure(name: str, value: float) -> str:
+    """One figure: those in the labels' own unit with four digits or so, the others to 1/10,000."""
+    return format_number(value) if name in ("rmse", "mae") else f"{value:.4f}"
+
+
 def evaluation_line(name: str, step: int, metrics: dict[str, Any]) -> str:
     """One console line: the figures with n and interval."""
-    parts = [f"{name} at step {step}: loss {metrics['loss']:.4f}"]
     if "accuracy" in metrics:
         low, high = metrics["interval"]
-        parts.append(f"accuracy {metrics['accuracy']:.4f} (95 % {low:.4f} to {high:.4f})")
-        parts.append(f"macro F1 {metrics['macro_f1']:.4f}")
+        parts = [
+            f"loss {metrics['loss']:.4f}",
+            f"accuracy {metrics['accuracy']:.4f} (95 % {low:.4f} to {high:.4f})",
+            f"macro F1 {metrics['macro_f1']:.4f}",
+        ]
     else:
-        parts += [f"{name} {metrics[name]:.4f}" for name in ("rmse", "mae", "r2")]
-    return ", ".join([*parts, f"n {metrics['n']:,}"])
+        figures = ("r2", "rmse", "mae", "spearman", "loss")
+        parts = [f"{figure} {show_figure(figure, metrics[figure])}" for figure in figures]
+    return f"{name} at step {step}: " + ", ".join([*parts, f"n {metrics['n']:,}"])
 
 
 def note_evaluation(
@@ -112,7 +130,7 @@ def note_evaluation(
 
     Of equal accuracies, common on few rows, the one with the lower loss is the better.
     """
-    sign = 1 if metric == "loss" else -1
+    sign = 1 if metric in LESS_IS_BETTER else -1
     now = (sign * metrics[metric], metrics["loss"])  # the smaller, the better
     better = not any(map(math.isnan, now))
     if better and progress.best_value is not None and progress.best_loss is not None:
@@ -139,7 +157,7 @@ def train(
     def run_evaluation(progress: Progress) -> None:
         if "validation" not in job.encoded:
             return
-        counter = build_counter(job.data.kind, job.num_labels, job.precision.device)
+        counter = build_counter(job.data.kind, job.num_labels, job.precision.device, job.target)
         batches = stop.guard(split_batches(job, "validation"))
         metrics = evaluate(model, batches, job.loss_fn, counter, job.precision)
         best = note_evaluation(progress, job.metric, metrics, config.eval.patience)
@@ -188,6 +206,6 @@ def load_best(job: Job, folder: Folder, progress: Progress) -> str:
         return f"the last weights (step {progress.step}; there was no evaluation to choose by)"
     if progress.best_step != progress.step:
         load_weights(best_folder(folder.checkpoints, progress.best_step), job.built.model)
-    return f"the best weights on validation (step {progress.best_step}, {job.metric} " + (
-        f"{progress.best_value:.4f})"
-    )
+    assert progress.best_value is not None
+    value = show_figure(job.metric, progress.best_value)
+    return f"the best weights on validation (step {progress.best_step}, {job.metric} {value})"

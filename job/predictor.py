@@ -18,17 +18,20 @@ from engine.evaluate import inference, to_device
 from engine.losses import logits_of
 from engine.metrics import probabilities
 from engine.precision import Precision, choose_precision
+from engine.targets import Target
 from job.folder import Folder
+from job.loss import target_of
 from job.speed import set_up_torch, speed_up_model
 from models.export import load_exported
+from report.format import format_number
 
 CHUNK = 256  # texts tokenised and sorted by length together
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one text. For regression `label` is the number as text and
-    `probabilities` holds it under "value"."""
+    """What the model says of one text. For regression `label` is the number as text, rounded, and
+    `probabilities` holds it whole under "value"; both are in the labels' own unit."""
 
     text: str | tuple[str, str]
     label: str
@@ -57,7 +60,8 @@ def name_prediction(
 ) -> Prediction:
     """A row of `probabilities` (C,) with the labels' names put to it."""
     if kind == "regression":
-        return Prediction(text, f"{values[0]:.4g}", None, {"value": values[0]})
+        number = format_number(values[0]).replace(",", "")  # programs read it too
+        return Prediction(text, number, None, {"value": values[0]})
     by_name = dict(zip(names, values, strict=True))
     if kind == "multi":
         chosen = [name for name, value in by_name.items() if value > 0.5]
@@ -80,6 +84,7 @@ class Predictor:
     precision: Precision
     micro_batch_size: int
     pairs: bool  # whether an input is a pair of texts, as in training
+    target: Target  # the unit in which the model answers
 
     def __call__(self, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:
         if isinstance(texts, str):
@@ -114,7 +119,7 @@ class Predictor:
                 moved = to_device(batch, self.precision.device)
                 with self.precision.autocast():
                     logits = logits_of(self.model(**moved["inputs"]))  # (B, C)
-                shares = probabilities(self.kind, logits).tolist()
+                shares = probabilities(self.kind, logits, self.target).tolist()
                 for row, values in zip(batch["rows"].tolist(), shares, strict=True):
                     found[row] = name_prediction(chunk[row], self.kind, values, self.label_names)
         return [found[row] for row in range(len(chunk))]
@@ -122,13 +127,13 @@ class Predictor:
 
 def make_predictor(
     config: Config, model: nn.Module, tokenizer: Any, kind: str,
-    label_names: tuple[str, ...], precision: Precision,
+    label_names: tuple[str, ...], precision: Precision, target: Target,
 ) -> Predictor:  # fmt: skip
     """A predictor for a model in memory."""
     return Predictor(
         model, tokenizer, kind, label_names, clean_args(config),
         config.data.max_length, config.data.truncation, precision, config.eval.micro_batch_size,
-        pairs=not isinstance(config.data.text, str) and len(config.data.text) == 2,
+        pairs=not isinstance(config.data.text, str) and len(config.data.text) == 2, target=target,
     )  # fmt: skip
 
 
@@ -159,4 +164,6 @@ def load_predictor(run: str | Path, device: str | None, allow_code: bool) -> Pre
     speed = speed_up_model(model, config, precision, tokenizer.padding_side)
     print(f"openloop: {folder.path} on {precision.device} in {precision.dtype}", file=sys.stderr)
     print("".join(f"  {note}\n" for note in [*notes, *speed.notes]), end="", file=sys.stderr)
-    return make_predictor(config, model, tokenizer, args.kind, args.label_names, precision)
+    return make_predictor(
+        config, model, tokenizer, args.kind, args.label_names, precision, target_of(args)
+    )

@@ -16,12 +16,14 @@ from configs.schema import Config
 from data.cache import cache_root
 from data.encode import Encoded, encode
 from data.loaders import Padding, collate
-from data.prepare import Data, DataArgs, label_counts, load_data
+from data.prepare import Data, DataArgs, load_data
 from engine.estimate import Estimate, estimate, peak_memory
 from engine.loop import Plan, planned_steps
-from engine.losses import Batch, LossFn, balanced_weights, build_loss, loss_from_logits
+from engine.losses import Batch, LossFn, loss_from_logits
 from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_steps
 from engine.precision import Precision, choose_precision
+from engine.targets import Target
+from job.loss import choose_loss, keep_target, measure_labels, target_of
 from job.predictor import clean_args, make_padding
 from job.speed import set_up_torch, speed_up_model
 from models.args import ModelArgs
@@ -64,6 +66,11 @@ class Job:
         return self.model_args.num_labels
 
     @property
+    def target(self) -> Target:
+        """The unit in which the model answers; the identity for classes."""
+        return target_of(self.model_args)
+
+    @property
     def metric(self) -> str:
         """The metric that picks the best checkpoint."""
         if self.config.eval.metric != "auto":
@@ -103,7 +110,7 @@ def data_args(config: Config) -> DataArgs:
     return DataArgs(clean=clean_args(config), **values)
 
 
-def make_model_args(config: Config, data: Data, allow_code: bool) -> ModelArgs:
+def make_model_args(config: Config, data: Data, target: Target, allow_code: bool) -> ModelArgs:
     """What the models room needs to know of the config and of the labels."""
     lora = None
     if config.lora is not None:
@@ -128,25 +135,11 @@ def make_model_args(config: Config, data: Data, allow_code: bool) -> ModelArgs:
         num_labels=max(1, len(data.label_names)),
         label_names=data.label_names,
         kind=data.kind,
+        target_mean=target.mean,
+        target_deviation=target.deviation,
         activation_checkpointing=config.model.activation_checkpointing,
         allow_code=allow_code,
     )
-
-
-def class_weights(config: Config, data: Data) -> list[float] | None:
-    """The weights of the classes, worked out from the training rows where "balanced"."""
-    weights = config.train.class_weights
-    if weights is None:
-        return None
-    counts = label_counts(data.splits["train"], data.kind, data.label_names)
-    if weights == "balanced":
-        return balanced_weights([counts[name] for name in data.label_names])
-    if len(weights) != len(data.label_names):
-        raise ValueError(
-            f"train.class_weights has {len(weights)} numbers; expected {len(data.label_names)}, "
-            f"one for each of {list(data.label_names)}"
-        )
-    return list(weights)
 
 
 def check_relations(config: Config, data: Data, max_positions: int) -> None:
@@ -157,12 +150,27 @@ def check_relations(config: Config, data: Data, max_positions: int) -> None:
             f"data.max_length is {config.data.max_length}; {config.model.source} has "
             f"{max_positions} positions: use at most that"
         )
-    if data.kind != "single" and config.train.class_weights is not None:
-        problems.append(f"train.class_weights goes with one class a row; labels are {data.kind}")
-    if data.kind == "regression" and config.eval.metric in ("accuracy", "macro_f1"):
-        problems.append(f"eval.metric is {config.eval.metric}; labels are numbers: use loss")
+    metric, number = config.eval.metric, data.kind == "regression"
+    if number and metric in ("accuracy", "macro_f1"):
+        problems.append(
+            f"eval.metric is {metric}; the labels are numbers, which have none: use rmse, mae, r2, "
+            "spearman or loss, or data.kind = 'single' if they are classes"
+        )
+    if not number and metric in ("rmse", "mae", "r2", "spearman"):
+        problems.append(
+            f"eval.metric is {metric}; the labels are classes, which have none: use accuracy, "
+            "macro_f1 or loss, or data.kind = 'regression' if they are numbers to be predicted"
+        )
+    if number and config.train.class_weights is not None:
+        problems.append(
+            "train.class_weights weighs classes; the labels are numbers: remove it (--unset "
+            "train.class_weights), or set data.kind = 'single' if they are classes"
+        )
     if data.kind != "single" and config.train.label_smoothing:
-        problems.append(f"train.label_smoothing goes with one class a row; labels are {data.kind}")
+        problems.append(
+            f"train.label_smoothing goes with one class a row; the labels are {data.kind}: "
+            "set it to 0"
+        )
     if "validation" not in data.splits and config.eval.patience is not None:
         problems.append("eval.patience needs a validation split; data.validation is 0")
     if problems:
@@ -189,21 +197,25 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     assert precision is not None
     assert data is not None
     assert tokenizer is not None
-    model_args = make_model_args(config, data, allow_code)
+    target, label_notes = measure_labels(data)
+    model_args = make_model_args(config, data, target, allow_code)
     built = problems.attempt(lambda: build_model(model_args, tokenizer, config.run.seed))
     if built is not None:
         problems.attempt(lambda: check_relations(config, data, tokenizer.model_max_length))
-    weights = problems.attempt(lambda: class_weights(config, data))
+        model_args, more = keep_target(model_args, built.target)
+        label_notes += more
+    target = target_of(model_args)
+    loss = problems.attempt(lambda: choose_loss(config, data, target, precision.device))
     problems.check()
     assert built is not None
+    assert loss is not None
     encoded = {name: encode_split(config, tokenizer, data, name) for name in data.splits}
     built.model.to(precision.device)
     side, compiled = tokenizer.padding_side, config.model.compile
     speed = speed_up_model(built.model, config, precision, side, compiled)
-    loss_fn, said = build_loss(data.kind, weights, config.train.label_smoothing, precision.device)
     return assemble(
         config, precision, tokenizer, data, encoded, model_args, built, speed,
-        (loss_fn, said), [*notes, *built.notes, *speed.notes],
+        loss, [*notes, *built.notes, *label_notes, *speed.notes],
     )  # fmt: skip
 
 

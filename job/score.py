@@ -6,12 +6,12 @@ from configs.schema import Config
 from data.loaders import eval_batches
 from data.prepare import load_data
 from engine.evaluate import evaluate
-from engine.losses import build_loss
 from engine.metrics import build_counter
 from engine.precision import choose_precision
 from job.folder import refuse_other_trajectory, run_folder
+from job.loss import choose_loss, target_of
 from job.predictor import make_padding
-from job.prepare import class_weights, data_args, encode_split
+from job.prepare import data_args, encode_split
 from job.speed import set_up_torch, speed_up_model
 from models.export import load_exported
 
@@ -40,9 +40,9 @@ def score_finished(config: Config, allow_code: bool) -> dict[str, Any]:
     precision = choose_precision(config.precision.device, config.precision.dtype, recorded)
     model.to(precision.device)
     speed_up_model(model, config, precision, tokenizer.padding_side)
-    weights = class_weights(config, data)
-    loss_fn, _ = build_loss(data.kind, weights, config.train.label_smoothing, precision.device)
+    target = target_of(args)
+    loss_fn, _ = choose_loss(config, data, target, precision.device)
     rows = encode_split(config, tokenizer, data, "test").dataset
     batches = eval_batches(rows, config.eval.micro_batch_size, make_padding(tokenizer))
-    counter = build_counter(data.kind, args.num_labels, precision.device)
+    counter = build_counter(data.kind, args.num_labels, precision.device, target)
     return evaluate(model, batches, loss_fn, counter, precision)

@@ -1,6 +1,7 @@
 """The arguments of a model, as one frozen dataclass that travels in JSON with every export."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,7 +14,10 @@ KINDS = ("single", "multi", "regression")  # of labels: one class, several at on
 @dataclass(frozen=True, kw_only=True)
 class ModelArgs:
     """All that says what model a run trains: [model], [head] and [lora], and the labels' side of
-    the data. `allow_code` is a permission, not a property, and is never stored."""
+    the data. `allow_code` is a permission, not a property, and is never stored.
+
+    A regression answers in deviations from a mean: answer * target_deviation + target_mean is in
+    the labels' own unit. Records from before these two have neither, and models with 0 and 1."""
 
     source: str
     revision: str | None = None
@@ -28,6 +32,8 @@ class ModelArgs:
     num_labels: int
     label_names: tuple[str, ...] = ()
     kind: str = "single"
+    target_mean: float = 0.0
+    target_deviation: float = 1.0
     allow_code: bool = False
 
 
@@ -57,6 +63,11 @@ def check_model_args(args: ModelArgs) -> None:
         raise ValueError(f"num_labels is {args.num_labels}, which does not go with {args.kind!r}")
     if args.label_names and len(args.label_names) != args.num_labels:
         raise ValueError(f"{len(args.label_names)} label names for {args.num_labels} labels")
+    if not (math.isfinite(args.target_mean) and 0 < args.target_deviation < math.inf):
+        raise ValueError(
+            f"target_mean is {args.target_mean} and target_deviation {args.target_deviation}; "
+            "expected finite numbers, the deviation above 0"
+        )
     for name, value in (("model.dropout", args.dropout), ("head.dropout", args.head_dropout)):
         if value is not None and not 0 <= value < 1:
             raise ValueError(f"{name} is {value}; expected 0 <= dropout < 1")

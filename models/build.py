@@ -38,13 +38,15 @@ HEAD_DROPOUT = 0.1  # of a head of ours when neither head.dropout nor model.drop
 class Built:
     """`head_names`: parameters that learn at the head's rate, its own and any other that was newly
     initialised; `initialised`: parameters not read from weights; `base`: where the weights came
-    from, and their hash; `notes`: lines to say before step 1."""
+    from, and their hash; `notes`: lines to say before step 1; `target`: (mean, deviation) that a
+    regression head taken over from the source speaks, None where the head is new."""
 
     model: nn.Module
     head_names: set[str]
     initialised: list[str]
     base: dict[str, Any]
     notes: list[str]
+    target: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,9 @@ def build_model(args: ModelArgs, tokenizer: Any, seed: int) -> Built:
         "sha256": hash_weights(source.folder),
         "in_memory": source.state is not None,
     }
-    return Built(model, head_parameters(model) | set(initialised), initialised, base, notes)
+    head_names = head_parameters(model) | set(initialised)
+    target = _source_target(source) if keeps_head and args.kind == "regression" else None
+    return Built(model, head_names, initialised, base, notes, target)
 
 
 def source_state(args: ModelArgs, tokenizer: Any, base: dict[str, Any]) -> dict[str, Tensor]:
@@ -190,6 +194,14 @@ def _has_this_head(source: Source, args: ModelArgs) -> bool:
     unnamed = all(name.startswith("LABEL_") for name in names)
     named_alike = unnamed or not args.label_names or names == args.label_names
     return len(names) == args.num_labels and named_alike
+
+
+def _source_target(source: Source) -> tuple[float, float]:
+    """(mean, deviation) that a run's head speaks; a head from elsewhere speaks plain numbers."""
+    if source.record is None:
+        return 0.0, 1.0
+    old = args_from_json(source.record["model"])
+    return old.target_mean, old.target_deviation
 
 
 def _source_notes(args: ModelArgs, source: Source) -> list[str]:

@@ -50,7 +50,10 @@ def export_model(built: Built, args: ModelArgs, tokenizer: Any, folder: str | Pa
     if isinstance(built.model, Classifier):
         _save_head(built.model.head, model.config.hidden_size, args, folder)
     tokenizer.save_pretrained(folder)
-    _write_json(folder / "labels.json", {"kind": args.kind, "names": list(args.label_names)})
+    labels: dict[str, Any] = {"kind": args.kind, "names": list(args.label_names)}
+    if args.kind == "regression":
+        labels |= {"target_mean": args.target_mean, "target_deviation": args.target_deviation}
+    _write_json(folder / "labels.json", labels)
     write_record(folder, args, built.base)
 
 
@@ -92,8 +95,9 @@ def loading_snippet(
 ) -> str:
     """Python that opens an exported folder with transformers and PEFT, for people to copy.
 
-    It leaves `tokenizer`, `model` and `logits (2, C)` behind. A model with a head of ours opens
-    with openloop; then it also shows how the backbone alone opens elsewhere, as `backbone`.
+    It leaves `tokenizer`, `model` and `logits (2, C)` behind; for a regression also `values (2,)`,
+    in the labels' own unit. A model with a head of ours opens with openloop; then it also shows how
+    the backbone alone opens elsewhere, as `backbone`.
     """
     texts = (
         f'tokenizer.truncation_side = "{truncation}"\n'
@@ -101,11 +105,15 @@ def loading_snippet(
         f"inputs = tokenizer(texts, padding=True, truncation=True, max_length={max_length}, "
         'return_tensors="pt")'
     )
+    values = []
+    if args.kind == "regression":
+        scale = f"* {args.target_deviation!r} + {args.target_mean!r}"
+        values = [f"values = logits.squeeze(-1).double() {scale}  # in the labels' own unit"]
     imports = ["import torch"]
     if args.head_kind == "native":
         loading = _transformers_lines(folder, args, "AutoModelForSequenceClassification", "model")
         end = ["with torch.no_grad():", "    logits = model(**inputs).logits"]
-        return "\n".join([*imports, *loading, texts, *end]) + "\n"
+        return "\n".join([*imports, *loading, texts, *end, *values]) + "\n"
     allow = ", allow_code=True" if head_file(args.head_kind) else ""
     lines = [
         *imports,
@@ -115,6 +123,7 @@ def loading_snippet(
         texts,
         "with torch.no_grad():",
         "    logits = model(**inputs)",
+        *values,
         "",
         "# the backbone alone, without the head, needs no openloop:",
         *_transformers_lines(folder, args, "AutoModel", "backbone"),

@@ -49,8 +49,11 @@ def format_seconds(seconds: float | None) -> str:
 
 
 def format_number(value: float | None) -> str:
-    """Four significant digits without trailing zeros: 0.91234 -> "0.9123"; None -> "-"."""
-    return NONE if value is None else f"{value:.4g}"
+    """Four significant digits without trailing zeros, whole numbers whole: 0.91234 -> "0.9123",
+    183204.4 -> "183,204"; None -> "-"."""
+    if value is None:
+        return NONE
+    return f"{value:,.0f}" if 9999.5 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def join_names(names: Sequence[str], limit: int = 12) -> str:

@@ -4,11 +4,14 @@ import math
 
 import pytest
 
+import train
 from engine.loop import Progress
-from job.finish import main_metric
+from job.finish import card_results, main_metric
 from job.fit import evaluation_line, note_evaluation
 from job.guess import guess_recipe
+from job.loss import keep_target
 from job.predictor import name_prediction
+from models.args import ModelArgs
 
 
 def evaluate_all(values, metric="accuracy", patience=None, losses=None):
@@ -25,7 +28,9 @@ def evaluate_all(values, metric="accuracy", patience=None, losses=None):
 @pytest.mark.parametrize(
     ("values", "metric", "best"),
     [([0.5, 0.9, 0.7], "accuracy", 2), ([0.5, 0.2, 0.7], "loss", 2), ([0.5, 0.5], "accuracy", 1),
-     ([math.nan, 0.1], "accuracy", 2), ([0.1, math.nan], "loss", 1)],
+     ([math.nan, 0.1], "accuracy", 2), ([0.1, math.nan], "loss", 1),
+     ([5e5, 2e5, 7e5], "rmse", 2), ([5e5, 2e5, 7e5], "mae", 2), ([-23.0, 0.2, -1.0], "r2", 2),
+     ([-0.5, 0.9, 0.0], "spearman", 2), ([0.2, 0.9, 0.7], "macro_f1", 2)],
 )  # fmt: skip
 def test_the_best_evaluation_is_the_first_of_the_best_and_never_nan(values, metric, best):
     assert evaluate_all(values, metric).best_step == best
@@ -50,10 +55,37 @@ def test_an_evaluation_line_gives_n_and_the_interval():
     assert main_metric(metrics) == ("accuracy", 0.8)
 
 
-def test_regression_is_judged_by_its_loss():
-    metrics = {"loss": 0.5, "rmse": 0.7, "mae": 0.6, "r2": 0.1, "n": 4}
-    assert "rmse 0.7000" in evaluation_line("test", 3, metrics)
-    assert main_metric(metrics) == ("loss", 0.5)
+@pytest.mark.parametrize(
+    ("rmse", "shown"),
+    [(183204.4, "183,204"), (0.7, "0.7"), (0.01234, "0.01234"), (1e9, "1,000,000,000")],
+)
+def test_a_regression_leads_with_r2_and_the_error_in_the_labels_unit(rmse, shown):
+    metrics = {"loss": 0.5, "rmse": rmse, "mae": rmse, "r2": 0.1, "spearman": 0.4, "n": 4}
+    line = evaluation_line("test", 3, metrics)
+    assert line.startswith(f"test at step 3: r2 0.1000, rmse {shown}, mae {shown}, spearman 0.4000")
+    assert line.endswith("loss 0.5000, n 4")
+    assert main_metric(metrics) == ("r2", 0.1)
+    assert [result.metric for result in card_results(metrics)][:2] == ["r2", "rmse"]
+    assert train.headline({"test": metrics}) == f"Test r2 0.1000, rmse {shown} (n 4)."
+
+
+OWN = ModelArgs(source="x", kind="regression", num_labels=1, target_mean=77.0, target_deviation=7.0)
+
+
+@pytest.mark.parametrize(
+    ("kept", "taken"),
+    [
+        (None, False), ((75.0, 6.0), True), ((77.0, 69.0), True), ((77.0, 0.71), True),
+        ((0.0, 1.0), False), ((6e5, 2e5), False), ((77.0, 71.0), False), ((77.0, 0.69), False),
+    ],
+)  # fmt: skip
+def test_the_unit_of_a_taken_over_head_is_kept_unless_the_labels_are_in_another(kept, taken):
+    args, notes = keep_target(OWN, kept)
+    unit = (args.target_mean, args.target_deviation)
+    assert unit == (kept if taken else (77.0, 7.0))
+    assert len(notes) == (kept is not None)
+    if kept is not None and not taken:
+        assert "in another unit" in notes[0]
 
 
 def test_predictions_are_named_by_kind():
@@ -64,6 +96,9 @@ def test_predictions_are_named_by_kind():
     assert name_prediction("t", "multi", [0.2, 0.1], ["a", "b"]).label == "none"
     number = name_prediction("t", "regression", [2.5], [])
     assert (number.label, number.probability) == ("2.5", None)
+    labels = [name_prediction("t", "regression", [x], []).label for x in (183204.4, 0.012346, -2e9)]
+    assert labels == ["183204", "0.01235", "-2000000000"]
+    assert name_prediction("t", "regression", [183204.4], []).probabilities == {"value": 183204.4}
 
 
 def test_a_small_table_is_gone_through_more_often(tmp_path):

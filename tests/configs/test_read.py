@@ -300,7 +300,8 @@ RELATIONS = [
     (['data.labels=["a", "a"]'], "data.labels"),
     (["data.kind=regression", 'data.labels=["a", "b"]'], "data.labels"),
     (["data.kind=regression", "eval.metric=accuracy"], "eval.metric"),
-    (["data.kind=multi", "train.class_weights=balanced"], "train.class_weights"),
+    (["data.kind=multi", "eval.metric=r2"], "eval.metric"),
+    (["data.kind=regression", "train.class_weights=balanced"], "train.class_weights"),
     (['data.labels=["a", "b"]', "train.class_weights=[1, 2, 3]"], "train.class_weights"),
     (["data.kind=regression", "train.label_smoothing=0.1"], "train.label_smoothing"),
 ]
@@ -309,6 +310,18 @@ RELATIONS = [
 @pytest.mark.parametrize(("overrides", "key"), RELATIONS)
 def test_broken_relation_is_reported_under_one_key(small, overrides, key):
     assert set(errors_of(small, overrides)) == {key}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        *(["data.kind=regression", f"eval.metric={name}"] for name in ("rmse", "mae", "spearman")),
+        ["data.kind=multi", "train.class_weights=balanced"],
+        ["data.kind=single", "eval.metric=loss"],
+    ],
+)
+def test_what_goes_together_is_taken(small, overrides):
+    assert read_config(small, overrides)
 
 
 def test_every_relation_is_tried_above():

@@ -16,6 +16,7 @@ from transformers import (
 
 from engine.losses import IGNORE, build_loss, cross_entropy, loss_from_logits
 from engine.optim import set_learning_rate
+from engine.targets import Target
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -134,8 +135,16 @@ def test_class_weights_and_label_smoothing_accumulate_exactly(make_rig):
     check_same_step(one, one_step(make_rig, model, make_rig.cut(rows, 3), loss))
 
 
-@pytest.mark.parametrize("kind", ["multi", "regression"])
-def test_losses_of_floating_labels_accumulate_exactly(make_rig, kind):
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("multi", {}),
+        ("multi", {"class_weights": [0.5, 1.0, 9.0]}),
+        ("regression", {}),
+        ("regression", {"target": Target(0.4, 0.003)}),
+    ],
+)
+def test_losses_of_floating_labels_accumulate_exactly(make_rig, kind, options):
     rows = make_rig.rows(7)
     shape = (7, 3) if kind == "multi" else (7,)
     rows["labels"] = torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(1)).float()
@@ -144,7 +153,7 @@ def test_losses_of_floating_labels_accumulate_exactly(make_rig, kind):
     model.out = nn.Linear(8, 3 if kind == "multi" else 1)
     model = nn.Sequential(model)
     start = {n: t.clone() for n, t in model.state_dict().items()}
-    loss_fn, _ = build_loss(kind)
+    loss_fn, _ = build_loss(kind, **options)
 
     def compute_loss(module, batch):  # the mean over tokens as the logits of a row
         return loss_fn(module[0](**batch["inputs"]).mean(1), batch["labels"])

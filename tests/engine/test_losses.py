@@ -16,8 +16,10 @@ from engine.losses import (
     count_items,
     cross_entropy,
     logits_of,
+    positive_weights,
     squared_error,
 )
+from engine.targets import Target
 
 
 @pytest.fixture
@@ -79,21 +81,60 @@ def test_regression_loss_over_count_is_the_mean_square():
     assert count_items({"labels": labels}) == 3
 
 
+@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (77.5, 7.0), (1.7e9, 100.0)])
+def test_regression_loss_is_the_square_of_standard_deviations(mean, deviation):
+    standard = torch.tensor([0.5, -1.0, 0.25], dtype=torch.float64)
+    labels = standard * deviation + mean
+    logits = torch.tensor([[1.0], [0.0], [0.25]])
+    loss = squared_error(logits, labels, Target(mean, deviation))
+    assert loss.item() == pytest.approx(0.25 + 1.0, rel=1e-6)
+    assert loss.dtype == torch.float32
+
+
+def test_always_saying_the_mean_has_the_loss_1():
+    labels = torch.tensor([1e5, 3e5, 7e5, 2e5], dtype=torch.float64)
+    target = Target(labels.mean().item(), labels.std(correction=0).item())
+    loss = build_loss("regression", target=target)[0](torch.zeros(4, 1), labels) / 4
+    assert loss.item() == pytest.approx(1)
+
+
+def test_positive_weights_multiply_the_labels_that_hold(logits):
+    labels, weights = (logits.roll(1, 0) > 0).float(), torch.tensor([0.5, 1.0, 9.0])
+    shares = logits.sigmoid()
+    each = -(weights * labels * shares.log() + (1 - labels) * (1 - shares).log())
+    ours = build_loss("multi", weights.tolist())[0](logits, labels) / 6
+    torch.testing.assert_close(ours, each.mean())
+    stock = F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weights)
+    torch.testing.assert_close(ours, stock)
+
+
+def test_balanced_positives_and_negatives_weigh_the_same():
+    weights = positive_weights({"joy": 2, "fear": 10, "calm": 15}, rows=20)
+    assert weights == pytest.approx([9.0, 1.0, 1 / 3])
+
+
+def test_a_label_that_every_row_holds_weighs_1():
+    assert positive_weights({"all": 20, "half": 10}, rows=20) == [1.0, 1.0]
+
+
 def test_balanced_weights_are_scikit_learns():
     labels = np.array([0] * 5 + [1] * 2 + [2] * 13)
     stock = compute_class_weight("balanced", classes=np.arange(3), y=labels)
-    assert balanced_weights([5, 2, 13]) == pytest.approx(stock)
+    assert balanced_weights({"a": 5, "b": 2, "c": 13}) == pytest.approx(stock)
 
 
 def test_balanced_weights_have_mean_one_over_the_rows():
-    counts = [5, 2, 13]
-    total = sum(w * n for w, n in zip(balanced_weights(counts), counts, strict=True))
+    counts = {"a": 5, "b": 2, "c": 13}
+    total = sum(w * n for w, n in zip(balanced_weights(counts), counts.values(), strict=True))
     assert total == pytest.approx(20)
 
 
-def test_balanced_weights_name_the_class_that_is_missing():
-    with pytest.raises(ValueError, match=r"train\.class_weights.*class 1 has none"):
-        balanced_weights([3, 0, 2])
+@pytest.mark.parametrize("weigh", [balanced_weights, lambda counts: positive_weights(counts, 9)])
+def test_balanced_weights_name_the_classes_without_rows_and_the_way_out(weigh):
+    wanted = r"train\.class_weights.*'joy', '0'.*as a list.*data\.split_seed"
+    with pytest.raises(ValueError, match=wanted) as error:
+        weigh({"fear": 3, "joy": 0, "0": 0, "calm": 2})
+    assert "fear" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +145,8 @@ def test_the_loss_chosen_by_the_labels_kind_is_said_aloud(kind, word):
 
 
 def test_settings_of_the_loss_are_said_aloud():
-    said = build_loss("single", [0.5, 1.5], 0.1)[1]
-    assert "class weights 0.5, 1.5" in said
-    assert "label smoothing 0.1" in said
+    assert "label smoothing 0.1" in build_loss("single", label_smoothing=0.1)[1]
+    assert "1 is as good as always saying the mean" in build_loss("regression")[1]
 
 
 def test_unknown_kind_is_an_error():

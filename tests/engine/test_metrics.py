@@ -8,23 +8,26 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, rankdata, spearmanr
 from sklearn import metrics as sk
 
 from engine.metrics import (
     MultiCounter,
     RegressionCounter,
     SingleCounter,
+    average_ranks,
     build_counter,
     probabilities,
+    rank_correlation,
     wilson_interval,
 )
+from engine.targets import IDENTITY, Target
 
 CPU = torch.device("cpu")
 
 
-def count_all(kind, num_labels, logits, labels, cuts=()):
-    counter = build_counter(kind, num_labels, CPU)
+def count_all(kind, num_labels, logits, labels, cuts=(), target=IDENTITY):
+    counter = build_counter(kind, num_labels, CPU, target)
     edges = [0, *sorted(cuts), len(labels)]
     for start, end in pairwise(edges):
         counter.update(logits[start:end], labels[start:end])
@@ -80,7 +83,53 @@ def test_regression_counter_is_scikit_learns(offset):
     assert results["r2"] == pytest.approx(sk.r2_score(true, said), rel=1e-6)
     assert results["mae"] == pytest.approx(sk.mean_absolute_error(true, said))
     assert results["rmse"] == pytest.approx(math.sqrt(sk.mean_squared_error(true, said)))
+    assert results["spearman"] == pytest.approx(spearmanr(true, said).statistic)
     assert results["n"] == 30
+
+
+@pytest.mark.parametrize("target", [Target(77.5, 7.0), Target(1.7e9, 100.0), Target(6e5, 2.6e5)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_regression_figures_are_in_the_users_unit(target, dtype):
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.randn(40, 1, generator=generator)
+    noise = 0.3 * torch.randn(40, generator=generator)
+    labels = target.restore(logits.squeeze(1) + noise)
+    results = count_all("regression", 1, logits.to(dtype), labels, (9, 30), target)
+    plain = count_all("regression", 1, logits.to(dtype), target.standardise(labels), (9, 30))
+    said = logits.to(dtype).double().squeeze(1).numpy() * target.deviation + target.mean
+    assert results["rmse"] == pytest.approx(sk.root_mean_squared_error(labels.numpy(), said))
+    assert results["mae"] == pytest.approx(sk.mean_absolute_error(labels.numpy(), said))
+    assert results["r2"] == pytest.approx(sk.r2_score(labels.numpy(), said), rel=1e-6)
+    assert results["rmse"] == pytest.approx(plain["rmse"] * target.deviation, rel=1e-6)
+    for name in ("r2", "spearman"):
+        assert results[name] == pytest.approx(plain[name], abs=1e-6)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=2, max_size=30))
+def test_ranks_and_their_correlation_are_scipys_with_ties(pairs):
+    first, second = (torch.tensor(row, dtype=torch.float64) for row in zip(*pairs, strict=True))
+    assert average_ranks(first).tolist() == rankdata(first.numpy()).tolist()
+    ours = rank_correlation(first, second)
+    if len(first.unique()) == 1 or len(second.unique()) == 1:
+        assert ours == 0.0
+    else:
+        assert ours == pytest.approx(spearmanr(first.numpy(), second.numpy()).statistic, abs=1e-12)
+
+
+def test_a_constant_has_no_order_and_a_nan_no_rank():
+    labels = torch.tensor([1.0, 2.0, 3.0])
+    assert rank_correlation(torch.full((3,), 0.1), labels) == 0.0
+    assert rank_correlation(labels, torch.full((3,), 0.1)) == 0.0
+    assert rank_correlation(labels[:1], labels[:1]) == 0.0
+    assert math.isnan(rank_correlation(torch.tensor([1.0, math.nan, 2.0]), labels))
+
+
+def test_predictions_that_round_to_one_number_in_a_large_unit_keep_their_order():
+    target = Target(1.7e9, 1e-6)
+    logits, labels = torch.tensor([[0.1], [0.2], [0.3]]), torch.tensor([1.0, 2.0, 3.0])
+    assert len(set(target.restore(logits).squeeze(1).tolist())) < 3
+    assert count_all("regression", 1, logits, labels, target=target)["spearman"] == 1.0
 
 
 @pytest.mark.parametrize(("error", "r2"), [(0.0, 1.0), (0.5, 0.0)])
@@ -129,7 +178,9 @@ def test_counters_do_not_depend_on_how_rows_are_cut(kind, cuts, seed):
 def test_counters_are_integers_until_the_end():
     assert SingleCounter(2, CPU).confusion.dtype == torch.int64
     assert MultiCounter(2, CPU).counts.dtype == torch.int64
-    assert RegressionCounter(CPU).sums.dtype == torch.float64
+    counter = RegressionCounter(CPU)
+    counter.update(torch.zeros(2, 1).half(), torch.zeros(2))
+    assert torch.cat(counter.true).dtype == torch.cat(counter.standard).dtype == torch.float64
 
 
 def test_probabilities_by_kind():
@@ -137,4 +188,6 @@ def test_probabilities_by_kind():
     assert probabilities("single", logits).tolist()[0] == pytest.approx([0.25, 0.75])
     assert probabilities("multi", logits).tolist()[0] == pytest.approx([0.5, 0.75])
     assert probabilities("regression", torch.tensor([[4.2]])).item() == pytest.approx(4.2)
+    numbers = probabilities("regression", torch.tensor([[0.5]]).bfloat16(), Target(1.7e9, 100.0))
+    assert (numbers.shape, numbers.item()) == ((1, 1), 1.7e9 + 50)
     assert np.isclose(probabilities("single", torch.zeros(1, 4).half()).sum(), 1.0)

@@ -43,11 +43,15 @@ def test_arguments_survive_json_both_ways():
         head_kind="mlp",
         head_args={"width": 4},
         lora=LoRAArgs(("q",), layers=(0, 1)),
+        target_mean=183204.1,
+        target_deviation=0.1 + 0.2,  # no float of few digits
         allow_code=True,
     )
     values = json.loads(json.dumps(args_to_json(args)))
     assert args_from_json(values, allow_code=True) == args
     assert not args_from_json(values).allow_code
+    older = {key: value for key, value in values.items() if not key.startswith("target_")}
+    assert (args_from_json(older).target_mean, args_from_json(older).target_deviation) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +65,8 @@ def test_arguments_survive_json_both_ways():
         ({"train": "all", "lora": LORA}, "unset one of them"),
         ({"dropout": 1.0}, r"model\.dropout"),
         ({"kind": "tokens"}, "single, multi, regression"),
+        ({"target_deviation": 0.0}, "the deviation above 0"),
+        ({"target_mean": float("nan")}, "finite numbers"),
         ({"kind": "regression"}, "does not go with"),
         ({"label_names": ("a",)}, "1 label names for 2"),
     ],
@@ -171,6 +177,7 @@ def test_labels_reach_the_config(make):
         assert config.problem_type == problem
     built, _, _ = make(kind="regression", num_labels=1, label_names=())
     assert built.model.classifier.out_features == 1
+    assert built.target is None  # a new head speaks what it is taught
 
 
 def test_missing_pad_token_gets_a_zero_row_and_the_old_rows_stay(make, gpt2_tokenizer, folders):

@@ -261,6 +261,47 @@ def test_run_as_source_goes_on_from_its_model_and_head(
     assert any("head: taken over" in note for note in built.notes)
 
 
+NUMBER = {"kind": "regression", "num_labels": 1, "label_names": ()}
+UNIT = {"target_mean": 183204.5, "target_deviation": 50210.25}
+
+
+@pytest.mark.parametrize("way", ["native", "native-lora", "linear-lora"])
+def test_a_regressions_unit_is_stored_and_shown(trained, encode, logits_of, tmp_path, way):
+    built, args, tokenizer = trained("distilbert", way, **NUMBER, **UNIT)
+    export_model(built, args, tokenizer, tmp_path)
+    stored = json.loads((tmp_path / "labels.json").read_text(encoding="utf-8"))
+    assert stored == {"kind": "regression", "names": [], **UNIT}
+    assert load_exported(tmp_path)[2] == args
+    names = run_snippet(tmp_path, args)
+    expected = names["logits"].squeeze(-1).double() * 50210.25 + 183204.5
+    assert names["values"].shape == (2,)
+    assert torch.equal(names["values"], expected)
+
+
+def test_a_snippet_for_classes_has_no_unit(trained, tmp_path):
+    built, args, tokenizer = trained("bert", "native")
+    export_model(built, args, tokenizer, tmp_path)
+    assert "values" not in loading_snippet(tmp_path, args)
+
+
+@pytest.mark.parametrize("way", ["native", "native-lora", "linear"])
+def test_a_head_taken_over_from_a_run_tells_the_unit_it_speaks(trained, make, tmp_path, way):
+    source, _ = finished(trained, tmp_path, "bert", way, **NUMBER, **UNIT)
+    values = {k: v for k, v in WAYS[way].items() if k != "lora"} | NUMBER
+    assert make(source=source, **values)[0].target == (183204.5, 50210.25)
+    assert make(source=source, **values | {"head_pool": None, "head_kind": "mlp"})[0].target is None
+
+
+def test_a_regression_head_from_elsewhere_speaks_plain_numbers(trained, make, folders, tmp_path):
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(folders["bert"], num_labels=1)
+    source = tmp_path / "elsewhere"
+    shutil.copytree(folders["bert"], source)
+    model.save_pretrained(source)
+    assert make(source=str(source), **NUMBER)[0].target == (0.0, 1.0)
+
+
 def test_head_of_a_run_is_new_when_labels_or_pooling_differ(trained, make, tmp_path):
     source, before = finished(trained, tmp_path, "bert", "linear")
     for change in ({"label_names": ("pos", "neg")}, {"head_pool": "cls"}, {"kind": "multi"}):

@@ -57,6 +57,9 @@ def test_a_share_of_nothing_is_no_number():
 
 def test_numbers_keep_four_digits_and_counts_get_commas():
     assert [format_number(x) for x in (0.912345, 3e-4, 1.0, None)] == ["0.9123", "0.0003", "1", "-"]
+    assert [format_number(x) for x in (9999.4, 9999.6, -183204.4, 1.7e9, 1e16)] == [
+        "9999", "10,000", "-183,204", "1,700,000,000", "1e+16",
+    ]  # fmt: skip
     assert format_count(22_935_938) == "22,935,938"
 
 

@@ -1,0 +1,107 @@
+"""What a run minimises: the loss for its labels, their weights, the unit of a regression."""
+
+from dataclasses import replace
+
+import torch
+
+from configs.schema import Config
+from data.prepare import Data, label_counts
+from engine.losses import LossFn, balanced_weights, build_loss, positive_weights
+from engine.targets import IDENTITY, Target, measure_target
+from models.args import ModelArgs
+from report.format import format_number, join_names
+
+FAR = 10  # labels this many deviations away, or this many times as wide, are in another unit
+
+
+def choose_loss(
+    config: Config, data: Data, target: Target, device: torch.device
+) -> tuple[LossFn, str]:
+    """The loss of a run, wherever it is worked out, and a sentence about it.
+
+    Raises ValueError for class weights that do not go with the classes.
+    """
+    weights = class_weights(config, data)
+    loss_fn, sentence = build_loss(
+        kind=data.kind,
+        class_weights=weights,
+        label_smoothing=config.train.label_smoothing,
+        device=device,
+        target=target,
+    )
+    if weights is not None:
+        pairs = zip(data.label_names, weights, strict=True)
+        shown = join_names([f"{name} {weight:.3g}" for name, weight in pairs])
+        what = "positive weights" if data.kind == "multi" else "class weights"
+        sentence += f", {what}: {shown}"
+    if data.kind == "regression":
+        sentence += f"; the labels have {describe(target)}"
+    return loss_fn, sentence
+
+
+def describe(target: Target) -> str:
+    """A regression's unit in words."""
+    mean, deviation = format_number(target.mean), format_number(target.deviation)
+    return f"mean {mean} and deviation {deviation}"
+
+
+def class_weights(config: Config, data: Data) -> list[float] | None:
+    """The weights of the classes, in their order; "balanced" is worked out from the training rows.
+    None where there are none, or no classes."""
+    weights = config.train.class_weights
+    if weights is None or data.kind == "regression":
+        return None
+    if weights == "balanced":
+        rows = data.splits["train"]
+        counts = label_counts(rows, data.kind, data.label_names)
+        if data.kind == "multi":
+            return positive_weights(counts, len(rows))
+        return balanced_weights(counts)
+    if len(weights) != len(data.label_names):
+        raise ValueError(
+            f"train.class_weights has {len(weights)} numbers; expected {len(data.label_names)}, "
+            f"one for each of {join_names(data.label_names)}, in this order"
+        )
+    return list(weights)
+
+
+def measure_labels(data: Data) -> tuple[Target, list[str]]:
+    """Mean and deviation of the training labels, the identity for classes; and what must be said.
+
+    Raises ValueError for labels too far apart.
+    """
+    if data.kind != "regression":
+        return IDENTITY, []
+    labels = data.splits["train"].with_format("numpy")["label"][:]  # (N,) float64
+    notes = []
+    if labels.min() == labels.max():
+        notes.append(
+            f"WARNING: every training row has the label {format_number(float(labels[0]))}: there "
+            "is nothing to learn; is data.label the right column?"
+        )
+    return measure_target(labels), notes
+
+
+def keep_target(args: ModelArgs, kept: tuple[float, float] | None) -> tuple[ModelArgs, list[str]]:
+    """The arguments with the (mean, deviation) that a head taken over from the source speaks, and
+    a note; as they are where the head is new, or the labels are in another unit."""
+    if kept is None:
+        return args, []
+    own, head = target_of(args), Target(*kept)
+    near = abs(own.mean - head.mean) <= FAR * head.deviation
+    if near and head.deviation / FAR <= own.deviation <= head.deviation * FAR:
+        note = (
+            "labels: the head taken over from the source speaks in deviations of its own labels, "
+            f"and so does this run: {describe(head)}"
+        )
+        return replace(args, target_mean=head.mean, target_deviation=head.deviation), [note]
+    note = (
+        f"labels: {describe(own)}, in another unit than the head taken over from the source "
+        f"speaks ({describe(head)}); standardised anew, and the head has to learn the rest"
+    )
+    return args, [note]
+
+
+def target_of(args: ModelArgs) -> Target:
+    """The unit in which a model answers."""
+    return Target(args.target_mean, args.target_deviation)
