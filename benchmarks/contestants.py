@@ -108,6 +108,7 @@ class OpenloopScoring:
         from engine.losses import build_loss
         from engine.metrics import build_counter
         from engine.precision import choose_precision
+        from engine.targets import Target
         from job.predictor import make_padding
         from job.prepare import data_args, encode_split, make_model_args
         from job.speed import set_up_torch, speed_up_model
@@ -118,7 +119,7 @@ class OpenloopScoring:
         set_up_torch(config)
         precision = choose_precision(config.precision.device, config.precision.dtype)
         tokenizer, data = load_tokenizer(config.model.source), load_data(data_args(config))
-        args = make_model_args(config, data, allow_code=False)
+        args = make_model_args(config, data, Target(), allow_code=False)
         model = build_model(args, tokenizer, config.run.seed).model.to(precision.device)
         speed_up_model(model, config, precision, tokenizer.padding_side)
         loss_fn, _ = build_loss(data.kind, device=precision.device)

@@ -118,6 +118,19 @@ def one_label_column_for_one_label(s: Settings) -> Verdict:
     return None
 
 
+def a_separator_is_for_several_labels_in_one_column(s: Settings) -> Verdict:
+    if s["data.label_separator"] is None:
+        return None
+    if s["data.kind"] in ("single", "regression"):
+        return (
+            f'data.label_separator: got it beside data.kind = "{s["data.kind"]}"; it is for '
+            'several labels in a cell: data.kind = "multi" or "auto"'
+        )
+    if len(_as_list(s["data.label"])) > 1:
+        return "data.label_separator: got it beside several columns in data.label; remove one"
+    return None
+
+
 def class_names_differ(s: Settings) -> Verdict:
     names = s["data.labels"] or []
     repeated = sorted({name for name in names if names.count(name) > 1})
@@ -197,6 +210,7 @@ RULES = (
     cuts_leave_training_rows,
     columns_differ,
     one_label_column_for_one_label,
+    a_separator_is_for_several_labels_in_one_column,
     class_names_differ,
     regression_has_no_classes,
     regression_has_no_accuracy,

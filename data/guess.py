@@ -1,6 +1,5 @@
 """For the person with nothing but a file: which column is the text, which the label, and why."""
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +24,7 @@ PAIR_NAMES = (
     ("original", "paraphrase"), ("context", "response"), ("article", "summary"),
 )  # fmt: skip
 UNNAMED = "column_"  # what columns are called where there is no header
-NUMBERED = re.compile(r"(.*?)[_ -]?(1|2|a|b|left|right|first|second)", re.I)
-FIRSTS = {"1": "2", "a": "b", "left": "right", "first": "second"}
+ENDINGS = {"1": "2", "a": "b", "left": "right", "first": "second"}  # of the names of a pair
 LOOKED_AT = 2000  # rows of a sample, at least (of longer files), and less than twice as many
 
 
@@ -142,11 +140,11 @@ def find_pair(names: Sequence[str]) -> tuple[str, str] | None:
         if first in folded and second in folded:
             return folded[first], folded[second]
     for name in names:
-        match = NUMBERED.fullmatch(name)
-        if match and (other := FIRSTS.get(match[2].casefold())):
-            second = name[: match.start(2)] + (other.upper() if match[2].isupper() else other)
-            if second in names and not name.startswith(UNNAMED):
-                return name, second
+        for first, second in ENDINGS.items():
+            stem, ending = name[: -len(first)], name[-len(first) :]
+            other = stem + (second.upper() if ending.isupper() else second)
+            if ending.casefold() == first and other in names and not name.startswith(UNNAMED):
+                return name, other
     return None
 
 

@@ -297,6 +297,8 @@ RELATIONS = [
     (["data.validation=0.5", "data.test=0.5"], "data.validation"),
     (["data.text=label"], "data.text"),
     (["data.kind=single", 'data.label=["a", "b"]'], "data.label"),
+    (["data.label_separator=;", "data.kind=single"], "data.label_separator"),
+    (["data.label_separator=;", 'data.label=["a", "b"]'], "data.label_separator"),
     (['data.labels=["a", "a"]'], "data.labels"),
     (["data.kind=regression", 'data.labels=["a", "b"]'], "data.labels"),
     (["data.kind=regression", "eval.metric=accuracy"], "eval.metric"),

@@ -34,15 +34,15 @@ UNITS = [
 def find_patterns():
     """(name, pattern) of every compiled pattern that a module of data/ holds, in dicts too."""
     held = {}
-    for info in pkgutil.iter_modules(data.__path__):
-        module = importlib.import_module(f"data.{info.name}")
+    for info in pkgutil.walk_packages(data.__path__, "data."):
+        module = importlib.import_module(info.name)
         for name, value in vars(module).items():
             inside = value.values() if isinstance(value, dict) else [value]
             if isinstance(value, tuple | list | set):
                 inside = value
             for pattern in inside:
                 if isinstance(pattern, re.Pattern):
-                    held.setdefault(pattern, f"{info.name}.{name}")
+                    held.setdefault(pattern, f"{info.name.removeprefix('data.')}.{name}")
     return [(name, pattern) for pattern, name in held.items()]
 
 
@@ -54,7 +54,7 @@ def test_the_patterns_are_discovered():
 
 
 def test_every_pattern_stands_where_it_is_discovered():
-    for path in Path(data.__path__[0]).glob("*.py"):
+    for path in Path(data.__path__[0]).rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]:
             called = {ast.unparse(n.func) for n in ast.walk(function) if isinstance(n, ast.Call)}
