@@ -20,9 +20,12 @@ MISSING = {
     "\\N", "Nan", "Null", "NAN", "n.a.", "N.A.", "nil", "(null)", "#n/a",
 }  # fmt: skip
 MOST_KNOWN = 10_000  # cells whose plain label is kept
-ITEM = re.compile(
-    r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^\s,\[\]'"][^,\[\]'"]{0,200}))\s*(?:,|(?=['"])|$)"""
+ITEM = re.compile(  # in quotes or not, up to the comma, the next quote or the end
+    r"""(?:'((?:[^'\\]|\\.)*+)'|"((?:[^"\\]|\\.)*+)"|([^\s,\[\]'"][^,\[\]'"]*+))"""
+    r"""\s*+(?:,\s*+|(?=['"])|$)"""
 )
+ESCAPED = re.compile(r"\\(.)", re.S)
+LONGEST_ITEM = 200  # characters; what is longer, in brackets, is prose
 
 
 class RowError(ValueError):
@@ -62,7 +65,9 @@ def parse_list(text: str) -> list[str] | None:
             return None
         quoted = match[1] if match[1] is not None else match[2]
         if quoted is not None:
-            items.append(re.sub(r"\\(.)", r"\1", quoted))
+            items.append(ESCAPED.sub(r"\1", quoted))
+        elif len(match[3]) > LONGEST_ITEM:
+            return None
         elif is_plain(match[3].split()[0]):  # numpy puts blanks between numbers, and no comma
             items += match[3].split()
         else:

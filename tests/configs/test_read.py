@@ -329,7 +329,7 @@ def test_what_goes_together_is_taken(small, overrides):
 def test_every_relation_is_tried_above():
     from configs.relations import RULES
 
-    assert len(RELATIONS) == len(RULES) + 1  # hub_keys_need_a_hub_source twice
+    assert len(RELATIONS) == len(RULES) + 2  # hub keys and label_separator are tried twice
 
 
 def test_nothing_heavy_is_imported_to_read_a_config():
