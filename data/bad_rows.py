@@ -1,9 +1,11 @@
 """Rows that cannot be used: counted by reason, a few kept to be shown, and fitting advice."""
 
+import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from data.reading.detect import detect_encoding
 from data.reading.rows import BadRow
@@ -21,9 +23,9 @@ WAYS_OUT = {
     "ragged_row": "check data.delimiter, data.quoting and data.escape against the file, and that "
     "its first line holds the column names",
     "missing_column": "check data.text and data.label against the rows",
-    "empty_text": 'leave rows without a text out with data.filter ({column} != "")',
-    "no_label": 'leave rows without a label out with data.filter ({column} != ""), or, where such '
-    "a word is a class, name all classes in data.labels",
+    "empty_text": "leave rows without a text out with data.filter ({filter})",
+    "no_label": "leave rows without a label out with data.filter ({filter}), or, where such a word "
+    "is a class, name all classes in data.labels",
     "bad_label": "check data.label and data.kind against the column",
     "label_outside": "check data.labels against the column",
     "bad_text": "check data.text: the column holds something other than texts",
@@ -40,6 +42,7 @@ class BadRows:
     examples: list[str] = field(default_factory=list)
     paths: dict[str, None] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=dict)  # reason -> the column first hit
+    values: dict[str, dict[str, None]] = field(default_factory=dict)  # reason -> what stands there
 
     def note(self, row: BadRow, table: Table, split: str) -> None:
         """Count one."""
@@ -47,6 +50,7 @@ class BadRows:
         self.by_split[split, row.reason] += 1
         self.paths[table.path] = None
         self.columns.setdefault(row.reason, row.message.partition(":")[0])
+        self.values.setdefault(row.reason, {})[_literal(row.value)] = None
         if len(self.examples) < SHOWN:
             self.examples.append(f"{row.address}: {row.message}")
 
@@ -73,7 +77,9 @@ class BadRows:
     def _advice(self, total: int, rows: int) -> str:
         reason, count = self.counts.most_common(1)[0]
         way_out = self._encoding_advice() if reason == "bad_encoding" else WAYS_OUT.get(reason, "")
-        way_out = way_out.replace("{column}", self.columns.get(reason, "…"))
+        if "{filter}" in way_out:
+            column, values = self.columns[reason], list(self.values[reason])
+            way_out = way_out.replace("{filter}", _filter_without(column, values))
         if total == 1 or total <= FEW * rows:
             correct = (
                 'correct them, or set data.on_bad_row = "skip" to leave them out and count them'
@@ -93,6 +99,21 @@ class BadRows:
         if encoding == "utf-8":
             return "write the texts as UTF-8"
         return f'the bytes look like {encoding}: set data.encoding = "{encoding}"'
+
+
+def _literal(value: Any) -> str:
+    """A value as a filter spells it; a missing one equals the empty text."""
+    if value is None or value != value:
+        return '""'
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+
+
+def _filter_without(column: str, values: Sequence[str]) -> str:
+    """The filter that leaves out rows with one of these values in a column."""
+    name = column if all(map(str.isidentifier, column.split("."))) else f"row[{_literal(column)}]"
+    if len(values) == 1:
+        return f"{name} != {values[0]}"
+    return f"{name} not in [{', '.join(values)}]"
 
 
 def unlabelled(split: str, rows: int, example: str) -> str:

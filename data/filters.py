@@ -126,7 +126,10 @@ def _number(text: str) -> float:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    """Equality; the columns of a CSV are text, so a number equals the text that spells it."""
+    """Equality; the columns of a CSV are text, so a number equals the text that spells it. A value
+    that is missing, as an empty cell of a CSV is, equals the empty text in every format."""
+    if a == "" or b == "":
+        a, b = ("" if value is None or value != value else value for value in (a, b))
     if isinstance(a, str) and _is_number(b):
         a, b = b, a
     if _is_number(a) and isinstance(b, str):

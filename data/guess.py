@@ -1,11 +1,12 @@
 """For the person with nothing but a file: which column is the text, which the label, and why."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.labels.guess import Columns, guess_label, is_named
+from data.labels.guess import Columns, describe, guess_label, is_named
 from data.labels.numbers import is_number
 from data.labels.settle import Kind
 from data.reading.delimited import repeated_names, suggest_delimiter
@@ -19,7 +20,8 @@ TEXT_NAMES = {"text", "review", "sentence", "content", "comment", "body", "messa
 PAIR_NAMES = (
     ("premise", "hypothesis"), ("question", "answer"), ("question", "passage"),
     ("question", "context"),
-    ("question", "sentence"), ("query", "document"), ("query", "passage"), ("query", "product"),
+    ("question", "sentence"), ("src", "tgt"), ("query", "document"), ("query", "passage"),
+    ("query", "product"),
     ("claim", "evidence"), ("headline", "body"), ("anchor", "positive"), ("source", "target"),
     ("original", "paraphrase"), ("context", "response"), ("article", "summary"),
 )  # fmt: skip
@@ -50,8 +52,14 @@ def guess_columns(path: str | Path) -> Guess:
     detected = detect_format(file)
     table = open_table(file, file.name, detected.format)
     columns = _read_columns(table, path)
-    text, text_reasons = _guess_text(columns, path)
-    label, kind, separator, label_reasons = guess_label(columns, text, path)
+    try:
+        text, text_reasons = _guess_text(columns, path)
+        label, kind, separator, label_reasons = guess_label(columns, text, path)
+    except ValueError as error:
+        if repeated := repeated_names(table.columns or ()) - {""}:
+            twice = " and ".join(map(repr, sorted(repeated)))
+            raise ValueError(f"{error}; {twice} names several columns: rename them") from None
+        raise
     reasons = [*detected.reasons, *text_reasons, *label_reasons]
     if unused := [name for name in columns if name not in (*text, *label)]:
         reasons.append(f"not used: {', '.join(unused)}")
@@ -59,10 +67,12 @@ def guess_columns(path: str | Path) -> Guess:
 
 
 def _read_columns(table: Table, path: str | Path) -> Columns:
-    rows = (row.values for row in table.rows(table.columns or ()) if isinstance(row, Row))
-    sample = spread_sample(rows)
-    if not sample:
-        raise ValueError(f"{path}: no readable row to guess columns from{_first_fault(table)}")
+    counts: Counter[type] = Counter()
+    rows = _counted(table.rows(table.columns or ()), counts)
+    sample = spread_sample(row.values for row in rows if isinstance(row, Row))
+    if counts[BadRow] >= counts[Row]:
+        what = "few readable rows" if sample else "no readable row"
+        raise ValueError(f"{path}: {what} to guess columns from{_first_fault(table)}")
     if table.columns is None:
         sample = [dotted_values(row) for row in sample]
     names = table.columns or tuple(dict.fromkeys(name for row in sample for name in row))
@@ -72,6 +82,12 @@ def _read_columns(table: Table, path: str | Path) -> Columns:
         for name in names
         if name not in unusable
     }
+
+
+def _counted(rows: Iterable[Row | BadRow], counts: Counter[type]) -> Iterator[Row | BadRow]:
+    for row in rows:
+        counts[type(row)] += 1
+        yield row
 
 
 def spread_sample(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -95,7 +111,7 @@ def _first_fault(table: Table) -> str:
     if len(table.columns or ()) == 1 and (mark := suggest_delimiter(header)):
         fault += f". The header seems to be separated by {mark!r}: set data.delimiter in a recipe"
     if bad and bad.reason == "ragged_row" and len(table.columns or ()) == 1:
-        fault += ". Where the first line is a title, delete what stands above the column names"
+        fault += ". Where a title or a remark stands above the column names, delete it"
     return fault
 
 
@@ -113,8 +129,8 @@ def _guess_text(columns: Columns, path: str | Path) -> tuple[tuple[str, ...], li
         and not all(map(is_number, values))
     }
     if not lengths:
-        names = ", ".join(columns)
-        raise ValueError(f"{path}: no column holds texts; its columns are {names}")
+        looks = "; ".join(f"{name}: {describe(values)}" for name, values in columns.items())
+        raise ValueError(f"{path}: no column holds texts ({looks})")
     if pair := find_pair([n for n in lengths if _are_sentences(columns[n])]):
         first, second = pair
         return pair, [f"text = {first!r} and {second!r}: pairs of texts, by their names"]

@@ -146,7 +146,7 @@ class Intake:
             texts = tuple(_read_text(column, row.values[column]) for column in self.text)
             label = reader.read(row.values)
         except RowError as error:
-            self.bad.note(BadRow(row.address, error.reason, str(error)), table, split)
+            self.bad.note(BadRow(row.address, error.reason, str(error), error.value), table, split)
             return None
         return texts, sys.intern(label) if isinstance(label, str) else label
 
@@ -207,7 +207,7 @@ def _require(values: Mapping[str, Any], columns: Sequence[str]) -> None:
 
 def _read_text(column: str, value: Any) -> str:
     if value is None or (isinstance(value, str) and not value.strip()):
-        raise RowError("empty_text", f"{column}: empty text")
+        raise RowError("empty_text", f"{column}: empty text", value)
     if isinstance(value, bytes):  # a Parquet file whose writer did not mark its texts as such
         value = value.decode("utf-8", errors="surrogateescape")
     if not isinstance(value, str):

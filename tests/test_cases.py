@@ -118,7 +118,7 @@ REFUSED = {
     ),
     "no label": ("a.csv", table("text", TEXTS), "looks like labels"),
     "a title above the header": (
-        "a.csv", "Survey of 2024\n\n" + table("text,label", TEXTS, CLASSES), "is a title",
+        "a.csv", "Survey of 2024\n\n" + table("text,label", TEXTS, CLASSES), "a title or a remark",
     ),
 }  # fmt: skip
 

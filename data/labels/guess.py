@@ -20,6 +20,7 @@ SEPARATORS = (",", ";", "|", "/", "+", "&")
 UNLIKELY = (";", "|")  # inside the name of a class
 FEW_WORDS = 3  # a label has so many words at most
 FEW_NUMBERS = 20  # whole numbers that are classes even where they do not run from 0 or 1
+ALMOST_ALL = 0.95  # share of numbers in a column of numbers
 SEVERAL = 3  # as many cells with several labels must there be
 
 
@@ -32,25 +33,26 @@ def guess_label(
     separators = {name: _find_separator(columns[name]) for name in names}
     labels += [n for n in names if separators[n] and n not in labels]
     if not labels:
-        labels = [name for name in names if _has_decimals(columns[name])]
+        labels = [n for n in names if _has_decimals(columns[n]) or _varies(n, columns[n])]
     flags = [name for name in names if _is_flag(columns[name])]
     named = [name for name in labels if is_named(name, LABEL_NAMES)]
     if len(flags) >= 2 and not named:
         reason = f"label = {', '.join(flags)}: columns of 0 and 1, so several can hold at once"
         return tuple(flags), None, None, [reason]
     if not labels:
-        looks = "; ".join(f"{name}: {_describe(columns[name])}" for name in columns)
+        looks = "; ".join(f"{name}: {describe(columns[name])}" for name in columns)
         raise ValueError(
             f"{path}: no column beside {' and '.join(map(repr, text))} looks like labels "
             f"({looks}); "
             "name the columns in a config: data.text, data.label"
         )
     label = min(labels, key=lambda name: (
-        not is_named(name, LABEL_NAMES), len(_distinct(columns[name]))
+        not is_named(name, LABEL_NAMES), len(_distinct(columns[name])),
+        is_named(name, NO_LABEL_NAMES),
     ))  # fmt: skip
     values = columns[label]
     like_label = ", and named like a label" if is_named(label, LABEL_NAMES) else ""
-    reasons = [f"label = {label!r}: {_describe(values)}{like_label}"]
+    reasons = [f"label = {label!r}: {describe(values)}{like_label}"]
     if others := [name for name in labels if name != label]:
         reasons.append(f"could be labels too, not used: {', '.join(others)}")
     if separator := separators[label]:
@@ -89,25 +91,38 @@ def _looks_like_labels(name: str, values: list[Any]) -> bool:
     is_key = is_named(name, NO_LABEL_NAMES) and not is_named(name, LABEL_NAMES)
     if len(distinct) < 2 or is_key:
         return False
-    if all(map(is_number, distinct)) and is_named(name, LABEL_NAMES):
+    if _are_numbers(distinct) and is_named(name, LABEL_NAMES):
         return True
     return len(distinct) <= MOST_NAMES and len(distinct) <= max(2, len(values) // 2)
+
+
+def _are_numbers(distinct: set[str]) -> bool:
+    """Whether all values are numbers, but for one or another that is a slip."""
+    return sum(map(is_number, distinct)) >= ALMOST_ALL * len(distinct)
 
 
 def _has_decimals(values: list[Any]) -> bool:
     """Whether values are numbers, and not plain whole ones, as those of a key are."""
     distinct = _distinct(values)
-    return (
-        len(distinct) > 1
-        and all(map(is_number, distinct))
-        and not all(map(WHOLE.fullmatch, distinct))
-    )
+    return len(distinct) > 1 and _are_numbers(distinct) and not all(map(WHOLE.fullmatch, distinct))
+
+
+def _varies(name: str, values: list[Any]) -> bool:
+    """Whether values are whole numbers, as an age or a year, and no keys or numbers of rows."""
+    if is_named(name, NO_LABEL_NAMES) or not all(map(WHOLE.fullmatch, _distinct(values))):
+        return False
+    numbers = [
+        int(plain_form(value)) for value in values if plain_form(value) not in MISSING | {""}
+    ]
+    return len(set(numbers)) > 1 and numbers != sorted(set(numbers))
 
 
 def _are_measures(name: str, values: list[Any]) -> bool:
-    """Whether whole numbers are measured, and no numbers of classes, which are few or run from 0 or
-    1 without a gap. (Numbers with decimals are taken for a regression anyway.)"""
+    """Whether numbers are measured, and no numbers of classes, which are whole and few, or run from
+    0 or 1 without a gap. (A few with decimals are taken for a regression anyway.)"""
     distinct = _distinct(values)
+    if len(distinct) > FEW_NUMBERS and _has_decimals(values):
+        return True  # also where one of them is a slip, or all are whole but written as 1.5e3
     if not all(map(WHOLE.fullmatch, distinct)):
         return False
     numbers = sorted(map(int, distinct))
@@ -145,7 +160,10 @@ def _find_separator(values: list[Any]) -> str | None:
     return None
 
 
-def _describe(values: list[Any]) -> str:
+def describe(values: list[Any]) -> str:
+    """How many different values a column has, and the first few."""
     distinct = sorted(_distinct(values))
+    if len(distinct) < 2:
+        return f"{distinct[0][:40]!r} in every row" if distinct else "no value in any row"
     shown = ", ".join(value[:20] for value in distinct[:4]) + (", …" if len(distinct) > 4 else "")
     return f"{len(distinct)} different values in {len(values)} rows ({shown})"

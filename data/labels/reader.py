@@ -17,23 +17,25 @@ OFF = {"0", "false", "no", "n", "f"}
 # What programs write where there is no value. "none" in small letters is a word that people choose.
 MISSING = {
     "-", "--", "#N/A", "<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null",
-    "\\N", "Nan", "Null", "NAN", "n.a.", "N.A.", "nil", "(null)", "#n/a",
+    "\\N", "Nan", "Null", "NAN", "n.a.", "N.A.", "nil", "(null)", "#n/a", "---",
 }  # fmt: skip
 MOST_KNOWN = 10_000  # cells whose plain label is kept
 ITEM = re.compile(  # in quotes or not, up to the comma, the next quote or the end
     r"""(?:'((?:[^'\\]|\\.)*+)'|"((?:[^"\\]|\\.)*+)"|([^\s,\[\]'"][^,\[\]'"]*+))"""
     r"""\s*+(?:,\s*+|(?=['"])|$)"""
 )
+OBJECT = ("[{", "{'", '{"')  # how an object in a cell begins
 ESCAPED = re.compile(r"\\(.)", re.S)
 LONGEST_ITEM = 200  # characters; what is longer, in brackets, is prose
 
 
 class RowError(ValueError):
-    """A row that cannot be used: `reason` is what it is counted under."""
+    """A row that cannot be used: `reason` is what it is counted under, `value` what stands there
+    in the place of a value."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, value: Any = "") -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reason, self.value = reason, value
 
 
 def plain_form(value: Any, clean: Callable[[str], str] = str.strip) -> str:
@@ -53,12 +55,14 @@ def names_for_numbers(names: tuple[str, ...] | None) -> bool:
 
 
 def parse_list(text: str) -> list[str] | None:
-    """The items of a list that was written into a cell, as Python, JSON or numpy print it; None
-    where it is no list."""
+    """The items of a list that was written into a cell, as Python, JSON, numpy or PostgreSQL print
+    lists, tuples, sets and arrays; None where it is no list."""
     text = text.strip()
-    if not (text.startswith("[") and text.endswith("]")):
+    if text[:1] + text[-1:] not in ("[]", "{}", "()") or len(text) < 2:
         return None
     inner, items, at = text[1:-1].strip(), [], 0
+    if text[0] == "(" and inner[:1] not in ("'", '"'):
+        return None  # (12.50) is a number, (good) a word
     while at < len(inner):
         match = ITEM.match(inner, at)
         if match is None or match.end() == at:
@@ -66,8 +70,8 @@ def parse_list(text: str) -> list[str] | None:
         quoted = match[1] if match[1] is not None else match[2]
         if quoted is not None:
             items.append(ESCAPED.sub(r"\1", quoted))
-        elif len(match[3]) > LONGEST_ITEM:
-            return None
+        elif len(match[3]) > LONGEST_ITEM or (text[0] == "{" and ":" in match[3]):
+            return None  # prose, or an object with its fields
         elif is_plain(match[3].split()[0]):  # numpy puts blanks between numbers, and no comma
             items += match[3].split()
         else:
@@ -122,7 +126,7 @@ class LabelReader:
 
     def _read(self, column: str, value: Any) -> Label:
         if value is None or value != value or (isinstance(value, str) and not value.strip()):
-            raise RowError("no_label", f"{column}: no label")
+            raise RowError("no_label", f"{column}: no label", value)
         if self.kind == "regression":
             return self._number(column, value)
         items = self._items(value)
@@ -153,12 +157,26 @@ class LabelReader:
         return [item for item in value.split(self.separator) if item.strip()]
 
     def _class(self, column: str, value: Any) -> str:
-        if value is None or isinstance(value, dict | list) or value != value:
+        if isinstance(value, dict):
+            fields = ", ".join(map(str, value))
+            texts = (name for name, inner in value.items() if isinstance(inner, str))
+            raise RowError(
+                "bad_label",
+                f"{column}: an object with the fields {fields}; name the one that is the label: "
+                f'data.label = "{column}.{next(texts, next(iter(value), "…"))}"',
+            )
+        if isinstance(value, str) and value.startswith(OBJECT) and value.endswith(("}", "}]")):
+            raise RowError(
+                "bad_label",
+                f"{column}: objects written into a cell, {value[:40]!r}; write the names of the "
+                'labels alone, as ["a", "b"]',
+            )
+        if value is None or isinstance(value, list) or value != value:
             raise RowError("bad_label", f"{column}: {value!r} is no label")
         known = self.class_names.get(column)
         if known and isinstance(value, int) and not isinstance(value, bool):
             if not 0 <= value < len(known):  # hub sets mark rows without a label by -1
-                raise RowError("no_label", f"{column}: no label ({value})")
+                raise RowError("no_label", f"{column}: no label ({value})", value)
             # Names given that are other than the set's own rename its numbers.
             renames = self.names is not None and set(self.names) != set(known)
             if not renames:
@@ -173,6 +191,7 @@ class LabelReader:
                 "no_label",
                 f"{column}: {value!r} stands for a missing label; where it is a class, name all "
                 f'classes: data.labels = ["{name}", …]',
+                value,
             )
         if self.names is None or (self.numbered and WHOLE.fullmatch(name)):
             return name
@@ -192,5 +211,5 @@ class LabelReader:
         if is_number(text):
             return text
         if text in MISSING:
-            raise RowError("no_label", f"{column}: {value!r} stands for a missing number")
+            raise RowError("no_label", f"{column}: {value!r} stands for a missing number", value)
         raise RowError("bad_label", f"{column}: {value!r} is no finite number, for a regression")

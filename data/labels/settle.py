@@ -191,7 +191,7 @@ def alike_names(names: Sequence[str]) -> list[str]:
             and (unicodedata.category(c) != "Mn" or c > "\u036f")  # Latin accents end there
             and unicodedata.category(c) != "Cf"
         )  # fmt: skip
-        groups.setdefault(skeleton, []).append(name)
+        groups.setdefault(name if WHOLE.fullmatch(name) else skeleton, []).append(name)
     return [", ".join(map(repr, group)) for group in groups.values() if len(group) > 1]
 
 

@@ -34,6 +34,7 @@ FOREIGN = (
     (b"\x93NUMPY", "a NumPy array", "write it as CSV or JSON lines"),
     (b"Obj\x01", "an Avro file", "write it as Parquet or CSV"),
     (b"ORC", "an ORC file", "write it as Parquet or CSV"),
+    (b"__label__", "a fastText file", "write it as CSV: a column of texts, one of labels"),
     (b"%PDF", "a PDF document", "export its table as CSV"),
     (b"{\\rtf", "a word processor's document (RTF)", "save it as plain text"),
     (b"\x89PNG", "a picture (PNG)", "give a table"),
@@ -118,6 +119,10 @@ def _refuse_no_text(path: Path, start: bytes) -> None:
             f"{path} is an HTML page, perhaps a log-in or an error page saved under that name; "
             "fetch the data itself"
         )
+    if lowered.startswith(b"<?xml"):
+        raise ValueError(f"{path} is an XML file; write its rows as CSV or JSON lines")
+    if start[257:262] == b"ustar":
+        raise ValueError(f"{path} is a tar archive; unpack it and name the file inside")
     if start and not start.strip(b"\0"):
         raise ValueError(f"{path} holds nothing but zero bytes: it was not written; fetch it again")
     first_line = start.partition(b"\n")[0]  # later ones may hold stray zero bytes

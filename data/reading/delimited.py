@@ -46,7 +46,7 @@ def read_layout(path: Path, fmt: Format, tabs: bool) -> Layout:
     dialect = Dialect(delimiter, fmt.quoting != "none", fmt.escape)
     header, names, blanks = _read_names(path, fmt, dialect, marked)
     if len(names) > len(header or names):
-        notes.append(f"{path.name}: its first column has no name (R writes row names so)")
+        notes.append(f"{path.name}: its first column has no name (R numbers rows so)")
     if blanks:
         dialect = replace(dialect, blanks=True)
         notes.append(f"{path.name}: a blank follows the delimiters; it belongs to no field")
@@ -101,7 +101,11 @@ def _read_names(
     if not any(names):
         refuse("no column has a name", record.line)
     rows = list(islice(_records(Lines(path, fmt.encoding), dialect, marked, None), 1, 100))
-    if len(names) > 1 and len(rows) > 1 and all(len(row.fields) == len(names) + 1 for row in rows):
+    if (
+        len(names) > 1
+        and len(rows) > 1
+        and all(len(row.fields) == len(names) + 1 and row.fields[0].isdecimal() for row in rows)
+    ):  # numbers: of texts with a comma in each, the first half must not be lost as a name
         names = ("", *names)
     return fields, names, blanks
 

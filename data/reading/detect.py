@@ -26,6 +26,7 @@ NAMES = {  # headers are full of these, rows are not
     "index", "name", "date", "user", "source", "lang", "language", "description", "price",
     "sentence1", "sentence2", "premise", "hypothesis", "question", "answer",
 }  # fmt: skip
+USUAL = {".csv": ",", ".tsv": "\t", ".tab": "\t"}  # the delimiter that an ending tells
 LONG = 30  # characters that no column name has
 
 
@@ -52,12 +53,12 @@ def detect_format(path: Path) -> Detected:
     lines = _sample_lines(path, encoding)
     marked = bool(lines) and lines[0][:4].lower() == "sep="
     if not marked:
-        default = "\t" if suffix in (".tsv", ".tab") else ","
-        dialect, described = _choose_dialect(lines, default)
+        usual = USUAL.get(suffix)
+        dialect, described = _choose_dialect(lines, usual)
         if dialect is not None:
             fmt = replace(
                 fmt,
-                delimiter=None if dialect.delimiter == default else dialect.delimiter,
+                delimiter=None if dialect.delimiter == usual else dialect.delimiter,
                 quoting=None if dialect.quoted else "none",
                 escape=dialect.escape,
             )
@@ -101,7 +102,9 @@ def detect_encoding(path: Path) -> tuple[str, str]:
             f"first is line {first:,})"
         )
     encoding = _most_likely(b"".join(sample))
-    shown = sample[0].decode(encoding, errors="replace").strip()[:60]
+    line = sample[0].decode(encoding, errors="replace").strip()
+    begin = max(0, next((i for i, c in enumerate(line) if c > "\x7f"), 0) - 30)
+    shown = line[begin : begin + 60]
     return encoding, (
         f"encoding = {encoding}: line {first:,} is no UTF-8, and reads {shown!r} so; another one "
         "is set with data.encoding"
@@ -116,6 +119,8 @@ def _byte_lines(file: object) -> Iterator[bytes]:
 
 def _most_likely(data: bytes) -> str:
     """The encoding of bytes that are no UTF-8."""
+    if b"\r" in data and b"\n" not in data:
+        return "mac_roman"  # with the line ends of the old Mac come its letters
     for name in ("cp932", "euc_jp"):
         if _kana_share(data, name) > 0.2:
             return name
@@ -155,9 +160,10 @@ def _sample_lines(path: Path, encoding: str) -> list[str]:
     return list(islice(Lines(path, encoding), SAMPLE_LINES))
 
 
-def _choose_dialect(lines: list[str], default: str) -> tuple[Dialect | None, list[str]]:
+def _choose_dialect(lines: list[str], usual: str | None) -> tuple[Dialect | None, list[str]]:
     """The way of telling fields apart that breaks the fewest records, the usual one first; None
     where no way gives more than one column."""
+    default = usual or ","
     escapes = ["\\"] if any('\\"' in line or "\\" + default in line for line in lines) else []
     delimiters = [default, *(mark for mark in DELIMITERS if mark != default)]
     ways = [
@@ -175,7 +181,7 @@ def _choose_dialect(lines: list[str], default: str) -> tuple[Dialect | None, lis
             break
     if best is None or least > 0.5:
         return None, []
-    return best, _describe(best, default, least)
+    return best, _describe(best, usual, least)
 
 
 def _broken_share(lines: list[str], dialect: Dialect) -> float:
@@ -186,8 +192,8 @@ def _broken_share(lines: list[str], dialect: Dialect) -> float:
         fields = record.fields
         if not width:
             width = len(fields)
-        elif records == 1 and width > 1 and len(fields) == width + 1:
-            width += 1  # rows with names and a header without one for these, as R writes them
+        elif records == 1 and width > 1 and len(fields) == width + 1 and fields[0].isdecimal():
+            width += 1  # rows with numbers and a header without a name for these, as R writes them
         while len(fields) > width and not fields[-1]:
             fields.pop()
         records += 1
@@ -197,12 +203,12 @@ def _broken_share(lines: list[str], dialect: Dialect) -> float:
     return bad / records if width > 1 and records > 1 else 1.0
 
 
-def _describe(dialect: Dialect, default: str, broken: float) -> list[str]:
+def _describe(dialect: Dialect, usual: str | None, broken: float) -> list[str]:
     fit = "every row has as many fields as the first line" if not broken else (
         f"{1 - broken:.0%} of the rows have as many fields as the first line, more than otherwise"
     )  # fmt: skip
     reasons = []
-    if dialect.delimiter != default:
+    if dialect.delimiter != usual:
         reasons.append(f"delimiter = {dialect.delimiter!r}: {fit}")
     if not dialect.quoted:
         reasons.append(

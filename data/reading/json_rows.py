@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from data.reading.lines import Lines
 from data.reading.rows import BadRow, Row, with_nested
@@ -17,9 +17,10 @@ BLOCK = 1 << 16  # characters read at a time
 PEEK = 1 << 20  # characters in which a first object must end to be taken for a row
 
 
-def refuse_constant(name: str) -> NoReturn:
-    """NaN and Infinity, which Python's parser would take."""
-    raise ValueError(f"{name} is no JSON value")
+def read_constant(name: str) -> None:
+    """NaN, which Python writes where a value is missing. Raises ValueError for infinities."""
+    if name != "NaN":
+        raise ValueError(f"{name} is no JSON value")
 
 
 class Cursor:
@@ -30,7 +31,7 @@ class Cursor:
         self.source = iter(lines)
         self.text, self.at = "", 0
         self.line = 1  # of the file, where `at` stands
-        self.decoder = json.JSONDecoder(parse_constant=refuse_constant)
+        self.decoder = json.JSONDecoder(parse_constant=read_constant)
 
     def more(self, least: int = BLOCK) -> bool:
         """Read on by about `least` characters; False at the end of the file."""
@@ -145,7 +146,7 @@ def _read_lines(lines: Lines, name: str) -> Iterator[Row | BadRow]:
         if not line.strip():
             continue
         try:
-            values = json.loads(line, parse_constant=refuse_constant)
+            values = json.loads(line, parse_constant=read_constant)
         except (ValueError, RecursionError) as error:
             hint = " (a Python dict? write it with json.dumps)" if line.startswith("{'") else ""
             yield BadRow(address, "broken_json", f"broken JSON: {error}{hint}")

@@ -13,11 +13,13 @@ class Row(NamedTuple):
 
 
 class BadRow(NamedTuple):
-    """A record that cannot be used: counted under `reason`, told by `message`."""
+    """A record that cannot be used: counted under `reason`, told by `message`; `value` is what
+    stands in the place of one that is missing."""
 
     address: str
     reason: str
     message: str
+    value: Any = ""
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
@@ -42,7 +44,8 @@ def has_column(name: str, columns: Sequence[str]) -> bool:
 
 
 def with_nested(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """`values`, and under each dotted name ("review.text", "choices.0") what stands there inside.
+    """`values`, and under each dotted name ("review.text", "choices.0") what stands there inside;
+    "genres.name" of a list of objects is the list of their names.
 
     A name whose place does not exist is left out.
     """
@@ -58,11 +61,14 @@ def with_nested(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 def _value_inside(values: Mapping[str, Any], name: str) -> Any:
     inner: Any = values
-    for part in name.split("."):
+    parts = name.split(".")
+    for i, part in enumerate(parts):
         if isinstance(inner, Mapping):
             inner = inner[part]
         elif isinstance(inner, list) and part.isdecimal():
             inner = inner[int(part)]
+        elif isinstance(inner, list) and all(isinstance(item, Mapping) for item in inner):
+            return [_value_inside(item, ".".join(parts[i:])) for item in inner]
         else:
             raise KeyError(name)
     return inner
@@ -70,11 +76,14 @@ def _value_inside(values: Mapping[str, Any], name: str) -> Any:
 
 def dotted_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """All values with objects inside objects taken apart: {"review": {"text": t}} gives
-    {"review.text": t}."""
+    {"review.text": t}, and lists of objects give lists of their values."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             flat |= dotted_values(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
+            for name in dict.fromkeys(name for item in value for name in item):
+                flat[f"{prefix}{key}.{name}"] = [item.get(name) for item in value]
         else:
             flat[prefix + key] = value
     return flat

@@ -2,7 +2,8 @@ import pytest
 
 from data.filters import parse_filter
 
-ROW = {"source": "imdb", "stars": "4", "n": 7, "Review Text": "a good film", "gone": None}
+ROW = {"source": "imdb", "stars": "4", "n": 7, "Review Text": "a good film", "gone": None,
+       "hole": float("nan")}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,9 @@ ROW = {"source": "imdb", "stars": "4", "n": 7, "Review Text": "a good film", "go
         ('source == "x" or n == 7', True),
         ("n > -1", True),
         ("gone == None", True),
+        ('gone != ""', False),
+        ('hole == ""', True),
+        ('n != ""', True),
         ("source == 4", False),
         ("not (source == 'imdb' and n == 7)", False),
     ],

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from data.guess import guess_columns
@@ -71,6 +73,8 @@ def test_a_file_without_rows_is_refused(tmp_path):
         ("a.csv", "text,label\ncaf\xe9 \u201cbon\u201d,1\nth\xe9,0\n".encode("cp1252"), "cp1252"),
         ("a.csv", b'text,label\n"say \\"yes\\", now",1\nbad,0\n', "escape = '\\\\'"),
         ("a.tsv", b'text\tlabel\n"good\t1\nbad"\t0\nfine\t1\n', 'quoting = "none"'),
+        ("reviews", b"text,label\ngood,1\n" + b"bad,0\n" * 9, "delimiter = ','"),
+        ("a.csv", "text,label\rcafé,1\rthé,0\r".encode("mac_roman"), "mac_roman"),
         ("a.csv", b"a good film,pos\na bad film,neg\na great film,pos\n", 'header = "none"'),
     ],
 )
@@ -144,6 +148,8 @@ def test_a_comma_inside_a_class_name_separates_nothing(tmp_path):
         ([100_000 + 1250 * (i % 40) for i in range(200)], "regression"),  # prices
         ([i % 77 for i in range(400)], None),  # numbers of 77 classes
         ([1 + i % 5 for i in range(200)], None),  # stars
+        ([f"{1 + i}.25e3" for i in range(200)], "regression"),  # whole, and written as decimals
+        ([i / 7 if i else "inf" for i in range(200)], "regression"),  # with one slip
     ],
 )
 def test_measured_numbers_are_told_from_numbers_of_classes(tmp_path, values, kind):
@@ -168,3 +174,39 @@ def test_numbered_names_of_a_label_and_a_text_are_no_pair(tmp_path):
     rows = [f"{'spam' if i % 3 else 'ham'},this is the message number {i},," for i in range(30)]
     guess = guess_columns(write(tmp_path, "v1,v2,,", rows))
     assert (guess.text, guess.label) == (("v2",), ("v1",))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "kind"),
+    [
+        ("age", [15 + 7 * i % 50 for i in range(80)], "regression"),
+        ("number", [100 + i for i in range(80)], "refused"),  # counts the rows
+        ("user id", [100 + 7 * i % 50 for i in range(80)], "refused"),
+    ],
+)
+def test_whole_numbers_under_any_name_are_measures_but_no_keys(tmp_path, name, values, kind):
+    path = write(tmp_path, f"text,{name}", [f"this is text {i},{v}" for i, v in enumerate(values)])
+    if kind == "refused":
+        with pytest.raises(ValueError, match="looks like labels"):
+            guess_columns(path)
+    else:
+        assert (guess_columns(path).label, guess_columns(path).kind) == ((name,), kind)
+
+
+def test_fields_of_a_list_of_objects_are_several_labels(tmp_path):
+    genres = [[{"id": 7, "name": "Drama"}], [{"id": 8, "name": "War"}, {"id": 7, "name": "Drama"}]]
+    rows = [{"text": f"a film number {i}", "genres": genres[i % 2]} for i in range(20)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert guess_columns(tmp_path / "a.jsonl").label == ("genres.name",)
+
+
+def test_lines_above_the_header_are_named(tmp_path):
+    path = write(tmp_path, "# made by a tool", ["# in 2020", "text,label", "good,1", "bad,0"])
+    with pytest.raises(ValueError, match=r"a\.csv:3.*a title or a remark stands above"):
+        guess_columns(path)
+
+
+def test_a_column_that_stands_twice_is_named_where_it_is_missed(tmp_path):
+    rows = [f"this is text {i},{i % 2},{i % 2}" for i in range(20)]
+    with pytest.raises(ValueError, match="'label' names several columns"):
+        guess_columns(write(tmp_path, "text,label,label", rows))

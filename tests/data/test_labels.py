@@ -192,6 +192,15 @@ def test_a_missing_value_of_a_table_is_no_label():
         ("[1, 0]", ["1", "0"]),
         ("[]", []),
         ("['it\\'s', \"a, b\"]", ["it's", "a, b"]),
+        ("{'joy', 'anger'}", ["joy", "anger"]),  # a set
+        ("{joy,anger}", ["joy", "anger"]),  # as PostgreSQL writes an array
+        ("('joy', 'anger')", ["joy", "anger"]),
+        ("('joy',)", ["joy"]),
+        ("(12.50)", None),
+        ("(good)", None),
+        ("{'id': 1}", None),
+        ("{id: 1}", None),
+        ("[" + "long prose in brackets " * 20 + "]", None),
         ("joy, anger", None),
         ("[joy", None),
         ("['joy'", None),
@@ -265,6 +274,7 @@ def test_lists_of_the_classes_0_and_1_stay_lists_of_classes():
         (["négatif", "negatif"], 1),
         (["сat", "cat"], 1),  # the first letter is Cyrillic
         (["C", "C++", "C#"], 0),
+        (["-1", "1"], 0),
         (["か", "が"], 0),
         (["neg", "pos"], 0),
     ],
@@ -294,3 +304,10 @@ def test_numbers_are_read_as_people_write_them(texts, numbers):
 def test_numbers_of_two_ways_of_writing_are_refused_with_both():
     with pytest.raises(ValueError, match=r"'1\.5' and '2,25'"):
         settle_one(["1.5", "2,25"])
+
+
+def test_an_object_is_no_label_and_the_field_to_name_is_said():
+    with pytest.raises(RowError, match=r'data\.label = "genre\.name"'):
+        LabelReader(("genre",), None, "auto").read({"genre": {"id": 1, "name": "Drama"}})
+    with pytest.raises(RowError, match="objects written into a cell"):
+        LabelReader(("genre",), None, "auto").read({"genre": "[{'id': 1, 'name': 'Drama'}]"})

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from dataclasses import replace
 
 import datasets
@@ -429,3 +430,25 @@ def test_labels_that_look_alike_are_warned_of(load, tmp_path):
     rows = [(f"film {i}", ["Positive", "positive ", "neg"][i % 3]) for i in range(30)]
     notes = load(write_csv(tmp_path / "a.csv", rows)).report.notes
     assert any("look alike" in note and "'Positive', 'positive'" in note for note in notes)
+
+
+@pytest.mark.parametrize("words", [["NaN"], ["-", "NaN"], [""], ["", " ", "None"]])
+def test_the_filter_that_is_advised_leaves_those_rows_out(load, tmp_path, words):
+    labels = ["pos", "neg", *words]
+    rows = [(f"film {i}", labels[i % len(labels)]) for i in range(60)]
+    path = write_csv(tmp_path / "a.csv", rows)
+    with pytest.raises(ValueError, match=r"data\.filter") as caught:
+        load(path)
+    advised = re.search(r"data\.filter \((.*?)\), or", str(caught.value))[1]
+    data = load(path, filter=advised)
+    assert sum(map(len, data.splits.values())) == sum(label in ("pos", "neg") for _, label in rows)
+
+
+def test_missing_values_of_jsonl_are_left_out_by_the_same_filter(load, tmp_path):
+    values = [1, 0, float("nan"), None]
+    lines = [json.dumps({"text": f"film {i}", "a b": values[i % 4]}) for i in range(60)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=r'data\.filter \(row\["a b"\] != ""\)'):
+        load(str(tmp_path / "a.jsonl"), label=("a b",))
+    data = load(str(tmp_path / "a.jsonl"), label=("a b",), filter='row["a b"] != ""')
+    assert sum(map(len, data.splits.values())) == 30

@@ -74,6 +74,9 @@ def test_parquet_named_csv_is_read(tmp_path):
         (b"\x80\x04\x95rest", "a Python pickle"),
         (b"SQLite format 3\x00", "SQLite"),
         (b"%PDF-1.7", "a PDF"),
+        (b"__label__pos a good film\n", "a fastText file"),
+        (b'<?xml version="1.0"?><reviews/>', "an XML file"),
+        (b"train.csv" + b"\0" * 248 + b"ustar  \0" + b"\0" * 247, "a tar archive"),
         (b"\0" * 5000, "nothing but zero bytes"),
         (b"\x1f\x8b\x08cut", "packing is damaged"),
     ],
@@ -287,7 +290,12 @@ def test_row_names_without_a_column_name_are_passed_over(tmp_path):
     content = '"text" "label"\n"1" "good film" "pos"\n"2" "bad film" "neg"\n'.replace('" "', '","')
     table = open_table(write(tmp_path, "a.csv", content), "a.csv")
     assert texts(table.rows(())) == ["good film", "bad film"]
-    assert "row names" in table.notes[0]
+    assert "R numbers rows" in table.notes[0]
+
+
+def test_the_first_half_of_texts_with_a_comma_is_no_row_name(tmp_path):
+    rows = read(write(tmp_path, "a.csv", "text,label\ngood, indeed,1\nbad, alas,0\n"))
+    assert [row.reason for row in rows] == ["ragged_row", "ragged_row"]
 
 
 def test_a_header_in_the_middle_of_joined_files_is_no_row(tmp_path):
@@ -416,7 +424,7 @@ def test_a_list_of_long_rows_is_read_across_blocks(tmp_path):
         ('[{"text": "a"}]\nmore', r"a\.json:2: broken JSON: text after the end"),
         ('{"a": [{"text": "a"}], "b": [{"text": "b"}]}', "two lists of rows, 'a' and 'b'"),
         ('{\n"text": {"0": "a"}}', r"holds no list of rows.*orient=\"records\""),
-        ('[{"text": NaN}]', "NaN is no JSON value"),
+        ('[{"text": Infinity}]', "Infinity is no JSON value"),
     ],
 )
 def test_broken_or_other_json_names_file_line_and_way_out(content, message, tmp_path):
