@@ -1,9 +1,8 @@
-"""95 % intervals: of a mean over seeds, of a difference of two means, of paired rows."""
+"""95 % intervals over seeds: of a mean, of a difference of two means."""
 
 import statistics
 from collections.abc import Sequence
 
-import numpy as np
 from scipy.stats import t as student
 
 Interval = tuple[float, float, float]  # estimate, low, high
@@ -33,14 +32,3 @@ def welch_interval(first: Sequence[float], second: Sequence[float]) -> Interval:
     )
     half = float(student.ppf(0.975, freedom)) * sum(parts) ** 0.5
     return difference, difference - half, difference + half
-
-
-def paired_interval(differences: np.ndarray, draws: int = 10_000, seed: int = 0) -> Interval:
-    """Bootstrap over rows of the mean of `differences` (N,), one number a row."""
-    generator = np.random.default_rng(seed)
-    values, counts = np.unique(differences, return_counts=True)
-    # drawing rows with replacement is drawing how often each of the few values comes
-    drawn = generator.multinomial(len(differences), counts / len(differences), size=draws)
-    means = drawn @ values / len(differences)  # (draws,)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(differences.mean()), float(low), float(high)

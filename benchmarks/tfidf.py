@@ -11,26 +11,25 @@ the same test rows, a mean over the runs, with a 95 % interval from a bootstrap 
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import child  # noqa: F401  makes the project importable
 import numpy as np
-from intervals import paired_interval
 
 from configs.read import read_config
 from configs.schema import Config
+from engine.paired import paired_interval
 
-STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # C: the larger, the less it is held back
 
-
-def load_rows(config: Config) -> tuple[dict[str, dict[str, list]], tuple[str, ...]]:
-    """split -> texts, labels (indices) and addresses of the recipe's own rows; the labels' names.
+def load_rows(config: Config) -> tuple[dict[str, Any], list[str]]:
+    """split -> Rows of the recipe's own; the addresses of the test rows.
 
     Raises ValueError where a row has other than one class or a split is missing.
     """
     from data.prepare import load_data
+    from job.baseline import rows_of
     from job.prepare import data_args
 
     data = load_data(data_args(config))
@@ -38,34 +37,8 @@ def load_rows(config: Config) -> tuple[dict[str, dict[str, list]], tuple[str, ..
         raise ValueError(f"labels are {data.kind}; expected one class a row")
     if missing := {"train", "validation", "test"} - data.splits.keys():
         raise ValueError(f"no {' and no '.join(sorted(missing))} rows; this needs all three splits")
-    rows = {}
-    for name, split in data.splits.items():
-        texts = list(split["text"])
-        if "text_pair" in split.column_names:
-            pairs = zip(texts, split["text_pair"], strict=True)
-            texts = [f"{first} {second}" for first, second in pairs]
-        rows[name] = {"texts": texts, "labels": list(split["label"])}
-        rows[name]["addresses"] = list(split["address"])
-    return rows, data.label_names
-
-
-def fit_and_choose(rows: Mapping[str, Mapping[str, list]]) -> tuple[float, float, np.ndarray]:
-    """(best strength, its validation accuracy, predicted label of each test row)."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-
-    vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32)
-    train = vectors.fit_transform(rows["train"]["texts"])
-    validation = vectors.transform(rows["validation"]["texts"])
-    found = []
-    for strength in STRENGTHS:
-        model = LogisticRegression(C=strength, max_iter=1000)
-        model.fit(train, rows["train"]["labels"])
-        hits = model.predict(validation) == np.array(rows["validation"]["labels"])
-        found.append((float(hits.mean()), -strength, model))
-        print(f"C {strength:g}: validation accuracy {hits.mean():.4f}", flush=True)
-    accuracy, strength, model = max(found, key=lambda each: each[:2])  # of equals the smaller C
-    return -strength, accuracy, model.predict(vectors.transform(rows["test"]["texts"]))
+    rows = {name: rows_of(split, data.kind) for name, split in data.splits.items()}
+    return rows, list(data.splits["test"]["address"])
 
 
 def read_hits(run: Path, addresses: Sequence[Any]) -> np.ndarray:
@@ -88,7 +61,7 @@ def read_hits(run: Path, addresses: Sequence[Any]) -> np.ndarray:
 def compare(hits: np.ndarray, runs: Sequence[Path], addresses: Sequence[Any]) -> str:
     """The runs' mean accuracy against TF-IDF's `hits` (N,) on the same test rows."""
     each = np.stack([read_hits(run, addresses) for run in runs])  # (runs, N)
-    mean, low, high = paired_interval(each.mean(0) - hits)
+    mean, low, high = paired_interval(each.mean(0), hits)
     shown = ", ".join(f"{value:.4f}" for value in each.mean(1))
     return (
         f"runs: {shown}, mean {each.mean():.4f}\n"
@@ -103,17 +76,23 @@ def main() -> int:
     parser.add_argument("--run", type=Path, action="append", default=[], help="a finished run")
     parser.add_argument("overrides", nargs="*", help="settings, as in data.subset={train=100}")
     options = parser.parse_args()
+    from job.baseline import fit_bag_of_words, right_rows
+
     try:
-        rows, _ = load_rows(read_config(options.config, options.overrides))
+        rows, addresses = load_rows(read_config(options.config, options.overrides))
         for run in options.run:  # before the minutes of fitting
-            read_hits(run, rows["test"]["addresses"])
-        strength, accuracy, predicted = fit_and_choose(rows)
-        hits = (predicted == np.array(rows["test"]["labels"])).astype(float)
-        counts = ", ".join(f"{len(part['texts']):,} {name}" for name, part in rows.items())
+            read_hits(run, addresses)
+        bag = fit_bag_of_words("single", rows)
+        if bag is None:
+            raise ValueError("nothing to learn: the training texts hold no words")
+        hits = right_rows(bag.answers, rows["test"].labels)
+        counts = ", ".join(f"{len(part.texts):,} {name}" for name, part in rows.items())
         print(f"rows: {counts}")
-        print(f"TF-IDF, C {strength:g}: validation {accuracy:.4f}, test {hits.mean():.4f}")
+        print(
+            f"TF-IDF, C {bag.strength:g}: validation {bag.validation:.4f}, test {hits.mean():.4f}"
+        )
         if options.run:
-            print(compare(hits, options.run, rows["test"]["addresses"]))
+            print(compare(hits, options.run, addresses))
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1

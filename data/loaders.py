@@ -43,7 +43,7 @@ def collate(rows: Sequence[Mapping[str, Any]], padding: Padding) -> Batch:
 
     inputs: input_ids (B, T), attention_mask (B, T), token_type_ids (B, T) where there are any, all
     int64; tokens: number of real tokens. Where the rows have them: labels (B,) int64 | (B, C)
-    float32 | (B,) float32, rows (B,) int64. The mask comes from lengths, never from token ids.
+    float32 | (B,) float64, rows (B,) int64. The mask comes from lengths, never from token ids.
     """
     lengths = np.array([len(row["input_ids"]) for row in rows])  # (B,)
     longest = int(lengths.max())
@@ -65,8 +65,9 @@ def collate(rows: Sequence[Mapping[str, Any]], padding: Padding) -> Batch:
     batch: Batch = {"inputs": inputs, "tokens": int(lengths.sum())}
     if "labels" in rows[0]:
         labels = [row["labels"] for row in rows]
-        dtype = torch.int64 if isinstance(labels[0], int) else torch.float32
-        batch["labels"] = torch.tensor(labels, dtype=dtype)
+        # numbers keep all their digits: years and prices lie close beside their own size
+        dtypes = {int: torch.int64, float: torch.float64, list: torch.float32}
+        batch["labels"] = torch.tensor(labels, dtype=dtypes[type(labels[0])])
     if "row" in rows[0]:
         batch["rows"] = torch.tensor([row["row"] for row in rows], dtype=torch.int64)
     return batch

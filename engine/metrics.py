@@ -40,10 +40,10 @@ def share(part: int, whole: int) -> float:
 
 
 def f1_row(true: int, predicted: int, hits: int) -> dict[str, float | int]:
-    """Precision, recall and F1 of one class from its counts."""
+    """Precision, recall and F1 of one class from its counts, and how often it is predicted."""
     precision, recall = share(hits, predicted), share(hits, true)
     f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
-    return {"precision": precision, "recall": recall, "f1": f1, "n": true}
+    return {"precision": precision, "recall": recall, "f1": f1, "n": true, "predicted": predicted}
 
 
 class SingleCounter:

@@ -7,8 +7,8 @@ from job.folder import Folder
 from job.prepare import Job
 from models.trainable import count_parameters
 from report.plan import Group, Memory, Plan, Truncation, plan_lines
+from report.verdict import few_rows
 
-FEW_ROWS = 100  # below, the 95 % interval of an accuracy is wider than ±8 points
 FILES = (
     "config.toml", "environment.json", "data.json", "metrics.jsonl", "tensorboard/",
     "checkpoints/", "model/", "test_predictions.jsonl", "README.md", "result.json",
@@ -95,15 +95,11 @@ def habit_lines(config: Config, metric: str) -> list[str]:
 
 def warning_lines(job: Job) -> list[str]:
     """What a person would want to know before believing the result."""
-    lines = [
-        f"WARNING: {name} has only {encoded.rows} rows; a figure from so few says little"
+    return [
+        f"WARNING: {line}"
         for name, encoded in job.encoded.items()
-        if name != "train" and encoded.rows < FEW_ROWS
+        if name != "train" and (line := few_rows(name, encoded.rows))
     ]
-    names = job.data.label_names
-    if len({name.casefold() for name in names}) < len(names):
-        lines.append(f"WARNING: some labels differ only in case: {', '.join(names)}")
-    return lines
 
 
 def make_plan(job: Job, folder: Folder) -> Plan:

@@ -5,9 +5,11 @@ import json
 import os
 import shutil
 import time
+from dataclasses import dataclass, field
 from shlex import quote
 from typing import Any, TextIO
 
+import numpy as np
 from torch import Tensor
 
 from configs.read import trajectory
@@ -21,12 +23,14 @@ from engine.tracker import Tracker
 from job.banner import estimated_memory, estimated_seconds
 from job.fit import evaluation_line, load_best, split_batches
 from job.folder import Folder
+from job.judge import judge, row_figures
 from job.predictor import make_predictor, name_prediction
 from job.prepare import Job
 from models.build import source_state
 from models.export import export_model, loading_snippet
 from models.fast.frozen import thaw
 from models.heads import head_file
+from report.baseline import Comparison, comparison_line
 from report.card import Card, ClassScore, Compared, Mistake, Result, run_card
 from report.format import format_bytes, format_seconds
 from report.samples import Answer, samples_table
@@ -36,6 +40,16 @@ IMDB_CAVEAT = (
     "The rows come from IMDb's train split, cut by row: several reviews of one film can stand on "
     "both sides of the cut."
 )
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What the test rows showed; nothing where there are none."""
+
+    metrics: dict[str, Any] = field(default_factory=dict)
+    mistakes: list[Mistake] = field(default_factory=list)
+    comparison: Comparison | None = None
+    verdicts: list[str] = field(default_factory=list)
 
 
 class TestWriter:
@@ -48,11 +62,16 @@ class TestWriter:
         self.rows = job.data.splits["test"]
         self.place = {row: i for i, row in enumerate(self.rows["row"])}
         self.mistakes: list[tuple[float, int, Mistake]] = []  # a heap, the least confident first
+        self.figures = np.zeros(len(self.rows))  # of each row, for the comparison with baselines
 
     def __call__(self, batch: Batch, logits: Tensor) -> None:
         kind, names = self.job.data.kind, self.job.data.label_names
-        shares = probabilities(kind, logits, self.job.target).tolist()
-        for row, values in zip(batch["rows"].tolist(), shares, strict=True):
+        scores = probabilities(kind, logits, self.job.target)  # (B, C)
+        answers = {"single": logits.argmax(-1), "multi": logits > 0, "regression": scores[:, 0]}
+        places = [self.place[row] for row in batch["rows"].tolist()]
+        labels = batch["labels"].cpu().numpy()
+        self.figures[places] = row_figures(kind, answers[kind].cpu().numpy(), labels)
+        for row, values in zip(batch["rows"].tolist(), scores.tolist(), strict=True):
             source = self.rows[self.place[row]]
             text = source["text"]
             said = name_prediction(text, kind, values, names)
@@ -82,8 +101,8 @@ class TestWriter:
         return [mistake for _, _, mistake in sorted(self.mistakes, reverse=True)]
 
 
-def run_test(job: Job, folder: Folder) -> tuple[dict[str, Any], list[Mistake]]:
-    """Metrics of the test split, written row by row as they come; and the worst mistakes."""
+def run_test(job: Job, folder: Folder) -> tuple[dict[str, Any], TestWriter]:
+    """Metrics of the test split, written row by row as they come; and what the writer noted."""
     temporary = folder.predictions.with_name(f".{folder.predictions.name}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         writer = TestWriter(job, file)
@@ -93,7 +112,7 @@ def run_test(job: Job, folder: Folder) -> tuple[dict[str, Any], list[Mistake]]:
             job.built.model, batches, job.loss_fn, counter, job.precision, on_batch=writer
         )
     os.replace(temporary, folder.predictions)
-    return metrics, writer.worst()
+    return metrics, writer
 
 
 def predict_samples(job: Job) -> list[Answer]:
@@ -151,16 +170,15 @@ def ask_command(job: Job, folder: Folder) -> str:
 
 
 def make_card(
-    job: Job, folder: Folder, command: str, metrics: dict[str, Any], mistakes: list[Mistake],
-    weights: str, seconds: float | None,
-) -> Card:  # fmt: skip
+    job: Job, folder: Folder, command: str, tested: Tested, weights: str, seconds: float | None
+) -> Card:
     """The run card's content from what the run measured."""
-    names = job.data.label_names
+    names, metrics = job.data.label_names, tested.metrics
     classes = [
         ClassScore(name, row["precision"], row["recall"], row["f1"], row["n"])
         for name, row in zip(names, metrics.get("classes", []), strict=False)
     ]
-    caveats = [f"These are {weights}."]
+    caveats = [*tested.verdicts, f"These are {weights}."]
     if metrics:
         caveats.append("The test rows were used once, after that choice.")
     if job.data.kind == "regression":
@@ -182,16 +200,17 @@ def make_card(
         data=job.data.report.lines(),
         settings=trajectory(job.config),
         results=card_results(metrics),
+        compared=comparison_line(tested.comparison) if tested.comparison else "",
         classes=classes,
         confusion=metrics.get("confusion", []),
-        mistakes=mistakes,
+        mistakes=tested.mistakes,
         memory=memory,
         seconds=Compared(estimated_seconds(job), seconds),
         caveats=caveats,
     )
 
 
-def comparison_line(job: Job, seconds: float | None) -> str:
+def estimate_line(job: Job, seconds: float | None) -> str:
     """What was estimated before the run beside what was measured."""
     needed, peak = estimated_memory(job).total, peak_memory(job.precision.device)
     line = f"memory: {format_bytes(needed)} estimated, {format_bytes(peak)} measured"
@@ -199,6 +218,23 @@ def comparison_line(job: Job, seconds: float | None) -> str:
         return line
     estimated = format_seconds(estimated_seconds(job))
     return f"{line}; training to test: {estimated} estimated, {format_seconds(seconds)} measured"
+
+
+def test_and_judge(
+    job: Job, folder: Folder, progress: Progress, tracker: Tracker, weights: str
+) -> Tested:
+    """Test once, say the figures, what stands beside them and what is plainly off."""
+    metrics, writer = run_test(job, folder)
+    tracker.log_evaluation(progress.step, "test", metrics)
+    if "confusion" in metrics:
+        names = list(job.data.label_names)
+        tracker.log_confusion(progress.step, "test", metrics["confusion"], names)
+    tracker.say(f"{evaluation_line('test', progress.step, metrics)}, with {weights}")
+    comparison, verdicts = judge(job, folder, metrics, writer.figures)
+    tracker.say(f"compared: {comparison_line(comparison)}")
+    for verdict in verdicts:
+        tracker.say(f"WARNING: {verdict}")
+    return Tested(metrics, writer.worst(), comparison, verdicts)
 
 
 def finish(
@@ -211,27 +247,29 @@ def finish(
     time cannot be told.
     """
     weights = load_best(job, folder, progress)
-    result: dict[str, Any] = {"weights": weights, "progress": vars(progress)}
-    metrics: dict[str, Any] = {}
-    mistakes: list[Mistake] = []
+    tested = Tested()
     if "test" in job.encoded:
-        metrics, mistakes = run_test(job, folder)
-        tracker.log_evaluation(progress.step, "test", metrics)
-        if "confusion" in metrics:
-            names = list(job.data.label_names)
-            tracker.log_confusion(progress.step, "test", metrics["confusion"], names)
-        tracker.say(f"{evaluation_line('test', progress.step, metrics)}, with {weights}")
+        tested = test_and_judge(job, folder, progress, tracker, weights)
     seconds = None if start is None else time.perf_counter() - start
     save_model(job, folder)
     if job.config.samples.texts:
         table = compare_samples(job, folder)
         tracker.log_text(progress.step, "samples", table)
         tracker.say("\n" + table)
-    tracker.say(comparison_line(job, seconds))
-    card = make_card(job, folder, command, metrics, mistakes, weights, seconds)
+    tracker.say(estimate_line(job, seconds))
+    card = make_card(job, folder, command, tested, weights, seconds)
     (folder.path / "README.md").write_text(run_card(card), encoding="utf-8")
+    metrics = tested.metrics
     figures = {f"test/{k}": v for k, v in metrics.items() if isinstance(v, int | float)}
     tracker.log_hyperparameters(trajectory(job.config), figures)
-    folder.write_json("result.json", {**result, "test": metrics, "seconds": seconds})
+    result = {
+        "weights": weights,
+        "progress": vars(progress),
+        "test": metrics,
+        "compared": vars(tested.comparison) if tested.comparison else None,
+        "verdicts": tested.verdicts,
+        "seconds": seconds,
+    }
+    folder.write_json("result.json", result)
     tracker.say(f"ask it: {ask_command(job, folder)}")
-    return {**result, "test": metrics}
+    return result

@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 
 from configs.schema import Config
+from data.labels.settle import label_array
 from data.prepare import Data, label_counts
 from engine.losses import LossFn, balanced_weights, build_loss, positive_weights
 from engine.targets import IDENTITY, Target, measure_target
@@ -72,7 +73,7 @@ def measure_labels(data: Data) -> tuple[Target, list[str]]:
     """
     if data.kind != "regression":
         return IDENTITY, []
-    labels = data.splits["train"].with_format("numpy")["label"][:]  # (N,) float64
+    labels = label_array(data.splits["train"], data.kind)  # (N,) float64
     notes = []
     if labels.min() == labels.max():
         notes.append(

@@ -75,6 +75,7 @@ class Card:
     data: Sequence[str]  # the data report's lines
     settings: Mapping[str, object]  # dotted key -> value
     results: Sequence[Result]
+    compared: str  # the test figure beside its baselines
     classes: Sequence[ClassScore]
     confusion: Sequence[Sequence[int]]  # [own label][predicted label], in the order of `classes`
     mistakes: Sequence[Mistake]  # the most confident ones, the worst first
@@ -120,7 +121,7 @@ def _bullets(lines: Sequence[str]) -> list[str]:
     return [f"- {escape_markdown(line)}" for line in lines]
 
 
-def _result_lines(results: Sequence[Result]) -> list[str]:
+def _result_lines(results: Sequence[Result], compared: str) -> list[str]:
     if not results:
         return []
     rows = []
@@ -130,7 +131,8 @@ def _result_lines(results: Sequence[Result]) -> list[str]:
             interval = f"{format_number(result.low)} to {format_number(result.high)}"
         cells = (_code(result.metric), format_number(result.value), interval)
         rows.append((*cells, format_count(result.rows)))
-    return _table(("metric", "value", "95 % interval", "n"), rows, numbers=3)
+    table = _table(("metric", "value", "95 % interval", "n"), rows, numbers=3)
+    return [*table, "", f"On the same rows: {escape_markdown(compared)}."] if compared else table
 
 
 def _class_lines(classes: Sequence[ClassScore]) -> list[str]:
@@ -207,7 +209,7 @@ def run_card(card: Card) -> str:
         "",
         *_fence(card.command, "bash"),
         "",
-        *_section("Results", _result_lines(card.results)),
+        *_section("Results", _result_lines(card.results, card.compared)),
         *_section("How to use the model", use),
         *_section("What to keep in mind", _bullets(card.caveats)),
         *_section("Per class", _class_lines(card.classes)),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import datasets
+import numpy as np
 
 from data.labels.numbers import ENGLISH, NumberStyle, choose_style, is_number, is_plain
 from data.labels.reader import WHOLE, Label, names_for_numbers
@@ -220,3 +221,11 @@ def label_counts(
             for i in [label] if kind == "single" else [i for i, on in enumerate(label) if on]:
                 counts[i] += 1
     return dict(zip(label_names, counts, strict=True))
+
+
+def label_array(dataset: datasets.Dataset, kind: Kind) -> np.ndarray:
+    """The labels of a prepared split: (N,) int64 class indices, (N, C) of 0 and 1, or (N,) float64
+    numbers, to their last digit."""
+    column = dataset.select_columns(["label"]).with_format("numpy", dtype=np.float64)
+    labels: np.ndarray = column["label"][:]
+    return labels.astype(np.int64) if kind == "single" else labels

@@ -1,8 +1,7 @@
 """The intervals against scipy's own, and against cases worked by hand."""
 
-import numpy as np
 import pytest
-from intervals import mean_interval, paired_interval, welch_interval
+from intervals import mean_interval, welch_interval
 from scipy import stats
 
 FIRST, SECOND = [0.86, 0.87, 0.855], [0.85, 0.84, 0.862]
@@ -26,15 +25,3 @@ def test_one_value_says_nothing_of_its_spread():
 
 def test_values_that_agree_have_no_width():
     assert welch_interval([0.5, 0.5], [0.25, 0.25]) == (0.25, 0.25, 0.25)
-
-
-def test_a_paired_interval_is_the_normal_one_for_many_rows():
-    differences = np.random.default_rng(1).choice([-1.0, 0.0, 1.0], 2000, p=[0.05, 0.85, 0.1])
-    estimate, low, high = paired_interval(differences)
-    half = 1.96 * differences.std(ddof=1) / len(differences) ** 0.5
-    assert estimate == pytest.approx(differences.mean())
-    assert (low, high) == pytest.approx((estimate - half, estimate + half), abs=0.1 * half)
-
-
-def test_rows_that_all_agree_leave_no_doubt():
-    assert paired_interval(np.zeros(10)) == (0.0, 0.0, 0.0)

@@ -136,7 +136,7 @@ def test_rounding_up_does_not_pass_the_last_position():
     ("labels", "dtype", "shape"),
     [
         ([0, 1, 1], torch.int64, (3,)),
-        ([0.5, 1.0, 2.0], torch.float32, (3,)),
+        ([0.5, 1.0, 1_700_000_000.123], torch.float64, (3,)),
         ([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]], torch.float32, (3, 2)),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 
 from data.cache import is_complete
 from data.clean import CleanArgs
+from data.labels.settle import label_array
 from data.prepare import DataArgs, label_counts, load_data
 
 
@@ -452,3 +453,10 @@ def test_missing_values_of_jsonl_are_left_out_by_the_same_filter(load, tmp_path)
         load(str(tmp_path / "a.jsonl"), label=("a b",))
     data = load(str(tmp_path / "a.jsonl"), label=("a b",), filter='row["a b"] != ""')
     assert sum(map(len, data.splits.values())) == 30
+
+
+def test_numbers_keep_all_their_digits(load, tmp_path):
+    numbers = [1_700_000_000.125 + i / 8 for i in range(40)]
+    rows = [(f"film {i}", repr(number)) for i, number in enumerate(numbers)]
+    data = load(write_csv(tmp_path / "a.csv", rows), kind="regression")
+    assert label_array(data.splits["train"], "regression").tolist() == numbers

@@ -1,0 +1,136 @@
+"""A bag of words on the rows of a run: what a fine-tuned model has to beat.
+
+TF-IDF of one- and two-word terms with sublinear counts, and a linear model on them: logistic
+regression for classes (one a class for several labels), ridge regression for numbers. How much the
+weights are held back is chosen on the validation rows. scikit-learn is imported here alone, and
+only when a baseline is asked for.
+"""
+
+import importlib.util
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+
+from data.labels.settle import Kind, label_array
+
+STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # C: the larger, the less the weights are held back
+FEW_STRENGTHS = (1.0, 10.0, 100.0)  # beside a run, where seconds count
+UNCHOSEN = 10.0  # where there are no validation rows
+MOST_ROWS = 20_000  # training rows beside a run
+MOST_TERMS = 100_000  # the same: the most frequent ones
+LONG_WORD = 10  # characters a word on average: a script without blanks
+INSTALL = "pip install scikit-learn"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Texts of a split, and their labels: (N,) class indices, (N, C) of 0 and 1, (N,) numbers."""
+
+    texts: Sequence[str]
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class BagOfWords:
+    """What the baseline answers on the test rows, shaped as their labels, and how it came about."""
+
+    answers: np.ndarray
+    strength: float
+    validation: float  # its figure there: accuracy or minus rmse; 0 where there are no such rows
+    letters: bool  # terms of letters, where the texts have no blanks between words
+
+
+def is_installed() -> bool:
+    """Whether scikit-learn is there."""
+    return importlib.util.find_spec("sklearn") is not None
+
+
+def rows_of(split: datasets.Dataset, kind: Kind, most: int | None = None) -> Rows:
+    """The rows of a prepared split, or so many drawn from all over; of a pair both texts, one
+    behind the other."""
+    if most is not None and len(split) > most:
+        chosen = np.random.default_rng(0).permutation(len(split))[:most]
+        split = split.select(np.sort(chosen))
+    texts = list(split["text"])
+    if "text_pair" in split.column_names:
+        texts = [f"{one} {other}" for one, other in zip(texts, split["text_pair"], strict=True)]
+    return Rows(texts, label_array(split, kind))
+
+
+def fit_bag_of_words(
+    kind: Kind,
+    splits: Mapping[str, Rows],
+    strengths: Sequence[float] = STRENGTHS,
+    most_terms: int | None = None,
+) -> BagOfWords | None:
+    """Fit on "train", choose on "validation" where there is one, answer "test".
+
+    None where nothing can be learned: no term in any text, or one class alone. `most_terms` bounds
+    the time.
+    """
+    train, held_out = splits["train"], splits.get("validation")
+    if kind != "regression" and len(np.unique(train.labels, axis=0)) < 2:
+        return None
+    vectors = _vectorizer(train.texts, most_terms)
+    try:
+        terms = vectors.fit_transform(train.texts)  # (N, terms) sparse
+    except ValueError:  # an empty vocabulary
+        return None
+    best: tuple[float, float, Any] | None = None
+    for strength in strengths if held_out else (UNCHOSEN,):
+        model, figure = _fit(kind, strength, terms, train.labels), 0.0
+        if held_out is not None:
+            answers = model.predict(vectors.transform(held_out.texts))
+            figure = score(kind, answers, held_out.labels)
+        if best is None or figure > best[0]:  # of equals the smaller strength
+            best = (figure, strength, model)
+    assert best is not None
+    figure, strength, model = best
+    answers = np.asarray(model.predict(vectors.transform(splits["test"].texts)))
+    return BagOfWords(answers, strength, figure, vectors.analyzer == "char")
+
+
+def score(kind: Kind, answers: np.ndarray, labels: np.ndarray) -> float:
+    """The larger, the better: the share of rows that are right, or minus the rmse."""
+    if kind == "regression":
+        return -float(np.sqrt(np.square(answers - labels).mean()))
+    return float(right_rows(answers, labels).mean())
+
+
+def right_rows(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,) of 0 and 1: whether a row's class, or all its labels, are met."""
+    equal = answers == labels
+    return (equal if equal.ndim == 1 else equal.all(axis=1)).astype(float)
+
+
+def _vectorizer(texts: Sequence[str], most_terms: int | None) -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    sample = texts[:: max(1, len(texts) // 1000)]
+    words = sum(len(text.split()) for text in sample)
+    letters = sum(map(len, sample)) > LONG_WORD * words
+    return TfidfVectorizer(
+        analyzer="char" if letters else "word", ngram_range=(1, 2), sublinear_tf=True,
+        max_features=most_terms, dtype=np.float32,
+    )  # fmt: skip
+
+
+def _fit(kind: Kind, strength: float, terms: Any, labels: np.ndarray) -> Any:
+    """A linear model of this strength on `terms` (N, terms)."""
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.multiclass import OneVsRestClassifier
+
+    model: Any
+    if kind == "regression":
+        model = Ridge(alpha=1 / strength)
+    else:
+        model = LogisticRegression(C=strength, max_iter=1000)
+        if kind == "multi":
+            model = OneVsRestClassifier(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a label that no row has, a last digit not converged
+        return model.fit(terms, labels)

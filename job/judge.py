@@ -1,0 +1,184 @@
+"""A finished run is judged: its test figure beside baselines, and what is plainly off with it."""
+
+import json
+from collections import Counter
+from typing import Any
+
+import datasets
+import numpy as np
+
+from data.labels.settle import Kind, label_array
+from engine.paired import Interval, paired_interval
+from job.baseline import (
+    FEW_STRENGTHS,
+    INSTALL,
+    MOST_ROWS,
+    MOST_TERMS,
+    BagOfWords,
+    fit_bag_of_words,
+    is_installed,
+    right_rows,
+    rows_of,
+)
+from job.fit import LESS_IS_BETTER
+from job.folder import Folder
+from job.prepare import Job
+from models.args import ModelArgs
+from report.baseline import Comparison
+from report.format import format_number
+from report.verdict import ClassCount, Evaluation, Evidence, Settings, verdict_lines
+
+USUAL_LR = {True: 1e-3, False: 5e-5}  # whether new weights alone train: adapters, a head
+
+
+def row_figures(kind: Kind, answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,): 1 where a row is right and else 0; of a regression its squared error."""
+    if kind == "regression":
+        return np.square(answers - labels)
+    return right_rows(answers, labels)
+
+
+def constant_answer(
+    kind: Kind, train: datasets.Dataset, names: tuple[str, ...]
+) -> tuple[np.ndarray, str]:
+    """What fits most training rows without looking at them, shaped as one label, and its name."""
+    labels = label_array(train, kind)
+    if kind == "regression":
+        mean = float(labels.mean())
+        return np.array(mean), format_number(mean)
+    if kind == "multi":
+        common = Counter(map(tuple, labels.tolist())).most_common(1)[0][0]
+        held = [name for name, on in zip(names, common, strict=True) if on]
+        return np.array(common), ", ".join(held) or "none of them"
+    commonest = int(np.bincount(labels, minlength=len(names)).argmax())
+    return np.array(commonest), names[commonest]
+
+
+def ahead_of(kind: Kind, own: np.ndarray, other: np.ndarray) -> Interval:
+    """How far the own figure is ahead, from two row_figures() (N,): in accuracy, or in rmse."""
+    if kind == "regression":
+        return paired_interval(other, own, root=True)
+    return paired_interval(own, other)
+
+
+def compare(
+    kind: Kind, splits: dict[str, datasets.Dataset], names: tuple[str, ...], figures: np.ndarray,
+    baseline: bool,
+) -> tuple[Comparison, Interval]:  # fmt: skip
+    """The test figure beside its baselines, and how far it is ahead of the constant answer.
+
+    `figures` are the model's row_figures() in the order of splits["test"]. With `baseline` a bag of
+    words is fitted on the training rows.
+    """
+    test = rows_of(splits["test"], kind)
+    answer, name = constant_answer(kind, splits["train"], names)
+    constant = row_figures(kind, np.broadcast_to(answer, test.labels.shape), test.labels)
+    note, words, ahead = "", None, None
+    if baseline and not is_installed():
+        note = INSTALL
+    elif baseline:
+        note = "terms are found in no text, or labels in one class alone"
+        rows = {
+            split: rows_of(splits[split], kind, MOST_ROWS) for split in splits if split != "test"
+        }
+        if bag := fit_bag_of_words(kind, {**rows, "test": test}, FEW_STRENGTHS, MOST_TERMS):
+            words = row_figures(kind, bag.answers, test.labels)
+            ahead = ahead_of(kind, figures, words)
+            note = describe(bag, len(splits["train"]))
+    comparison = Comparison(
+        metric="rmse" if kind == "regression" else "accuracy",
+        value=figure(kind, figures),
+        constant=figure(kind, constant),
+        constant_answer=name,
+        kind=kind,
+        bag_of_words=None if words is None else figure(kind, words),
+        ahead=ahead,
+        note=note,
+    )
+    return comparison, ahead_of(kind, figures, constant)
+
+
+def figure(kind: Kind, figures: np.ndarray) -> float:
+    """Accuracy, or rmse, of row_figures()."""
+    mean = float(figures.mean())
+    return mean**0.5 if kind == "regression" else mean
+
+
+def describe(bag: BagOfWords, train_rows: int) -> str:
+    """What the reader has to know of a bag of words."""
+    notes = []
+    if train_rows > MOST_ROWS:
+        notes.append(f"{MOST_ROWS:,} training rows")
+    if bag.letters:
+        notes.append("of letters")
+    return ", ".join(notes)
+
+
+def judge(
+    job: Job, folder: Folder, metrics: dict[str, Any], figures: np.ndarray
+) -> tuple[Comparison, list[str]]:
+    """The comparison of a tested run, and its verdicts."""
+    data = job.data
+    comparison, above = compare(
+        data.kind, data.splits, data.label_names, figures, job.config.eval.baseline
+    )
+    return comparison, verdict_lines(gather(job, folder, metrics, comparison, above))
+
+
+def gather(
+    job: Job, folder: Folder, metrics: dict[str, Any], comparison: Comparison, above: Interval
+) -> Evidence:
+    """What the run shows, as plain values. The history is read from metrics.jsonl, so that a
+    resumed run is judged as a whole."""
+    train = job.config.train
+    lines = [
+        json.loads(line)
+        for line in (folder.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    sign = -1 if job.metric in LESS_IS_BETTER else 1
+    whats = {"single": "the commonest class", "multi": "the commonest labels"}
+    what = whats.get(job.data.kind, "the mean")
+    encoded = job.encoded["train"]
+    return Evidence(
+        settings=Settings(
+            lr=train.lr,
+            usual_lr=USUAL_LR[trains_new_weights(job.model_args)],
+            epochs=job.plan.total_steps / steps_per_epoch(job),
+            class_weights=train.class_weights is not None,
+            max_length=job.config.data.max_length,
+            most_length=job.tokenizer.model_max_length,
+        ),
+        losses=[line["train/loss"] for line in lines if line.get("train/loss") is not None],
+        evaluations=[
+            Evaluation(line["step"], line["eval/loss"], sign * line[f"eval/{job.metric}"])
+            for line in lines
+            if line.get("eval/loss") is not None and line.get(f"eval/{job.metric}") is not None
+        ],
+        steps_per_epoch=steps_per_epoch(job),
+        test_rows=metrics["n"],
+        constant=f"{what} ({comparison.constant_answer})",
+        above_constant=above,
+        r2=metrics.get("r2"),
+        classes=class_counts(job.data.label_names, metrics),
+        tokens=encoded.tokens + encoded.cut_tokens,
+        cut_tokens=encoded.cut_tokens,
+    )
+
+
+def steps_per_epoch(job: Job) -> int:
+    """Optimizer steps of one pass over the training rows."""
+    return -(-job.plan.micro_batches_per_epoch // job.plan.accumulate)
+
+
+def trains_new_weights(args: ModelArgs) -> bool:
+    """Whether the pretrained weights stay as they are: adapters or a head learn from scratch, at
+    rates that would spoil pretrained weights."""
+    return args.lora is not None or args.train == "head"
+
+
+def class_counts(names: tuple[str, ...], metrics: dict[str, Any]) -> list[ClassCount]:
+    """Test rows of each class, and those that are given it."""
+    return [
+        ClassCount(name, row["n"], row["predicted"])
+        for name, row in zip(names, metrics.get("classes", []), strict=False)
+    ]

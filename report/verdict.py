@@ -1,0 +1,218 @@
+"""What is plainly off with a run, each in one line that names the setting to change.
+
+A healthy run has none. Each line is about something that its figures show beyond chance: a user who
+looks at one number cannot see it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from report.format import format_count, format_number, format_share, join_names, shorten
+
+FEW_ROWS = 100  # below, the 95 % interval of an accuracy is wider than ±8 points
+MOVED = 0.02  # share by which a loss has to fall to have moved
+RISEN = 1.5  # times its lowest to which a training loss has to rise to have diverged
+WORSE = 1.25  # the same of a validation loss
+SEEN = 5  # test rows of a class from which it is telling that none was predicted
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings that the lines name, as they are."""
+
+    lr: float
+    usual_lr: float  # for what this run trains
+    epochs: float
+    class_weights: bool
+    max_length: int
+    most_length: int  # tokens that the model can read
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One look at the validation rows; of `figure`, the deciding metric, more is better."""
+
+    step: int
+    loss: float
+    figure: float
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """Test rows that have a class, and those that are given it."""
+
+    name: str
+    rows: int
+    predicted: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a finished run shows."""
+
+    settings: Settings
+    losses: Sequence[float]  # of training, in the order of the steps
+    evaluations: Sequence[Evaluation]
+    steps_per_epoch: int
+    test_rows: int
+    constant: str  # what stands for no learning: "the commonest class (pos)"
+    above_constant: tuple[float, float, float] | None  # the test figure, less that of no learning
+    r2: float | None  # regression only
+    classes: Sequence[ClassCount]
+    tokens: int  # of training, before the cut
+    cut_tokens: int
+
+
+def verdict_lines(evidence: Evidence) -> list[str]:
+    """The lines, the one that explains others first and without those that it explains."""
+    unlearned = _unlearned(evidence)
+    training = _diverged(evidence) or (_never_moved(evidence) if unlearned else "")
+    lines = [
+        training,
+        "" if training else unlearned or _never_predicted(evidence),
+        "" if training else _getting_worse(evidence),
+        few_rows("test", evidence.test_rows) if evidence.test_rows else "",
+        _cut(evidence),
+    ]
+    return [line for line in lines if line]
+
+
+def few_rows(split: str, rows: int) -> str:
+    """The line for a split that is too small to judge by, else nothing."""
+    if rows >= FEW_ROWS:
+        return ""
+    return (
+        f"{split} has only {rows} rows, and a figure from so few says little: raise data.{split}, "
+        "or bring more rows"
+    )
+
+
+def _tenths(losses: Sequence[float]) -> tuple[float, float, float]:
+    """(mean of the first tenth, lowest mean of a tenth, mean of the last tenth)."""
+    size = max(3, len(losses) // 10)
+    means = [
+        sum(losses[i : i + size]) / len(losses[i : i + size])
+        for i in range(0, max(1, len(losses) - size + 1), size)
+    ]
+    return means[0], min(means), sum(losses[-size:]) / len(losses[-size:])
+
+
+def _diverged(evidence: Evidence) -> str:
+    if len(evidence.losses) < 6:
+        return ""
+    first, lowest, last = _tenths(evidence.losses)
+    if last < RISEN * lowest or last <= first:
+        return ""
+    return (
+        f"the training loss diverged: it rose from {format_number(lowest)} to "
+        f"{format_number(last)}: lower train.lr ({evidence.settings.lr:g}) to "
+        f"{_lower_rate(evidence.settings):g}"
+    )
+
+
+def _lower_rate(settings: Settings) -> float:
+    return settings.usual_lr if settings.lr > settings.usual_lr else settings.lr / 10
+
+
+def _never_moved(evidence: Evidence) -> str:
+    if len(evidence.losses) < 6:
+        return ""
+    first, _, last = _tenths(evidence.losses)
+    if last <= (1 - MOVED) * first:
+        return ""
+    settings = evidence.settings
+    line = f"the training loss never moved: {format_number(first)} at the start and "
+    line += f"{format_number(last)} at the end"
+    if settings.lr < settings.usual_lr:
+        return f"{line}: raise train.lr ({settings.lr:g}) to {settings.usual_lr:g}"
+    if settings.lr > settings.usual_lr:
+        return f"{line}: lower train.lr ({settings.lr:g}) to {settings.usual_lr:g}"
+    return f"{line}: does data.label follow from data.text at all? Else raise train.epochs"
+
+
+def _unlearned(evidence: Evidence) -> str:
+    """No better than an answer that is always the same. Of few rows only where it is not even
+    better by the figure itself: their interval is wide."""
+    if evidence.above_constant is None:
+        return ""
+    estimate, low, _ = evidence.above_constant
+    way_out = _learn_more(evidence.settings)
+    if evidence.r2 is not None:
+        if evidence.r2 >= 0:
+            return ""
+        return (
+            f"r2 is below 0 ({evidence.r2:.3f}): worse than always saying {evidence.constant}: "
+            f"{way_out}"
+        )
+    if estimate > 0 and (low > 0 or evidence.test_rows < FEW_ROWS):
+        return ""
+    given = [one.name for one in evidence.classes if one.predicted]
+    if len(given) == 1 and len(evidence.classes) > 1:
+        weights = _weigh(evidence.settings)
+        return (
+            f"no better than always saying {evidence.constant}: every test row is given "
+            f"{shorten(given[0], 40)!r}: {weights or way_out}"
+        )
+    return f"no better than always saying {evidence.constant}: {way_out}"
+
+
+def _learn_more(settings: Settings) -> str:
+    if settings.lr < settings.usual_lr / 3:
+        return f"raise train.lr ({settings.lr:g}) to {settings.usual_lr:g}"
+    return _train_longer(settings)
+
+
+def _train_longer(settings: Settings) -> str:
+    longer = 3 * settings.epochs
+    return f"raise train.epochs ({settings.epochs:g}) to {longer:g}, or bring more rows"
+
+
+def _weigh(settings: Settings) -> str:
+    return "" if settings.class_weights else 'set train.class_weights = "balanced"'
+
+
+def _never_predicted(evidence: Evidence) -> str:
+    never = [one for one in evidence.classes if one.rows >= SEEN and one.predicted == 0]
+    if not never:
+        return ""
+    names = join_names([f"{one.name} ({format_count(one.rows)} test rows)" for one in never], 5)
+    way_out = _weigh(evidence.settings) or _train_longer(evidence.settings)
+    return f"never predicted: {names}: {way_out}"
+
+
+def _getting_worse(evidence: Evidence) -> str:
+    """Two evaluations or more after the lowest loss, which has risen since, and no gain by it."""
+    looks = evidence.evaluations
+    if len(looks) < 3:
+        return ""
+    place = min(range(len(looks)), key=lambda i: looks[i].loss)
+    lowest, last = looks[place], looks[-1]
+    rising = last.loss >= max(look.loss for look in looks[place:])
+    if len(looks) - place < 3 or not rising or last.loss < WORSE * lowest.loss:
+        return ""
+    if last.figure > lowest.figure:
+        return ""
+    epochs = max(1, round(lowest.step / max(1, evidence.steps_per_epoch)))
+    way_out = (
+        f"train.epochs = {epochs}" if epochs < evidence.settings.epochs else "eval.patience = 2"
+    )
+    return (
+        f"validation has been getting worse since step {format_count(lowest.step)} (loss "
+        f"{format_number(lowest.loss)}, at the end {format_number(last.loss)}): set {way_out}; "
+        "the best weights are kept either way"
+    )
+
+
+def _cut(evidence: Evidence) -> str:
+    if 2 * evidence.cut_tokens < evidence.tokens or not evidence.cut_tokens:
+        return ""
+    settings = evidence.settings
+    longer = min(settings.most_length, 4 * settings.max_length)
+    share = format_share(evidence.cut_tokens, evidence.tokens)
+    line = f"{share} of the training tokens are cut off"
+    if longer > settings.max_length:
+        return f"{line}: raise data.max_length ({settings.max_length}) to {longer}"
+    return (
+        f"{line}, and data.max_length is at the model's most ({settings.max_length}): "
+        'data.truncation = "left" keeps the ends, and shorter texts lose less'
+    )

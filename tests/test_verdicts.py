@@ -1,0 +1,164 @@
+"""What is plainly off with a run is said in one line with the setting to change; a healthy run has
+none."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+import train
+from report.verdict import ClassCount, Evaluation, Evidence, Settings, verdict_lines
+
+SETTINGS = Settings(
+    lr=1e-3, usual_lr=1e-3, epochs=3, class_weights=False, max_length=256, most_length=512
+)
+HEALTHY = Evidence(
+    settings=SETTINGS,
+    losses=[0.7 - 0.5 * i / 60 + 0.05 * (-1) ** i for i in range(60)],
+    evaluations=[Evaluation(20 * i, 0.6 - 0.1 * i, 0.6 + 0.1 * i) for i in (1, 2, 3)],
+    steps_per_epoch=20,
+    test_rows=400,
+    constant="the commonest class (pos)",
+    above_constant=(0.4, 0.35, 0.45),
+    r2=None,
+    classes=[ClassCount("neg", 200, 190), ClassCount("pos", 200, 210)],
+    tokens=100_000,
+    cut_tokens=20_000,
+)
+FLAT = [0.69 + 0.02 * (-1) ** i for i in range(60)]
+NOTHING = (0.0, -0.05, 0.05)
+ONE = [ClassCount("neg", 380, 400), ClassCount("pos", 20, 0)]
+
+
+def looks(*losses, figures=None):
+    figures = figures or [0.8] * len(losses)
+    return [
+        Evaluation(20 * (i + 1), *pair) for i, pair in enumerate(zip(losses, figures, strict=True))
+    ]
+
+
+def test_a_healthy_run_has_no_verdict():
+    assert verdict_lines(HEALTHY) == []
+
+
+UNHEALTHY = {
+    "never moved, rate too low": (
+        {"losses": FLAT, "above_constant": NOTHING, "settings": replace(SETTINGS, lr=1e-12)},
+        r"never moved.*raise train\.lr \(1e-12\) to 0\.001",
+    ),
+    "never moved, rate too high": (
+        {"losses": FLAT, "above_constant": NOTHING, "settings": replace(SETTINGS, lr=0.5)},
+        r"never moved.*lower train\.lr \(0\.5\) to 0\.001",
+    ),
+    "never moved, rate as usual": (
+        {"losses": FLAT, "above_constant": NOTHING},
+        r"never moved.*data\.label",
+    ),
+    "diverged": (
+        {"losses": [0.7 + i for i in range(60)], "settings": replace(SETTINGS, lr=0.1)},
+        r"diverged.*lower train\.lr \(0\.1\) to 0\.001",
+    ),
+    "diverged at the usual rate": (
+        {"losses": [0.7 + i for i in range(60)]},
+        r"diverged.*lower train\.lr \(0\.001\) to 0\.0001",
+    ),
+    "one class for every row": (
+        {"classes": ONE, "above_constant": (0.0, 0.0, 0.0)},
+        r"every test row is given 'neg'.*class_weights = \"balanced\"",
+    ),
+    "one class is never predicted": (
+        {"classes": [*HEALTHY.classes, ClassCount("rare", 20, 0)]},
+        r"^never predicted: rare \(20 test rows\).*class_weights = \"balanced\"",
+    ),
+    "one class is never predicted, though balanced": (
+        {"classes": ONE, "settings": replace(SETTINGS, class_weights=True)},
+        r"^never predicted: pos \(20 test rows\).*raise train\.epochs \(3\) to 9",
+    ),
+    "no better than the commonest class": (
+        {"above_constant": NOTHING},
+        r"no better than always saying the commonest class \(pos\).*raise train\.epochs",
+    ),
+    "no better, and the rate is low": (
+        {"above_constant": NOTHING, "settings": replace(SETTINGS, lr=1e-5)},
+        r"no better.*raise train\.lr \(1e-05\) to 0\.001",
+    ),
+    "r2 below 0": (
+        {"r2": -0.2, "above_constant": (-3.0, -4.0, -2.0), "constant": "the mean (76)"},
+        r"r2 is below 0 \(-0\.200\).*the mean \(76\)",
+    ),
+    "validation gets worse": (
+        {"evaluations": looks(0.5, 0.6, 0.7)},
+        r"worse since step 20 \(loss 0\.5, at the end 0\.7\): set train\.epochs = 1;",
+    ),
+    "few rows": ({"test_rows": 40}, r"test has only 40 rows.*raise data\.test"),
+    "half of the tokens": (
+        {"cut_tokens": 60_000},
+        r"60\.0 % of the training tokens.*raise data\.max_length \(256\) to 512",
+    ),
+    "half of the tokens, at the most that the model reads": (
+        {"cut_tokens": 60_000, "settings": replace(SETTINGS, max_length=512)},
+        r"60\.0 % of the training tokens.*data\.truncation = \"left\"",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNHEALTHY)
+def test_what_is_off_is_one_line_with_the_setting_to_change(case):
+    changes, wanted = UNHEALTHY[case]
+    lines = verdict_lines(replace(HEALTHY, **changes))
+    assert len(lines) == 1
+    assert re.search(wanted, lines[0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"losses": [0.01] * 60},  # nothing left to learn, as after another run
+        {"losses": [0.7, 0.2]},  # too short to tell
+        {"losses": [0.3] * 50 + [0.35] * 10},  # noise at the end
+        {"evaluations": looks(0.5, 0.52, 0.55)},  # overfits a little
+        {"evaluations": looks(0.5, 0.7, 0.9, figures=[0.8, 0.82, 0.85])},  # accuracy still gains
+        {"evaluations": looks(0.5, 0.9)},  # one bad evaluation
+        {"classes": [*HEALTHY.classes, ClassCount("rare", 2, 0)]},  # too few to tell
+        {"r2": 0.3, "above_constant": (0.1, -0.1, 0.3)},
+        {"cut_tokens": 40_000},
+    ],
+)
+def test_what_chance_or_a_choice_explains_is_no_verdict(changes):
+    assert verdict_lines(replace(HEALTHY, **changes)) == []
+
+
+def test_few_rows_excuse_a_wide_interval():
+    lines = verdict_lines(replace(HEALTHY, test_rows=12, above_constant=(0.2, -0.1, 0.5)))
+    assert [line[:23] for line in lines] == ["test has only 12 rows, "]
+
+
+def judged(recipe, folder, *words):
+    """result.json of a small run with these settings."""
+    path = recipe(data={"validation": 20, "test": 20}, train={"accumulate": 1})
+    assert train.main(["--config", str(path), f"run.dir={folder}", *words]) == 0
+    return json.loads((folder / "tiny" / "result.json").read_text(encoding="utf-8"))
+
+
+def test_a_run_is_judged_in_console_card_and_result(recipe, tmp_path, capsys):
+    result = judged(recipe, tmp_path, "train.lr=1e-12", "train.epochs=4")
+    printed = capsys.readouterr().out
+    assert "compared: accuracy 0." in printed
+    assert "WARNING: the training loss never moved" in printed
+    card = (tmp_path / "tiny" / "README.md").read_text(encoding="utf-8")
+    assert "On the same rows: accuracy 0." in card
+    assert "the training loss never moved" in card
+    assert result["compared"]["constant"] == 0.5
+    assert result["verdicts"][0].startswith("the training loss never moved")
+    accuracy = result["test"]["accuracy"]
+    assert result["compared"]["value"] == pytest.approx(accuracy)
+    ahead = accuracy - result["compared"]["bag_of_words"]
+    assert result["compared"]["ahead"][0] == pytest.approx(ahead)
+
+
+def test_texts_cut_in_half_are_said(recipe, tmp_path, capsys):
+    judged(recipe, tmp_path, "data.max_length=4", "eval.baseline=false")
+    printed = capsys.readouterr().out
+    assert "of the training tokens are cut off: raise data.max_length (4) to 16" in printed
+    assert "bag of words" not in printed
