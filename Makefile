@@ -64,7 +64,8 @@ $(VENV)/.created:
 $(VENV)/.run-installed: pyproject.toml constraints.txt requirements-assets.txt | $(VENV)/.created
 	@echo 'Installing what a run needs (once; a few minutes, mostly the download of PyTorch).'
 	@$(PY) -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-	  print(*project["dependencies"], sep="\n")' > $(VENV)/requirements-run.txt
+	  print(*project["dependencies"], *project["optional-dependencies"]["baseline"], sep="\n")' \
+	  > $(VENV)/requirements-run.txt
 	@$(PIP) --requirement $(VENV)/requirements-run.txt
 	@$(PIP) --no-deps --requirement requirements-assets.txt
 	@touch $@

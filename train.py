@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.read import difference, parse_config, read_config, trajectory, write_config
 from configs.schema import Config
+from report.baseline import Comparison, comparison_line
 from report.format import format_number
 
 if TYPE_CHECKING:
@@ -164,16 +165,16 @@ def train_and_finish(
 
 
 def headline(result: dict[str, Any]) -> str:
-    """The one figure of a result, as a sentence."""
-    test = result.get("test") or {}
+    """The one figure of a result, as a sentence, and what stands beside it."""
+    test, compared = result.get("test") or {}, result.get("compared")
+    beside = f" On the same rows: {comparison_line(Comparison(**compared))}." if compared else ""
     if "accuracy" in test:
         low, high = test["interval"]
-        return (
-            f"Test accuracy {test['accuracy']:.4f} (n {test['n']:,}, 95 % {low:.4f} to {high:.4f})."
-        )
+        n = f"n {test['n']:,}, 95 % {low:.4f} to {high:.4f}"
+        return f"Test accuracy {test['accuracy']:.4f} ({n}).{beside}"
     if "r2" in test:
         rmse = format_number(test["rmse"])
-        return f"Test r2 {test['r2']:.4f}, rmse {rmse} (n {test['n']:,})."
+        return f"Test r2 {test['r2']:.4f}, rmse {rmse} (n {test['n']:,}).{beside}"
     return f"Test loss {test['loss']:.4f} (n {test['n']:,})." if test else "It has no test split."
 
 
@@ -208,7 +209,7 @@ def score(config: Config, options: argparse.Namespace) -> None:
     from job.score import score_finished
 
     result = score_finished(config, options.allow_code)
-    print(headline({"test": result}))
+    print(headline(result))
 
 
 def config_for_csv(options: argparse.Namespace) -> Config:

@@ -37,7 +37,7 @@ def load_rows(config: Config) -> tuple[dict[str, Any], list[str]]:
         raise ValueError(f"labels are {data.kind}; expected one class a row")
     if missing := {"train", "validation", "test"} - data.splits.keys():
         raise ValueError(f"no {' and no '.join(sorted(missing))} rows; this needs all three splits")
-    rows = {name: rows_of(split, data.kind) for name, split in data.splits.items()}
+    rows = {split: rows_of(data, split) for split in data.splits}
     return rows, list(data.splits["test"]["address"])
 
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import datasets
 import numpy as np
 
 from data.labels.settle import Kind, label_array
+from data.prepare import Data
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # C: the larger, the less the weights are held back
 FEW_STRENGTHS = (1.0, 10.0, 100.0)  # beside a run, where seconds count
@@ -49,16 +49,17 @@ def is_installed() -> bool:
     return importlib.util.find_spec("sklearn") is not None
 
 
-def rows_of(split: datasets.Dataset, kind: Kind, most: int | None = None) -> Rows:
-    """The rows of a prepared split, or so many drawn from all over; of a pair both texts, one
-    behind the other."""
-    if most is not None and len(split) > most:
-        chosen = np.random.default_rng(0).permutation(len(split))[:most]
-        split = split.select(np.sort(chosen))
-    texts = list(split["text"])
-    if "text_pair" in split.column_names:
-        texts = [f"{one} {other}" for one, other in zip(texts, split["text_pair"], strict=True)]
-    return Rows(texts, label_array(split, kind))
+def rows_of(data: Data, split: str, most: int | None = None) -> Rows:
+    """The rows of a split, or so many drawn from all over; of a pair both texts, one behind the
+    other."""
+    rows = data.splits[split]
+    if most is not None and len(rows) > most:
+        chosen = np.random.default_rng(0).permutation(len(rows))[:most]
+        rows = rows.select(np.sort(chosen))
+    texts = list(rows["text"])
+    if "text_pair" in rows.column_names:
+        texts = [f"{one} {other}" for one, other in zip(texts, rows["text_pair"], strict=True)]
+    return Rows(texts, label_array(rows, data.kind))
 
 
 def fit_bag_of_words(

@@ -4,10 +4,10 @@ import json
 from collections import Counter
 from typing import Any
 
-import datasets
 import numpy as np
 
 from data.labels.settle import Kind, label_array
+from data.prepare import Data
 from engine.paired import Interval, paired_interval
 from job.baseline import (
     FEW_STRENGTHS,
@@ -38,15 +38,13 @@ def row_figures(kind: Kind, answers: np.ndarray, labels: np.ndarray) -> np.ndarr
     return right_rows(answers, labels)
 
 
-def constant_answer(
-    kind: Kind, train: datasets.Dataset, names: tuple[str, ...]
-) -> tuple[np.ndarray, str]:
-    """What fits most training rows without looking at them, shaped as one label, and its name."""
-    labels = label_array(train, kind)
-    if kind == "regression":
+def constant_answer(data: Data) -> tuple[np.ndarray, str]:
+    """What fits most training rows without reading them, shaped as one label, and its name."""
+    labels, names = label_array(data.splits["train"], data.kind), data.label_names
+    if data.kind == "regression":
         mean = float(labels.mean())
         return np.array(mean), format_number(mean)
-    if kind == "multi":
+    if data.kind == "multi":
         common = Counter(map(tuple, labels.tolist())).most_common(1)[0][0]
         held = [name for name, on in zip(names, common, strict=True) if on]
         return np.array(common), ", ".join(held) or "none of them"
@@ -61,30 +59,25 @@ def ahead_of(kind: Kind, own: np.ndarray, other: np.ndarray) -> Interval:
     return paired_interval(own, other)
 
 
-def compare(
-    kind: Kind, splits: dict[str, datasets.Dataset], names: tuple[str, ...], figures: np.ndarray,
-    baseline: bool,
-) -> tuple[Comparison, Interval]:  # fmt: skip
+def compare(data: Data, figures: np.ndarray, baseline: bool) -> tuple[Comparison, Interval]:
     """The test figure beside its baselines, and how far it is ahead of the constant answer.
 
-    `figures` are the model's row_figures() in the order of splits["test"]. With `baseline` a bag of
-    words is fitted on the training rows.
+    `figures` are the model's row_figures() (N,) in the order of the test rows. With `baseline` a
+    bag of words is fitted on the training rows.
     """
-    test = rows_of(splits["test"], kind)
-    answer, name = constant_answer(kind, splits["train"], names)
+    kind, test = data.kind, rows_of(data, "test")
+    answer, name = constant_answer(data)
     constant = row_figures(kind, np.broadcast_to(answer, test.labels.shape), test.labels)
     note, words, ahead = "", None, None
     if baseline and not is_installed():
         note = INSTALL
     elif baseline:
         note = "terms are found in no text, or labels in one class alone"
-        rows = {
-            split: rows_of(splits[split], kind, MOST_ROWS) for split in splits if split != "test"
-        }
+        rows = {split: rows_of(data, split, MOST_ROWS) for split in data.splits if split != "test"}
         if bag := fit_bag_of_words(kind, {**rows, "test": test}, FEW_STRENGTHS, MOST_TERMS):
             words = row_figures(kind, bag.answers, test.labels)
             ahead = ahead_of(kind, figures, words)
-            note = describe(bag, len(splits["train"]))
+            note = describe(bag, len(data.splits["train"]))
     comparison = Comparison(
         metric="rmse" if kind == "regression" else "accuracy",
         value=figure(kind, figures),
@@ -118,10 +111,7 @@ def judge(
     job: Job, folder: Folder, metrics: dict[str, Any], figures: np.ndarray
 ) -> tuple[Comparison, list[str]]:
     """The comparison of a tested run, and its verdicts."""
-    data = job.data
-    comparison, above = compare(
-        data.kind, data.splits, data.label_names, figures, job.config.eval.baseline
-    )
+    comparison, above = compare(job.data, figures, job.config.eval.baseline)
     return comparison, verdict_lines(gather(job, folder, metrics, comparison, above))
 
 

@@ -17,7 +17,8 @@ from models.export import load_exported
 
 
 def score_finished(config: Config, allow_code: bool) -> dict[str, Any]:
-    """Metrics of a finished run's exported model on its test rows.
+    """Metrics of a finished run's exported model on its test rows, under "test", and what the run
+    found beside them on the same rows, under "compared".
 
     Raises ValueError where the run is not finished, was another recipe, has no test rows, or where
     its rows have changed since.
@@ -45,4 +46,5 @@ def score_finished(config: Config, allow_code: bool) -> dict[str, Any]:
     rows = encode_split(config, tokenizer, data, "test").dataset
     batches = eval_batches(rows, config.eval.micro_batch_size, make_padding(tokenizer))
     counter = build_counter(data.kind, args.num_labels, precision.device, target)
-    return evaluate(model, batches, loss_fn, counter, precision)
+    metrics = evaluate(model, batches, loss_fn, counter, precision)
+    return {"test": metrics, "compared": folder.read_json("result.json").get("compared")}

@@ -4,15 +4,19 @@ A healthy run has none. Each line is about something that its figures show beyon
 looks at one number cannot see it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, variance
 
 from report.format import format_count, format_number, format_share, join_names, shorten
 
 FEW_ROWS = 100  # below, the 95 % interval of an accuracy is wider than ±8 points
 MOVED = 0.02  # share by which a loss has to fall to have moved
-RISEN = 1.5  # times its lowest to which a training loss has to rise to have diverged
-WORSE = 1.25  # the same of a validation loss
+RISEN = 1.5  # times its start to which a training loss has to rise to have diverged
+WORSE = 1.25  # times its lowest to which a validation loss has to rise
+FEW_STEPS = 9  # below, a loss shows no course
+SURE = 2.0  # standard errors
 SEEN = 5  # test rows of a class from which it is telling that none was predicted
 
 
@@ -65,11 +69,11 @@ class Evidence:
 
 def verdict_lines(evidence: Evidence) -> list[str]:
     """The lines, the one that explains others first and without those that it explains."""
-    unlearned = _unlearned(evidence)
-    training = _diverged(evidence) or (_never_moved(evidence) if unlearned else "")
+    learned = evidence.above_constant is None or evidence.above_constant[1] > 0
+    training = _diverged(evidence) or ("" if learned else _never_moved(evidence))
     lines = [
         training,
-        "" if training else unlearned or _never_predicted(evidence),
+        "" if training else _unlearned(evidence) or _never_predicted(evidence),
         "" if training else _getting_worse(evidence),
         few_rows("test", evidence.test_rows) if evidence.test_rows else "",
         _cut(evidence),
@@ -87,38 +91,34 @@ def few_rows(split: str, rows: int) -> str:
     )
 
 
-def _tenths(losses: Sequence[float]) -> tuple[float, float, float]:
-    """(mean of the first tenth, lowest mean of a tenth, mean of the last tenth)."""
-    size = max(3, len(losses) // 10)
-    means = [
-        sum(losses[i : i + size]) / len(losses[i : i + size])
-        for i in range(0, max(1, len(losses) - size + 1), size)
-    ]
-    return means[0], min(means), sum(losses[-size:]) / len(losses[-size:])
+def _ends(losses: Sequence[float]) -> tuple[float, float, float]:
+    """(mean at the start, mean at the end, what chance makes of their difference) of a run's
+    losses; tenths of it, or thirds of a short one."""
+    size = max(len(losses) // 10, min(len(losses) // 3, 10))
+    first, last = losses[:size], losses[-size:]
+    error = math.sqrt((variance(first) + variance(last)) / size)
+    return fmean(first), fmean(last), SURE * error
 
 
 def _diverged(evidence: Evidence) -> str:
-    if len(evidence.losses) < 6:
+    if len(evidence.losses) < FEW_STEPS:
         return ""
-    first, lowest, last = _tenths(evidence.losses)
-    if last < RISEN * lowest or last <= first:
+    first, last, chance = _ends(evidence.losses)
+    if last < RISEN * first or last - first < chance:
         return ""
+    settings = evidence.settings
+    rate = settings.usual_lr if settings.lr > settings.usual_lr else settings.lr / 10
     return (
-        f"the training loss diverged: it rose from {format_number(lowest)} to "
-        f"{format_number(last)}: lower train.lr ({evidence.settings.lr:g}) to "
-        f"{_lower_rate(evidence.settings):g}"
+        f"the training loss diverged, from {format_number(first)} at the start to "
+        f"{format_number(last)} at the end: lower train.lr ({settings.lr:g}) to {rate:g}"
     )
 
 
-def _lower_rate(settings: Settings) -> float:
-    return settings.usual_lr if settings.lr > settings.usual_lr else settings.lr / 10
-
-
 def _never_moved(evidence: Evidence) -> str:
-    if len(evidence.losses) < 6:
+    if len(evidence.losses) < FEW_STEPS:
         return ""
-    first, _, last = _tenths(evidence.losses)
-    if last <= (1 - MOVED) * first:
+    first, last, chance = _ends(evidence.losses)
+    if first - last > max(MOVED * first, chance):
         return ""
     settings = evidence.settings
     line = f"the training loss never moved: {format_number(first)} at the start and "

@@ -2,6 +2,7 @@
 
 import builtins
 import sys
+from types import SimpleNamespace as Namespace
 
 import datasets
 import numpy as np
@@ -33,11 +34,12 @@ def rows():
     return {name: Rows(texts[part], labels[part]) for name, part in parts.items()}
 
 
-def make_splits(rows):
-    return {
+def make_data(rows, kind="single"):
+    splits = {
         name: datasets.Dataset.from_dict({"text": r.texts, "label": r.labels})
         for name, r in rows.items()
     }
+    return Namespace(kind=kind, splits=splits, label_names=NAMES)
 
 
 def by_hand(model, rows):
@@ -109,7 +111,8 @@ def test_texts_without_blanks_are_taken_by_letters(rows):
 
 def test_many_rows_are_sampled_from_all_over_and_pairs_are_joined():
     columns = {"text": ["a"] * 100, "text_pair": [str(i) for i in range(100)], "label": range(100)}
-    rows = rows_of(datasets.Dataset.from_dict(columns), "single", 20)
+    splits = {"train": datasets.Dataset.from_dict(columns)}
+    rows = rows_of(Namespace(kind="single", splits=splits), "train", 20)
     assert len(rows.texts) == 20
     assert rows.labels.max() > 60
     assert rows.texts == [f"a {label}" for label in rows.labels]
@@ -123,8 +126,8 @@ def test_the_constant_answer_is_that_of_scikit_learn(kind):
         "multi": random.choice(2, (60, 2), p=[0.2, 0.8]).astype(float),
         "regression": random.normal(50, 10, 60),
     }[kind]
-    train = datasets.Dataset.from_dict({"label": labels[:40]})
-    answer, name = constant_answer(kind, train, NAMES)
+    splits = {"train": datasets.Dataset.from_dict({"label": labels[:40]})}
+    answer, name = constant_answer(Namespace(kind=kind, splits=splits, label_names=NAMES))
     figures = row_figures(kind, np.broadcast_to(answer, labels[40:].shape), labels[40:])
     x = np.zeros((40, 1))
     if kind == "regression":
@@ -140,7 +143,7 @@ def test_the_constant_answer_is_that_of_scikit_learn(kind):
 
 def test_the_line_says_all_figures_and_their_difference(rows):
     figures = np.ones(40)
-    comparison, above = compare("single", make_splits(rows), NAMES, figures, baseline=True)
+    comparison, above = compare(make_data(rows), figures, baseline=True)
     assert above[0] == 0.5
     bag = fit_bag_of_words("single", rows, (1.0, 10.0, 100.0), 100_000)
     right = right_rows(bag.answers, rows["test"].labels).mean()
@@ -152,13 +155,13 @@ def test_the_line_says_all_figures_and_their_difference(rows):
 
 
 def test_a_model_behind_the_bag_of_words_is_said_to_be(rows):
-    comparison, _ = compare("single", make_splits(rows), NAMES, np.zeros(40), baseline=True)
+    comparison, _ = compare(make_data(rows), np.zeros(40), baseline=True)
     assert "; behind by 0." in comparison_line(comparison)
 
 
 def test_of_a_regression_all_is_in_the_labels_own_unit(rows):
     numbers = {n: Rows(r.texts, 1000 + 200.0 * r.labels) for n, r in rows.items()}
-    comparison, above = compare("regression", make_splits(numbers), (), np.full(40, 400.0), True)
+    comparison, above = compare(make_data(numbers, "regression"), np.full(40, 400.0), True)
     assert comparison_line(comparison).startswith("rmse 20; always the mean (1100) 100; bag of")
     assert above[0] == pytest.approx(80)
 
@@ -166,7 +169,7 @@ def test_of_a_regression_all_is_in_the_labels_own_unit(rows):
 def test_without_scikit_learn_the_way_to_it_is_said(rows, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    comparison, _ = compare("single", make_splits(rows), NAMES, np.ones(40), baseline=True)
+    comparison, _ = compare(make_data(rows), np.ones(40), baseline=True)
     assert comparison_line(comparison).endswith("; bag of words: pip install scikit-learn")
 
 
@@ -178,5 +181,5 @@ def test_switched_off_nothing_is_imported_or_said(rows, monkeypatch):
         return plain(name, *rest, **named)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    comparison, _ = compare("single", make_splits(rows), NAMES, np.ones(40), baseline=False)
+    comparison, _ = compare(make_data(rows), np.ones(40), baseline=False)
     assert comparison_line(comparison) == "accuracy 1.000; commonest class (neg) 0.500"

@@ -28,10 +28,11 @@ THIRD_PARTY = {
         "transformers",
     },
     "engine": {"PIL", "numpy", "safetensors", "tensorboard", "torch", "tqdm"},
-    "job": {"torch"},
+    "job": {"numpy", "torch"},
     "models": {"huggingface_hub", "numpy", "safetensors", "torch", "transformers"},
     "report": set(),
 }
+BASELINE = ("job/baseline.py", "sklearn")  # an extra, imported in this file alone
 RUN_TIME = {"datasets", "numpy", "pydantic", "safetensors", "tensorboard", "tomli_w", "torch"}
 RUN_TIME |= {"tqdm", "transformers"}
 PICKLES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}  # code in disguise
@@ -100,7 +101,7 @@ def find_breaches(path: str, source: str) -> list[str]:
     breaches = [
         f"{path}:{line}: {room} may not import {name}"
         for line, name in find_imports(path, source)
-        if not is_allowed(room, name)
+        if not is_allowed(room, name) and (path, name.split(".")[0]) != BASELINE
     ]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute) and ast.unparse(node) in ("torch.save", "torch.load"):
@@ -168,6 +169,7 @@ def test_every_room_is_read_and_packaged():
         ("models/build.py", "import importlib\nimportlib.import_module('engine.loop')"),
         ("models/lora.py", "import peft"),
         ("data/splits.py", "from sklearn.model_selection import train_test_split"),
+        ("job/judge.py", "from sklearn.linear_model import Ridge"),
         ("data/clean.py", "__import__('report.card')"),
         ("data/sources.py", "import pandas"),
         ("report/card.py", "import torch"),

@@ -70,6 +70,7 @@ def test_a_command_of_the_readme_is_understood(command):
 
 def test_the_plain_pip_line_names_what_a_run_needs():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = {re.split(r"[<>=]", line)[0] for line in project["dependencies"]}
+    extra = project["optional-dependencies"]["baseline"]
+    needed = {re.split(r"[<>=]", line)[0] for line in [*project["dependencies"], *extra]}
     line = next(line for line in README.splitlines() if line.startswith("pip install -c"))
     assert set(line.split()[4:]) == needed

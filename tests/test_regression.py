@@ -119,7 +119,9 @@ def test_eval_only_gives_the_same_figures(run, tmp_path, capsys):
     folder = run("tiny", table)
     capsys.readouterr()
     assert run("tiny", table, "--eval-only") == folder
-    assert train.headline({"test": figures(folder)}) in capsys.readouterr().out
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert "always the mean" in train.headline(result)
+    assert train.headline(result) in capsys.readouterr().out
 
 
 def test_the_snippet_on_the_card_answers_in_the_users_unit(run, tmp_path):

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from tfidf import compare, fit_and_choose, load_rows, read_hits
+from tfidf import compare, load_rows, main, read_hits
 
 from configs.read import read_config
 
@@ -55,11 +55,14 @@ def test_an_unfinished_run_is_refused(tmp_path):
         read_hits(tmp_path, ["f:2"])
 
 
-def test_it_learns_the_rows_of_a_recipe(recipe, capsys):
-    rows, names = load_rows(read_config(recipe()))
-    assert names == ("neg", "pos")
-    assert [len(rows[split]["texts"]) for split in ("train", "validation", "test")] == [36, 12, 12]
-    strength, accuracy, predicted = fit_and_choose(rows)
-    assert accuracy == 1.0
-    assert (predicted == np.array(rows["test"]["labels"])).mean() == 1.0
-    assert f"C {strength:g}: validation accuracy 1.0000" in capsys.readouterr().out
+def test_it_takes_the_rows_of_a_recipe_and_a_run_beside_them(recipe, make_run, capsys, monkeypatch):
+    path = recipe()
+    rows, addresses = load_rows(read_config(path))
+    assert [len(rows[split].texts) for split in ("train", "validation", "test")] == [36, 12, 12]
+    run = make_run("a", dict.fromkeys(addresses, True))
+    monkeypatch.setattr("sys.argv", ["tfidf.py", "--config", str(path), "--run", str(run)])
+    assert main() == 0
+    printed = capsys.readouterr().out
+    assert "rows: 36 train, 12 validation, 12 test" in printed
+    assert "validation 1.0000, test 1.0000" in printed
+    assert "runs minus TF-IDF: +0.0000 (95 % +0.0000 to +0.0000; 12 rows, 1 run)" in printed

@@ -27,16 +27,17 @@ def test_it_is_narrower_than_that_of_unpaired_rows():
     assert high - low < (unpaired.high - unpaired.low) / 2
 
 
-def test_of_squared_errors_it_is_that_of_the_rmse():
+@pytest.mark.parametrize("rows", [300, 1500])  # drawn, and worked out
+def test_of_squared_errors_it_is_that_of_the_rmse(rows):
     random = np.random.default_rng(1)
-    first, second = (np.square(scale * random.normal(size=1500)) for scale in (3.0, 2.0))
+    first, second = (np.square(scale * random.normal(size=rows)) for scale in (3.0, 2.0))
     estimate, low, high = paired_interval(first, second, root=True)
     assert estimate == pytest.approx(first.mean() ** 0.5 - second.mean() ** 0.5)
     wanted = stats.bootstrap(
         (first, second), lambda a, b: a.mean() ** 0.5 - b.mean() ** 0.5, paired=True,
-        vectorized=False, n_resamples=2000, method="percentile", random_state=0,
+        vectorized=False, n_resamples=3000, method="percentile", random_state=0,
     ).confidence_interval  # fmt: skip
-    assert (low, high) == pytest.approx((wanted.low, wanted.high), abs=0.02)
+    assert (low, high) == pytest.approx((wanted.low, wanted.high), abs=0.03)
 
 
 def test_rows_that_all_agree_leave_no_doubt():

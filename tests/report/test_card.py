@@ -34,6 +34,7 @@ CARD = Card(
         Result("test/accuracy", 0.9012, 2000, 0.8873, 0.9135),
         Result("test/loss", 0.25, 2000),
     ],
+    compared="accuracy 0.901; commonest class (<neg>) 0.500",
     classes=[
         ClassScore("negative", 0.9, 0.91, 0.905, 1000),
         ClassScore("rare", None, 0.0, None, 3),
@@ -66,6 +67,7 @@ def test_results_show_value_interval_and_n():
     assert section(run_card(CARD), "Results")[2:] == [
         "| `test/accuracy` | 0.9012 | 0.8873 to 0.9135 | 2,000 |",
         "| `test/loss` | 0.25 | - | 2,000 |",
+        "On the same rows: accuracy 0.901; commonest class (&lt;neg&gt;) 0.500.",
     ]
 
 
