@@ -96,7 +96,7 @@ def many_reviews(tmp_path_factory):
     """Path of a JSONL file of 340 rows: enough to judge by what a model has learnt."""
     path = tmp_path_factory.mktemp("many") / "reviews.jsonl"
     rows = [{"text": text, "label": label} for text, label in make_reviews(340)]
-    path.write_text("\n".join(json.dumps(row) for row in rows))
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     return path
 
 

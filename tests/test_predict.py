@@ -24,7 +24,7 @@ def run(tmp_path_factory, tiny_folder, reviews_csv):
 def pair_run(tmp_path_factory, tiny_folder):
     folder = tmp_path_factory.mktemp("pairs")
     rows = [{"a": f"film {i}", "b": f"story {i}", "label": i % 2} for i in range(40)]
-    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     words = [f"run.dir={folder}", f"model.source={tiny_folder}", "train.max_steps=2"]
     words += [f"data.source={folder}/pairs.jsonl", 'data.text=["a", "b"]', "data.max_length=32"]
     words += ["run.name=two", "data.subset={}", "--unset", "data.filter", "--unset", "samples"]
@@ -70,15 +70,17 @@ def test_a_file_is_streamed_into_json_lines(run, capsys, tmp_path, ending):
         "txt": "\n".join(texts),
     }
     path, output = tmp_path / f"texts.{ending}", tmp_path / "out.jsonl"
-    path.write_text(forms[ending])
+    path.write_text(forms[ending], encoding="utf-8")
     code, _, _ = call(capsys, "--run", run, "--file", path, "--output", output)
     assert code == 0
-    assert [json.loads(line)["text"] for line in output.read_text().splitlines()] == texts
+    assert [
+        json.loads(line)["text"] for line in output.read_text(encoding="utf-8").splitlines()
+    ] == texts
 
 
 def test_a_broken_row_names_its_place_and_leaves_no_output(run, capsys, tmp_path):
     path, output = tmp_path / "texts.jsonl", tmp_path / "out.jsonl"
-    path.write_text('{"text": "good"}\n{"text": broken}\n')
+    path.write_text('{"text": "good"}\n{"text": broken}\n', encoding="utf-8")
     code, _, err = call(capsys, "--run", run, "--file", path, "--output", output)
     assert code == 2
     assert "texts.jsonl:2" in err
@@ -87,7 +89,7 @@ def test_a_broken_row_names_its_place_and_leaves_no_output(run, capsys, tmp_path
 
 def test_a_missing_column_is_named_with_the_way_out(run, capsys, tmp_path):
     path = tmp_path / "texts.csv"
-    path.write_text("review\ngood film\n")
+    path.write_text("review\ngood film\n", encoding="utf-8")
     code, _, err = call(capsys, "--run", run, "--file", path)
     assert code == 2
     assert "'text'" in err
@@ -120,7 +122,7 @@ def test_pairs_and_single_texts_are_not_mixed_up(run, pair_run):
 
 def test_a_pair_file_uses_the_columns_of_the_run(pair_run, capsys, tmp_path):
     path = tmp_path / "pairs.jsonl"
-    path.write_text(json.dumps({"a": "film", "b": "story"}))
+    path.write_text(json.dumps({"a": "film", "b": "story"}), encoding="utf-8")
     code, out, _ = call(capsys, "--run", pair_run, "--file", path, "--json")
     assert code == 0
     assert json.loads(out)["text"] == ["film", "story"]

@@ -52,7 +52,8 @@ def test_a_file_sorted_by_label_is_guessed_too(tmp_path):
 def test_columns_of_jsonl_and_lists_are_guessed(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(
-        "".join(f'{{"text": "row number {i}", "labels": ["a", "b"]}}\n' for i in range(9))
+        "".join(f'{{"text": "row number {i}", "labels": ["a", "b"]}}\n' for i in range(9)),
+        encoding="utf-8",
     )
     assert guess_columns(path).label == ("labels",)
 
@@ -153,7 +154,7 @@ def test_measured_numbers_are_told_from_numbers_of_classes(tmp_path, values, kin
 
 def test_nested_fields_are_guessed_by_their_dotted_names(tmp_path):
     lines = [f'{{"review": {{"text": "row number {i}", "stars": {i % 5}}}}}' for i in range(20)]
-    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
     guess = guess_columns(tmp_path / "a.jsonl")
     assert (guess.text, guess.label) == (("review.text",), ("review.stars",))
 
