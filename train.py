@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.read import difference, parse_config, read_config, trajectory, write_config
 from configs.schema import Config
+from job.console import prepare_console, read_words
 from report.baseline import Comparison, comparison_line
 from report.format import format_number
 
@@ -46,6 +47,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on where the run stopped")
     parser.add_argument("--fresh", action="store_true", help="start again; the old run is kept")
     parser.add_argument("--eval-only", action="store_true", help="score a finished run again")
+    parser.add_argument("--base", type=Path, metavar="PATH",
+                        help="with --eval-only: where the adapter's base is now")  # fmt: skip
     parser.add_argument("--seeds", help="train once for each: 0,1,2")
     parser.add_argument("--allow-drift", action="store_true",
                         help="resume although versions, threads or data changed")  # fmt: skip
@@ -53,6 +56,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_intermixed_args(arguments)
     if (options.config is None) == (options.csv is None):
         parser.error("give --config RECIPE.toml or --csv FILE: one of them")
+    if options.base is not None and not options.eval_only:
+        parser.error("--base goes with --eval-only; a run to train names its base in model.source")
     if options.resume and options.fresh:
         parser.error("--resume goes on, --fresh starts again: one of them")
     if options.eval_only and (options.seeds or options.fresh or options.dry_run or options.resume):
@@ -208,7 +213,7 @@ def score(config: Config, options: argparse.Namespace) -> None:
     """Score a finished run's model on its test rows again; nothing is written."""
     from job.score import score_finished
 
-    result = score_finished(config, options.allow_code)
+    result = score_finished(config, options.allow_code, options.base)
     print(headline(result))
 
 
@@ -250,8 +255,9 @@ def write_recipe(config: Config) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0; 2 with one readable message for what a user can mend; 130, 143 stopped."""
-    options = parse_arguments(arguments)
-    words = sys.argv[1:] if arguments is None else arguments
+    prepare_console()
+    words = read_words(sys.argv[1:] if arguments is None else arguments)
+    options = parse_arguments(words)
     words = [word for word in words if word not in ("--resume", "--fresh")]
     command = shlex.join(["python", "train.py", *words])  # as it is repeated elsewhere
     try:

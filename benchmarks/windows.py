@@ -75,7 +75,8 @@ class Child:
         self.noise = tempfile.TemporaryFile()  # noqa: SIM115  as long as the process
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "contestants.py"), contestant, work, str(path)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.noise, text=True, cwd=ROOT,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.noise, encoding="utf-8",
+            cwd=ROOT,
         )  # fmt: skip
         self.ready: Measurement | None = None
 
@@ -152,7 +153,10 @@ def alternate(
 def look_at_machine() -> dict[str, Any]:
     """What machine.py says of this machine, in a process that leaves nothing behind."""
     done = subprocess.run(
-        [sys.executable, str(HERE / "machine.py")], capture_output=True, text=True, check=False
+        [sys.executable, str(HERE / "machine.py")],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
     )
     if done.returncode != 0:
         raise RuntimeError(f"the machine cannot be described:\n{done.stderr[-3000:]}")

@@ -19,7 +19,9 @@ MANIFEST = "files.json"
 def cache_root() -> Path:
     """`$OPENLOOP_CACHE`, or `~/.cache/openloop`."""
     named = os.environ.get("OPENLOOP_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "openloop"
+    path = str(Path(named).expanduser() if named else Path.home() / ".cache" / "openloop")
+    # pyarrow wants characters, where Python in a locale of ASCII has unknown bytes
+    return Path(path.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape"))
 
 
 @cache

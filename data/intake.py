@@ -143,7 +143,7 @@ class Intake:
                 return None
             if table.columns is None:
                 _require(row.values, (*self.text, *self.label))
-            texts = tuple(_read_text(column, row.values[column]) for column in self.text)
+            texts = tuple(check_text(column, row.values[column]) for column in self.text)
             label = reader.read(row.values)
         except RowError as error:
             self.bad.note(BadRow(row.address, error.reason, str(error), error.value), table, split)
@@ -205,7 +205,8 @@ def _require(values: Mapping[str, Any], columns: Sequence[str]) -> None:
             raise RowError("missing_column", f"{column}: the row has no such field{near}")
 
 
-def _read_text(column: str, value: Any) -> str:
+def check_text(column: str, value: Any) -> str:
+    """A cell as the text it holds. Raises RowError, naming the column, where it holds none."""
     if value is None or (isinstance(value, str) and not value.strip()):
         raise RowError("empty_text", f"{column}: empty text", value)
     if isinstance(value, bytes):  # a Parquet file whose writer did not mark its texts as such

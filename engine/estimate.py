@@ -108,7 +108,7 @@ def resident_bytes(field: str) -> int:
     """VmRSS (now) or VmHWM (the most so far) of this process; elsewhere than on Linux always the
     most so far. Not ru_maxrss on Linux, which also knows the parent's memory from before exec."""
     try:
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith(field + ":"):
                 return int(line.split()[1]) * 1024
     except OSError:

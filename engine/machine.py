@@ -34,7 +34,7 @@ def choose_threads(wanted: int | None) -> str:
 def granted_cores(root: Path = Path("/sys/fs/cgroup")) -> int | None:
     """Cores that a control group's quota allows, at least 1; None where there is no quota."""
     try:
-        quota, period = (root / "cpu.max").read_text().split()
+        quota, period = (root / "cpu.max").read_text(encoding="utf-8").split()
     except (OSError, ValueError):
         return None
     return None if quota == "max" else max(1, int(quota) // int(period))

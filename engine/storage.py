@@ -150,7 +150,7 @@ def hold_run(folder: Path) -> Iterator[None]:
     ends, so a killed process leaves no stale lock. Raises ValueError if another process has it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     # beside the folder, which may be renamed while it is held
-    with folder.with_name(f".{folder.name}.lock").open("w") as file:
+    with folder.with_name(f".{folder.name}.lock").open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -6,6 +6,7 @@ runs/<name>/config.toml     the resolved config, as it can be given back to --co
 """
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,10 +82,25 @@ def refuse_other_trajectory(config: Config, folder: Folder) -> None:
     lines = difference(trajectory(saved), trajectory(config))
     if lines:
         shown = "\n".join("  " + line for line in lines)
+        out = ways_out(config)
+        if folder.result.exists():
+            more = max(1, config.train.epochs - saved.train.epochs)
+            command = train_on(folder, saved, more)
+            out += f"\nTo train on from its weights, as a run of its own:\n  {command}"
         raise ValueError(
             f"{folder.path} was trained from another recipe; to resume it the settings below must "
-            f"be as they were:\n{shown}\nIt is not touched. Ways out:\n{ways_out(config)}"
+            f"be as they were:\n{shown}\nIt is not touched. Ways out:\n{out}"
         )
+
+
+def train_on(folder: Folder, config: Config, epochs: int) -> str:
+    """The command that trains a finished run's weights further, as a run of its own."""
+    words = ["python", "train.py", "--config", str(folder.config)]
+    words += [f"run.name={config.run.name}_more"]
+    words += [f"model.source=run:{folder.path}", f"train.epochs={epochs}"]
+    if config.model.revision is not None:
+        words += ["--unset", "model.revision"]  # which only a hub has
+    return shlex.join(words)
 
 
 def check_folder(config: Config, folder: Folder, resume: bool, fresh: bool) -> None:
@@ -112,3 +128,20 @@ def open_folder(config: Config, folder: Folder, resume: bool, fresh: bool) -> li
     folder.path.mkdir(parents=True, exist_ok=True)
     write_config(config, folder.config)
     return said
+
+
+def finished_config(folder: Folder) -> Config:
+    """The config of a finished run. Raises ValueError where there is none, naming those there."""
+    if not folder.config.exists():
+        runs = sorted(p.parent.name for p in folder.path.parent.glob("*/result.json"))
+        known = f"finished runs there: {', '.join(runs)}" if runs else "no finished run is there"
+        raise ValueError(
+            f"{folder.path} is not a run folder ({known}). Train one with "
+            "`python train.py --config configs/imdb_lora.toml`."
+        )
+    if not folder.model.is_dir():
+        raise ValueError(
+            f"{folder.path} has no model yet: its training is not finished. Finish it with "
+            f"`python train.py --config {folder.config} --resume`."
+        )
+    return read_config(folder.config)

@@ -1,25 +1,25 @@
 """Predictions of a model with the run's own preprocessing: cleaning, tokenizer, cut, labels."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
-from configs.read import read_config
 from configs.schema import Config
 from data.clean import CleanArgs, clean_text
 from data.encode import encode_texts
+from data.intake import check_text
+from data.labels.reader import RowError
 from data.loaders import Padding, collate, fill_batches
 from engine.evaluate import inference, to_device
 from engine.losses import logits_of
 from engine.metrics import probabilities
 from engine.precision import Precision, choose_precision
 from engine.targets import Target
-from job.folder import Folder
+from job.folder import Folder, finished_config
 from job.loss import target_of
 from job.speed import set_up_torch, speed_up_model
 from models.export import load_exported
@@ -27,20 +27,18 @@ from report.format import format_number
 
 CHUNK = 256  # texts tokenised and sorted by length together
 
+Text = str | tuple[str, str]
+
 
 @dataclass(frozen=True)
 class Prediction:
     """What the model says of one text. For regression `label` is the number as text, rounded, and
     `probabilities` holds it whole under "value"; both are in the labels' own unit."""
 
-    text: str | tuple[str, str]
+    text: Text
     label: str
     probability: float | None  # of `label`; None unless a text has exactly one
     probabilities: dict[str, float]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The machine-readable form: text, label, probabilities by label name."""
-        return {"text": self.text, "label": self.label, "probabilities": self.probabilities}
 
 
 def make_padding(tokenizer: Any) -> Padding:
@@ -55,9 +53,7 @@ def clean_args(config: Config) -> CleanArgs:
     return CleanArgs(**config.data.clean.model_dump())
 
 
-def name_prediction(
-    text: str | tuple[str, str], kind: str, values: list[float], names: Sequence[str]
-) -> Prediction:
+def name_prediction(text: Text, kind: str, values: list[float], names: Sequence[str]) -> Prediction:
     """A row of `probabilities` (C,) with the labels' names put to it."""
     if kind == "regression":
         number = format_number(values[0]).replace(",", "")  # programs read it too
@@ -86,29 +82,56 @@ class Predictor:
     pairs: bool  # whether an input is a pair of texts, as in training
     target: Target  # the unit in which the model answers
 
-    def __call__(self, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:
+    def __call__(self, texts: Iterable[Text]) -> list[Prediction]:
+        """Raises ValueError naming the first item, counted from 0, that training would refuse."""
         if isinstance(texts, str):
             raise ValueError(f"got one text, {texts!r:.60}; give a list of texts: [text]")
-        return list(self.stream(texts))
+        if not isinstance(texts, Iterable):
+            raise ValueError(f"got {texts!r:.60}; give a list of texts: [text]")
+        items = [tuple(t) if isinstance(t, list) else t for t in texts]
+        for i, item in enumerate(items):
+            if (fault := self.fault(item)) is not None:
+                raise ValueError(f"item {i}: {fault}")
+        predictions: list[Prediction] = []
+        for start in range(0, len(items), CHUNK):
+            predictions += self.predict_chunk(items[start : start + CHUNK])
+        return predictions
 
-    def stream(self, texts: Iterable[str | tuple[str, str]]) -> Iterator[Prediction]:
-        """Predictions in order, holding no more than a chunk of texts at a time."""
-        iterator = iter(texts)
-        while chunk := list(islice(iterator, CHUNK)):
-            yield from self.predict_chunk(chunk)
+    def fault(self, text: Any) -> str | None:
+        """Why something is no text, or pair of texts, that this run could be trained on; None where
+        it is one. Here too, what is shorter than data.clean.min_chars is a text."""
+        is_pair = isinstance(text, tuple) and len(text) == 2
+        if is_pair != self.pairs and isinstance(text, str | tuple):
+            wanted = "pairs of texts" if self.pairs else "single texts"
+            return f"this run was trained on {wanted}; got {text!r:.100}"
+        names = ("first text", "second text") if is_pair else ("text",)
+        for name, part in zip(names, text if is_pair else (text,), strict=True):
+            try:
+                checked = check_text(name, part)
+            except RowError as error:
+                return str(error)
+            if not clean_text(checked, self.clean).strip():
+                return f"{name}: nothing is left of it after cleaning"
+        return None
 
-    def encode(self, chunk: list[str | tuple[str, str]]) -> list[dict]:
+    def answer_chunk(self, chunk: list[Text]) -> list[Prediction | str]:
+        """A prediction for each text without a fault; where the tokenizer finds no token in one,
+        what is wrong with it."""
+        try:
+            return [*self.predict_chunk(chunk)]
+        except ValueError as error:
+            if len(chunk) == 1:
+                return [str(error)]
+            return [answer for text in chunk for answer in self.answer_chunk([text])]
+
+    def encode(self, chunk: list[Text]) -> list[dict]:
         """Token rows of the chunk; each keeps its place under "row"."""
-        for text in chunk:
-            if isinstance(text, tuple) != self.pairs:
-                wanted = "pairs of texts" if self.pairs else "single texts"
-                raise ValueError(f"this run was trained on {wanted}; got {text!r:.100}")
         first = [clean_text(t[0] if isinstance(t, tuple) else t, self.clean) for t in chunk]
         second = [clean_text(t[1], self.clean) for t in chunk if isinstance(t, tuple)]
         rows = encode_texts(self.tokenizer, first, second or None, self.max_length, self.truncation)
         return [{**row, "row": i, "labels": 0} for i, row in enumerate(rows)]
 
-    def predict_chunk(self, chunk: list[str | tuple[str, str]]) -> list[Prediction]:
+    def predict_chunk(self, chunk: list[Text]) -> list[Prediction]:
         """Long rows first, so that a batch holds rows of like length."""
         rows, padding = self.encode(chunk), make_padding(self.tokenizer)
         lengths = [len(row["input_ids"]) for row in rows]
@@ -137,24 +160,15 @@ def make_predictor(
     )  # fmt: skip
 
 
-def load_predictor(run: str | Path, device: str | None, allow_code: bool) -> Predictor:
-    """The predictor of a finished run folder. Raises ValueError where there is none."""
+def load_predictor(
+    run: str | Path, device: str | None, allow_code: bool, base: str | Path | None
+) -> Predictor:
+    """The predictor of a finished run folder. Raises ValueError where there is none, and where the
+    base of its adapter is at neither `base` nor the place it was trained from."""
     folder = Folder(Path(run))
-    if not folder.config.exists():
-        runs = sorted(p.parent.name for p in folder.path.parent.glob("*/result.json"))
-        known = f"finished runs there: {', '.join(runs)}" if runs else "no finished run is there"
-        raise ValueError(
-            f"{folder.path} is not a run folder ({known}). Train one with "
-            "`python train.py --config configs/imdb_lora.toml`."
-        )
-    if not folder.model.is_dir():
-        raise ValueError(
-            f"{folder.path} has no model yet: its training is not finished. Finish it with "
-            f"`python train.py --config {folder.config} --resume`."
-        )
-    config = read_config(folder.config)
+    config = finished_config(folder)
     notes = set_up_torch(config)
-    model, tokenizer, args = load_exported(folder.model, allow_code=allow_code)
+    model, tokenizer, args = load_exported(folder.model, allow_code, base)
     then = folder.read_json("environment.json")
     chosen = device or config.precision.device
     precision = choose_precision(chosen, config.precision.dtype)

@@ -1,5 +1,6 @@
 """Scoring a finished run again: the exported model on its own test rows. Nothing is written."""
 
+from pathlib import Path
 from typing import Any
 
 from configs.schema import Config
@@ -16,9 +17,10 @@ from job.speed import set_up_torch, speed_up_model
 from models.export import load_exported
 
 
-def score_finished(config: Config, allow_code: bool) -> dict[str, Any]:
+def score_finished(config: Config, allow_code: bool, base: Path | None) -> dict[str, Any]:
     """Metrics of a finished run's exported model on its test rows, under "test", and what the run
-    found beside them on the same rows, under "compared".
+    found beside them on the same rows, under "compared". `base` is where the base of its adapter is
+    now, if it has moved.
 
     Raises ValueError where the run is not finished, was another recipe, has no test rows, or where
     its rows have changed since.
@@ -36,7 +38,7 @@ def score_finished(config: Config, allow_code: bool) -> dict[str, Any]:
         )
     if "test" not in data.splits:
         raise ValueError(f"{folder.path} has no test split (data.test is 0)")
-    model, tokenizer, args = load_exported(folder.model, allow_code=allow_code)
+    model, tokenizer, args = load_exported(folder.model, allow_code, base)
     recorded = folder.read_json("environment.json")["dtype"]
     precision = choose_precision(config.precision.device, config.precision.dtype, recorded)
     model.to(precision.device)

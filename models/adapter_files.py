@@ -73,14 +73,16 @@ def write_adapter(
         "init_lora_weights": True,
         "inference_mode": True,
     }
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "adapter_config.json").write_text(
+        json.dumps(config, indent=2) + "\n", encoding="utf-8"
+    )
     stored = {k: t.detach().float().cpu().contiguous() for k, t in tensors.items()}
     save_file(stored, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
 def adapted_layers(folder: str | Path) -> tuple[str, ...]:
     """Full names, in the model without a head of ours, of the layers that our export adapts."""
-    config = json.loads((Path(folder) / "adapter_config.json").read_text())
+    config = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
     return tuple(config["target_modules"])
 
 
@@ -92,7 +94,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> set[str]:
     Raises ValueError when the adapter uses what LoRALinear does not compute, was trained with
     another scaling, names a tensor the model has not, or leaves one of its adapters unfilled.
     """
-    config = json.loads((Path(folder) / "adapter_config.json").read_text())
+    config = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
     adapters = adapters_of(model)
     _check_config(config, {a.scaling for a in adapters.values()}, folder)
     root = backbone_name(model) + "." if isinstance(model, Classifier) else ""

@@ -17,8 +17,10 @@ from transformers import PreTrainedModel
 from models.adapter_files import adapted_layers, load_adapter
 from models.adjust import adjust_config, fit_embeddings
 from models.args import ModelArgs, args_from_json, check_model_args
+from models.base import find_base
 from models.heads import Classifier, build_head, head_modules, load_head_class, transformers_model
 from models.load import (
+    as_characters,
     hash_weights,
     load_pretrained,
     read_config,
@@ -113,9 +115,12 @@ def source_state(args: ModelArgs, tokenizer: Any, base: dict[str, Any]) -> dict[
     return {prefix + name: tensor for name, tensor in model.state_dict().items()}
 
 
-def load_exported(folder: str | Path, allow_code: bool = False) -> tuple[nn.Module, Any, ModelArgs]:
+def load_exported(
+    folder: str | Path, allow_code: bool = False, base: str | Path | None = None
+) -> tuple[nn.Module, Any, ModelArgs]:
     """(model in evaluation mode, tokenizer, arguments) of an exported model folder: the same
-    logits, to the bit, as the model that was exported.
+    logits, to the bit, as the model that was exported. `base` is where the base of its adapter is
+    now, if it has moved.
 
     Raises ValueError when the folder, or the base it was trained on, is missing or has changed,
     and when it has a head of the user's own that `allow_code` does not allow.
@@ -123,27 +128,20 @@ def load_exported(folder: str | Path, allow_code: bool = False) -> tuple[nn.Modu
     record = read_record(folder)
     args = args_from_json(record["model"], allow_code)
     tokenizer = read_tokenizer(folder)
-    base, kind = record["base"], args.head_kind
+    kind = args.head_kind
     if record["head_code"]:
         kind = f"{Path(folder) / HEAD_CODE}:{record['head_code']['class']}"
     # Without adapters the folder holds all the weights; with them it needs its base.
-    here = replace(args, source=str(folder), revision=None, head_kind=kind)
     if args.lora is not None:
         check_files(folder, record)
-        if base["in_memory"]:
-            here = replace(here, source=str(Path(folder) / "base"))
-        else:
-            here = replace(here, source=base["source"], revision=base["revision"])
+    source, revision = find_base(folder, record, base)
+    here = replace(args, source=source, revision=revision, head_kind=kind)
+    if args.lora is not None:
         exact = replace(args.lora, targets=adapted_layers(folder), layers=None)
         here = replace(here, lora=exact)
     built = build_model(here, tokenizer, seed=0)
     unfilled = set(built.initialised)
     if args.lora is not None:
-        if not base["in_memory"] and built.base["sha256"] != base["sha256"]:
-            raise ValueError(
-                f"the base {base['source']!r} of {folder} is not the one it was trained on: "
-                f"sha256 {built.base['sha256']}, expected {base['sha256']}"
-            )
         unfilled -= load_adapter(built.model, folder)
         if isinstance(built.model, Classifier):
             unfilled -= _load_head(built.model, folder)
@@ -170,7 +168,7 @@ def _absolute(source: str) -> str:
     if source.startswith(("hub:", "package:")):
         return source
     prefix = "run:" if source.startswith("run:") else ""
-    return prefix + str(Path(source.removeprefix("run:")).resolve())
+    return prefix + as_characters(str(Path(source.removeprefix("run:")).resolve()))
 
 
 def _has_native_head(source: Source) -> bool:

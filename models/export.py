@@ -79,7 +79,7 @@ def _save_head(head: nn.Module, hidden_size: int, args: ModelArgs, folder: Path)
 
 
 def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _base_path(base: dict[str, Any]) -> str | None:

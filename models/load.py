@@ -38,6 +38,16 @@ def resolve_source(source: str, revision: str | None = None) -> str:
 
     Raises ValueError when there is no such folder, package or run, or the hub cannot be reached.
     """
+    return as_characters(_find_source(source, revision))
+
+
+def as_characters(path: str) -> str:
+    """A path as the libraries want it that read models: in a locale of ASCII, Python takes what the
+    system calls "été" for unknown bytes."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+
+
+def _find_source(source: str, revision: str | None) -> str:
     if source.startswith("hub:"):
         return _hub_folder(source.removeprefix("hub:"), revision)
     if revision is not None:

@@ -31,7 +31,9 @@ def write_record(folder: Path, args: ModelArgs, base: dict[str, Any]) -> None:
         "head_code": head_code(kind),
         "files": {file.relative_to(folder).as_posix(): hash_file(file) for file in held},
     }
-    (folder / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    (folder / RECORD).write_text(
+        json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 def read_record(folder: str | Path) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / RECORD
     if not path.is_file():
         raise ValueError(f"{folder} is not the model folder of a run: it has no {RECORD}")
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def check_files(folder: str | Path, record: dict[str, Any]) -> None:

@@ -15,6 +15,19 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from job.console import prepare_console, read_word
+
+prepare_console()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    """Where the locale is C, --basetemp may still hold letters beyond ASCII."""
+    if config.option.basetemp is not None:
+        config.option.basetemp = read_word(str(config.option.basetemp))
+
+
+ROOT = Path(__file__).parent.parent
 GOOD = ["good", "great", "moving", "funny", "superb", "charming"]
 BAD = ["bad", "awful", "boring", "stupid", "poor", "tedious"]
 REST = ["the", "film", "was", "a", "story", "of", "people", "in", "town", "and", "music"]
@@ -96,7 +109,7 @@ def many_reviews(tmp_path_factory):
     """Path of a JSONL file of 340 rows: enough to judge by what a model has learnt."""
     path = tmp_path_factory.mktemp("many") / "reviews.jsonl"
     rows = [{"text": text, "label": label} for text, label in make_reviews(340)]
-    path.write_text("\n".join(json.dumps(row) for row in rows))
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     return path
 
 
@@ -104,6 +117,35 @@ def many_reviews(tmp_path_factory):
 def own_cache(tmp_path_factory):
     """No test reads or writes the cache of the person who runs it."""
     os.environ["OPENLOOP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory, tiny_folder, reviews_csv):
+    """Folder of a finished run that tells neg from pos, hardly trained."""
+    import train
+
+    folder = tmp_path_factory.mktemp("predict")
+    words = [f"run.dir={folder}", f"model.source={tiny_folder}", "train.max_steps=2"]
+    words += [f"data.source={reviews_csv}", "data.max_length=32", "data.validation=8"]
+    words += ["precision.dtype=fp32", "precision.device=cpu", "data.filter=label != 'none'"]
+    words += ["run.name=one", "data.subset={}", "data.test=8", "data.labels=['neg', 'pos']"]
+    assert train.main(["--config", str(ROOT / "configs/imdb_lora.toml"), *words]) == 0
+    return folder / "one"
+
+
+@pytest.fixture(scope="session")
+def pair_run(tmp_path_factory, tiny_folder):
+    """Folder of a finished run on pairs of texts, columns a and b."""
+    import train
+
+    folder = tmp_path_factory.mktemp("pairs")
+    rows = [{"a": f"film {i}", "b": f"story {i}", "label": i % 2} for i in range(40)]
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    words = [f"run.dir={folder}", f"model.source={tiny_folder}", "train.max_steps=2"]
+    words += [f"data.source={folder}/pairs.jsonl", 'data.text=["a", "b"]', "data.max_length=32"]
+    words += ["run.name=two", "data.subset={}", "--unset", "data.filter", "--unset", "samples"]
+    assert train.main(["--config", str(ROOT / "configs/imdb_lora.toml"), *words]) == 0
+    return folder / "two"
 
 
 @pytest.fixture

@@ -139,7 +139,7 @@ def places(tmp_path_factory, tiny_tokenizer):
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     BertModel(BertConfig(intermediate_size=64, **shape)).save_pretrained(folder / "other")
     tiny_tokenizer.save_pretrained(folder / "other")
-    (folder / "head.py").write_text(HEAD)
+    (folder / "head.py").write_text(HEAD, encoding="utf-8")
     rows = [
         {
             "text": f"a  film<br />cafe\u0301 \x07 number {i % 24}", "title": f"title {i} good",
@@ -147,10 +147,12 @@ def places(tmp_path_factory, tiny_tokenizer):
         }
         for i in range(40)
     ]  # fmt: skip
-    (folder / "table.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (folder / "table.jsonl").write_text(
+        "\n".join(json.dumps(row) for row in rows), encoding="utf-8"
+    )
     broken = "\n".join(f"film {i},{'pos' if i % 2 else 'neg'}" for i in range(40))
-    (folder / "broken.csv").write_text(f"text,label\n{broken}\n,pos\n")
-    (folder / "headless.csv").write_text(broken)
+    (folder / "broken.csv").write_text(f"text,label\n{broken}\n,pos\n", encoding="utf-8")
+    (folder / "headless.csv").write_text(broken, encoding="utf-8")
     wide = "\n".join(f"café {i},{'pos' if i % 2 else 'neg+pos'}" for i in range(40))
     (folder / "wide.csv").write_text(f"text,label\n{wide}\n", encoding="utf-8")
     (folder / "hub").mkdir()
@@ -180,8 +182,11 @@ def trace(path, folder, shows, words):
     run = folder / "tiny"
     if shows == FILES:
         names = sorted(str(p.relative_to(run)) for p in run.rglob("*") if "events" not in p.name)
-        return names, (run / "samples.json").read_text()
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        return names, (run / "samples.json").read_text(encoding="utf-8")
+    lines = [
+        json.loads(line)
+        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     return [{k: v for k, v in line.items() if k != "train/tokens_per_s"} for line in lines]
 
 

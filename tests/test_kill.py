@@ -20,7 +20,7 @@ def start(path, name, *arguments, threads=None):
     command = [sys.executable, "train.py", "--config", str(path), f"run.name={name}", *arguments]
     environment = os.environ if threads is None else {**os.environ, "OMP_NUM_THREADS": threads}
     return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8",
         env=environment,
     )  # fmt: skip
 
@@ -43,10 +43,13 @@ def traces(folder):
         p.name: hashlib.sha256(p.read_bytes()).hexdigest()
         for p in (folder / "model").glob("*.safetensors")
     }
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     for line in lines:
         line.pop("train/tokens_per_s", None)
-    predictions = (folder / "test_predictions.jsonl").read_text()
+    predictions = (folder / "test_predictions.jsonl").read_text(encoding="utf-8")
     return last.name, bits, model, lines, predictions
 
 
@@ -65,7 +68,7 @@ def wait_for_step(process, folder, step):
     """Until metrics.jsonl shows the step, or the process ends."""
     path = folder / "metrics.jsonl"
     while process.poll() is None:
-        if path.exists() and path.read_text().count("train/loss") >= step:
+        if path.exists() and path.read_text(encoding="utf-8").count("train/loss") >= step:
             return
         time.sleep(0.002)
 

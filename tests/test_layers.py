@@ -1,6 +1,7 @@
 """The house rules that a test can read: which way imports go, and how long things may get."""
 
 import ast
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -122,6 +123,51 @@ def measure_functions(source: str) -> list[tuple[str, int]]:
 @pytest.mark.parametrize("path", SOURCES)
 def test_imports_go_one_way(path):
     assert find_breaches(path, read(path)) == []
+
+
+OPENERS = {"open", "fdopen", "read_text", "write_text", "TextIOWrapper", "NamedTemporaryFile"}
+NO_TEXT = {"Image.open", "os.open", "tarfile.open", "zipfile.open"}
+PROCESSES = {"run", "Popen", "check_output"}
+MODE = re.compile("[rwax+bt]{1,3}")
+
+
+def find_unencoded(source: str) -> list[int]:
+    """Lines where text is read or written in whatever encoding the machine happens to have."""
+    lines = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        full = ast.unparse(node.func)
+        called = full.split(".")[-1]
+        given = {word.arg: word.value for word in node.keywords}
+        constants = [v.value for v in (*node.args, *given.values()) if isinstance(v, ast.Constant)]
+        modes = [v for v in constants if isinstance(v, str) and MODE.fullmatch(v)]
+        text = called in OPENERS and full not in NO_TEXT and not any("b" in mode for mode in modes)
+        text |= called in PROCESSES and not given.keys().isdisjoint({"text", "universal_newlines"})
+        if text and "encoding" not in given:
+            lines.append(node.lineno)
+    return lines
+
+
+def test_every_text_is_opened_with_its_encoding():
+    paths = [*ROOT.glob("*.py"), *ROOT.glob("[!.]*/**/*.py")]
+    paths = [p for p in paths if p.relative_to(ROOT).parts[0] not in ("build", "dist", "runs")]
+    assert len(paths) > len(SOURCES)  # tests and benchmarks included
+    found = {str(path): find_unencoded(path.read_text(encoding="utf-8")) for path in paths}
+    assert {path: lines for path, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("open(p)", [1]), ("p.open('w')", [1]), ("p.read_text()", [1]), ("p.write_text(t)", [1]),
+        ("gzip.open(p, 'rt')", [1]), ("io.TextIOWrapper(f)", [1]), ("os.fdopen(1, 'a')", [1]),
+        ("subprocess.run(c, text=True)", [1]), ("p.open('rb')", []), ("open(p, mode='wb')", []),
+        ("p.read_text(encoding='utf-8')", []), ("os.open(p, os.O_RDONLY)", []), ("run(c)", []),
+    ],
+)  # fmt: skip
+def test_a_text_without_an_encoding_is_found(source, lines):
+    assert find_unencoded(source) == lines
 
 
 @pytest.mark.parametrize("path", SOURCES)

@@ -6,30 +6,6 @@ import json
 import pytest
 
 import predict
-import train
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, tiny_folder, reviews_csv):
-    folder = tmp_path_factory.mktemp("predict")
-    words = [f"run.dir={folder}", f"model.source={tiny_folder}", "train.max_steps=2"]
-    words += [f"data.source={reviews_csv}", "data.max_length=32", "data.validation=8"]
-    words += ["precision.dtype=fp32", "precision.device=cpu", "data.filter=label != 'none'"]
-    words += ["run.name=one", "data.subset={}", "data.test=8", "data.labels=['neg', 'pos']"]
-    assert train.main(["--config", "configs/imdb_lora.toml", *words]) == 0
-    return folder / "one"
-
-
-@pytest.fixture(scope="module")
-def pair_run(tmp_path_factory, tiny_folder):
-    folder = tmp_path_factory.mktemp("pairs")
-    rows = [{"a": f"film {i}", "b": f"story {i}", "label": i % 2} for i in range(40)]
-    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    words = [f"run.dir={folder}", f"model.source={tiny_folder}", "train.max_steps=2"]
-    words += [f"data.source={folder}/pairs.jsonl", 'data.text=["a", "b"]', "data.max_length=32"]
-    words += ["run.name=two", "data.subset={}", "--unset", "data.filter", "--unset", "samples"]
-    assert train.main(["--config", "configs/imdb_lora.toml", *words]) == 0
-    return folder / "two"
 
 
 def call(capsys, *words):
@@ -49,16 +25,22 @@ def test_texts_get_label_and_probability(run, capsys):
 def test_json_has_one_object_a_line_with_the_agreed_keys(run, capsys):
     _, out, _ = call(capsys, "--run", run, "--json", "good\nfilm", "bad film")
     lines = [json.loads(line) for line in out.splitlines()]
-    assert [set(line) for line in lines] == [{"text", "label", "probabilities"}] * 2
+    keys = {"address", "text", "label", "probabilities", "error"}
+    assert [set(line) for line in lines] == [keys] * 2
+    assert [line["address"] for line in lines] == ["argument 1", "argument 2"]
     assert lines[0]["text"] == "good\nfilm"
     assert set(lines[0]["probabilities"]) == {"neg", "pos"}
 
 
 def test_standard_input_gives_one_answer_a_line_in_order(run, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("first film\n\nsecond film, longer than that\n"))
-    _, out, _ = call(capsys, "--run", run, "--json", "-")
-    texts = [json.loads(line)["text"] for line in out.splitlines()]
-    assert texts == ["first film", "second film, longer than that"]
+    code, out, err = call(capsys, "--run", run, "--json", "-")
+    assert code == 0
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["address"] for line in lines] == [f"standard input:{i}" for i in (1, 2, 3)]
+    assert [line["label"] is None for line in lines] == [False, True, False]
+    assert lines[1]["error"] == "text: empty text"
+    assert "3 rows, 1 of them with an error" in err
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "txt"])
@@ -70,24 +52,34 @@ def test_a_file_is_streamed_into_json_lines(run, capsys, tmp_path, ending):
         "txt": "\n".join(texts),
     }
     path, output = tmp_path / f"texts.{ending}", tmp_path / "out.jsonl"
-    path.write_text(forms[ending])
+    path.write_text(forms[ending], encoding="utf-8")
     code, _, _ = call(capsys, "--run", run, "--file", path, "--output", output)
     assert code == 0
-    assert [json.loads(line)["text"] for line in output.read_text().splitlines()] == texts
+    assert [
+        json.loads(line)["text"] for line in output.read_text(encoding="utf-8").splitlines()
+    ] == texts
 
 
-def test_a_broken_row_names_its_place_and_leaves_no_output(run, capsys, tmp_path):
+def test_a_broken_row_is_answered_as_such_and_strict_stops_there(run, capsys, tmp_path):
     path, output = tmp_path / "texts.jsonl", tmp_path / "out.jsonl"
-    path.write_text('{"text": "good"}\n{"text": broken}\n')
-    code, _, err = call(capsys, "--run", run, "--file", path, "--output", output)
+    path.write_text('{"text": "good"}\n{"text": broken}\n{"text": "bad"}\n', encoding="utf-8")
+    words = ["--run", run, "--file", path, "--output", output]
+    code, _, err = call(capsys, *words, "--strict")
     assert code == 2
     assert "texts.jsonl:2" in err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["texts.jsonl"]
+    code, _, err = call(capsys, *words)
+    assert code == 0
+    assert "3 rows, 1 of them with an error and no label (first: texts.jsonl:2: broken JSON" in err
+    answers = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [answer["address"] for answer in answers] == [f"texts.jsonl:{i}" for i in (1, 2, 3)]
+    assert [answer["error"] is None for answer in answers] == [True, False, True]
+    assert answers[1]["label"] is answers[1]["probabilities"] is None
 
 
 def test_a_missing_column_is_named_with_the_way_out(run, capsys, tmp_path):
     path = tmp_path / "texts.csv"
-    path.write_text("review\ngood film\n")
+    path.write_text("review\ngood film\n", encoding="utf-8")
     code, _, err = call(capsys, "--run", run, "--file", path)
     assert code == 2
     assert "'text'" in err
@@ -95,12 +87,19 @@ def test_a_missing_column_is_named_with_the_way_out(run, capsys, tmp_path):
     assert call(capsys, "--run", run, "--file", path, "--column", "review")[0] == 0
 
 
-def test_bad_bytes_in_a_text_file_are_named_by_line(run, capsys, tmp_path):
+def test_bytes_of_another_encoding_are_told_or_answered_as_bad(run, capsys, tmp_path):
     path = tmp_path / "texts.txt"
-    path.write_bytes(b"good\nb\xffd\n")
-    code, _, err = call(capsys, "--run", run, "--file", path)
-    assert code == 2
+    path.write_bytes("good\nun été à la plage\n".encode("cp1252"))
+    code, out, err = call(capsys, "--run", run, "--file", path, "--json")
+    assert code == 0
     assert "line 2" in err
+    assert json.loads(out.splitlines()[1])["text"] == "un été à la plage"
+    code, out, err = call(capsys, "--run", run, "--file", path, "--json", "--encoding", "utf-8")
+    assert code == 0
+    answer = json.loads(out.splitlines()[1])
+    assert (answer["text"], answer["label"]) == (None, None)
+    assert "byte 0xE9" in answer["error"]
+    assert "--encoding" in answer["error"]
 
 
 def test_what_is_no_run_is_told_with_the_runs_there(run, capsys, tmp_path):
@@ -120,7 +119,7 @@ def test_pairs_and_single_texts_are_not_mixed_up(run, pair_run):
 
 def test_a_pair_file_uses_the_columns_of_the_run(pair_run, capsys, tmp_path):
     path = tmp_path / "pairs.jsonl"
-    path.write_text(json.dumps({"a": "film", "b": "story"}))
+    path.write_text(json.dumps({"a": "film", "b": "story"}), encoding="utf-8")
     code, out, _ = call(capsys, "--run", pair_run, "--file", path, "--json")
     assert code == 0
     assert json.loads(out)["text"] == ["film", "story"]

@@ -33,7 +33,7 @@ def test_the_head_in_the_readme_has_at_most_fifteen_lines_of_code():
 
 
 def test_the_head_in_the_readme_trains_and_predicts(recipe, tmp_path):
-    (tmp_path / "my_head.py").write_text(shown_head())
+    (tmp_path / "my_head.py").write_text(shown_head(), encoding="utf-8")
     words = [f"head.kind={tmp_path / 'my_head.py'}:AttentionPool", "head.args={width = 32}"]
     words += ["--unset", "head.pool", "--allow-code", "train.max_steps=2"]
     assert train.main(["--config", str(recipe()), *words]) == 0
@@ -69,7 +69,7 @@ def test_a_command_of_the_readme_is_understood(command):
 
 
 def test_the_plain_pip_line_names_what_a_run_needs():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extra = project["optional-dependencies"]["baseline"]
     needed = {re.split(r"[<>=]", line)[0] for line in [*project["dependencies"], *extra]}
     line = next(line for line in README.splitlines() if line.startswith("pip install -c"))

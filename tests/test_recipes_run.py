@@ -32,7 +32,9 @@ def local_data(folder, recipe):
     classes = 5 if "yelp" in recipe else 2
     if recipe not in HUB:
         path = folder / "reviews.jsonl"
-        path.write_text("\n".join(json.dumps(row) for row in make_rows(classes, 0, 60)))
+        path.write_text(
+            "\n".join(json.dumps(row) for row in make_rows(classes, 0, 60)), encoding="utf-8"
+        )
         return str(path)
     from datasets import Dataset
 
@@ -71,7 +73,7 @@ def run_first_step(path, folder, model_folder):
         overrides.append("data.test=10")
     assert train.main(["--config", str(path), *overrides]) == 0
     run = folder / "runs" / read_config(path).run.name
-    return json.loads((run / "result.json").read_text())
+    return json.loads((run / "result.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -22,7 +22,7 @@ def run(path, *arguments):
 
 
 def lines_of(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def without_timings(lines):
@@ -61,7 +61,8 @@ def finished(tmp_path_factory, tiny_folder, many_reviews):
         device = "cpu"
         [samples]
         texts = ["good film", "bad film"]
-        """
+        """,
+        encoding="utf-8",
     )
     assert run(path) == 0
     return folder / "runs" / "tiny"
@@ -77,7 +78,7 @@ def test_a_run_leaves_everything_it_promises(finished):
 
 
 def test_a_tiny_model_learns_the_reviews(finished):
-    result = json.loads((finished / "result.json").read_text())
+    result = json.loads((finished / "result.json").read_text(encoding="utf-8"))
     assert result["test"]["accuracy"] >= 0.9
     assert result["test"]["n"] == 240
 
@@ -94,7 +95,7 @@ def test_metrics_have_one_object_a_line_with_the_agreed_names(finished):
 
 def test_test_predictions_have_one_row_each_and_agree_with_the_result(finished):
     rows = lines_of(finished / "test_predictions.jsonl")
-    result = json.loads((finished / "result.json").read_text())["test"]
+    result = json.loads((finished / "result.json").read_text(encoding="utf-8"))["test"]
     assert len({row["row"] for row in rows}) == 240
     assert sum(row["label"] == row["predicted"] for row in rows) / 240 == result["accuracy"]
     for row in rows:
@@ -142,13 +143,15 @@ def test_a_changed_recipe_is_shown_and_not_trained_over(finished, capsys):
 def test_eval_only_gives_the_same_figures_and_writes_nothing(finished, capsys):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     assert run(finished / "config.toml", "--eval-only") == 0
-    accuracy = json.loads((finished / "result.json").read_text())["test"]["accuracy"]
+    accuracy = json.loads((finished / "result.json").read_text(encoding="utf-8"))["test"][
+        "accuracy"
+    ]
     assert f"{accuracy:.4f}" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
 
 
 def test_the_run_card_tells_how_to_use_the_model_and_its_snippet_runs(finished):
-    card = (finished / "README.md").read_text()
+    card = (finished / "README.md").read_text(encoding="utf-8")
     assert "python predict.py --run" in card
     snippets = [part.split("```")[0] for part in card.split("```python\n")[1:]]
     assert len(snippets) == 2
@@ -194,7 +197,7 @@ def test_samples_before_training_are_kept_and_shown_after(recipe, tmp_path, caps
     said = capsys.readouterr().out
     assert "before" in said
     assert "good film" in said
-    before = json.loads((tmp_path / "runs" / "tiny" / "samples.json").read_text())
+    before = json.loads((tmp_path / "runs" / "tiny" / "samples.json").read_text(encoding="utf-8"))
     assert len(before) == 2
 
 
@@ -269,9 +272,11 @@ def test_a_native_head_trains_and_predicts(recipe, tmp_path):
 def test_a_regression_run_reports_errors_not_accuracy(recipe, tmp_path):
     table = tmp_path / "numbers.csv"
     rows = [f"a film number {i},{i / 7}" for i in range(40)]
-    table.write_text("text,label\n" + "\n".join(rows) + "\n")
+    table.write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
     assert run(recipe(data={"source": str(table)}), "train.max_steps=3") == 0
-    test = json.loads((tmp_path / "runs" / "tiny" / "result.json").read_text())["test"]
+    test = json.loads((tmp_path / "runs" / "tiny" / "result.json").read_text(encoding="utf-8"))[
+        "test"
+    ]
     assert {"rmse", "mae", "r2", "loss"} <= set(test)
     assert "accuracy" not in test
     prediction = load_run(tmp_path / "runs" / "tiny")(["a film"])[0]
@@ -282,7 +287,7 @@ def test_a_multi_label_run_predicts_several_labels(recipe, tmp_path):
     table = tmp_path / "several.jsonl"
     rows = [{"text": f"film {i} {'fun' * (i % 2)}", "label": ["fun"] * (i % 2) + ["long"]}
             for i in range(40)]  # fmt: skip
-    table.write_text("\n".join(json.dumps(row) for row in rows))
+    table.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     assert run(recipe(data={"source": str(table)}), "train.max_steps=3") == 0
     prediction = load_run(tmp_path / "runs" / "tiny")(["a film"])[0]
     assert set(prediction.probabilities) == {"fun", "long"}
@@ -312,7 +317,7 @@ def test_help_and_a_typo_answer_within_a_second(recipe, arguments):
     for _ in range(3):  # the best of three: another process may hold the core
         start = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "train.py", *words], cwd=ROOT, capture_output=True, text=True
+            [sys.executable, "train.py", *words], cwd=ROOT, capture_output=True, encoding="utf-8"
         )
         best = min(best, time.perf_counter() - start)
         if best < 1:
@@ -335,7 +340,7 @@ def test_a_run_needs_no_network(recipe):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
     done = subprocess.run(
         [sys.executable, "-c", code, "--config", str(recipe()), "train.max_steps=2"],
-        cwd=ROOT, capture_output=True, text=True, env=environment,
+        cwd=ROOT, capture_output=True, encoding="utf-8", env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
@@ -357,16 +362,18 @@ def fails(capsys, path, *words):
 
 
 def test_a_run_dir_that_is_a_file_is_one_message(recipe, tmp_path, capsys):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     assert "file" in fails(capsys, recipe(), f"run.dir={tmp_path / 'file'}")
 
 
 def test_a_folder_that_is_no_run_is_left_alone(recipe, tmp_path, capsys):
     (tmp_path / "runs" / "tiny").mkdir(parents=True)
-    (tmp_path / "runs" / "tiny" / "thesis.txt").write_text("years of work")
+    (tmp_path / "runs" / "tiny" / "thesis.txt").write_text("years of work", encoding="utf-8")
     for switch in ([], ["--fresh"], ["--resume"]):
         assert "is no run" in fails(capsys, recipe(), *switch)
-    assert (tmp_path / "runs" / "tiny" / "thesis.txt").read_text() == "years of work"
+    assert (tmp_path / "runs" / "tiny" / "thesis.txt").read_text(
+        encoding="utf-8"
+    ) == "years of work"
 
 
 @pytest.mark.parametrize(
@@ -378,7 +385,7 @@ def test_a_folder_that_is_no_run_is_left_alone(recipe, tmp_path, capsys):
 def test_a_fault_in_the_users_head_is_told_with_file_and_line(
     recipe, tmp_path, capsys, text, expected
 ):
-    (tmp_path / "head.py").write_text(text)
+    (tmp_path / "head.py").write_text(text, encoding="utf-8")
     words = [f"head.kind={tmp_path / 'head.py'}:Head", "--unset", "head.pool", "--allow-code"]
     said = fails(capsys, recipe(), *words)
     assert "head.py:" in said
@@ -413,11 +420,11 @@ def test_a_guessed_recipe_that_was_edited_is_not_overwritten(
     recipe = tmp_path / "reviews.toml"
     assert not recipe.exists()  # nothing was trained yet
     assert train.main([*words, "train.max_steps=1"]) == 0
-    edited = recipe.read_text().replace("rank = 8", "rank = 9")
-    recipe.write_text(edited)
+    edited = recipe.read_text(encoding="utf-8").replace("rank = 8", "rank = 9")
+    recipe.write_text(edited, encoding="utf-8")
     assert train.main([*words, "train.lr=0.01"]) == 2
     assert "reviews.toml" in capsys.readouterr().err
-    assert recipe.read_text() == edited
+    assert recipe.read_text(encoding="utf-8") == edited
 
 
 def test_csv_takes_a_glob_and_a_path_with_spaces(reviews_csv, tiny_folder, tmp_path):
@@ -433,7 +440,9 @@ def test_eval_only_refuses_rows_that_have_changed(recipe, reviews_csv, tmp_path,
     shutil.copy(reviews_csv, table)
     path = recipe(data={"source": str(table)}, train={"max_steps": 1})
     assert run(path) == 0
-    table.write_text(table.read_text().replace("number 3,", "number three,"))
+    table.write_text(
+        table.read_text(encoding="utf-8").replace("number 3,", "number three,"), encoding="utf-8"
+    )
     assert "have changed" in fails(capsys, path, "--eval-only")
 
 

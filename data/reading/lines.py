@@ -17,21 +17,27 @@ class Lines:
     A byte order mark overrules `encoding`. Lines end at a line feed; where the file has none, at a
     carriage return, as on old Macs. Raises ValueError where the encoding has no lines to go on
     from after a fault (UTF-16).
+
+    `start` are the first bytes of what is no file but a stream, as standard input is: `path` is
+    then what errors call it, and `read` takes the stream from behind its mark.
     """
 
-    def __init__(self, path: Path, encoding: str = "utf-8") -> None:
+    def __init__(
+        self, path: Path | str, encoding: str = "utf-8", start: bytes | None = None
+    ) -> None:
         self.path = path
         self.number = 0
         self.bad: list[str] = []  # what is wrong with the lines since this was last cleared
-        with open_bytes(path) as file:
-            start = file.read(SAMPLE)
+        if start is None:
+            with open_bytes(Path(path)) as file:
+                start = file.read(SAMPLE)
         marked = encoding_mark(start)
         self.encoding, self.skipped = marked or (encoding, 0)
         text = start[self.skipped :].decode(self.encoding, errors="replace")
         self.newline = "\r" if "\r" in text and "\n" not in text else "\n"
 
     def __iter__(self) -> Iterator[str]:
-        with open_bytes(self.path) as file:
+        with open_bytes(Path(self.path)) as file:
             file.seek(self.skipped)
             yield from self.read(file)
 

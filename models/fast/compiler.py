@@ -83,7 +83,11 @@ def build(path: Path) -> str | None:
         os.close(handle)
         try:
             done = subprocess.run(
-                command(compiler, Path(name)), capture_output=True, text=True, timeout=SECONDS
+                command(compiler, Path(name)),
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",  # what it says of a path may be in another one
+                timeout=SECONDS,
             )
             if done.returncode != 0:
                 first = next((s for s in done.stderr.splitlines() if "error" in s), done.stderr)

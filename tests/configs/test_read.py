@@ -335,7 +335,9 @@ def test_every_relation_is_tried_above():
 def test_nothing_heavy_is_imported_to_read_a_config():
     heavy = {"torch", "transformers", "datasets", "numpy", "models", "data", "engine", "report"}
     code = f"import sys, configs.read; print(sorted({heavy!r} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
     assert done.stdout.strip() == "[]"
 
 

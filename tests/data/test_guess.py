@@ -54,7 +54,8 @@ def test_a_file_sorted_by_label_is_guessed_too(tmp_path):
 def test_columns_of_jsonl_and_lists_are_guessed(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(
-        "".join(f'{{"text": "row number {i}", "labels": ["a", "b"]}}\n' for i in range(9))
+        "".join(f'{{"text": "row number {i}", "labels": ["a", "b"]}}\n' for i in range(9)),
+        encoding="utf-8",
     )
     assert guess_columns(path).label == ("labels",)
 
@@ -159,7 +160,7 @@ def test_measured_numbers_are_told_from_numbers_of_classes(tmp_path, values, kin
 
 def test_nested_fields_are_guessed_by_their_dotted_names(tmp_path):
     lines = [f'{{"review": {{"text": "row number {i}", "stars": {i % 5}}}}}' for i in range(20)]
-    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
     guess = guess_columns(tmp_path / "a.jsonl")
     assert (guess.text, guess.label) == (("review.text",), ("review.stars",))
 
@@ -196,7 +197,7 @@ def test_whole_numbers_under_any_name_are_measures_but_no_keys(tmp_path, name, v
 def test_fields_of_a_list_of_objects_are_several_labels(tmp_path):
     genres = [[{"id": 7, "name": "Drama"}], [{"id": 8, "name": "War"}, {"id": 7, "name": "Drama"}]]
     rows = [{"text": f"a film number {i}", "genres": genres[i % 2]} for i in range(20)]
-    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     assert guess_columns(tmp_path / "a.jsonl").label == ("genres.name",)
 
 

@@ -135,7 +135,9 @@ def test_skipped_bad_rows_are_counted_by_reason(load, tmp_path):
 
 
 def test_a_jsonl_row_without_a_field_is_bad(load, tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"text": "a", "label": 0}\n{"txt": "b", "label": 1}\n{"te')
+    (tmp_path / "a.jsonl").write_text(
+        '{"text": "a", "label": 0}\n{"txt": "b", "label": 1}\n{"te', encoding="utf-8"
+    )
     with pytest.raises(ValueError, match="2 bad rows") as caught:
         load(str(tmp_path / "a.jsonl"))
     assert "a.jsonl:2: text: the row has no such field (did you mean 'txt'?)" in str(caught.value)
@@ -143,7 +145,9 @@ def test_a_jsonl_row_without_a_field_is_bad(load, tmp_path):
 
 
 def test_a_jsonl_text_that_is_no_text_is_bad(load, tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"text": 5, "label": 0}\n{"text": "\\ud800", "label": 1}\n')
+    (tmp_path / "a.jsonl").write_text(
+        '{"text": 5, "label": 0}\n{"text": "\\ud800", "label": 1}\n', encoding="utf-8"
+    )
     with pytest.raises(ValueError, match=r"a\.jsonl:1: text: expected text, got '5'"):
         load(str(tmp_path / "a.jsonl"))
 
@@ -273,7 +277,9 @@ def test_lists_and_columns_make_the_same_multi_label_set(load, tmp_path):
     columns = write_csv(tmp_path / "a.csv", [("a", 1, 0), ("b", 1, 1), ("c", 0, 0)], header)
     lines = [("a", ["fun"]), ("b", ["sad", "fun"]), ("c", [])]
     path = tmp_path / "a.jsonl"
-    path.write_text("\n".join(json.dumps({"text": t, "label": names}) for t, names in lines))
+    path.write_text(
+        "\n".join(json.dumps({"text": t, "label": names}) for t, names in lines), encoding="utf-8"
+    )
     first, second = load(columns, label=("fun", "sad")), load(str(path))
     assert first.kind == second.kind == "multi"
     assert first.label_names == second.label_names == ("fun", "sad")
@@ -334,7 +340,7 @@ def test_the_default_cache_follows_the_environment(reviews_csv, tmp_path, monkey
 
 
 def test_a_cache_that_cannot_be_written_names_the_variable(reviews_csv, tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match="set OPENLOOP_CACHE"):
         load_data(DataArgs(str(reviews_csv)), tmp_path / "file")
 
@@ -355,23 +361,23 @@ def test_the_report_is_plain_json(load, reviews_csv):
 
 def test_a_header_that_is_a_row_is_named_with_the_way_out(load, tmp_path):
     path = tmp_path / "a.csv"
-    path.write_text("a good film,pos\n" + "".join(f"film {i},{'pos' if i % 2 else 'neg'}\n"
-                                                  for i in range(20)))  # fmt: skip
+    rows = [f"film {i},{'pos' if i % 2 else 'neg'}" for i in range(20)]
+    path.write_text("\n".join(["a good film,pos", *rows, ""]), encoding="utf-8")
     with pytest.raises(ValueError, match=r"no column 'text'.*looks like a row.*data\.header = \["):
         load(str(path))
     assert sum(map(len, load(str(path), header=("text", "label")).splits.values())) == 21
 
 
 def test_a_header_with_another_delimiter_is_named_with_the_way_out(load, tmp_path):
-    (tmp_path / "a.csv").write_text("text;label\ngood;pos\nbad;neg\n")
+    (tmp_path / "a.csv").write_text("text;label\ngood;pos\nbad;neg\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"separated by ';': set data\.delimiter = ';'"):
         load(str(tmp_path / "a.csv"))
 
 
 def test_two_columns_of_one_name_are_refused_only_where_needed(load, tmp_path):
-    (tmp_path / "a.csv").write_text("text,label,x,x\ngood,pos,1,2\nbad,neg,3,4\n")
+    (tmp_path / "a.csv").write_text("text,label,x,x\ngood,pos,1,2\nbad,neg,3,4\n", encoding="utf-8")
     assert len(load(str(tmp_path / "a.csv")).splits["train"]) == 2
-    (tmp_path / "b.csv").write_text("text,label,label\ngood,pos,1\nbad,neg,3\n")
+    (tmp_path / "b.csv").write_text("text,label,label\ngood,pos,1\nbad,neg,3\n", encoding="utf-8")
     with pytest.raises(ValueError, match="two columns 'label'"):
         load(str(tmp_path / "b.csv"))
 
@@ -419,9 +425,10 @@ def test_a_number_is_one_class_in_every_format_and_file(load, tmp_path):
     (tmp_path / "a.jsonl").write_text(
         "\n".join(
             json.dumps({"text": f"a {i}", "label": [1, 1.0, "01", 0][i % 4]}) for i in range(8)
-        )
+        ),
+        encoding="utf-8",
     )
-    (tmp_path / "b.csv").write_text("text,label\nb1,1.0\nb2, 1\nb3,00\nb4,0.0\n")
+    (tmp_path / "b.csv").write_text("text,label\nb1,1.0\nb2, 1\nb3,00\nb4,0.0\n", encoding="utf-8")
     data = load([str(tmp_path / "a.jsonl"), str(tmp_path / "b.csv")])
     assert data.label_names == ("0", "1")
     assert data.report.labels["train"] == {"0": 4, "1": 8}
@@ -448,7 +455,7 @@ def test_the_filter_that_is_advised_leaves_those_rows_out(load, tmp_path, words)
 def test_missing_values_of_jsonl_are_left_out_by_the_same_filter(load, tmp_path):
     values = [1, 0, float("nan"), None]
     lines = [json.dumps({"text": f"film {i}", "a b": values[i % 4]}) for i in range(60)]
-    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(ValueError, match=r'data\.filter \(row\["a b"\] != ""\)'):
         load(str(tmp_path / "a.jsonl"), label=("a b",))
     data = load(str(tmp_path / "a.jsonl"), label=("a b",), filter='row["a b"] != ""')

@@ -11,7 +11,7 @@ from data.sources import load_hub, open_source
 def write(folder, name, content="text,label\na,1\nb,0\n"):
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content)
+    path.write_text(content, encoding="utf-8")
     return path
 
 
@@ -158,5 +158,7 @@ def test_files_need_no_network(tmp_path):
         f"print(len(load_data(DataArgs({str(path)!r}), Path({str(tmp_path)!r})).splits['train']))"
     )
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", cwd=root
+    )
     assert done.stdout.strip() == "32", done.stderr

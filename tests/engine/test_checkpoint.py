@@ -163,8 +163,8 @@ def test_loaded_state_does_not_hang_on_to_its_file(rig, tmp_path):
 
 def test_another_format_is_refused(rig, tmp_path):
     folder = save(rig, tmp_path)
-    state = json.loads((folder / "state.json").read_text()) | {"format": 99}
-    (folder / "state.json").write_text(json.dumps(state))
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8")) | {"format": 99}
+    (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
     with pytest.raises(ValueError, match="has format 99; this version reads 1"):
         read_state(folder)
 

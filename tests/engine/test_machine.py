@@ -59,7 +59,7 @@ def same_threads():
     [("200000 100000\n", 2), ("150000 100000", 1), ("50000 100000", 1), ("max 100000", None)],
 )
 def test_the_quota_of_a_control_group_is_read_as_whole_cores(tmp_path, text, cores):
-    (tmp_path / "cpu.max").write_text(text)
+    (tmp_path / "cpu.max").write_text(text, encoding="utf-8")
     assert granted_cores(tmp_path) == cores
 
 
@@ -89,7 +89,7 @@ def test_a_generous_quota_changes_nothing(monkeypatch):
 def run_in_child(script, how):
     """What a process of its own prints: these settings cannot be taken back."""
     command = [sys.executable, "-c", script, how]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
     return int(done.stdout)
 
 

@@ -29,9 +29,9 @@ class CrashError(Exception):
 
 def fill(target, text="new"):
     with publish(target) as temporary:
-        (temporary / "a.txt").write_text(text)
+        (temporary / "a.txt").write_text(text, encoding="utf-8")
         (temporary / "inner").mkdir()
-        (temporary / "inner" / "b.txt").write_text(text * 2)
+        (temporary / "inner" / "b.txt").write_text(text * 2, encoding="utf-8")
 
 
 def hidden(root):
@@ -41,7 +41,7 @@ def hidden(root):
 def test_what_is_published_verifies(tmp_path):
     fill(tmp_path / "x")
     verify(tmp_path / "x")
-    assert (tmp_path / "x" / "inner" / "b.txt").read_text() == "newnew"
+    assert (tmp_path / "x" / "inner" / "b.txt").read_text(encoding="utf-8") == "newnew"
     assert hidden(tmp_path) == []
 
 
@@ -49,7 +49,7 @@ def test_what_is_published_is_never_overwritten(tmp_path):
     fill(tmp_path / "x", "old")
     with pytest.raises(FileExistsError, match="never overwritten"):
         fill(tmp_path / "x")
-    assert (tmp_path / "x" / "a.txt").read_text() == "old"
+    assert (tmp_path / "x" / "a.txt").read_text(encoding="utf-8") == "old"
 
 
 def test_every_file_is_on_the_disk_before_the_manifest_and_that_before_the_rename(
@@ -94,7 +94,7 @@ def test_a_crash_at_any_point_leaves_the_old_state_or_the_new(
     assert said == []  # nothing damaged: what is there is whole
     published = newest == step_folder(tmp_path, 2)
     assert published == (call == "os.fsync" and at == 5)  # after the rename it is there
-    assert (newest / "a.txt").read_text() == ("new" if published else "old")
+    assert (newest / "a.txt").read_text(encoding="utf-8") == ("new" if published else "old")
     assert hidden(tmp_path) == []
     if not published:
         fill(step_folder(tmp_path, 2))  # and the next attempt succeeds
@@ -126,7 +126,7 @@ def test_a_kill_at_any_point_leaves_the_old_state_or_the_new(tmp_path, at):
     assert os.WIFSIGNALED(status) == (at < 7)  # six fsyncs and a rename
     newest, said = newest_valid(tmp_path)
     assert said == []
-    assert (newest / "a.txt").read_text() == ("new" if at >= 6 else "old")
+    assert (newest / "a.txt").read_text(encoding="utf-8") == ("new" if at >= 6 else "old")
     if at < 6:
         fill(step_folder(tmp_path, 2))  # what was left half-written is no obstacle
     rotate(tmp_path, 5, None)
@@ -135,7 +135,7 @@ def test_a_kill_at_any_point_leaves_the_old_state_or_the_new(tmp_path, at):
 
 def test_an_error_of_the_writer_leaves_nothing_behind(tmp_path):
     def write(folder):
-        (folder / "a.txt").write_text("half")
+        (folder / "a.txt").write_text("half", encoding="utf-8")
         raise CrashError
 
     with pytest.raises(CrashError), publish(tmp_path / "x") as temporary:
@@ -146,7 +146,7 @@ def test_an_error_of_the_writer_leaves_nothing_behind(tmp_path):
 def test_a_flip_of_any_byte_is_noticed_and_never_a_traceback(tmp_path):
     folder = tmp_path / "x"
     with publish(folder) as temporary:
-        (temporary / "a.txt").write_text("payload")
+        (temporary / "a.txt").write_text("payload", encoding="utf-8")
     harmless = 0
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()
@@ -170,7 +170,7 @@ def test_a_flip_of_any_byte_is_noticed_and_never_a_traceback(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"files": []}', '{"files": {"a": 1}}'])
 def test_a_manifest_that_says_nothing_is_damage(tmp_path, text):
     fill(tmp_path / "x")
-    (tmp_path / "x" / "manifest.json").write_text(text)
+    (tmp_path / "x" / "manifest.json").write_text(text, encoding="utf-8")
     with pytest.raises(DamagedError, match=r"no readable manifest\.json"):
         verify(tmp_path / "x")
 
@@ -179,8 +179,8 @@ def test_set_aside_deletes_nothing(tmp_path):
     for text in ("one", "two"):
         fill(tmp_path / "x", text)
         set_aside(tmp_path / "x", "old")
-    assert (tmp_path / "x.old-1" / "a.txt").read_text() == "one"
-    assert (tmp_path / "x.old-2" / "a.txt").read_text() == "two"
+    assert (tmp_path / "x.old-1" / "a.txt").read_text(encoding="utf-8") == "one"
+    assert (tmp_path / "x.old-2" / "a.txt").read_text(encoding="utf-8") == "two"
 
 
 def test_steps_are_found_by_name_alone(tmp_path):
@@ -222,10 +222,10 @@ def test_a_small_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(CrashError))
     with pytest.raises(CrashError):
         write_atomically(path, "new")
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
     monkeypatch.undo()
     write_atomically(path, "new")
-    assert path.read_text() == "new"
+    assert path.read_text(encoding="utf-8") == "new"
     assert hidden(tmp_path) == []
 
 
@@ -242,7 +242,10 @@ with hold_run(Path(sys.argv[1])):
 def test_a_run_is_held_by_one_process_and_a_killed_one_leaves_no_lock(tmp_path):
     root = Path(engine.storage.__file__).parent.parent
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], cwd=root, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
     )
     try:
         assert holder.stdout.readline() == "held\n"

@@ -73,7 +73,12 @@ def folders(tmp_path_factory, tiny_tokenizer, gpt2_tokenizer):
         tokenizer.save_pretrained(root / name)
         said = root / name / "tokenizer_config.json"
         inputs = ["input_ids", "token_type_ids", "attention_mask"]  # as BERT's tokenizer has it
-        said.write_text(json.dumps(json.loads(said.read_text()) | {"model_input_names": inputs}))
+        said.write_text(
+            json.dumps(
+                json.loads(said.read_text(encoding="utf-8")) | {"model_input_names": inputs}
+            ),
+            encoding="utf-8",
+        )
         made[name] = root / name
     return made
 

@@ -124,7 +124,7 @@ def test_pooler_missing_from_the_weights_is_among_modules_to_save(
     AutoModel.from_pretrained(folders["bert"], add_pooling_layer=False).save_pretrained(source)
     built, args, tokenizer = trained("bert", "native-lora", source=str(source))
     export_model(built, args, tokenizer, tmp_path / "out")
-    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text(encoding="utf-8"))
     assert config["modules_to_save"] == ["classifier", "bert.pooler.dense"]
     batch = encode(tokenizer)
     model, _, _ = load_exported(tmp_path / "out")
@@ -169,7 +169,7 @@ def test_config_json_never_stands_beside_adapter_config_json(trained, tmp_path, 
     assert ("config.json" in held) is (args.lora is None)
     assert {"openloop.json", "labels.json", "tokenizer.json"} <= held
     assert {"head.json", "head.safetensors"} <= held or args.head_kind == "native"
-    names = json.loads((tmp_path / "labels.json").read_text())
+    names = json.loads((tmp_path / "labels.json").read_text(encoding="utf-8"))
     assert names == {"kind": "single", "names": ["neg", "pos"]}
 
 
@@ -204,7 +204,7 @@ def test_changed_base_or_changed_export_is_refused(trained, folders, tmp_path):
     shutil.copytree(folders["bert"], source)
     built, args, tokenizer = trained("bert", "native-lora", source=str(source))
     export_model(built, args, tokenizer, tmp_path / "out")
-    with (source / "config.json").open("a") as file:
+    with (source / "config.json").open("a", encoding="utf-8") as file:
         file.write("\n")
     with pytest.raises(ValueError, match="is not the one it was trained on"):
         load_exported(tmp_path / "out")
@@ -220,13 +220,13 @@ def test_own_head_travels_with_its_code_and_still_needs_permission(
     trained, encode, logits_of, tmp_path
 ):
     path = tmp_path / "my_head.py"
-    path.write_text(OWN)
+    path.write_text(OWN, encoding="utf-8")
     kind, out = f"{path}:MyHead", tmp_path / "out"
     values = {"head_kind": kind, "head_pool": None, "head_args": {"power": 3}, "allow_code": True}
     for way in ("linear", "linear-lora"):
-        path.write_text(OWN)
+        path.write_text(OWN, encoding="utf-8")
         built, args, tokenizer = trained("bert", way, **values)
-        path.write_text(OWN.replace("**", "+"))  # edited while the run went on
+        path.write_text(OWN.replace("**", "+"), encoding="utf-8")  # edited while the run went on
         export_model(built, args, tokenizer, out)
         path.unlink()
         with pytest.raises(ValueError, match="--allow-code"):
@@ -357,7 +357,7 @@ def test_package_source_is_named_as_such_in_record_and_snippet(
     monkeypatch.syspath_prepend(tmp_path)
     built, args, tokenizer = trained("bert", "native-lora", source="package:boxed_model/model")
     export_model(built, args, tokenizer, tmp_path / "out")
-    record = json.loads((tmp_path / "out" / "openloop.json").read_text())
+    record = json.loads((tmp_path / "out" / "openloop.json").read_text(encoding="utf-8"))
     assert record["base"]["source"] == "package:boxed_model/model"
     assert "find_spec('boxed_model')" in loading_snippet(tmp_path / "out", args)
     batch = encode(tokenizer)

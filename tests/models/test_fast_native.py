@@ -45,7 +45,7 @@ def compiler(tmp_path, monkeypatch):
     def write(body):
         path = tmp_path / "own-c++"
         find = 'while [ "$1" != "-o" ]; do shift; done; target="$2"'
-        path.write_text(f"#!/bin/sh\n{find}\n{body}\n")
+        path.write_text(f"#!/bin/sh\n{find}\n{body}\n", encoding="utf-8")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setenv("CXX", str(path))
 
@@ -283,7 +283,11 @@ def test_loops_use_all_threads_and_give_the_same_bits_with_each_number(kernels):
     """
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     usual, alone, together, same = json.loads(done.stdout)
@@ -332,7 +336,7 @@ def test_compiler_that_does_not_end_is_not_waited_for(empty_cache, compiler, mon
 
 def test_folder_that_cannot_be_written_leaves_the_plain_kernels(tmp_path, monkeypatch, compiler):
     compiler("exit 0")
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("OPENLOOP_CACHE", str(tmp_path / "file"))
     kernels, said = choose_kernels("auto")
     assert kernels.name == "plain"
@@ -352,9 +356,9 @@ def test_build_after_one_that_was_cut_off_or_damaged_works(empty_cache, compiler
     compiler("printf garbage > $target; kill -9 $$")
     assert load_native()[0] is None
     remains = empty_cache / "kernels-0.so.part"  # as a kill of this process would leave
-    remains.write_text("garbage")
+    remains.write_text("garbage", encoding="utf-8")
     monkeypatch.delenv("CXX")
-    library_path().write_text("damaged since it was built")
+    library_path().write_text("damaged since it was built", encoding="utf-8")
     kernels, said = load_native()
     assert kernels is not None, said
     assert {path.name for path in empty_cache.iterdir()} == {library_path().name, remains.name}
@@ -379,7 +383,7 @@ def test_library_appears_by_one_rename(empty_cache, compiler, monkeypatch):
 
 def test_name_of_the_library_changes_with_what_it_depends_on(tmp_path, monkeypatch):
     other = tmp_path / "other.cpp"
-    other.write_text(building.SOURCES[-1].read_text() + "\n")
+    other.write_text(building.SOURCES[-1].read_text(encoding="utf-8") + "\n", encoding="utf-8")
     names = {library_path()}
     for where, name, value in (
         (building, "SOURCES", [*building.SOURCES[:-1], other]),

@@ -26,7 +26,7 @@ class Other:
 @pytest.fixture
 def own_file(tmp_path):
     path = tmp_path / "my_head.py"
-    path.write_text(OWN)
+    path.write_text(OWN, encoding="utf-8")
     return path
 
 

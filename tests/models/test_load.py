@@ -22,7 +22,7 @@ from models.load import (
 def test_package_source_is_read_in_place_without_importing_it(tmp_path, monkeypatch):
     inner = tmp_path / "boxed_weights" / "model"
     inner.mkdir(parents=True)
-    (inner.parent / "__init__.py").write_text("raise RuntimeError('imported')")
+    (inner.parent / "__init__.py").write_text("raise RuntimeError('imported')", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     assert resolve_source("package:boxed_weights/model") == str(inner)
     assert "boxed_weights" not in sys.modules
@@ -67,7 +67,7 @@ def test_pickled_weights_alone_are_refused(make, folders, tmp_path):
 
 def test_config_with_remote_code_is_refused(tmp_path):
     config = {"model_type": "strange", "auto_map": {"AutoConfig": "x.Config"}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ValueError, match="cannot be used"):
         read_config(str(tmp_path))
 
@@ -123,9 +123,9 @@ def test_weight_hash_follows_bytes_and_config_and_not_the_folder(folders, tmp_pa
     before = hash_weights(folders["bert"])
     copy = Path(shutil.copytree(folders["bert"], tmp_path / "copy"))
     assert hash_weights(copy) == before
-    (copy / "tokenizer_config.json").write_text("{}")
+    (copy / "tokenizer_config.json").write_text("{}", encoding="utf-8")
     assert hash_weights(copy) == before
-    with (copy / "config.json").open("a") as file:
+    with (copy / "config.json").open("a", encoding="utf-8") as file:
         file.write("\n")
     assert hash_weights(copy) != before
 
@@ -166,8 +166,8 @@ def test_unused_pooler_does_not_exist_and_unused_weights_are_named(make, folders
 
 def test_weights_that_do_not_fit_their_config_are_refused(make, folders, tmp_path):
     shutil.copytree(folders["bert"], tmp_path / "m")
-    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    config = json.loads((tmp_path / "m" / "config.json").read_text(encoding="utf-8"))
     config["intermediate_size"] = 48
-    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ValueError, match="do not load"):
         make(source=str(tmp_path / "m"))

@@ -136,7 +136,9 @@ def test_adapters_that_compute_something_else_are_refused(make, tmp_path, change
     built, args, tokenizer = make(lora=LoRAArgs(("query",), rank=2))
     export_model(built, args, tokenizer, tmp_path)
     path = tmp_path / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | change), encoding="utf-8"
+    )
     with pytest.raises(ValueError, match=message):
         load_adapter(built.model, tmp_path)
 
