@@ -118,6 +118,13 @@ def _never_moved(evidence: Evidence) -> str:
     if len(evidence.losses) < FEW_STEPS:
         return ""
     first, last, chance = _ends(evidence.losses)
+    looks = [look.loss for look in evidence.evaluations]  # always of the same rows
+    if len(looks) > 1:
+        chance = min(chance, first / 3)
+        if max(looks) - min(looks) > MOVED * max(looks):
+            return ""
+    else:
+        chance = min(chance, first / 10)
     if first - last > max(MOVED * first, chance):
         return ""
     settings = evidence.settings
@@ -148,10 +155,11 @@ def _unlearned(evidence: Evidence) -> str:
         return ""
     given = [one.name for one in evidence.classes if one.predicted]
     if len(given) == 1 and len(evidence.classes) > 1:
-        weights = _weigh(evidence.settings)
+        if _is_rare(min(evidence.classes, key=lambda one: one.rows), evidence):
+            way_out = _weigh(evidence.settings) or way_out
         return (
             f"no better than always saying {evidence.constant}: every test row is given "
-            f"{shorten(given[0], 40)!r}: {weights or way_out}"
+            f"{shorten(given[0], 40)!r}: {way_out}"
         )
     return f"no better than always saying {evidence.constant}: {way_out}"
 
@@ -171,12 +179,19 @@ def _weigh(settings: Settings) -> str:
     return "" if settings.class_weights else 'set train.class_weights = "balanced"'
 
 
+def _is_rare(one: ClassCount, evidence: Evidence) -> bool:
+    """Whether a class has less than half of the rows that it had among equals."""
+    return 2 * one.rows * len(evidence.classes) < sum(other.rows for other in evidence.classes)
+
+
 def _never_predicted(evidence: Evidence) -> str:
     never = [one for one in evidence.classes if one.rows >= SEEN and one.predicted == 0]
     if not never:
         return ""
     names = join_names([f"{one.name} ({format_count(one.rows)} test rows)" for one in never], 5)
-    way_out = _weigh(evidence.settings) or _train_longer(evidence.settings)
+    way_out = _train_longer(evidence.settings)
+    if _is_rare(never[0], evidence):
+        way_out = _weigh(evidence.settings) or way_out
     return f"never predicted: {names}: {way_out}"
 
 

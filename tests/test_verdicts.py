@@ -13,6 +13,15 @@ from report.verdict import ClassCount, Evaluation, Evidence, Settings, verdict_l
 SETTINGS = Settings(
     lr=1e-3, usual_lr=1e-3, epochs=3, class_weights=False, max_length=256, most_length=512
 )
+
+
+def looks(*losses, figures=None):
+    figures = figures or [0.8] * len(losses)
+    return [
+        Evaluation(20 * (i + 1), *pair) for i, pair in enumerate(zip(losses, figures, strict=True))
+    ]
+
+
 HEALTHY = Evidence(
     settings=SETTINGS,
     losses=[0.7 - 0.5 * i / 60 + 0.05 * (-1) ** i for i in range(60)],
@@ -27,15 +36,9 @@ HEALTHY = Evidence(
     cut_tokens=20_000,
 )
 FLAT = [0.69 + 0.02 * (-1) ** i for i in range(60)]
+STILL = looks(0.69, 0.69, 0.691)
 NOTHING = (0.0, -0.05, 0.05)
 ONE = [ClassCount("neg", 380, 400), ClassCount("pos", 20, 0)]
-
-
-def looks(*losses, figures=None):
-    figures = figures or [0.8] * len(losses)
-    return [
-        Evaluation(20 * (i + 1), *pair) for i, pair in enumerate(zip(losses, figures, strict=True))
-    ]
 
 
 def test_a_healthy_run_has_no_verdict():
@@ -44,15 +47,25 @@ def test_a_healthy_run_has_no_verdict():
 
 UNHEALTHY = {
     "never moved, rate too low": (
-        {"losses": FLAT, "above_constant": NOTHING, "settings": replace(SETTINGS, lr=1e-12)},
+        {
+            "losses": FLAT,
+            "above_constant": NOTHING,
+            "evaluations": STILL,
+            "settings": replace(SETTINGS, lr=1e-12),
+        },
         r"never moved.*raise train\.lr \(1e-12\) to 0\.001",
     ),
     "never moved, rate too high": (
-        {"losses": FLAT, "above_constant": NOTHING, "settings": replace(SETTINGS, lr=0.5)},
+        {
+            "losses": FLAT,
+            "above_constant": NOTHING,
+            "evaluations": STILL,
+            "settings": replace(SETTINGS, lr=0.5),
+        },
         r"never moved.*lower train\.lr \(0\.5\) to 0\.001",
     ),
     "never moved, rate as usual": (
-        {"losses": FLAT, "above_constant": NOTHING},
+        {"losses": FLAT, "above_constant": NOTHING, "evaluations": STILL},
         r"never moved.*data\.label",
     ),
     "diverged": (
@@ -74,6 +87,13 @@ UNHEALTHY = {
     "one class is never predicted, though balanced": (
         {"classes": ONE, "settings": replace(SETTINGS, class_weights=True)},
         r"^never predicted: pos \(20 test rows\).*raise train\.epochs \(3\) to 9",
+    ),
+    "one class for every row, of classes that are alike": (
+        {
+            "classes": [ClassCount("neg", 200, 400), ClassCount("pos", 200, 0)],
+            "above_constant": (0.0, 0.0, 0.0),
+        },
+        r"every test row is given 'neg': raise train\.epochs \(3\) to 9",
     ),
     "no better than the commonest class": (
         {"above_constant": NOTHING},
@@ -117,6 +137,13 @@ def test_what_is_off_is_one_line_with_the_setting_to_change(case):
         {"losses": [0.01] * 60},  # nothing left to learn, as after another run
         {"losses": [0.7, 0.2]},  # too short to tell
         {"losses": [0.3] * 50 + [0.35] * 10},  # noise at the end
+        {
+            "losses": [0.25, 0.9] * 30,
+            "above_constant": (0.1, 0.01, 0.2),
+            "test_rows": 100,
+            "classes": [],
+            "evaluations": looks(0.5, 0.4, 0.3, figures=[0.5, 0.6, 0.7]),
+        },
         {"evaluations": looks(0.5, 0.52, 0.55)},  # overfits a little
         {"evaluations": looks(0.5, 0.7, 0.9, figures=[0.8, 0.82, 0.85])},  # accuracy still gains
         {"evaluations": looks(0.5, 0.9)},  # one bad evaluation
