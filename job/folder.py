@@ -84,8 +84,11 @@ def refuse_other_trajectory(config: Config, folder: Folder) -> None:
         shown = "\n".join("  " + line for line in lines)
         out = ways_out(config)
         if folder.result.exists():
-            more = max(1, config.train.epochs - saved.train.epochs)
-            command = train_on(folder, saved, more)
+            epochs = max(1, config.train.epochs - saved.train.epochs)
+            command = train_on(folder, saved, epochs)
+            if config.train.max_steps is not None and saved.train.max_steps is not None:
+                steps = config.train.max_steps - saved.train.max_steps
+                command += f" train.max_steps={steps}" if steps > 0 else ""
             out += f"\nTo train on from its weights, as a run of its own:\n  {command}"
         raise ValueError(
             f"{folder.path} was trained from another recipe; to resume it the settings below must "
@@ -100,6 +103,8 @@ def train_on(folder: Folder, config: Config, epochs: int) -> str:
     words += [f"model.source=run:{folder.path}", f"train.epochs={epochs}"]
     if config.model.revision is not None:
         words += ["--unset", "model.revision"]  # which only a hub has
+    if ".py:" in config.head.kind:
+        words += ["--allow-code"]
     return shlex.join(words)
 
 

@@ -91,18 +91,24 @@ def _base_path(base: dict[str, Any]) -> str | None:
 
 
 def loading_snippet(
-    folder: str | Path, args: ModelArgs, max_length: int = 512, truncation: str = "right"
+    folder: str | Path,
+    args: ModelArgs,
+    max_length: int = 512,
+    truncation: str = "right",
+    pairs: bool = False,
 ) -> str:
     """Python that opens an exported folder with transformers and PEFT, for people to copy.
 
-    It leaves `tokenizer`, `model` and `logits (2, C)` behind; for a regression also `values (2,)`,
-    in the labels' own unit. A model with a head of ours opens with openloop; then it also shows how
-    the backbone alone opens elsewhere, as `backbone`.
+    It leaves `tokenizer`, `model` and `logits (2, C)` behind, of two texts or of two `pairs`; for a
+    regression also `values (2,)`, in the labels' own unit. A model with a head of ours opens with
+    openloop; then it also shows how the backbone alone opens elsewhere, as `backbone`.
     """
+    asked = "texts, others" if pairs else "texts"
     texts = (
         f'tokenizer.truncation_side = "{truncation}"\n'
         'texts = ["It was good.", "Not a fan."]\n'
-        f"inputs = tokenizer(texts, padding=True, truncation=True, max_length={max_length}, "
+        + ('others = ["I liked it.", "I liked it too."]\n' if pairs else "")
+        + f"inputs = tokenizer({asked}, padding=True, truncation=True, max_length={max_length}, "
         'return_tensors="pt")'
     )
     values = []

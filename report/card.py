@@ -82,6 +82,7 @@ class Card:
     memory: Compared  # bytes
     seconds: Compared
     caveats: Sequence[str]
+    train_on_command: str = ""  # with which its weights are trained further
 
 
 def escape_markdown(text: str) -> str:
@@ -202,6 +203,12 @@ def run_card(card: Card) -> str:
         "",
         *_fence(card.snippet, "python"),
     ]
+    if card.train_on_command:
+        use += [
+            "",
+            "To train on from these weights, as a run of its own with a schedule of its own:",
+        ]
+        use += ["", *_fence(card.train_on_command, "bash")]
     lines = [
         f"# {escape_markdown(card.name)}",
         "",
