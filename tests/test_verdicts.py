@@ -189,3 +189,24 @@ def test_texts_cut_in_half_are_said(recipe, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "of the training tokens are cut off: raise data.max_length (4) to 16" in printed
     assert "bag of words" not in printed
+
+
+@pytest.mark.slow
+def test_ten_seeds_of_a_healthy_run_have_no_verdict(recipe, tmp_path):
+    words = (("bad", "awful", "boring"), ("good", "great", "moving"))
+    told = [(i % 2) ^ (i % 11 == 0) for i in range(600)]  # one in eleven says the opposite
+    texts = [f"a {words[t][i % 3]} film, number {i} of them" for i, t in enumerate(told)]
+    lines = [f'"{text}",{("neg", "pos")[i % 2]}' for i, text in enumerate(texts)]
+    table = tmp_path / "told.csv"
+    table.write_text("text,label\n" + "\n".join(lines), encoding="utf-8")
+    path = recipe(
+        data={"source": str(table), "validation": 100, "test": 150},
+        train={"accumulate": 1, "micro_batch_size": 16, "epochs": 4, "lr": 3e-3},
+        lora=None,
+    )
+    assert train.main(["--config", str(path), "--seeds", "0,1,2,3,4,5,6,7,8,9"]) == 0
+    for seed in range(10):
+        result = tmp_path / "runs" / f"tiny-seed{seed}" / "result.json"
+        told = json.loads(result.read_text(encoding="utf-8"))
+        assert told["test"]["accuracy"] > 0.8
+        assert told["verdicts"] == []
