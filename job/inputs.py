@@ -207,8 +207,7 @@ def choose_table(
         if way != fmt:
             notes = [f"{path.name}: read as the files of the run ({_describe(way)})"]
         return table, [*notes, *table.notes]
-    assert problem is not None
-    raise problem
+    raise ValueError(_as_option(str(problem)))
 
 
 def _describe(fmt: Format) -> str:

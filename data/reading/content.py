@@ -5,6 +5,7 @@ import codecs
 import gzip
 import lzma
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -63,6 +64,17 @@ def open_bytes(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
+def read_start(path: Path, size: int) -> bytes:
+    """The first bytes, unpacked. Raises ValueError where the packing is cut short or damaged."""
+    try:
+        with open_bytes(path) as file:
+            return file.read(size)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # not there, or not to be read: the system's own words name the file
+        raise ValueError(f"{path}: its packing is damaged ({error}); fetch it again") from None
+
+
 def encoding_mark(start: bytes) -> tuple[str, int] | None:
     """(encoding, bytes of the mark) where a file begins with a byte order mark, else None."""
     for mark, encoding in MARKS:
@@ -73,13 +85,7 @@ def encoding_mark(start: bytes) -> tuple[str, int] | None:
 
 def sniff(path: Path) -> Content:
     """What the file holds. Raises ValueError naming a file that is no table for what it is."""
-    try:
-        with open_bytes(path) as file:
-            start = file.read(4096)
-    except (OSError, EOFError, lzma.LZMAError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # not there, or not to be read: the system's own words name the file
-        raise ValueError(f"{path}: its packing is damaged ({error}); fetch it again") from None
+    start = read_start(path, 4096)
     if start.startswith(b"PAR1"):
         return "parquet"
     if start.startswith(b"PK\x03\x04"):

@@ -1,5 +1,7 @@
 """How a file is written, worked out from its bytes: for the person with nothing but a file."""
 
+import lzma
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -8,7 +10,14 @@ from typing import Literal
 
 import charset_normalizer
 
-from data.reading.content import encoding_mark, open_bytes, plain_suffix, sniff, wide_encoding
+from data.reading.content import (
+    encoding_mark,
+    open_bytes,
+    plain_suffix,
+    read_start,
+    sniff,
+    wide_encoding,
+)
 from data.reading.formats import NO_HEADER, Format
 from data.reading.lines import Lines
 from data.reading.records import Dialect, Records
@@ -76,15 +85,14 @@ def detect_format(path: Path) -> Detected:
 
 def detect_encoding(path: Path) -> tuple[str, str]:
     """(encoding, why it is not UTF-8, or nothing). The whole file is looked at."""
-    with open_bytes(path) as file:
-        start = file.read(1 << 16)
-        if (mark := encoding_mark(start)) is not None:
-            return "utf-8", "" if mark[0] == "utf-8" else f"encoding: {mark[0]}, by its first bytes"
+    start = read_start(path, 1 << 16)
+    if (mark := encoding_mark(start)) is not None:
+        return "utf-8", "" if mark[0] == "utf-8" else f"encoding: {mark[0]}, by its first bytes"
     if (wide := wide_encoding(start)) is not None:
         return wide, f"encoding = {wide}: every other byte is zero"
     sample, size, first, valid, invalid = [], 0, 0, 0, 0
     with open_bytes(path) as file:
-        for number, raw in enumerate(_byte_lines(file), start=1):
+        for number, raw in enumerate(_byte_lines(file, path), start=1):
             if not raw.isascii():
                 try:
                     raw.decode("utf-8")
@@ -111,10 +119,13 @@ def detect_encoding(path: Path) -> tuple[str, str]:
     )
 
 
-def _byte_lines(file: object) -> Iterator[bytes]:
+def _byte_lines(file: object, path: Path) -> Iterator[bytes]:
     """Lines of bytes; a file without line feeds comes in blocks."""
-    while raw := file.readline(1 << 20):  # type: ignore[attr-defined]
-        yield raw
+    try:
+        while raw := file.readline(1 << 20):  # type: ignore[attr-defined]
+            yield raw
+    except (EOFError, zlib.error, lzma.LZMAError) as error:
+        raise ValueError(f"{path}: its packing is damaged ({error}); fetch it again") from None
 
 
 def _most_likely(data: bytes) -> str:

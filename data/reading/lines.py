@@ -1,10 +1,12 @@
 """The lines of a text file, decoded strictly, with what is wrong with each."""
 
 import io
+import lzma
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.reading.content import encoding_mark, open_bytes
+from data.reading.content import encoding_mark, open_bytes, read_start
 from data.reading.rows import is_encodable
 
 SAMPLE = 1 << 16  # bytes from the start that tell the kind of line end
@@ -29,8 +31,7 @@ class Lines:
         self.number = 0
         self.bad: list[str] = []  # what is wrong with the lines since this was last cleared
         if start is None:
-            with open_bytes(Path(path)) as file:
-                start = file.read(SAMPLE)
+            start = read_start(Path(path), SAMPLE)
         marked = encoding_mark(start)
         self.encoding, self.skipped = marked or (encoding, 0)
         text = start[self.skipped :].decode(self.encoding, errors="replace")
@@ -57,7 +58,7 @@ class Lines:
                 f"{self.path}: not {self.encoding} after line {self.number} ({error.reason}); the "
                 "file is cut short, damaged or in another encoding (data.encoding)"
             ) from None
-        except EOFError as error:
+        except (EOFError, zlib.error, lzma.LZMAError) as error:
             raise ValueError(f"{self.path}: its packing is cut short ({error})") from None
 
     def _fault(self, line: str) -> str:

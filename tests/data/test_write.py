@@ -1,0 +1,65 @@
+"""data/write.py: what pandas and pyarrow read back is what was written."""
+
+import io
+import json
+from datetime import datetime
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data.write import column_types, write_rows
+
+ROWS = [
+    {"text": 'a "quoted"\nline', "n": 1, "share": 0.25, "on": datetime(2024, 1, 2), "tags": ["a"]},
+    {"text": "bare \r return, comma", "n": None, "share": 1, "on": None, "tags": []},
+    {"text": "Zoë 好", "n": 3, "share": None, "on": datetime(2024, 1, 3), "tags": None},
+]
+
+
+def write(path, rows):
+    types = column_types(["text"], [rows[:1], rows[1:]])
+    write_rows(path, path.suffix, types, [rows[:2], rows[2:]])
+    return types
+
+
+def test_parquet_keeps_types_and_texts(tmp_path):
+    types = write(tmp_path / "a.parquet", ROWS)
+    table = pq.read_table(tmp_path / "a.parquet")
+    assert table.schema.names == ["text", "n", "share", "on", "tags"]
+    assert [types[name] for name in ("n", "share", "tags")] == [
+        pa.int64(), pa.float64(), pa.string(),
+    ]  # fmt: skip
+    back = table.to_pylist()
+    assert [row["text"] for row in back] == [row["text"] for row in ROWS]
+    assert [row["n"] for row in back] == [1, None, 3]
+    assert [row["share"] for row in back] == [0.25, 1.0, None]
+    assert back[0]["on"] == ROWS[0]["on"]
+    assert [row["tags"] for row in back] == ['["a"]', "[]", None]
+
+
+def test_csv_is_read_by_pandas_row_for_row(tmp_path):
+    write(tmp_path / "a.csv", ROWS)
+    text = (tmp_path / "a.csv").read_bytes().decode("utf-8")
+    back = pd.read_csv(io.StringIO(text, newline=""), keep_default_na=False)
+    assert list(back["text"]) == [row["text"] for row in ROWS]
+    assert list(back["n"]) == ["1", "", "3"]
+
+
+def test_json_lines_hold_the_values_themselves(tmp_path):
+    write(tmp_path / "a.jsonl", ROWS)
+    back = [
+        json.loads(line)
+        for line in (tmp_path / "a.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    ]
+    assert back == [{**row, "on": row["on"] and row["on"].isoformat()} for row in ROWS]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
+def test_half_a_surrogate_pair_and_no_number_can_be_written(tmp_path, ending):
+    path = tmp_path / f"a{ending}"
+    rows = [{"text": "cut \ud83d", "big": 2**70, "mixed": 1}, {"text": "b", "big": 1, "mixed": "x"}]
+    write_rows(path, ending, column_types([], [rows]), [rows])
+    assert b"cut \xef\xbf\xbd" in path.read_bytes()
+    assert b"1180591620717411303424" in path.read_bytes()
