@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from data.reading.content import open_bytes
 from data.reading.formats import FIRST_LINE, NO_HEADER
-from data.reading.rows import BadRow, Row, with_nested
+from data.reading.rows import BadRow, Row, decode_bytes, with_nested
 
 CHUNK = 1000  # rows turned into Python objects at a time
 
@@ -45,7 +45,7 @@ def read_parquet(path: Path, name: str, needed: Sequence[str]) -> Iterator[Row |
         try:
             for batch in file.iter_batches(batch_size=CHUNK, columns=columns):
                 for i, values in enumerate(batch.to_pylist()):
-                    yield Row(f"{name}[{start + i}]", with_nested(values, needed))
+                    yield Row(f"{name}[{start + i}]", with_nested(decode_bytes(values), needed))
                 start += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{path}: damaged behind row {start:,} ({str(error)[:100]})") from None

@@ -4,6 +4,8 @@ import re
 from dataclasses import replace
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data.cache import is_complete
@@ -467,3 +469,25 @@ def test_numbers_keep_all_their_digits(load, tmp_path):
     rows = [(f"film {i}", repr(number)) for i, number in enumerate(numbers)]
     data = load(write_csv(tmp_path / "a.csv", rows), kind="regression")
     assert label_array(data.splits["train"], "regression").tolist() == numbers
+
+
+def test_a_field_inside_that_is_not_there_is_a_bad_row_in_every_format(load, tmp_path):
+    rows = [{"review": {"text": f"text {i}"} if i else None, "label": i % 2} for i in range(6)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    write_csv(tmp_path / "rows.csv", many(6), header=("review", "label"))
+    for name in ("rows.parquet", "rows.jsonl"):
+        with pytest.raises(ValueError, match=r"1 bad row in .*\n.*review\.text: empty text"):
+            load(str(tmp_path / name), text=("review.text",))
+        with pytest.raises(ValueError, match=r"6 bad rows in .*\n.*review\.txt: "):
+            load(str(tmp_path / name), text=("review.txt",))
+    with pytest.raises(ValueError, match=r"6 bad rows in .*\n.*review\.text: the row has no such"):
+        load(str(tmp_path / "rows.csv"), text=("review.text",))
+
+
+def test_texts_that_parquet_holds_as_bytes_are_texts_labels_and_filtered(load, tmp_path):
+    rows = [{"text": b"text %d" % i, "label": [b"neg", b"pos"][i % 2]} for i in range(30)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    data = load(str(tmp_path / "rows.parquet"), filter='label in ["neg", "pos"]')
+    assert data.label_names == ("neg", "pos")
+    assert data.report.filtered == 0
