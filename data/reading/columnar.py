@@ -9,7 +9,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.reading.content import open_bytes
+from data.reading.content import open_bytes, unpacking
 from data.reading.formats import FIRST_LINE, NO_HEADER
 from data.reading.rows import BadRow, Row, decode_bytes, with_nested
 
@@ -22,7 +22,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     Raises ValueError, naming the file, where it is damaged.
     """
     source: str | IO[bytes] = str(path)
-    with open_bytes(path) as file:
+    with unpacking(path), open_bytes(path) as file:
         if type(file).__module__ != "_io":  # gzip and its like cannot be read from the end
             source = tempfile.TemporaryFile()  # noqa: SIM115  the reader closes it
             while block := file.read(1 << 20):

@@ -5,6 +5,9 @@ import codecs
 import gzip
 import lzma
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -63,6 +66,20 @@ def open_bytes(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
+@contextmanager
+def unpacking(path: Path | str) -> Iterator[None]:
+    """Around every reading from `open_bytes`: raises ValueError, naming the file, where its packing
+    is cut short or damaged."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # not there, or not to be read: the system's own words name the file
+        raise ValueError(
+            f"{path}: its packing is cut short or damaged ({error}); fetch it again"
+        ) from None
+
+
 def encoding_mark(start: bytes) -> tuple[str, int] | None:
     """(encoding, bytes of the mark) where a file begins with a byte order mark, else None."""
     for mark, encoding in MARKS:
@@ -73,19 +90,15 @@ def encoding_mark(start: bytes) -> tuple[str, int] | None:
 
 def sniff(path: Path) -> Content:
     """What the file holds. Raises ValueError naming a file that is no table for what it is."""
-    try:
-        with open_bytes(path) as file:
-            start = file.read(4096)
-    except (OSError, EOFError, lzma.LZMAError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # not there, or not to be read: the system's own words name the file
-        raise ValueError(f"{path}: its packing is damaged ({error}); fetch it again") from None
+    with unpacking(path), open_bytes(path) as file:
+        start = file.read(4096)
     if start.startswith(b"PAR1"):
         return "parquet"
     if start.startswith(b"PK\x03\x04"):
         return _sniff_zip(path)
     for magic, what, advice in FOREIGN:
-        if start.startswith(magic):
+        # ORC may as well be the beginning of a column's name, as of ORCID
+        if start.startswith(magic) and (magic != b"ORC" or b"\0" in start):
             raise ValueError(f"{path} is {what}; {advice}")
     if encoding_mark(start) is None:
         _refuse_no_text(path, start)

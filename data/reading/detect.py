@@ -8,7 +8,14 @@ from typing import Literal
 
 import charset_normalizer
 
-from data.reading.content import encoding_mark, open_bytes, plain_suffix, sniff, wide_encoding
+from data.reading.content import (
+    encoding_mark,
+    open_bytes,
+    plain_suffix,
+    sniff,
+    unpacking,
+    wide_encoding,
+)
 from data.reading.formats import NO_HEADER, Format
 from data.reading.lines import Lines
 from data.reading.records import Dialect, Records
@@ -76,14 +83,14 @@ def detect_format(path: Path) -> Detected:
 
 def detect_encoding(path: Path) -> tuple[str, str]:
     """(encoding, why it is not UTF-8, or nothing). The whole file is looked at."""
-    with open_bytes(path) as file:
+    with unpacking(path), open_bytes(path) as file:
         start = file.read(1 << 16)
         if (mark := encoding_mark(start)) is not None:
             return "utf-8", "" if mark[0] == "utf-8" else f"encoding: {mark[0]}, by its first bytes"
     if (wide := wide_encoding(start)) is not None:
         return wide, f"encoding = {wide}: every other byte is zero"
     sample, size, first, valid, invalid = [], 0, 0, 0, 0
-    with open_bytes(path) as file:
+    with unpacking(path), open_bytes(path) as file:
         for number, raw in enumerate(_byte_lines(file), start=1):
             if not raw.isascii():
                 try:

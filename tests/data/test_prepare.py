@@ -454,6 +454,18 @@ def test_the_filter_that_is_advised_leaves_those_rows_out(load, tmp_path, words)
     assert sum(map(len, data.splits.values())) == sum(label in ("pos", "neg") for _, label in rows)
 
 
+@pytest.mark.parametrize(
+    "column", ["class", "None", "a b", "\ufb01lm", "label:int", "rows.0", "row"]
+)
+def test_the_filter_that_is_advised_names_the_column_so_that_it_is_read(load, tmp_path, column):
+    rows = [(f"film {i}", ["pos", "neg", ""][i % 3]) for i in range(60)]
+    path = write_csv(tmp_path / "a.csv", rows, header=("text", column))
+    with pytest.raises(ValueError, match=r"data\.filter") as caught:
+        load(path, label=(column,))
+    advised = re.search(r"data\.filter \((.*?)\), or", str(caught.value))[1]
+    assert sum(map(len, load(path, label=(column,), filter=advised).splits.values())) == 40
+
+
 def test_missing_values_of_jsonl_are_left_out_by_the_same_filter(load, tmp_path):
     values = [1, 0, float("nan"), None]
     lines = [json.dumps({"text": f"film {i}", "a b": values[i % 4]}) for i in range(60)]
