@@ -1,6 +1,8 @@
 """Rows that cannot be used: counted by reason, a few kept to be shown, and fitting advice."""
 
 import json
+import keyword
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,7 +51,7 @@ class BadRows:
         self.counts[row.reason] += 1
         self.by_split[split, row.reason] += 1
         self.paths[table.path] = None
-        self.columns.setdefault(row.reason, row.message.partition(":")[0])
+        self.columns.setdefault(row.reason, row.message.partition(": ")[0])
         self.values.setdefault(row.reason, {})[_literal(row.value)] = None
         if len(self.examples) < SHOWN:
             self.examples.append(f"{row.address}: {row.message}")
@@ -108,9 +110,16 @@ def _literal(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
 
 
+def _is_plain_name(part: str) -> bool:
+    """Whether Python reads it as a name, and as the same one: it folds letters of one meaning."""
+    folded = unicodedata.normalize("NFKC", part)
+    return part.isidentifier() and not keyword.iskeyword(part) and folded == part
+
+
 def _filter_without(column: str, values: Sequence[str]) -> str:
     """The filter that leaves out rows with one of these values in a column."""
-    name = column if all(map(str.isidentifier, column.split("."))) else f"row[{_literal(column)}]"
+    plain = all(map(_is_plain_name, column.split(".")))
+    name = column if plain else f"row[{_literal(column)}]"
     if len(values) == 1:
         return f"{name} != {values[0]}"
     return f"{name} not in [{', '.join(values)}]"

@@ -42,7 +42,8 @@ def parse_filter(expression: str) -> Filter:
     except (SyntaxError, ValueError) as error:
         raise ValueError(
             f"data.filter: {expression!r} cannot be read ({error}); expected something like "
-            f'source == "imdb" and stars >= 4'
+            'source == "imdb" and stars >= 4; a column whose name Python does not read as one, '
+            'such as class, is written row["class"]'
         ) from None
     columns: dict[str, None] = {}
     part = _compile(tree.body, columns, expression)
@@ -126,12 +127,15 @@ def _number(text: str) -> float:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    """Equality; the columns of a CSV are text, so a number equals the text that spells it. A value
-    that is missing, as an empty cell of a CSV is, equals the empty text in every format."""
+    """Equality; the columns of a CSV are text, so a number, True and False equal the text that
+    spells them. A value that is missing, as an empty cell of a CSV is, equals the empty text in
+    every format."""
     if a == "" or b == "":
         a, b = ("" if value is None or value != value else value for value in (a, b))
-    if isinstance(a, str) and _is_number(b):
+    if isinstance(a, str):
         a, b = b, a
+    if isinstance(a, bool) and isinstance(b, str):
+        return str(a).lower() == b.strip().lower()
     if _is_number(a) and isinstance(b, str):
         try:
             return bool(a == float(b))

@@ -141,8 +141,7 @@ class Intake:
             if not self._is_kept(row.values):
                 self.filtered += 1
                 return None
-            if table.columns is None:
-                _require(row.values, (*self.text, *self.label))
+            _require(row.values, (*self.text, *self.label))
             texts = tuple(check_text(column, row.values[column]) for column in self.text)
             label = reader.read(row.values)
         except RowError as error:
@@ -209,7 +208,7 @@ def check_text(column: str, value: Any) -> str:
     """A cell as the text it holds. Raises RowError, naming the column, where it holds none."""
     if value is None or (isinstance(value, str) and not value.strip()):
         raise RowError("empty_text", f"{column}: empty text", value)
-    if isinstance(value, bytes):  # a Parquet file whose writer did not mark its texts as such
+    if isinstance(value, bytes):  # no UTF-8, or it would be a text by now
         value = value.decode("utf-8", errors="surrogateescape")
     if not isinstance(value, str):
         raise RowError("bad_text", f"{column}: expected text, got {str(value)[:60]!r}")

@@ -18,7 +18,7 @@ import datasets
 
 from data.reading.columnar import CHUNK
 from data.reading.formats import Format
-from data.reading.rows import BadRow, Row, nearest, with_nested
+from data.reading.rows import BadRow, Row, decode_bytes, nearest, with_nested
 from data.tables import Table, open_table
 
 SPLITS = ("train", "validation", "test")
@@ -229,7 +229,7 @@ def hub_table(dataset: datasets.Dataset, name: str) -> Table:
         for chunk in dataset.select_columns(columns).with_format(None).iter(batch_size=CHUNK):
             values = [chunk[column] for column in columns]
             for i, row in enumerate(zip(*values, strict=True)):
-                values_there = dict(zip(columns, row, strict=True))
+                values_there = decode_bytes(dict(zip(columns, row, strict=True)))
                 yield Row(f"{name}[{start + i}]", with_nested(values_there, needed))
             start += len(values[0])
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from data.labels.settle import Kind, label_array
 from data.prepare import Data
+from engine.targets import IDENTITY, Target, measure_target
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # C: the larger, the less the weights are held back
 FEW_STRENGTHS = (1.0, 10.0, 100.0)  # beside a run, where seconds count
@@ -81,17 +82,21 @@ def fit_bag_of_words(
         terms = vectors.fit_transform(train.texts)  # (N, terms) sparse
     except ValueError:  # an empty vocabulary
         return None
+    labels, target = train.labels, IDENTITY
+    if kind == "regression":  # in deviations: scikit-learn rounds numbers to the terms' fp32
+        target = measure_target(labels)
+        labels = (labels - target.mean) / target.deviation
     best: tuple[float, float, Any] | None = None
     for strength in strengths if held_out else (UNCHOSEN,):
-        model, figure = _fit(kind, strength, terms, train.labels), 0.0
+        model, figure = _fit(kind, strength, terms, labels), 0.0
         if held_out is not None:
-            answers = model.predict(vectors.transform(held_out.texts))
+            answers = _answer(kind, model, vectors.transform(held_out.texts), target)
             figure = score(kind, answers, held_out.labels)
         if best is None or figure > best[0]:  # of equals the smaller strength
             best = (figure, strength, model)
     assert best is not None
     figure, strength, model = best
-    answers = np.asarray(model.predict(vectors.transform(splits["test"].texts)))
+    answers = _answer(kind, model, vectors.transform(splits["test"].texts), target)
     return BagOfWords(answers, strength, figure, vectors.analyzer == "char")
 
 
@@ -118,6 +123,14 @@ def _vectorizer(texts: Sequence[str], most_terms: int | None) -> Any:
         analyzer="char" if letters else "word", ngram_range=(1, 2), sublinear_tf=True,
         max_features=most_terms, dtype=np.float32,
     )  # fmt: skip
+
+
+def _answer(kind: Kind, model: Any, terms: Any, target: Target) -> np.ndarray:
+    """What a model answers for `terms` (N, terms), shaped as the labels; numbers in their unit."""
+    answers = np.asarray(model.predict(terms))
+    if kind != "regression":
+        return answers
+    return answers.astype(np.float64) * target.deviation + target.mean
 
 
 def _fit(kind: Kind, strength: float, terms: Any, labels: np.ndarray) -> Any:

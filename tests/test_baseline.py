@@ -68,6 +68,15 @@ def test_numbers_are_answered_as_by_ridge_regression(rows):
     )
 
 
+@pytest.mark.parametrize(("mean", "deviation"), [(1.7e9, 1.0), (0.0, 1e40), (-3.0, 1e-9)])
+def test_numbers_of_any_size_are_answered_alike(rows, mean, deviation):
+    plain = {n: Rows(r.texts, 1.0 * r.labels) for n, r in rows.items()}
+    other = {n: Rows(r.texts, mean + deviation * r.labels) for n, r in rows.items()}
+    answers = fit_bag_of_words("regression", other, (1.0,)).answers
+    expected = fit_bag_of_words("regression", plain, (1.0,)).answers
+    assert (answers - mean) / deviation == pytest.approx(expected, abs=1e-5)
+
+
 def test_each_of_several_labels_has_a_model_of_its_own(rows):
     several = {
         n: Rows(r.texts, np.stack([r.labels, 1 - r.labels, 0 * r.labels], axis=1).astype(float))

@@ -33,7 +33,8 @@ def guess_label(
     separators = {name: _find_separator(columns[name]) for name in names}
     labels += [n for n in names if separators[n] and n not in labels]
     if not labels:
-        labels = [n for n in names if _has_decimals(columns[n]) or _varies(n, columns[n])]
+        single = [n for n in names if not any(map(_is_list, columns[n]))]  # no embeddings
+        labels = [n for n in single if _has_decimals(columns[n]) or _varies(n, columns[n])]
     flags = [name for name in names if _is_flag(columns[name])]
     named = [name for name in labels if is_named(name, LABEL_NAMES)]
     if len(flags) >= 2 and not named:
@@ -77,6 +78,10 @@ def _items(value: Any) -> list[Any]:
         listed = parse_list(value)
         return [value] if listed is None else listed
     return value if isinstance(value, list) else [value]
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) or (isinstance(value, str) and parse_list(value) is not None)
 
 
 def _distinct(values: list[Any]) -> set[str]:

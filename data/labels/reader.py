@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data.labels.numbers import is_number, is_plain
-from data.reading.rows import nearest
+from data.reading.rows import is_encodable, nearest
 
 Label = str | tuple[str, ...]  # one class, or a number as text | the classes that hold
 
 SPELLED_WHOLE = re.compile(r"([+-]?)0*([0-9]{1,18})(?:\.0{0,18})?")
 WHOLE = re.compile(r"-?[0-9]{1,18}")
+THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}\.000")  # or a whole number with its decimals
 ON = {"1", "true", "yes", "y", "t"}
 OFF = {"0", "false", "no", "n", "f"}
 # What programs write where there is no value. "none" in small letters is a word that people choose.
@@ -138,13 +139,20 @@ class LabelReader:
                     "list of labels, several in a cell with data.label_separator between them, or "
                     "several label columns of 0 and 1",
                 )
-            return self._class(column, value)
+            return self._spelled(value) or self._class(column, value)
         if self.kind == "single":
             raise RowError("bad_label", f"{column}: a list, and data.kind is 'single'")
         labels = [self._class(column, item) for item in items]
         if set(labels) <= {"0", "1"}:
             return tuple(labels)  # perhaps one 0 or 1 a class, which all rows together tell
-        return tuple(dict.fromkeys(labels))
+        return tuple(sorted(set(labels)))  # the same labels in any order are the same
+
+    def _spelled(self, value: Any) -> str | None:
+        """A label such as "1.000" as it stands: whether it is a class 1 or a thousand, the whole
+        column tells. None for any other."""
+        if self.kind != "auto" or self.names is not None or not isinstance(value, str):
+            return None
+        return text if THOUSANDS.fullmatch(text := value.strip()) else None
 
     def _items(self, value: Any) -> list[Any] | None:
         """The several labels of a value; None where it is one."""
@@ -171,7 +179,7 @@ class LabelReader:
                 f"{column}: objects written into a cell, {value[:40]!r}; write the names of the "
                 'labels alone, as ["a", "b"]',
             )
-        if value is None or isinstance(value, list) or value != value:
+        if value is None or isinstance(value, list | bytes) or value != value:
             raise RowError("bad_label", f"{column}: {value!r} is no label")
         known = self.class_names.get(column)
         if known and isinstance(value, int) and not isinstance(value, bool):
@@ -186,6 +194,8 @@ class LabelReader:
         name = plain_form(value, self.clean)
         if name in self.by_form:
             return self.by_form[name]
+        if not is_encodable(name):
+            raise RowError("bad_encoding", f"{column}: a lone surrogate, which is no Unicode")
         if name in MISSING or not name:
             raise RowError(
                 "no_label",

@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 
 from data.labels.numbers import ENGLISH, NumberStyle, choose_style, is_number, is_plain
-from data.labels.reader import WHOLE, Label, names_for_numbers
+from data.labels.reader import THOUSANDS, WHOLE, Label, names_for_numbers, plain_form
 
 Kind = Literal["single", "multi", "regression"]
 Labels = dict[str, list[Label]]  # split -> the plain label of each row
@@ -51,6 +51,14 @@ def settle(labels: Labels, kind: str, names: tuple[str, ...] | None, column: str
         if style != ENGLISH:
             notes.append(f"{at}: a comma begins the decimals of its numbers")
         return Settled(settled, (), style, labels, notes)
+    if settled == "single":
+        spelled = {str(label) for label in everything}
+        whole = {one: plain_form(one) for one in spelled if THOUSANDS.fullmatch(one)}
+        if whole:
+            labels = {
+                split: [_rename(one, whole) for one in rows] for split, rows in labels.items()
+            }
+            everything = [label for split in labels.values() for label in split]
     if settled == "multi" and (size := _multi_hot_size(everything)):
         names = _names_of_places(size, names, at)
         labels = {split: [_held(label, names) for label in rows] for split, rows in labels.items()}

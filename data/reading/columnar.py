@@ -9,9 +9,9 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.reading.content import open_bytes
+from data.reading.content import open_bytes, unpacking
 from data.reading.formats import FIRST_LINE, NO_HEADER
-from data.reading.rows import BadRow, Row, with_nested
+from data.reading.rows import BadRow, Row, decode_bytes, with_nested
 
 CHUNK = 1000  # rows turned into Python objects at a time
 
@@ -22,7 +22,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     Raises ValueError, naming the file, where it is damaged.
     """
     source: str | IO[bytes] = str(path)
-    with open_bytes(path) as file:
+    with unpacking(path), open_bytes(path) as file:
         if type(file).__module__ != "_io":  # gzip and its like cannot be read from the end
             source = tempfile.TemporaryFile()  # noqa: SIM115  the reader closes it
             while block := file.read(1 << 20):
@@ -45,7 +45,7 @@ def read_parquet(path: Path, name: str, needed: Sequence[str]) -> Iterator[Row |
         try:
             for batch in file.iter_batches(batch_size=CHUNK, columns=columns):
                 for i, values in enumerate(batch.to_pylist()):
-                    yield Row(f"{name}[{start + i}]", with_nested(values, needed))
+                    yield Row(f"{name}[{start + i}]", with_nested(decode_bytes(values), needed))
                 start += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{path}: damaged behind row {start:,} ({str(error)[:100]})") from None

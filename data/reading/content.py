@@ -6,6 +6,8 @@ import gzip
 import lzma
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -64,15 +66,18 @@ def open_bytes(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def read_start(path: Path, size: int) -> bytes:
-    """The first bytes, unpacked. Raises ValueError where the packing is cut short or damaged."""
+@contextmanager
+def unpacking(path: Path | str) -> Iterator[None]:
+    """Around every reading from `open_bytes`: raises ValueError, naming the file, where its packing
+    is cut short or damaged."""
     try:
-        with open_bytes(path) as file:
-            return file.read(size)
+        yield
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # not there, or not to be read: the system's own words name the file
-        raise ValueError(f"{path}: its packing is damaged ({error}); fetch it again") from None
+        raise ValueError(
+            f"{path}: its packing is cut short or damaged ({error}); fetch it again"
+        ) from None
 
 
 def encoding_mark(start: bytes) -> tuple[str, int] | None:
@@ -85,13 +90,15 @@ def encoding_mark(start: bytes) -> tuple[str, int] | None:
 
 def sniff(path: Path) -> Content:
     """What the file holds. Raises ValueError naming a file that is no table for what it is."""
-    start = read_start(path, 4096)
+    with unpacking(path), open_bytes(path) as file:
+        start = file.read(4096)
     if start.startswith(b"PAR1"):
         return "parquet"
     if start.startswith(b"PK\x03\x04"):
         return _sniff_zip(path)
     for magic, what, advice in FOREIGN:
-        if start.startswith(magic):
+        # ORC may as well be the beginning of a column's name, as of ORCID
+        if start.startswith(magic) and (magic != b"ORC" or b"\0" in start):
             raise ValueError(f"{path} is {what}; {advice}")
     if encoding_mark(start) is None:
         _refuse_no_text(path, start)

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
-from data.reading.content import open_bytes
+from data.reading.content import open_bytes, unpacking
 from data.reading.formats import NO_HEADER, Format
 from data.reading.lines import Lines
 from data.reading.records import Dialect, Record, Records
@@ -123,7 +123,7 @@ def _records(lines: Lines, dialect: Dialect, marked: bool, width: int | None) ->
 def _reads_only_without_quotes(layout: Layout) -> bool:
     """Whether quoting breaks a TSV that never doubles a quote inside a field, as those who mean
     quoting do."""
-    with open_bytes(layout.path) as file:
+    with unpacking(layout.path), open_bytes(layout.path) as file:
         last, quoted = b"", False
         while block := file.read(1 << 20):
             quoted = quoted or b'"' in block

@@ -1,7 +1,5 @@
 """How a file is written, worked out from its bytes: for the person with nothing but a file."""
 
-import lzma
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -14,8 +12,8 @@ from data.reading.content import (
     encoding_mark,
     open_bytes,
     plain_suffix,
-    read_start,
     sniff,
+    unpacking,
     wide_encoding,
 )
 from data.reading.formats import NO_HEADER, Format
@@ -85,14 +83,15 @@ def detect_format(path: Path) -> Detected:
 
 def detect_encoding(path: Path) -> tuple[str, str]:
     """(encoding, why it is not UTF-8, or nothing). The whole file is looked at."""
-    start = read_start(path, 1 << 16)
-    if (mark := encoding_mark(start)) is not None:
-        return "utf-8", "" if mark[0] == "utf-8" else f"encoding: {mark[0]}, by its first bytes"
+    with unpacking(path), open_bytes(path) as file:
+        start = file.read(1 << 16)
+        if (mark := encoding_mark(start)) is not None:
+            return "utf-8", "" if mark[0] == "utf-8" else f"encoding: {mark[0]}, by its first bytes"
     if (wide := wide_encoding(start)) is not None:
         return wide, f"encoding = {wide}: every other byte is zero"
     sample, size, first, valid, invalid = [], 0, 0, 0, 0
-    with open_bytes(path) as file:
-        for number, raw in enumerate(_byte_lines(file, path), start=1):
+    with unpacking(path), open_bytes(path) as file:
+        for number, raw in enumerate(_byte_lines(file), start=1):
             if not raw.isascii():
                 try:
                     raw.decode("utf-8")
@@ -119,13 +118,10 @@ def detect_encoding(path: Path) -> tuple[str, str]:
     )
 
 
-def _byte_lines(file: object, path: Path) -> Iterator[bytes]:
+def _byte_lines(file: object) -> Iterator[bytes]:
     """Lines of bytes; a file without line feeds comes in blocks."""
-    try:
-        while raw := file.readline(1 << 20):  # type: ignore[attr-defined]
-            yield raw
-    except (EOFError, zlib.error, lzma.LZMAError) as error:
-        raise ValueError(f"{path}: its packing is damaged ({error}); fetch it again") from None
+    while raw := file.readline(1 << 20):  # type: ignore[attr-defined]
+        yield raw
 
 
 def _most_likely(data: bytes) -> str:

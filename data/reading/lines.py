@@ -1,12 +1,10 @@
 """The lines of a text file, decoded strictly, with what is wrong with each."""
 
 import io
-import lzma
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.reading.content import encoding_mark, open_bytes, read_start
+from data.reading.content import encoding_mark, open_bytes, unpacking
 from data.reading.rows import is_encodable
 
 SAMPLE = 1 << 16  # bytes from the start that tell the kind of line end
@@ -31,7 +29,8 @@ class Lines:
         self.number = 0
         self.bad: list[str] = []  # what is wrong with the lines since this was last cleared
         if start is None:
-            start = read_start(Path(path), SAMPLE)
+            with unpacking(path), open_bytes(Path(path)) as file:
+                start = file.read(SAMPLE)
         marked = encoding_mark(start)
         self.encoding, self.skipped = marked or (encoding, 0)
         text = start[self.skipped :].decode(self.encoding, errors="replace")
@@ -49,17 +48,16 @@ class Lines:
             encoding=self.encoding, errors="surrogateescape", newline=self.newline,
         )  # fmt: skip
         try:
-            for self.number, line in enumerate(text, start=1):
-                if not line.isascii() and not is_encodable(line):
-                    self.bad.append(self._fault(line))
-                yield line
+            with unpacking(self.path):
+                for self.number, line in enumerate(text, start=1):
+                    if not line.isascii() and not is_encodable(line):
+                        self.bad.append(self._fault(line))
+                    yield line
         except UnicodeDecodeError as error:
             raise ValueError(
                 f"{self.path}: not {self.encoding} after line {self.number} ({error.reason}); the "
                 "file is cut short, damaged or in another encoding (data.encoding)"
             ) from None
-        except (EOFError, zlib.error, lzma.LZMAError) as error:
-            raise ValueError(f"{self.path}: its packing is cut short ({error})") from None
 
     def _fault(self, line: str) -> str:
         """Undecodable bytes come through the decoder as surrogates U+DC80 to U+DCFF."""

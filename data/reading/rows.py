@@ -38,6 +38,20 @@ def is_encodable(text: str) -> bool:
     return True
 
 
+def decode_bytes(values: dict[str, Any]) -> dict[str, Any]:
+    """`values` with bytes that are UTF-8 as text: some writers of Parquet do not mark texts so."""
+    if not any(type(value) is bytes for value in values.values()):
+        return values
+    return {name: _as_text(value) for name, value in values.items()}
+
+
+def _as_text(value: Any) -> Any:
+    try:
+        return value.decode("utf-8") if type(value) is bytes else value
+    except UnicodeDecodeError:
+        return value
+
+
 def has_column(name: str, columns: Sequence[str]) -> bool:
     """Whether `columns` hold `name`, or the object inside which "review.text" stands."""
     return name in columns or ("." in name and name.partition(".")[0] in columns)
@@ -63,6 +77,8 @@ def _value_inside(values: Mapping[str, Any], name: str) -> Any:
     inner: Any = values
     parts = name.split(".")
     for i, part in enumerate(parts):
+        if inner is None:
+            return None  # where the object is missing, so is what it would hold
         if isinstance(inner, Mapping):
             inner = inner[part]
         elif isinstance(inner, list) and part.isdecimal():

@@ -3,7 +3,7 @@ import pytest
 from data.filters import parse_filter
 
 ROW = {"source": "imdb", "stars": "4", "n": 7, "Review Text": "a good film", "gone": None,
-       "hole": float("nan")}  # fmt: skip
+       "hole": float("nan"), "yes": "TRUE", "no": "false", "on": True}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,10 @@ ROW = {"source": "imdb", "stars": "4", "n": 7, "Review Text": "a good film", "go
         ('hole == ""', True),
         ('n != ""', True),
         ("source == 4", False),
+        ("yes == True and no != True", True),
+        ("no == False and on == True", True),
+        ('on == "true" and on != "false"', True),
+        ("source == True", False),
         ("not (source == 'imdb' and n == 7)", False),
     ],
 )

@@ -211,3 +211,15 @@ def test_a_column_that_stands_twice_is_named_where_it_is_missed(tmp_path):
     rows = [f"this is text {i},{i % 2},{i % 2}" for i in range(20)]
     with pytest.raises(ValueError, match="'label' names several columns"):
         guess_columns(write(tmp_path, "text,label,label", rows))
+
+
+@pytest.mark.parametrize("step", [1, 0.5])
+@pytest.mark.parametrize("spell", [list, str])
+def test_lists_of_numbers_are_no_measures(tmp_path, step, spell):
+    rows = [
+        {"text": f"a film of that kind, number {i}", "vector": spell([i * step, i + 3 * step, 7])}
+        for i in range(300)
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    with pytest.raises(ValueError, match="no column beside 'text' looks like labels"):
+        guess_columns(tmp_path / "a.jsonl")

@@ -80,7 +80,7 @@ def test_names_of_a_hub_set_are_used_reordered_or_renamed():
 
 
 def test_a_list_holds_each_of_its_labels_once():
-    assert read(["b", "a", "b"]) == ("b", "a")
+    assert read(["b", "a", "b"]) == ("a", "b")
     assert read([]) == ()
     assert read([1], class_names=("neg", "pos")) == ("pos",)
     with pytest.raises(RowError, match="a list"):
@@ -212,7 +212,7 @@ def test_a_list_in_a_cell_is_read_as_a_list(cell, items):
 
 def test_several_labels_in_a_cell_are_split_at_the_separator():
     reader = LabelReader(("label",), None, "auto", separator=",")
-    assert reader.read({"label": "joy, anger,,joy"}) == ("joy", "anger")
+    assert reader.read({"label": "joy, anger,,joy"}) == ("anger", "joy")
     assert reader.read({"label": "joy"}) == ("joy",)
     with pytest.raises(RowError, match="missing label"):
         reader.read({"label": "joy,nan"})
@@ -311,3 +311,29 @@ def test_an_object_is_no_label_and_the_field_to_name_is_said():
         LabelReader(("genre",), None, "auto").read({"genre": {"id": 1, "name": "Drama"}})
     with pytest.raises(RowError, match="objects written into a cell"):
         LabelReader(("genre",), None, "auto").read({"genre": "[{'id': 1, 'name': 'Drama'}]"})
+
+
+@pytest.mark.parametrize("last", ["2.500,50", "12,5"])
+def test_a_thousand_written_with_a_dot_is_no_one(last):
+    plain = [read(value) for value in ["1.000", "-2.000", last]]
+    settled = settle({"train": plain}, "auto", None, "label")
+    numbers = [convert_label(label, settled.kind, {}, settled.style) for label in plain]
+    assert numbers[:2] == [1000.0, -2000.0]
+
+
+@pytest.mark.parametrize("spelled", [["1.000", "2.000"], ["1", "2.000"], ["1.0", "2"]])
+def test_whole_numbers_with_decimals_of_zeros_are_classes(spelled):
+    settled = settle({"train": [read(value) for value in spelled]}, "auto", None, "label")
+    assert (settled.kind, settled.names) == ("single", ("1", "2"))
+    assert settled.labels == {"train": ["1", "2"]}
+
+
+def test_the_same_labels_in_another_order_are_the_same():
+    assert read(["y", "x", "y"]) == read("['x', 'y']") == ("x", "y")
+    assert read(["1", "0"]) != read(["0", "1"])  # perhaps one 0 or 1 a class
+
+
+@pytest.mark.parametrize("value", ["\ud800", ["a", "b\udc80"]])
+def test_a_label_that_is_no_unicode_is_bad(value):
+    with pytest.raises(RowError, match="label: a lone surrogate"):
+        read(value)

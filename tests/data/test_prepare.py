@@ -4,6 +4,8 @@ import re
 from dataclasses import replace
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data.cache import is_complete
@@ -452,6 +454,18 @@ def test_the_filter_that_is_advised_leaves_those_rows_out(load, tmp_path, words)
     assert sum(map(len, data.splits.values())) == sum(label in ("pos", "neg") for _, label in rows)
 
 
+@pytest.mark.parametrize(
+    "column", ["class", "None", "a b", "\ufb01lm", "label:int", "rows.0", "row"]
+)
+def test_the_filter_that_is_advised_names_the_column_so_that_it_is_read(load, tmp_path, column):
+    rows = [(f"film {i}", ["pos", "neg", ""][i % 3]) for i in range(60)]
+    path = write_csv(tmp_path / "a.csv", rows, header=("text", column))
+    with pytest.raises(ValueError, match=r"data\.filter") as caught:
+        load(path, label=(column,))
+    advised = re.search(r"data\.filter \((.*?)\), or", str(caught.value))[1]
+    assert sum(map(len, load(path, label=(column,), filter=advised).splits.values())) == 40
+
+
 def test_missing_values_of_jsonl_are_left_out_by_the_same_filter(load, tmp_path):
     values = [1, 0, float("nan"), None]
     lines = [json.dumps({"text": f"film {i}", "a b": values[i % 4]}) for i in range(60)]
@@ -467,3 +481,25 @@ def test_numbers_keep_all_their_digits(load, tmp_path):
     rows = [(f"film {i}", repr(number)) for i, number in enumerate(numbers)]
     data = load(write_csv(tmp_path / "a.csv", rows), kind="regression")
     assert label_array(data.splits["train"], "regression").tolist() == numbers
+
+
+def test_a_field_inside_that_is_not_there_is_a_bad_row_in_every_format(load, tmp_path):
+    rows = [{"review": {"text": f"text {i}"} if i else None, "label": i % 2} for i in range(6)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    write_csv(tmp_path / "rows.csv", many(6), header=("review", "label"))
+    for name in ("rows.parquet", "rows.jsonl"):
+        with pytest.raises(ValueError, match=r"1 bad row in .*\n.*review\.text: empty text"):
+            load(str(tmp_path / name), text=("review.text",))
+        with pytest.raises(ValueError, match=r"6 bad rows in .*\n.*review\.txt: "):
+            load(str(tmp_path / name), text=("review.txt",))
+    with pytest.raises(ValueError, match=r"6 bad rows in .*\n.*review\.text: the row has no such"):
+        load(str(tmp_path / "rows.csv"), text=("review.text",))
+
+
+def test_texts_that_parquet_holds_as_bytes_are_texts_labels_and_filtered(load, tmp_path):
+    rows = [{"text": b"text %d" % i, "label": [b"neg", b"pos"][i % 2]} for i in range(30)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    data = load(str(tmp_path / "rows.parquet"), filter='label in ["neg", "pos"]')
+    assert data.label_names == ("neg", "pos")
+    assert data.report.filtered == 0

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import random
 import time
 import zipfile
 
@@ -78,7 +79,7 @@ def test_parquet_named_csv_is_read(tmp_path):
         (b'<?xml version="1.0"?><reviews/>', "an XML file"),
         (b"train.csv" + b"\0" * 248 + b"ustar  \0" + b"\0" * 247, "a tar archive"),
         (b"\0" * 5000, "nothing but zero bytes"),
-        (b"\x1f\x8b\x08cut", "packing is damaged"),
+        (b"\x1f\x8b\x08cut", "packing is cut short or damaged"),
     ],
 )
 def test_what_is_no_table_is_named_for_what_it_is(name, content, what, tmp_path):
@@ -457,3 +458,28 @@ def test_parquet_written_by_datasets_brings_its_class_names(tmp_path):
     dataset.to_parquet(tmp_path / "a.parquet")
     table = open_table(tmp_path / "a.parquet", "a.parquet")
     assert table.class_names == {"label": ("neg", "pos")}
+
+
+@pytest.mark.parametrize(
+    ("packing", "place"),  # bzip2 gives what is wrong inside a block, and checks it at its end
+    [(gzip, 0.02), (gzip, 0.5), (gzip, 1.0), (lzma, 0.02), (lzma, 0.5), (lzma, 1.0), (bz2, 1.0)],
+)
+def test_packing_damaged_anywhere_names_the_file(packing, place, tmp_path):
+    generator = random.Random(0)
+    rows = "".join(f"{generator.random()} film,{i % 2}\n" for i in range(30_000))
+    packed = bytearray(packing.compress(f"text,label\n{rows}".encode()))
+    at = int(place * (len(packed) - 12))
+    packed[at : at + 8] = bytes(byte ^ 0x5A for byte in packed[at : at + 8])
+    ending = {gzip: "gz", bz2: "bz2", lzma: "xz"}[packing]
+    path = write(tmp_path, f"a.csv.{ending}", bytes(packed))
+    with pytest.raises(ValueError, match=r"a\.csv\.\w+: its packing is cut short or damaged"):
+        read(path)
+    with pytest.raises(ValueError, match=r"a\.csv\.\w+: its packing is cut short or damaged"):
+        detect_format(path)
+
+
+def test_a_column_may_be_called_like_the_beginning_of_another_kind_of_file(tmp_path):
+    path = write(tmp_path, "a.csv", "ORCID,text,label\n1,a film,pos\n")
+    assert texts(read(path)) == ["a film"]
+    with pytest.raises(ValueError, match="is an ORC file"):
+        read(write(tmp_path, "a.csv", b"ORC\x11\x00\x00\n\x06\x12"))
