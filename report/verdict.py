@@ -100,17 +100,28 @@ def _ends(losses: Sequence[float]) -> tuple[float, float, float]:
     return fmean(first), fmean(last), SURE * error
 
 
+def _lowest(losses: Sequence[float]) -> float:
+    """The lowest mean of as many neighbouring losses as `_ends` takes."""
+    size = max(len(losses) // 10, min(len(losses) // 3, 10))
+    return min(fmean(losses[i : i + size]) for i in range(0, len(losses) - size + 1, size))
+
+
 def _diverged(evidence: Evidence) -> str:
     if len(evidence.losses) < FEW_STEPS:
         return ""
     first, last, chance = _ends(evidence.losses)
-    if last < RISEN * first or last - first < chance:
+    lowest = _lowest(evidence.losses)
+    if last >= RISEN * first and last - first > chance:
+        course = f"from {format_number(first)} at the start"
+    elif last >= 0.9 * first and last > 2 * lowest and last - lowest > 2 * chance:
+        course = f"from {format_number(lowest)}, to which it had fallen,"
+    else:
         return ""
     settings = evidence.settings
     rate = settings.usual_lr if settings.lr > settings.usual_lr else settings.lr / 10
     return (
-        f"the training loss diverged, from {format_number(first)} at the start to "
-        f"{format_number(last)} at the end: lower train.lr ({settings.lr:g}) to {rate:g}"
+        f"the training loss diverged, {course} to {format_number(last)} at the end: lower train.lr "
+        f"({settings.lr:g}) to {rate:g}"
     )
 
 
@@ -196,7 +207,8 @@ def _never_predicted(evidence: Evidence) -> str:
 
 
 def _getting_worse(evidence: Evidence) -> str:
-    """Two evaluations or more after the lowest loss, which has risen since, and no gain by it."""
+    """Two evaluations or more after the lowest loss, which has risen since, and the deciding figure
+    has fallen with it: as long as that holds, a model that is surer of itself does no harm."""
     looks = evidence.evaluations
     if len(looks) < 3:
         return ""
@@ -205,7 +217,7 @@ def _getting_worse(evidence: Evidence) -> str:
     rising = last.loss >= max(look.loss for look in looks[place:])
     if len(looks) - place < 3 or not rising or last.loss < WORSE * lowest.loss:
         return ""
-    if last.figure > lowest.figure:
+    if last.figure >= lowest.figure:
         return ""
     epochs = max(1, round(lowest.step / max(1, evidence.steps_per_epoch)))
     way_out = (

@@ -76,6 +76,10 @@ UNHEALTHY = {
         {"losses": [0.7 + i for i in range(60)]},
         r"diverged.*lower train\.lr \(0\.001\) to 0\.0001",
     ),
+    "fell, and came back": (
+        {"losses": [*[0.7 - i / 60 for i in range(30)], *[0.7] * 30]},
+        r"diverged, from 0\.\d+, to which it had fallen, to 0\.7.*train\.lr \(0\.001\) to 0\.0001",
+    ),
     "one class for every row": (
         {"classes": ONE, "above_constant": (0.0, 0.0, 0.0)},
         r"every test row is given 'neg'.*class_weights = \"balanced\"",
@@ -108,7 +112,7 @@ UNHEALTHY = {
         r"r2 is below 0 \(-0\.200\).*the mean \(76\)",
     ),
     "validation gets worse": (
-        {"evaluations": looks(0.5, 0.6, 0.7)},
+        {"evaluations": looks(0.5, 0.6, 0.7, figures=[0.8, 0.79, 0.78])},
         r"worse since step 20 \(loss 0\.5, at the end 0\.7\): set train\.epochs = 1;",
     ),
     "few rows": ({"test_rows": 40}, r"test has only 40 rows.*raise data\.test"),
@@ -146,6 +150,7 @@ def test_what_is_off_is_one_line_with_the_setting_to_change(case):
         },
         {"evaluations": looks(0.5, 0.52, 0.55)},  # overfits a little
         {"evaluations": looks(0.5, 0.7, 0.9, figures=[0.8, 0.82, 0.85])},  # accuracy still gains
+        {"evaluations": looks(0.5, 0.7, 0.9)},  # surer of itself, and no worse
         {"evaluations": looks(0.5, 0.9)},  # one bad evaluation
         {"classes": [*HEALTHY.classes, ClassCount("rare", 2, 0)]},  # too few to tell
         {"r2": 0.3, "above_constant": (0.1, -0.1, 0.3)},
