@@ -135,6 +135,7 @@ def gather(
             usual_lr=USUAL_LR[trains_new_weights(job.model_args)],
             epochs=job.plan.total_steps / steps_per_epoch(job),
             class_weights=train.class_weights is not None,
+            stops_early=job.config.eval.patience is not None,
             max_length=job.config.data.max_length,
             most_length=job.tokenizer.model_max_length,
         ),
@@ -167,8 +168,8 @@ def trains_new_weights(args: ModelArgs) -> bool:
 
 
 def class_counts(names: tuple[str, ...], metrics: dict[str, Any]) -> list[ClassCount]:
-    """Test rows of each class, and those that are given it."""
+    """Test rows of each class, those that are given it, and those that both holds for."""
     return [
-        ClassCount(name, row["n"], row["predicted"])
+        ClassCount(name, row["n"], row["predicted"], round(row["recall"] * row["n"]))
         for name, row in zip(names, metrics.get("classes", []), strict=False)
     ]

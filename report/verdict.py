@@ -17,6 +17,7 @@ RISEN = 1.5  # times its start to which a training loss has to rise to have dive
 WORSE = 1.25  # times its lowest to which a validation loss has to rise
 FEW_STEPS = 9  # below, a loss shows no course
 SURE = 2.0  # standard errors
+SLIGHT = 0.02  # r2 from which a regression has learned something, whatever its interval
 SEEN = 5  # test rows of a class from which it is telling that none was predicted
 
 
@@ -28,6 +29,7 @@ class Settings:
     usual_lr: float  # for what this run trains
     epochs: float
     class_weights: bool
+    stops_early: bool  # whether eval.patience is set
     max_length: int
     most_length: int  # tokens that the model can read
 
@@ -43,11 +45,12 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class ClassCount:
-    """Test rows that have a class, and those that are given it."""
+    """Test rows that have a class, those that are given it, and those that both holds for."""
 
     name: str
     rows: int
     predicted: int
+    hits: int
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,7 @@ class Evidence:
 
 def verdict_lines(evidence: Evidence) -> list[str]:
     """The lines, the one that explains others first and without those that it explains."""
-    learned = evidence.above_constant is None or evidence.above_constant[1] > 0
-    training = _diverged(evidence) or ("" if learned else _never_moved(evidence))
+    training = _diverged(evidence) or ("" if _has_learned(evidence) else _never_moved(evidence))
     lines = [
         training,
         "" if training else _unlearned(evidence) or _never_predicted(evidence),
@@ -81,13 +83,35 @@ def verdict_lines(evidence: Evidence) -> list[str]:
     return [line for line in lines if line]
 
 
+def _has_learned(evidence: Evidence) -> bool:
+    """Whether the test figure is beyond chance better than an answer that is always the same; of
+    weighed classes, which cost accuracy, whether they are told apart."""
+    if evidence.above_constant is None or evidence.above_constant[1] > 0:
+        return True
+    return evidence.settings.class_weights and _tells_apart(evidence)
+
+
+def _tells_apart(evidence: Evidence) -> bool:
+    """Whether rows of a class are given it oftener than other rows are: Youden's J (1950), its mean
+    over the classes, against its standard error. An answer that is always the same has 0."""
+    gaps, errors = [], []
+    for one in evidence.classes:
+        others = evidence.test_rows - one.rows
+        if one.rows and others:
+            right, wrong = one.hits / one.rows, (one.predicted - one.hits) / others
+            gaps.append(right - wrong)
+            chance = right * (1 - right) / one.rows + wrong * (1 - wrong) / others
+            errors.append(math.sqrt(chance))
+    return bool(gaps) and fmean(gaps) > SURE * fmean(errors)
+
+
 def few_rows(split: str, rows: int) -> str:
     """The line for a split that is too small to judge by, else nothing."""
     if rows >= FEW_ROWS:
         return ""
     return (
-        f"{split} has only {rows} rows, and a figure from so few says little: raise data.{split}, "
-        "or bring more rows"
+        f"{split} has only {rows} rows, and a figure from so few says little: bring more "
+        f"of them, or raise data.{split} where they are cut from train"
     )
 
 
@@ -151,19 +175,18 @@ def _never_moved(evidence: Evidence) -> str:
 def _unlearned(evidence: Evidence) -> str:
     """No better than an answer that is always the same. Of few rows only where it is not even
     better by the figure itself: their interval is wide."""
-    if evidence.above_constant is None:
+    if evidence.above_constant is None or _has_learned(evidence):
         return ""
-    estimate, low, _ = evidence.above_constant
+    estimate = evidence.above_constant[0]
+    if estimate > 0 and evidence.test_rows < FEW_ROWS:
+        return ""
     way_out = _learn_more(evidence.settings)
     if evidence.r2 is not None:
-        if evidence.r2 >= 0:
+        if evidence.r2 >= SLIGHT:
             return ""
-        return (
-            f"r2 is below 0 ({evidence.r2:.3f}): worse than always saying {evidence.constant}: "
-            f"{way_out}"
-        )
-    if estimate > 0 and (low > 0 or evidence.test_rows < FEW_ROWS):
-        return ""
+        r2 = f"{evidence.r2:.3f}" if evidence.r2 >= 0 else f"below 0 ({evidence.r2:.3f})"
+        than = "worse" if estimate < 0 else "no better"
+        return f"r2 is {r2}: {than} than always saying {evidence.constant}: {way_out}"
     given = [one.name for one in evidence.classes if one.predicted]
     if len(given) == 1 and len(evidence.classes) > 1:
         if _is_rare(min(evidence.classes, key=lambda one: one.rows), evidence):
@@ -210,7 +233,7 @@ def _getting_worse(evidence: Evidence) -> str:
     """Two evaluations or more after the lowest loss, which has risen since, and the deciding figure
     has fallen with it: as long as that holds, a model that is surer of itself does no harm."""
     looks = evidence.evaluations
-    if len(looks) < 3:
+    if len(looks) < 3 or evidence.settings.stops_early:
         return ""
     place = min(range(len(looks)), key=lambda i: looks[i].loss)
     lowest, last = looks[place], looks[-1]

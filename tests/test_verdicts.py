@@ -11,7 +11,13 @@ import train
 from report.verdict import ClassCount, Evaluation, Evidence, Settings, verdict_lines
 
 SETTINGS = Settings(
-    lr=1e-3, usual_lr=1e-3, epochs=3, class_weights=False, max_length=256, most_length=512
+    lr=1e-3,
+    usual_lr=1e-3,
+    epochs=3,
+    class_weights=False,
+    stops_early=False,
+    max_length=256,
+    most_length=512,
 )
 
 
@@ -31,14 +37,16 @@ HEALTHY = Evidence(
     constant="the commonest class (pos)",
     above_constant=(0.4, 0.35, 0.45),
     r2=None,
-    classes=[ClassCount("neg", 200, 190), ClassCount("pos", 200, 210)],
+    classes=[ClassCount("neg", 200, 190, 175), ClassCount("pos", 200, 210, 185)],
     tokens=100_000,
     cut_tokens=20_000,
 )
 FLAT = [0.69 + 0.02 * (-1) ** i for i in range(60)]
 STILL = looks(0.69, 0.69, 0.691)
 NOTHING = (0.0, -0.05, 0.05)
-ONE = [ClassCount("neg", 380, 400), ClassCount("pos", 20, 0)]
+ONE = [ClassCount("neg", 380, 400, 380), ClassCount("pos", 20, 0, 0)]
+BEHIND = (-0.02, -0.04, 0.0)  # in accuracy
+WEIGHED = replace(SETTINGS, class_weights=True)
 
 
 def test_a_healthy_run_has_no_verdict():
@@ -85,7 +93,7 @@ UNHEALTHY = {
         r"every test row is given 'neg'.*class_weights = \"balanced\"",
     ),
     "one class is never predicted": (
-        {"classes": [*HEALTHY.classes, ClassCount("rare", 20, 0)]},
+        {"classes": [*HEALTHY.classes, ClassCount("rare", 20, 0, 0)]},
         r"^never predicted: rare \(20 test rows\).*class_weights = \"balanced\"",
     ),
     "one class is never predicted, though balanced": (
@@ -94,7 +102,7 @@ UNHEALTHY = {
     ),
     "one class for every row, of classes that are alike": (
         {
-            "classes": [ClassCount("neg", 200, 400), ClassCount("pos", 200, 0)],
+            "classes": [ClassCount("neg", 200, 400, 200), ClassCount("pos", 200, 0, 0)],
             "above_constant": (0.0, 0.0, 0.0),
         },
         r"every test row is given 'neg': raise train\.epochs \(3\) to 9",
@@ -110,6 +118,18 @@ UNHEALTHY = {
     "r2 below 0": (
         {"r2": -0.2, "above_constant": (-3.0, -4.0, -2.0), "constant": "the mean (76)"},
         r"r2 is below 0 \(-0\.200\).*the mean \(76\)",
+    ),
+    "r2 within chance of 0": (
+        {"r2": 0.004, "above_constant": (0.01, -0.02, 0.04), "constant": "the mean (76)"},
+        r"r2 is 0\.004: no better than always saying the mean \(76\)",
+    ),
+    "weighed classes that are not told apart": (
+        {
+            "classes": [ClassCount("neg", 380, 342, 325), ClassCount("pos", 20, 58, 3)],
+            "above_constant": BEHIND,
+            "settings": WEIGHED,
+        },
+        r"no better than always saying the commonest class \(pos\).*raise train\.epochs",
     ),
     "validation gets worse": (
         {"evaluations": looks(0.5, 0.6, 0.7, figures=[0.8, 0.79, 0.78])},
@@ -152,8 +172,19 @@ def test_what_is_off_is_one_line_with_the_setting_to_change(case):
         {"evaluations": looks(0.5, 0.7, 0.9, figures=[0.8, 0.82, 0.85])},  # accuracy still gains
         {"evaluations": looks(0.5, 0.7, 0.9)},  # surer of itself, and no worse
         {"evaluations": looks(0.5, 0.9)},  # one bad evaluation
-        {"classes": [*HEALTHY.classes, ClassCount("rare", 2, 0)]},  # too few to tell
+        {"classes": [*HEALTHY.classes, ClassCount("rare", 2, 0, 0)]},  # too few to tell
         {"r2": 0.3, "above_constant": (0.1, -0.1, 0.3)},
+        # below 0 beside the mean of the test rows, and ahead of that of the training rows
+        {"r2": -0.1, "above_constant": (0.3, 0.2, 0.4)},
+        {  # weighed classes are told apart, at the cost of accuracy
+            "classes": [ClassCount("neg", 380, 358, 354), ClassCount("pos", 20, 42, 16)],
+            "above_constant": BEHIND,
+            "settings": WEIGHED,
+        },
+        {  # a run that stopped because of it
+            "evaluations": looks(0.5, 0.6, 0.7),
+            "settings": replace(SETTINGS, stops_early=True),
+        },
         {"cut_tokens": 40_000},
     ],
 )

@@ -142,6 +142,9 @@ class LabelReader:
             return self._spelled(value) or self._class(column, value)
         if self.kind == "single":
             raise RowError("bad_label", f"{column}: a list, and data.kind is 'single'")
+        flags = [str(item).lower() for item in items]
+        if {"true", "false"}.issuperset(flags) and self.by_form.keys().isdisjoint(flags):
+            items = [int(flag == "true") for flag in flags]  # one a class, as 0 and 1
         labels = [self._class(column, item) for item in items]
         if set(labels) <= {"0", "1"}:
             return tuple(labels)  # perhaps one 0 or 1 a class, which all rows together tell

@@ -132,8 +132,9 @@ def name_numbers(
     """(number -> name, a note about it) for names given to a column of whole numbers; both empty
     where it holds the names themselves.
 
-    They are counted from 0 where the column holds one, from where it starts otherwise; as many
-    numbers as names are named in their order, whatever gaps there are.
+    As many numbers as names are named in their order, whatever gaps there are. Fewer are counted
+    from 0 or from 1, as fits, and from where they start where neither does. Raises ValueError where
+    both fit, and where nothing does.
     """
     held = {n for label in labels for n in (label if isinstance(label, tuple) else (label,))}
     numbers = sorted(int(name) for name in held - set(names))
@@ -142,14 +143,17 @@ def name_numbers(
     if len(numbers) == len(names):
         by_number = dict(zip(map(str, numbers), names, strict=True))
     else:
-        start = 0 if numbers[0] == 0 else numbers[0]
-        if not 0 <= numbers[-1] - start < len(names) or len(numbers) > len(names):
+        fitting = [s for s in (0, 1) if s <= numbers[0] and numbers[-1] - s < len(names)]
+        starts = fitting or [numbers[0]]
+        if len(starts) > 1 or numbers[-1] - starts[0] >= len(names):
             shown = ", ".join(map(str, numbers[:12])) + (", …" if len(numbers) > 12 else "")
+            why = ", counted from 0 or from 1" if fitting else ""
             raise ValueError(
                 f"data.labels: {len(names)} names ({_shown(names)}), and the column of {at} holds "
-                f"the numbers {shown}; give a name for each, or leave rows out with data.filter"
+                f"the numbers {shown}{why}; give a name for each of these and no other, or leave "
+                "rows out with data.filter"
             )
-        by_number = {str(start + i): name for i, name in enumerate(names)}
+        by_number = {str(starts[0] + i): name for i, name in enumerate(names)}
     pairs = ", ".join(f"{number} = {name}" for number, name in list(by_number.items())[:12])
     return by_number, f"data.labels names the numbers of the column in order: {pairs}"
 
@@ -163,12 +167,15 @@ def _rename(label: Label, by_number: Mapping[str, str]) -> Label:
 def _multi_hot_size(labels: Sequence[Label]) -> int:
     """The length of lists that hold one 0 or 1 a class, 0 where they are lists of classes.
 
-    Lists of classes hold none twice; of two classes and more, some row has two alike.
+    Lists of classes hold none twice; of three classes and more, each row has two alike, and of two
+    that exclude each other both orders are met, which lists of both classes would not differ by.
     """
     sizes = {len(label) for label in labels}
     if len(sizes) != 1 or not all(set(label) <= {"0", "1"} for label in labels):
         return 0
-    return sizes.pop() if any(len(set(label)) < len(label) for label in labels) else 0
+    size = sizes.pop()
+    told = any(len(set(label)) < size for label in labels) or (size > 1 and len(set(labels)) > 1)
+    return size if told else 0
 
 
 def _names_of_places(size: int, names: tuple[str, ...] | None, at: str) -> tuple[str, ...]:

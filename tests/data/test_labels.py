@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -236,9 +237,10 @@ def settle_one(labels, names=None, kind="auto"):
         (["0", "4", "2"], 3, {"0": "n0", "2": "n1", "4": "n2"}),
         (["3", "4", "6"], 5, {"3": "n0", "4": "n1", "6": "n3"}),
         (["0", "3"], 5, {"0": "n0", "3": "n3"}),
+        (["2", "4", "5"], 5, {"2": "n1", "4": "n3", "5": "n4"}),  # stars, one of which none has
     ],
 )
-def test_names_are_given_to_numbers_from_where_the_column_starts(numbers, count, expected):
+def test_names_are_given_to_numbers_as_they_are_counted(numbers, count, expected):
     names = tuple(f"n{i}" for i in range(count))
     settled = settle_one(numbers, names)
     by_number = dict(zip(numbers, settled.labels["train"], strict=True))
@@ -257,6 +259,35 @@ def test_lists_of_one_zero_or_one_a_class_are_several_labels():
     assert settled.kind == "multi"
     assert settled.labels["train"] == [("a", "c"), (), ("b",)]
     assert settle_one([("1", "0", "1"), ("0", "0", "1")]).names == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("held", [("1", "2"), ("1",), ("1", "3")])
+def test_numbers_counted_from_0_or_from_1_are_not_named_by_chance(held):
+    names = ("a", "b", "c", "d")
+    with pytest.raises(ValueError, match=f"{', '.join(held)}, counted from 0 or from 1; give"):
+        settle_one(list(held), names)
+    if len(held) > 1:  # what is advised
+        assert settle_one(list(held), names[: len(held)]).names == names[: len(held)]
+
+
+@pytest.mark.parametrize("names", [None, ("a", "b")])
+def test_two_classes_that_exclude_each_other_are_told_from_lists_of_both(names):
+    settled = settle_one([("1", "0"), ("0", "1"), ("1", "0")], names)
+    a, b = settled.names
+    assert settled.labels["train"] == [(a,), (b,), (a,)]
+
+
+@pytest.mark.parametrize("spell", [list, str, json.dumps])
+@pytest.mark.parametrize("names", [None, ("a", "b", "c")])
+def test_true_and_false_in_a_list_are_one_a_class(spell, names):
+    rows = [[True, False, True], [False, False, False], [True, True, True]]
+    settled = settle_one([read(spell(row), names) for row in rows], names)
+    a, b, c = settled.names
+    assert settled.labels["train"] == [(a, c), (), (a, b, c)]
+
+
+def test_classes_that_are_called_true_and_false_keep_their_names():
+    assert read(["true"], ("true", "false", "open")) == ("true",)
 
 
 def test_lists_of_the_classes_0_and_1_stay_lists_of_classes():
