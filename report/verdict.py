@@ -175,18 +175,21 @@ def _never_moved(evidence: Evidence) -> str:
 def _unlearned(evidence: Evidence) -> str:
     """No better than an answer that is always the same. Of few rows only where it is not even
     better by the figure itself: their interval is wide."""
-    if evidence.above_constant is None or _has_learned(evidence):
+    below = evidence.r2 is not None and evidence.r2 < 0
+    if evidence.above_constant is None or (_has_learned(evidence) and not below):
         return ""
     estimate = evidence.above_constant[0]
-    if estimate > 0 and evidence.test_rows < FEW_ROWS:
+    if estimate > 0 and evidence.test_rows < FEW_ROWS and not below:
         return ""
     way_out = _learn_more(evidence.settings)
     if evidence.r2 is not None:
         if evidence.r2 >= SLIGHT:
             return ""
         r2 = f"{evidence.r2:.3f}" if evidence.r2 >= 0 else f"below 0 ({evidence.r2:.3f})"
-        than = "worse" if estimate < 0 else "no better"
-        return f"r2 is {r2}: {than} than always saying {evidence.constant}: {way_out}"
+        # r2 is beside the mean of the test rows, the constant answer that of the training rows
+        than = evidence.constant if estimate <= 0 or not below else "the mean of the test rows"
+        word = "worse" if below else "no better"
+        return f"r2 is {r2}: {word} than always saying {than}: {way_out}"
     given = [one.name for one in evidence.classes if one.predicted]
     if len(given) == 1 and len(evidence.classes) > 1:
         if _is_rare(min(evidence.classes, key=lambda one: one.rows), evidence):

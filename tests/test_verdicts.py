@@ -119,6 +119,10 @@ UNHEALTHY = {
         {"r2": -0.2, "above_constant": (-3.0, -4.0, -2.0), "constant": "the mean (76)"},
         r"r2 is below 0 \(-0\.200\).*the mean \(76\)",
     ),
+    "r2 below 0, though ahead of the training rows' mean": (
+        {"r2": -0.1, "above_constant": (0.3, 0.2, 0.4), "constant": "the mean (76)"},
+        r"r2 is below 0 \(-0\.100\): worse than always saying the mean of the test rows",
+    ),
     "r2 within chance of 0": (
         {"r2": 0.004, "above_constant": (0.01, -0.02, 0.04), "constant": "the mean (76)"},
         r"r2 is 0\.004: no better than always saying the mean \(76\)",
@@ -174,8 +178,6 @@ def test_what_is_off_is_one_line_with_the_setting_to_change(case):
         {"evaluations": looks(0.5, 0.9)},  # one bad evaluation
         {"classes": [*HEALTHY.classes, ClassCount("rare", 2, 0, 0)]},  # too few to tell
         {"r2": 0.3, "above_constant": (0.1, -0.1, 0.3)},
-        # below 0 beside the mean of the test rows, and ahead of that of the training rows
-        {"r2": -0.1, "above_constant": (0.3, 0.2, 0.4)},
         {  # weighed classes are told apart, at the cost of accuracy
             "classes": [ClassCount("neg", 380, 358, 354), ClassCount("pos", 20, 42, 16)],
             "above_constant": BEHIND,
