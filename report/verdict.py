@@ -15,6 +15,7 @@ FEW_ROWS = 100  # below, the 95 % interval of an accuracy is wider than ±8 poin
 MOVED = 0.02  # share by which a loss has to fall to have moved
 RISEN = 1.5  # times its start to which a training loss has to rise to have diverged
 WORSE = 1.25  # times its lowest to which a validation loss has to rise
+FALLEN = 0.01  # by which the deciding figure has to fall with it
 FEW_STEPS = 9  # below, a loss shows no course
 SURE = 2.0  # standard errors
 SLIGHT = 0.02  # r2 from which a regression has learned something, whatever its interval
@@ -243,7 +244,8 @@ def _getting_worse(evidence: Evidence) -> str:
     rising = last.loss >= max(look.loss for look in looks[place:])
     if len(looks) - place < 3 or not rising or last.loss < WORSE * lowest.loss:
         return ""
-    if last.figure >= lowest.figure:
+    least = FALLEN * (1 if lowest.figure > 0 else -lowest.figure)  # of an error, a share of it
+    if lowest.figure - last.figure < least:
         return ""
     epochs = max(1, round(lowest.step / max(1, evidence.steps_per_epoch)))
     way_out = (
