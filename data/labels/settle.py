@@ -81,7 +81,10 @@ def settle_kind(labels: Sequence[Label], kind: str, names: tuple[str, ...] | Non
     regression, anything else is single. `at` names the label column in errors."""
     lists = sum(isinstance(label, tuple) for label in labels)
     if lists not in (0, len(labels)):
-        raise ValueError(f"{at}: {lists} of {len(labels)} rows hold a list of labels, others one")
+        raise ValueError(
+            f"{at}: {lists} of {len(labels)} rows hold a list of labels, others one; "
+            'where brackets belong to a name, set data.kind = "single"'
+        )
     if kind == "regression":
         return "regression"
     if lists:
