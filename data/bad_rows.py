@@ -21,6 +21,8 @@ WAYS_OUT = {
     "swallowed_lines": 'where quotes are letters like any other, set data.quoting = "none"',
     "broken_csv": 'where quotes are letters like any other, set data.quoting = "none"; where a '
     "character such as \\ protects them, name it in data.escape",
+    "broken_json": "write one JSON object a line, or one list of them; a table whose fields are "
+    "separated by commas or tabs has to be called .csv or .tsv",
     "header_again": 'take the lines out, or set data.on_bad_row = "skip"',
     "ragged_row": "check data.delimiter, data.quoting and data.escape against the file, and that "
     "its first line holds the column names",

@@ -180,6 +180,8 @@ def _header_hint(table: Table) -> str:
     names = table.columns or ()
     rows = [row for row in islice(table.rows(()), 200) if isinstance(row, Row)]
     cells = [[str(row.values.get(name, "")) for name in names] for row in rows]
+    if "".join(names).startswith("{"):
+        return ". This first line looks like JSON: let the file's name end in .jsonl"
     if looks_like_row(names, cells):
         return (
             ". This first line looks like a row: name the columns with data.header = "

@@ -133,7 +133,8 @@ def gather(
         settings=Settings(
             lr=train.lr,
             usual_lr=USUAL_LR[trains_new_weights(job.model_args)],
-            epochs=job.plan.total_steps / steps_per_epoch(job),
+            epochs=train.epochs,
+            max_steps=job.plan.total_steps if ended_by_steps(job) else None,
             class_weights=train.class_weights is not None,
             stops_early=job.config.eval.patience is not None,
             max_length=job.config.data.max_length,
@@ -159,6 +160,11 @@ def gather(
 def steps_per_epoch(job: Job) -> int:
     """Optimizer steps of one pass over the training rows."""
     return -(-job.plan.micro_batches_per_epoch // job.plan.accumulate)
+
+
+def ended_by_steps(job: Job) -> bool:
+    """Whether train.max_steps ends the run before its epochs are through."""
+    return job.plan.total_steps < job.config.train.epochs * steps_per_epoch(job)
 
 
 def trains_new_weights(args: ModelArgs) -> bool:

@@ -28,7 +28,8 @@ class Settings:
 
     lr: float
     usual_lr: float  # for what this run trains
-    epochs: float
+    epochs: int
+    max_steps: int | None  # where it ends the run before its epochs are through
     class_weights: bool
     stops_early: bool  # whether eval.patience is set
     max_length: int
@@ -170,7 +171,7 @@ def _never_moved(evidence: Evidence) -> str:
         return f"{line}: raise train.lr ({settings.lr:g}) to {settings.usual_lr:g}"
     if settings.lr > settings.usual_lr:
         return f"{line}: lower train.lr ({settings.lr:g}) to {settings.usual_lr:g}"
-    return f"{line}: does data.label follow from data.text at all? Else raise train.epochs"
+    return f"{line}: does data.label follow from data.text at all? Else {_train_longer(settings)}"
 
 
 def _unlearned(evidence: Evidence) -> str:
@@ -209,8 +210,10 @@ def _learn_more(settings: Settings) -> str:
 
 
 def _train_longer(settings: Settings) -> str:
-    longer = 3 * settings.epochs
-    return f"raise train.epochs ({settings.epochs:g}) to {longer:g}, or bring more rows"
+    name, value = "epochs", settings.epochs
+    if settings.max_steps is not None:
+        name, value = "max_steps", settings.max_steps
+    return f"raise train.{name} ({value}) to {3 * value}, or bring more rows"
 
 
 def _weigh(settings: Settings) -> str:
@@ -248,9 +251,11 @@ def _getting_worse(evidence: Evidence) -> str:
     if lowest.figure - last.figure < least:
         return ""
     epochs = max(1, round(lowest.step / max(1, evidence.steps_per_epoch)))
-    way_out = (
-        f"train.epochs = {epochs}" if epochs < evidence.settings.epochs else "eval.patience = 2"
-    )
+    way_out = "eval.patience = 2"
+    if evidence.settings.max_steps is not None:
+        way_out = f"train.max_steps = {lowest.step}"
+    elif epochs < evidence.settings.epochs:
+        way_out = f"train.epochs = {epochs}"
     return (
         f"validation has been getting worse since step {format_count(lowest.step)} (loss "
         f"{format_number(lowest.loss)}, at the end {format_number(last.loss)}): set {way_out}; "

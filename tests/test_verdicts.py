@@ -4,16 +4,19 @@ none."""
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace as Namespace
 
 import pytest
 
 import train
+from job.judge import ended_by_steps
 from report.verdict import ClassCount, Evaluation, Evidence, Settings, verdict_lines
 
 SETTINGS = Settings(
     lr=1e-3,
     usual_lr=1e-3,
     epochs=3,
+    max_steps=None,
     class_weights=False,
     stops_early=False,
     max_length=256,
@@ -135,6 +138,14 @@ UNHEALTHY = {
         },
         r"no better than always saying the commonest class \(pos\).*raise train\.epochs",
     ),
+    "no better, and train.max_steps ends the run": (
+        {"above_constant": NOTHING, "settings": replace(SETTINGS, max_steps=40)},
+        r"no better.*raise train\.max_steps \(40\) to 120",
+    ),
+    "validation gets worse, and train.max_steps ends the run": (
+        {"evaluations": looks(0.5, 0.6, 0.7), "settings": replace(SETTINGS, max_steps=60)},
+        r"worse since step 20 .*: set train\.max_steps = 20;",
+    ),
     "validation gets worse": (
         {"evaluations": looks(0.5, 0.6, 0.7, figures=[0.8, 0.79, 0.78])},
         r"worse since step 20 \(loss 0\.5, at the end 0\.7\): set train\.epochs = 1;",
@@ -222,6 +233,13 @@ def test_a_run_is_judged_in_console_card_and_result(recipe, tmp_path, capsys):
     assert result["compared"]["value"] == pytest.approx(accuracy)
     ahead = accuracy - result["compared"]["bag_of_words"]
     assert result["compared"]["ahead"][0] == pytest.approx(ahead)
+
+
+@pytest.mark.parametrize(("total", "ended"), [(59, True), (60, False)])
+def test_a_run_is_ended_by_steps_where_its_epochs_are_not_through(total, ended):
+    plan = Namespace(total_steps=total, micro_batches_per_epoch=39, accumulate=2)
+    job = Namespace(plan=plan, config=Namespace(train=Namespace(epochs=3)))
+    assert ended_by_steps(job) is ended
 
 
 def test_texts_cut_in_half_are_said(recipe, tmp_path, capsys):

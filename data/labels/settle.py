@@ -81,10 +81,21 @@ def settle_kind(labels: Sequence[Label], kind: str, names: tuple[str, ...] | Non
     regression, anything else is single. `at` names the label column in errors."""
     lists = sum(isinstance(label, tuple) for label in labels)
     if lists not in (0, len(labels)):
-        raise ValueError(f"{at}: {lists} of {len(labels)} rows hold a list of labels, others one")
+        raise ValueError(
+            f"{at}: {lists} of {len(labels)} rows hold a list of labels, others one; "
+            'where brackets belong to a name, set data.kind = "single"'
+        )
     if kind == "regression":
         return "regression"
     if lists:
+        held = {name for label in labels for name in label}
+        if kind == "auto" and not names and len(held) > MOST_NAMES:
+            examples = ", ".join(repr(name[:30]) for name in sorted(held)[:3])
+            raise ValueError(
+                f"{at}: {len(held)} different labels in the lists of {len(labels)} rows "
+                f"({examples}, …); is this the label column? For classes that are meant set "
+                "data.kind = 'multi'"
+            )
         return "multi"
     if kind == "single" or names:
         return "single"

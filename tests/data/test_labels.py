@@ -368,3 +368,10 @@ def test_the_same_labels_in_another_order_are_the_same():
 def test_a_label_that_is_no_unicode_is_bad(value):
     with pytest.raises(RowError, match="label: a lone surrogate"):
         read(value)
+
+
+def test_lists_of_very_many_labels_are_refused_unless_meant():
+    rows = [(f"word {i}", f"word {i + 1}") for i in range(150)]
+    with pytest.raises(ValueError, match=r"151 different labels in the lists.*kind = 'multi'"):
+        settle_one(rows)
+    assert len(settle_one(rows, kind="multi").names) == 151

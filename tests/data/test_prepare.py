@@ -376,6 +376,24 @@ def test_a_header_with_another_delimiter_is_named_with_the_way_out(load, tmp_pat
         load(str(tmp_path / "a.csv"))
 
 
+def test_json_called_csv_and_the_other_way_round_are_named_with_the_way_out(load, tmp_path):
+    for lines in ({"text": "a film", "label": "pos"}, {"text": "a film"}):
+        (tmp_path / "a.csv").write_text(f"{json.dumps(lines)}\n" * 20, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"looks like JSON: let .* end in \.jsonl"):
+            load(str(tmp_path / "a.csv"))
+    write_csv(tmp_path / "a.jsonl", many(20))
+    with pytest.raises(ValueError, match=r"(?s)broken JSON.*has to be called \.csv or \.tsv"):
+        load(str(tmp_path / "a.jsonl"))
+
+
+def test_brackets_that_belong_to_a_name_are_read_by_the_kind_advised(load, tmp_path):
+    rows = [(f"film {i}", ["[spoken]", "(sung)"][i % 2]) for i in range(20)]
+    path = write_csv(tmp_path / "a.csv", rows)
+    with pytest.raises(ValueError, match=r'hold a list of labels.*data\.kind = "single"'):
+        load(path)
+    assert load(path, kind="single").label_names == ("(sung)", "[spoken]")
+
+
 def test_two_columns_of_one_name_are_refused_only_where_needed(load, tmp_path):
     (tmp_path / "a.csv").write_text("text,label,x,x\ngood,pos,1,2\nbad,neg,3,4\n", encoding="utf-8")
     assert len(load(str(tmp_path / "a.csv")).splits["train"]) == 2
