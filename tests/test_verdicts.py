@@ -143,7 +143,10 @@ UNHEALTHY = {
         r"no better.*raise train\.max_steps \(40\) to 120",
     ),
     "validation gets worse, and train.max_steps ends the run": (
-        {"evaluations": looks(0.5, 0.6, 0.7), "settings": replace(SETTINGS, max_steps=60)},
+        {
+            "evaluations": looks(0.5, 0.6, 0.7, figures=[0.8, 0.79, 0.78]),
+            "settings": replace(SETTINGS, max_steps=60),
+        },
         r"worse since step 20 .*: set train\.max_steps = 20;",
     ),
     "validation gets worse": (
@@ -197,7 +200,7 @@ def test_what_is_off_is_one_line_with_the_setting_to_change(case):
             "settings": WEIGHED,
         },
         {  # a run that stopped because of it
-            "evaluations": looks(0.5, 0.6, 0.7),
+            "evaluations": looks(0.5, 0.6, 0.7, figures=[0.8, 0.79, 0.78]),
             "settings": replace(SETTINGS, stops_early=True),
         },
         {"cut_tokens": 40_000},
