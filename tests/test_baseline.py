@@ -154,7 +154,7 @@ def test_the_line_says_all_figures_and_their_difference(rows):
     figures = np.ones(40)
     comparison, above = compare(make_data(rows), figures, baseline=True)
     assert above[0] == 0.5
-    bag = fit_bag_of_words("single", rows, (1.0, 10.0, 100.0), 100_000)
+    bag = fit_bag_of_words("single", rows, (1.0, 10.0, 100.0), quick=True)
     right = right_rows(bag.answers, rows["test"].labels).mean()
     assert comparison.ahead[0] == pytest.approx(1 - right)
     assert comparison_line(comparison).startswith(
@@ -192,3 +192,27 @@ def test_switched_off_nothing_is_imported_or_said(rows, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", refuse)
     comparison, _ = compare(make_data(rows), np.ones(40), baseline=False)
     assert comparison_line(comparison) == "accuracy 1.000; commonest class (neg) 0.500"
+
+
+def test_a_baseline_that_fails_costs_the_run_nothing(rows, monkeypatch):
+    def fail(*arguments, **named):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("job.judge.fit_bag_of_words", fail)
+    comparison, _ = compare(make_data(rows), np.ones(40), baseline=True)
+    assert comparison_line(comparison).endswith("; bag of words: it could not be fitted (no room)")
+
+
+def test_a_quick_fit_of_many_classes_takes_fewer_terms(rows, monkeypatch):
+    monkeypatch.setattr("job.baseline.MOST_TERMS", 2000)
+    texts = [f"word{i} other{i * 7 % 1500} third{i * 11 % 1500}" for i in range(1500)]
+    many = {"train": Rows(texts, np.arange(1500) % 10), "test": rows["test"]}
+    seen = []
+    plain = TfidfVectorizer.fit_transform
+    monkeypatch.setattr(
+        TfidfVectorizer, "fit_transform",
+        lambda self, texts: seen.append(self.max_features) or plain(self, texts),
+    )  # fmt: skip
+    assert fit_bag_of_words("single", many, quick=True) is not None
+    assert fit_bag_of_words("single", many) is not None
+    assert seen == [1000, None]
