@@ -205,7 +205,14 @@ def test_a_run_in_another_unit_is_standardised_anew(run, tmp_path, capsys):
     assert figures(after)["r2"] > 0.5
 
 
-@pytest.mark.parametrize("metric", ["rmse", "mae", "r2", "spearman", "loss"])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "rmse",
+        "spearman",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("mae", "r2", "loss")),
+    ],
+)
 def test_the_best_checkpoint_can_be_picked_by_any_figure(run, tmp_path, metric):
     table = write_table(tmp_path / "t.csv", lambda x: x * 1e5 + 6e5)
     folder = run("tiny", table, f"eval.metric={metric}", "train.max_steps=8", "eval.every=1",
@@ -226,12 +233,14 @@ def test_labels_all_alike_are_said_and_answered(run, tmp_path, capsys, label):
     assert value == pytest.approx(label, abs=2)
 
 
+@pytest.mark.slow
 def test_labels_of_two_values_are_learnt(run, tmp_path):
     table = write_table(tmp_path / "t.csv", lambda score: 250_000 if score > 0 else 150_000)
     folder = run("tiny", table, LEARN)
     assert figures(folder)["r2"] > 0.5
 
 
+@pytest.mark.slow
 def test_the_unit_does_not_pass_through_the_number_format(run, tmp_path):
     table = write_table(tmp_path / "t.csv", lambda x: x * 1e7 + 1.7e9)
     folder = run("tiny", table, LEARN, "precision.dtype=bf16")
