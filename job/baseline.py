@@ -22,7 +22,7 @@ STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # C: the larger, the less the we
 FEW_STRENGTHS = (1.0, 10.0, 100.0)  # beside a run, where seconds count
 UNCHOSEN = 10.0  # where there are no validation rows
 MOST_ROWS = 10_000  # training rows beside a run
-MOST_TERMS = 100_000  # of a quick fit
+MOST_TERMS = 30_000  # of a quick fit
 LONG_WORD = 10  # characters a word on average: a script without blanks
 INSTALL = "pip install scikit-learn"
 
@@ -72,7 +72,7 @@ def fit_bag_of_words(
     """Fit on "train", choose on "validation" where there is one, answer "test".
 
     None where nothing can be learned: no term in any text, or one class alone. `quick` takes the
-    most frequent terms alone, the fewer the more classes there are, and stops a digit earlier.
+    most frequent terms alone, the fewer the more classes there are.
     """
     train, held_out = splits["train"], splits.get("validation")
     if kind != "regression" and len(np.unique(train.labels, axis=0)) < 2:
@@ -88,7 +88,7 @@ def fit_bag_of_words(
         labels = (labels - target.mean) / target.deviation
     best: tuple[float, float, Any] | None = None
     for strength in strengths if held_out else (UNCHOSEN,):
-        model, figure = _fit(kind, strength, terms, labels, quick), 0.0
+        model, figure = _fit(kind, strength, terms, labels), 0.0
         if held_out is not None:
             answers = _answer(kind, model, vectors.transform(held_out.texts), target)
             figure = score(kind, answers, held_out.labels)
@@ -141,7 +141,7 @@ def _answer(kind: Kind, model: Any, terms: Any, target: Target) -> np.ndarray:
     return answers.astype(np.float64) * target.deviation + target.mean
 
 
-def _fit(kind: Kind, strength: float, terms: Any, labels: np.ndarray, quick: bool) -> Any:
+def _fit(kind: Kind, strength: float, terms: Any, labels: np.ndarray) -> Any:
     """A linear model of this strength on `terms` (N, terms)."""
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.multiclass import OneVsRestClassifier
@@ -150,7 +150,7 @@ def _fit(kind: Kind, strength: float, terms: Any, labels: np.ndarray, quick: boo
     if kind == "regression":
         model = Ridge(alpha=1 / strength)
     else:
-        model = LogisticRegression(C=strength, max_iter=1000, tol=1e-3 if quick else 1e-4)
+        model = LogisticRegression(C=strength, max_iter=1000)
         if kind == "multi":
             model = OneVsRestClassifier(model)
     with warnings.catch_warnings():
