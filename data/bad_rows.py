@@ -53,7 +53,7 @@ class BadRows:
         self.counts[row.reason] += 1
         self.by_split[split, row.reason] += 1
         self.paths[table.path] = None
-        self.columns.setdefault(row.reason, row.message.partition(": ")[0])
+        self.columns.setdefault(row.reason, row.column)
         self.values.setdefault(row.reason, {})[_literal(row.value)] = None
         if len(self.examples) < SHOWN:
             self.examples.append(f"{row.address}: {row.message}")

@@ -141,23 +141,24 @@ class Intake:
             if not self._is_kept(row.values):
                 self.filtered += 1
                 return None
-            _require(row.values, (*self.text, *self.label))
+            require_columns(row.values, (*self.text, *self.label))
             texts = tuple(check_text(column, row.values[column]) for column in self.text)
             label = reader.read(row.values)
         except RowError as error:
-            self.bad.note(BadRow(row.address, error.reason, str(error), error.value), table, split)
+            bad = BadRow(row.address, error.reason, str(error), error.column, error.value)
+            self.bad.note(bad, table, split)
             return None
         return texts, sys.intern(label) if isinstance(label, str) else label
 
     def _is_kept(self, values: Mapping[str, Any]) -> bool:
         if self.filter is None:
             return True
-        _require(values, self.filter.columns)
+        require_columns(values, self.filter.columns)
         try:
             return self.filter.keep(values)
         except ValueError as error:
             columns = ", ".join(self.filter.columns)
-            raise RowError("bad_filter_value", f"{columns}: {error}") from None
+            raise RowError("bad_filter_value", columns, f"{error}") from None
 
     def _clean(
         self, texts: tuple[str, ...], split: str, address: str
@@ -199,21 +200,22 @@ def _record_batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBa
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _require(values: Mapping[str, Any], columns: Sequence[str]) -> None:
+def require_columns(values: Mapping[str, Any], columns: Sequence[str]) -> None:
+    """Raise RowError, with the nearest name, for the first column that a row lacks."""
     for column in columns:
         if column not in values:
             near = nearest(column, list(values))
-            raise RowError("missing_column", f"{column}: the row has no such field{near}")
+            raise RowError("missing_column", column, f"the row has no such field{near}")
 
 
 def check_text(column: str, value: Any) -> str:
     """A cell as the text it holds. Raises RowError, naming the column, where it holds none."""
     if value is None or (isinstance(value, str) and not value.strip()):
-        raise RowError("empty_text", f"{column}: empty text", value)
+        raise RowError("empty_text", column, "empty text", value)
     if isinstance(value, bytes):  # no UTF-8, or it would be a text by now
         value = value.decode("utf-8", errors="surrogateescape")
     if not isinstance(value, str):
-        raise RowError("bad_text", f"{column}: expected text, got {str(value)[:60]!r}")
+        raise RowError("bad_text", column, f"expected text, got {str(value)[:60]!r}")
     if not is_encodable(value):
-        raise RowError("bad_encoding", f"{column}: text with a lone surrogate, which is no Unicode")
+        raise RowError("bad_encoding", column, "text with a lone surrogate, which is no Unicode")
     return value

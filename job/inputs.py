@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from configs.schema import Config
-from data.intake import check_text
+from data.intake import check_text, require_columns
 from data.labels.reader import RowError
 from data.prepare import file_format
 from data.reading.content import plain_suffix, sniff
@@ -264,9 +264,7 @@ def make_item(row: Row, columns: Sequence[str], others: dict[str, Any]) -> Item:
     texts, error = [], None
     for column in columns:
         try:
-            if column not in row.values:
-                near = nearest(column, list(row.values))
-                raise RowError("missing_column", f"{column}: the row has no such field{near}")
+            require_columns(row.values, [column])
             texts.append(check_text(column, row.values[column]))
         except RowError as problem:
             error = error or str(problem)

@@ -31,12 +31,12 @@ LONGEST_ITEM = 200  # characters; what is longer, in brackets, is prose
 
 
 class RowError(ValueError):
-    """A row that cannot be used: `reason` is what it is counted under, `value` what stands there
-    in the place of a value."""
+    """A row that cannot be used: `reason` is what it is counted under, `column` where the fault is,
+    `value` what stands there in the place of a value."""
 
-    def __init__(self, reason: str, message: str, value: Any = "") -> None:
-        super().__init__(message)
-        self.reason, self.value = reason, value
+    def __init__(self, reason: str, column: str, message: str, value: Any = "") -> None:
+        super().__init__(f"{column}: {message}")
+        self.reason, self.column, self.value = reason, column, value
 
 
 def plain_form(value: Any, clean: Callable[[str], str] = str.strip) -> str:
@@ -127,7 +127,7 @@ class LabelReader:
 
     def _read(self, column: str, value: Any) -> Label:
         if value is None or value != value or (isinstance(value, str) and not value.strip()):
-            raise RowError("no_label", f"{column}: no label", value)
+            raise RowError("no_label", column, "no label", value)
         if self.kind == "regression":
             return self._number(column, value)
         items = self._items(value)
@@ -135,13 +135,14 @@ class LabelReader:
             if self.kind == "multi":
                 raise RowError(
                     "bad_label",
-                    f"{column}: {value!r} is one label, and data.kind = 'multi' needs several: a "
+                    column,
+                    f"{value!r} is one label, and data.kind = 'multi' needs several: a "
                     "list of labels, several in a cell with data.label_separator between them, or "
                     "several label columns of 0 and 1",
                 )
             return self._spelled(value) or self._class(column, value)
         if self.kind == "single":
-            raise RowError("bad_label", f"{column}: a list, and data.kind is 'single'")
+            raise RowError("bad_label", column, "a list, and data.kind is 'single'")
         flags = [str(item).lower() for item in items]
         if {"true", "false"}.issuperset(flags) and self.by_form.keys().isdisjoint(flags):
             items = [int(flag == "true") for flag in flags]  # one a class, as 0 and 1
@@ -173,21 +174,23 @@ class LabelReader:
             texts = (name for name, inner in value.items() if isinstance(inner, str))
             raise RowError(
                 "bad_label",
-                f"{column}: an object with the fields {fields}; name the one that is the label: "
+                column,
+                f"an object with the fields {fields}; name the one that is the label: "
                 f'data.label = "{column}.{next(texts, next(iter(value), "…"))}"',
             )
         if isinstance(value, str) and value.startswith(OBJECT) and value.endswith(("}", "}]")):
             raise RowError(
                 "bad_label",
-                f"{column}: objects written into a cell, {value[:40]!r}; write the names of the "
+                column,
+                f"objects written into a cell, {value[:40]!r}; write the names of the "
                 'labels alone, as ["a", "b"]',
             )
         if value is None or isinstance(value, list | bytes) or value != value:
-            raise RowError("bad_label", f"{column}: {value!r} is no label")
+            raise RowError("bad_label", column, f"{value!r} is no label")
         known = self.class_names.get(column)
         if known and isinstance(value, int) and not isinstance(value, bool):
             if not 0 <= value < len(known):  # hub sets mark rows without a label by -1
-                raise RowError("no_label", f"{column}: no label ({value})", value)
+                raise RowError("no_label", column, f"no label ({value})", value)
             # Names given that are other than the set's own rename its numbers.
             renames = self.names is not None and set(self.names) != set(known)
             if not renames:
@@ -198,11 +201,12 @@ class LabelReader:
         if name in self.by_form:
             return self.by_form[name]
         if not is_encodable(name):
-            raise RowError("bad_encoding", f"{column}: a lone surrogate, which is no Unicode")
+            raise RowError("bad_encoding", column, "a lone surrogate, which is no Unicode")
         if name in MISSING or not name:
             raise RowError(
                 "no_label",
-                f"{column}: {value!r} stands for a missing label; where it is a class, name all "
+                column,
+                f"{value!r} stands for a missing label; where it is a class, name all "
                 f'classes: data.labels = ["{name}", …]',
                 value,
             )
@@ -210,19 +214,19 @@ class LabelReader:
             return name
         allowed = ", ".join(self.names[:10]) + (", …" if len(self.names) > 10 else "")
         near = nearest(name, self.names)
-        raise RowError("label_outside", f"{column}: {name[:60]!r} is none of {allowed}{near}")
+        raise RowError("label_outside", column, f"{name[:60]!r} is none of {allowed}{near}")
 
     @staticmethod
     def _is_on(column: str, value: Any) -> bool:
         name = "" if value is None else plain_form(value).lower()
         if name in ON or name in OFF:
             return name in ON
-        raise RowError("bad_label", f"{column}: {value!r}, expected 0 or 1")
+        raise RowError("bad_label", column, f"{value!r}, expected 0 or 1")
 
     def _number(self, column: str, value: Any) -> str:
         text = "" if isinstance(value, bool) else str(value).strip()
         if is_number(text):
             return text
         if text in MISSING:
-            raise RowError("no_label", f"{column}: {value!r} stands for a missing number", value)
-        raise RowError("bad_label", f"{column}: {value!r} is no finite number, for a regression")
+            raise RowError("no_label", column, f"{value!r} stands for a missing number", value)
+        raise RowError("bad_label", column, f"{value!r} is no finite number, for a regression")

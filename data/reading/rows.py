@@ -13,12 +13,13 @@ class Row(NamedTuple):
 
 
 class BadRow(NamedTuple):
-    """A record that cannot be used: counted under `reason`, told by `message`; `value` is what
-    stands in the place of one that is missing."""
+    """A record that cannot be used: counted under `reason`, told by `message`; where one column is
+    at fault, `column` is its name and `value` what stands there in the place of a value."""
 
     address: str
     reason: str
     message: str
+    column: str = ""
     value: Any = ""
 
 
