@@ -66,6 +66,11 @@ class Plan:
     evaluate_every: int | None  # optimizer steps; None: at the end of each epoch
     save_every: int | None  # optimizer steps, besides the save after each evaluation
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one pass over the training rows."""
+        return math.ceil(self.micro_batches_per_epoch / self.accumulate)
+
 
 @dataclass(frozen=True)
 class StepResult:

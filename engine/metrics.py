@@ -54,7 +54,7 @@ class SingleCounter:
         self.num_labels = num_labels
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        cell = labels * self.num_labels + logits.argmax(dim=-1)  # (B,) row of the truth
+        cell = labels * self.num_labels + answers("single", logits)  # (B,) row of the truth
         self.confusion.scatter_add_(0, cell, torch.ones_like(cell))  # no host sync on CUDA
 
     def results(self) -> dict[str, Any]:
@@ -86,9 +86,9 @@ class MultiCounter:
         self.rows = torch.zeros(2, dtype=torch.int64, device=device)  # all right, all
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        said, true = logits > 0, labels > 0.5  # (B, C)
-        self.counts += torch.stack([true.sum(0), said.sum(0), (true & said).sum(0)])
-        self.rows[0] += (said == true).all(dim=-1).sum()
+        predicted, true = answers("multi", logits), labels > 0.5  # (B, C)
+        self.counts += torch.stack([true.sum(0), predicted.sum(0), (true & predicted).sum(0)])
+        self.rows[0] += (predicted == true).all(dim=-1).sum()
         self.rows[1] += len(labels)
 
     def results(self) -> dict[str, Any]:
@@ -167,6 +167,14 @@ def build_counter(
     if kind == "multi":
         return MultiCounter(num_labels, device)
     return RegressionCounter(device, target)
+
+
+def answers(kind: str, logits: Tensor, target: Target = IDENTITY) -> Tensor:
+    """What a model's logits (B, C) answer, shaped as the labels: (B,) class indices, (B, C) whether
+    a class holds, or (B,) numbers in the user's unit."""
+    if kind == "single":
+        return logits.argmax(dim=-1)
+    return logits > 0 if kind == "multi" else target.restore(logits).squeeze(-1)
 
 
 def probabilities(kind: str, logits: Tensor, target: Target = IDENTITY) -> Tensor:

@@ -113,7 +113,6 @@ def make_plan(job: Job, folder: Folder) -> Plan:
         )
         for g in job.groups
     ]  # fmt: skip
-    steps_per_epoch = -(-job.plan.micro_batches_per_epoch // train.accumulate)
     return Plan(
         name=config.run.name,
         folder=str(folder.path),
@@ -135,7 +134,7 @@ def make_plan(job: Job, folder: Folder) -> Plan:
         groups=groups,
         micro_batch_size=train.micro_batch_size,
         accumulate=train.accumulate,
-        epochs=job.plan.total_steps / steps_per_epoch,
+        epochs=job.plan.total_steps / job.plan.steps_per_epoch,
         total_steps=job.plan.total_steps,
         warmup_steps=job.schedule.warmup_steps,
         lr=rates(job.schedule, train.lr),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from data.labels.settle import Kind, label_array
 from data.prepare import Data
@@ -85,26 +86,41 @@ def fit_bag_of_words(
     labels, target = train.labels, IDENTITY
     if kind == "regression":  # in deviations: scikit-learn rounds numbers to the terms' fp32
         target = measure_target(labels)
-        labels = (labels - target.mean) / target.deviation
+        labels = target.standardise(torch.from_numpy(labels)).numpy()
+    if held_out is None:
+        strengths = (UNCHOSEN,)
+    else:
+        held_out_terms = vectors.transform(held_out.texts)
     best: tuple[float, float, Any] | None = None
-    for strength in strengths if held_out else (UNCHOSEN,):
-        model, figure = _fit(kind, strength, terms, labels), 0.0
+    for strength in strengths:
+        model, reached = _fit(kind, strength, terms, labels), 0.0
         if held_out is not None:
-            answers = _answer(kind, model, vectors.transform(held_out.texts), target)
-            figure = score(kind, answers, held_out.labels)
-        if best is None or figure > best[0]:  # of equals the smaller strength
-            best = (figure, strength, model)
+            reached = score(kind, _answer(kind, model, held_out_terms, target), held_out.labels)
+        if best is None or reached > best[0]:  # of equals the smaller strength
+            best = (reached, strength, model)
     assert best is not None
-    figure, strength, model = best
+    reached, strength, model = best
     answers = _answer(kind, model, vectors.transform(splits["test"].texts), target)
-    return BagOfWords(answers, strength, figure, vectors.analyzer == "char")
+    return BagOfWords(answers, strength, reached, vectors.analyzer == "char")
+
+
+def row_figures(kind: Kind, answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,): 1 where a row is right and else 0; of a regression its squared error."""
+    if kind == "regression":
+        return np.square(answers - labels)
+    return right_rows(answers, labels)
+
+
+def figure(kind: Kind, figures: np.ndarray) -> float:
+    """Accuracy, or rmse, of row_figures()."""
+    mean = float(figures.mean())
+    return mean**0.5 if kind == "regression" else mean
 
 
 def score(kind: Kind, answers: np.ndarray, labels: np.ndarray) -> float:
     """The larger, the better: the share of rows that are right, or minus the rmse."""
-    if kind == "regression":
-        return -float(np.sqrt(np.square(answers - labels).mean()))
-    return float(right_rows(answers, labels).mean())
+    reached = figure(kind, row_figures(kind, answers, labels))
+    return -reached if kind == "regression" else reached
 
 
 def right_rows(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -138,7 +154,7 @@ def _answer(kind: Kind, model: Any, terms: Any, target: Target) -> np.ndarray:
     answers = np.asarray(model.predict(terms))
     if kind != "regression":
         return answers
-    return answers.astype(np.float64) * target.deviation + target.mean
+    return target.restore(torch.from_numpy(answers)).numpy()
 
 
 def _fit(kind: Kind, strength: float, terms: Any, labels: np.ndarray) -> Any:

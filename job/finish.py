@@ -15,14 +15,15 @@ from engine.estimate import peak_memory
 from engine.evaluate import evaluate
 from engine.loop import Progress
 from engine.losses import Batch
-from engine.metrics import build_counter, probabilities
+from engine.metrics import answers, build_counter, probabilities
 from engine.storage import publish
 from engine.tracker import Tracker
 from job.banner import estimated_memory, estimated_seconds
+from job.baseline import row_figures
 from job.card import Tested, ask_command, make_card
 from job.fit import evaluation_line, load_best, split_batches
 from job.folder import Folder
-from job.judge import judge, row_figures
+from job.judge import judge
 from job.predictor import make_predictor, name_prediction
 from job.prepare import Job
 from models.build import source_state
@@ -51,23 +52,24 @@ class TestWriter:
     def __call__(self, batch: Batch, logits: Tensor) -> None:
         kind, names = self.job.data.kind, self.job.data.label_names
         scores = probabilities(kind, logits, self.job.target)  # (B, C)
-        answers = {"single": logits.argmax(-1), "multi": logits > 0, "regression": scores[:, 0]}
+        answered = answers(kind, logits, self.job.target).cpu().numpy()
         places = [self.place[row] for row in batch["rows"].tolist()]
-        labels = batch["labels"].cpu().numpy()
-        self.figures[places] = row_figures(kind, answers[kind].cpu().numpy(), labels)
+        self.figures[places] = row_figures(kind, answered, batch["labels"].numpy())
         for row, values in zip(batch["rows"].tolist(), scores.tolist(), strict=True):
             source = self.rows[self.place[row]]
             text = source["text"]
-            said = name_prediction(text, kind, values, names)
+            prediction = name_prediction(text, kind, values, names)
             label = self.name_label(source["label"])
             line = {"row": source["address"], "text": text}
             if "text_pair" in source:
                 line["text_pair"] = source["text_pair"]
-            line |= {"label": label, "predicted": said.label, "probabilities": said.probabilities}
+            line |= {"label": label, "predicted": prediction.label}
+            line["probabilities"] = prediction.probabilities
             self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            if kind == "single" and said.label != label and said.probability is not None:
-                mistake = Mistake(source["address"], text, label, said.label, said.probability)
-                heapq.heappush(self.mistakes, (said.probability, row, mistake))
+            sure = prediction.probability
+            if kind == "single" and prediction.label != label and sure is not None:
+                mistake = Mistake(source["address"], text, label, prediction.label, sure)
+                heapq.heappush(self.mistakes, (sure, row, mistake))
                 if len(self.mistakes) > MISTAKES:
                     heapq.heappop(self.mistakes)
 

@@ -15,27 +15,21 @@ from job.baseline import (
     MOST_ROWS,
     BagOfWords,
     Rows,
+    figure,
     fit_bag_of_words,
     is_installed,
-    right_rows,
+    row_figures,
     rows_of,
 )
 from job.fit import LESS_IS_BETTER
 from job.folder import Folder
 from job.prepare import Job
 from models.args import ModelArgs
-from report.baseline import Comparison
+from report.baseline import CONSTANTS, Comparison
 from report.format import format_number
 from report.verdict import ClassCount, Evaluation, Evidence, Settings, verdict_lines
 
 USUAL_LR = {True: 1e-3, False: 5e-5}  # whether new weights alone train: adapters, a head
-
-
-def row_figures(kind: Kind, answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(N,): 1 where a row is right and else 0; of a regression its squared error."""
-    if kind == "regression":
-        return np.square(answers - labels)
-    return right_rows(answers, labels)
 
 
 def constant_answer(data: Data) -> tuple[np.ndarray, str]:
@@ -89,12 +83,6 @@ def compare(data: Data, figures: np.ndarray, baseline: bool) -> tuple[Comparison
     return comparison, ahead_of(kind, figures, constant)
 
 
-def figure(kind: Kind, figures: np.ndarray) -> float:
-    """Accuracy, or rmse, of row_figures()."""
-    mean = float(figures.mean())
-    return mean**0.5 if kind == "regression" else mean
-
-
 def fit_beside(data: Data, test: Rows) -> tuple[BagOfWords | None, str]:
     """A bag of words in seconds, and what the reader has to know of it. What goes wrong with it is
     said, and costs the finished run nothing."""
@@ -129,8 +117,6 @@ def gather(
         for line in (folder.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     sign = -1 if job.metric in LESS_IS_BETTER else 1
-    whats = {"single": "the commonest class", "multi": "the commonest labels"}
-    what = whats.get(job.data.kind, "the mean")
     encoded = job.encoded["train"]
     return Evidence(
         settings=Settings(
@@ -149,9 +135,9 @@ def gather(
             for line in lines
             if line.get("eval/loss") is not None and line.get(f"eval/{job.metric}") is not None
         ],
-        steps_per_epoch=steps_per_epoch(job),
+        steps_per_epoch=job.plan.steps_per_epoch,
         test_rows=metrics["n"],
-        constant=f"{what} ({comparison.constant_answer})",
+        constant=f"the {CONSTANTS[job.data.kind]} ({comparison.constant_answer})",
         above_constant=above,
         r2=metrics.get("r2"),
         classes=class_counts(job.data.label_names, metrics),
@@ -160,14 +146,9 @@ def gather(
     )
 
 
-def steps_per_epoch(job: Job) -> int:
-    """Optimizer steps of one pass over the training rows."""
-    return -(-job.plan.micro_batches_per_epoch // job.plan.accumulate)
-
-
 def ended_by_steps(job: Job) -> bool:
     """Whether train.max_steps ends the run before its epochs are through."""
-    return job.plan.total_steps < job.config.train.epochs * steps_per_epoch(job)
+    return job.plan.total_steps < job.config.train.epochs * job.plan.steps_per_epoch
 
 
 def trains_new_weights(args: ModelArgs) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from report.format import format_number, shorten
 
 CONSTANTS = {
-    "single": "commonest class", "multi": "commonest labels", "regression": "always the mean",
+    "single": "commonest class", "multi": "commonest labels", "regression": "mean",
 }  # fmt: skip
 NAME_COLUMNS = 30  # of the class or the labels that come most often
 
@@ -27,7 +27,9 @@ class Comparison:
 def comparison_line(comparison: Comparison) -> str:
     """accuracy 0.902; commonest class (pos) 0.500; bag of words 0.887; ahead by 0.015 (0.002 to
     0.028)."""
-    constant = f"{CONSTANTS[comparison.kind]} ({shorten(comparison.constant_answer, NAME_COLUMNS)})"
+    always = "always the " if comparison.kind == "regression" else ""
+    answer = shorten(comparison.constant_answer, NAME_COLUMNS)
+    constant = f"{always}{CONSTANTS[comparison.kind]} ({answer})"
     parts = [
         f"{comparison.metric} {_show(comparison, comparison.value)}",
         f"{constant} {_show(comparison, comparison.constant)}",

@@ -11,8 +11,8 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from job.baseline import Rows, fit_bag_of_words, right_rows, rows_of, score
-from job.judge import compare, constant_answer, row_figures
+from job.baseline import Rows, fit_bag_of_words, right_rows, row_figures, rows_of, score
+from job.judge import compare, constant_answer
 from report.baseline import comparison_line
 
 GOOD, BAD = ["good", "great", "moving"], ["bad", "awful", "boring"]

@@ -240,7 +240,7 @@ def test_a_run_is_judged_in_console_card_and_result(recipe, tmp_path, capsys):
 
 @pytest.mark.parametrize(("total", "ended"), [(59, True), (60, False)])
 def test_a_run_is_ended_by_steps_where_its_epochs_are_not_through(total, ended):
-    plan = Namespace(total_steps=total, micro_batches_per_epoch=39, accumulate=2)
+    plan = Namespace(total_steps=total, steps_per_epoch=20)
     job = Namespace(plan=plan, config=Namespace(train=Namespace(epochs=3)))
     assert ended_by_steps(job) is ended
 
