@@ -65,7 +65,7 @@ class Evidence:
     steps_per_epoch: int
     test_rows: int
     constant: str  # what stands for no learning: "the commonest class (pos)"
-    above_constant: tuple[float, float, float] | None  # the test figure, less that of no learning
+    above_constant: tuple[float, float, float]  # the test figure, less that of no learning
     r2: float | None  # regression only
     classes: Sequence[ClassCount]
     tokens: int  # of training, before the cut
@@ -74,12 +74,12 @@ class Evidence:
 
 def verdict_lines(evidence: Evidence) -> list[str]:
     """The lines, the one that explains others first and without those that it explains."""
-    training = _diverged(evidence) or ("" if _has_learned(evidence) else _never_moved(evidence))
+    training = _training(evidence)
     lines = [
         training,
         "" if training else _unlearned(evidence) or _never_predicted(evidence),
         "" if training else _getting_worse(evidence),
-        few_rows("test", evidence.test_rows) if evidence.test_rows else "",
+        few_rows("test", evidence.test_rows),
         _cut(evidence),
     ]
     return [line for line in lines if line]
@@ -88,7 +88,7 @@ def verdict_lines(evidence: Evidence) -> list[str]:
 def _has_learned(evidence: Evidence) -> bool:
     """Whether the test figure is beyond chance better than an answer that is always the same; of
     weighed classes, which cost accuracy, whether they are told apart."""
-    if evidence.above_constant is None or evidence.above_constant[1] > 0:
+    if evidence.above_constant[1] > 0:
         return True
     return evidence.settings.class_weights and _tells_apart(evidence)
 
@@ -117,44 +117,49 @@ def few_rows(split: str, rows: int) -> str:
     )
 
 
-def _ends(losses: Sequence[float]) -> tuple[float, float, float]:
-    """(mean at the start, mean at the end, what chance makes of their difference) of a run's
-    losses; tenths of it, or thirds of a short one."""
+@dataclass(frozen=True)
+class Course:
+    """Means of neighbouring training losses, over tenths of a run or thirds of a short one."""
+
+    first: float
+    lowest: float
+    last: float
+    chance: float  # what it makes of the difference of two of them
+
+
+def _measure_course(losses: Sequence[float]) -> Course:
     size = max(len(losses) // 10, min(len(losses) // 3, 10))
     first, last = losses[:size], losses[-size:]
+    means = [fmean(losses[i : i + size]) for i in range(0, len(losses) - size + 1, size)]
     error = math.sqrt((variance(first) + variance(last)) / size)
-    return fmean(first), fmean(last), SURE * error
+    return Course(fmean(first), min(means), fmean(last), SURE * error)
 
 
-def _lowest(losses: Sequence[float]) -> float:
-    """The lowest mean of as many neighbouring losses as `_ends` takes."""
-    size = max(len(losses) // 10, min(len(losses) // 3, 10))
-    return min(fmean(losses[i : i + size]) for i in range(0, len(losses) - size + 1, size))
-
-
-def _diverged(evidence: Evidence) -> str:
+def _training(evidence: Evidence) -> str:
     if len(evidence.losses) < FEW_STEPS:
         return ""
-    first, last, chance = _ends(evidence.losses)
-    lowest = _lowest(evidence.losses)
+    course = _measure_course(evidence.losses)
+    diverged = _diverged(course, evidence.settings)
+    return diverged or ("" if _has_learned(evidence) else _never_moved(course, evidence))
+
+
+def _diverged(course: Course, settings: Settings) -> str:
+    first, lowest, last, chance = course.first, course.lowest, course.last, course.chance
     if last >= RISEN * first and last - first > chance:
-        course = f"from {format_number(first)} at the start"
+        start = f"from {format_number(first)} at the start"
     elif last >= 0.9 * first and last > 2 * lowest and last - lowest > 2 * chance:
-        course = f"from {format_number(lowest)}, to which it had fallen,"
+        start = f"from {format_number(lowest)}, to which it had fallen,"
     else:
         return ""
-    settings = evidence.settings
     rate = settings.usual_lr if settings.lr > settings.usual_lr else settings.lr / 10
     return (
-        f"the training loss diverged, {course} to {format_number(last)} at the end: lower train.lr "
+        f"the training loss diverged, {start} to {format_number(last)} at the end: lower train.lr "
         f"({settings.lr:g}) to {rate:g}"
     )
 
 
-def _never_moved(evidence: Evidence) -> str:
-    if len(evidence.losses) < FEW_STEPS:
-        return ""
-    first, last, chance = _ends(evidence.losses)
+def _never_moved(course: Course, evidence: Evidence) -> str:
+    first, last, chance = course.first, course.last, course.chance
     looks = [look.loss for look in evidence.evaluations]  # always of the same rows
     if len(looks) > 1:
         chance = min(chance, first / 3)
@@ -178,7 +183,7 @@ def _unlearned(evidence: Evidence) -> str:
     """No better than an answer that is always the same. Of few rows only where it is not even
     better by the figure itself: their interval is wide."""
     below = evidence.r2 is not None and evidence.r2 < 0
-    if evidence.above_constant is None or (_has_learned(evidence) and not below):
+    if _has_learned(evidence) and not below:
         return ""
     estimate = evidence.above_constant[0]
     if estimate > 0 and evidence.test_rows < FEW_ROWS and not below:
@@ -194,11 +199,10 @@ def _unlearned(evidence: Evidence) -> str:
         return f"r2 is {r2}: {word} than always saying {than}: {way_out}"
     given = [one.name for one in evidence.classes if one.predicted]
     if len(given) == 1 and len(evidence.classes) > 1:
-        if _is_rare(min(evidence.classes, key=lambda one: one.rows), evidence):
-            way_out = _weigh(evidence.settings) or way_out
+        rarest = min(evidence.classes, key=lambda one: one.rows)
         return (
             f"no better than always saying {evidence.constant}: every test row is given "
-            f"{shorten(given[0], 40)!r}: {way_out}"
+            f"{shorten(given[0], 40)!r}: {_weigh_or(way_out, rarest, evidence)}"
         )
     return f"no better than always saying {evidence.constant}: {way_out}"
 
@@ -216,13 +220,13 @@ def _train_longer(settings: Settings) -> str:
     return f"raise train.{name} ({value}) to {3 * value}, or bring more rows"
 
 
-def _weigh(settings: Settings) -> str:
-    return "" if settings.class_weights else 'set train.class_weights = "balanced"'
-
-
-def _is_rare(one: ClassCount, evidence: Evidence) -> bool:
-    """Whether a class has less than half of the rows that it had among equals."""
-    return 2 * one.rows * len(evidence.classes) < sum(other.rows for other in evidence.classes)
+def _weigh_or(other: str, one: ClassCount, evidence: Evidence) -> str:
+    """To weigh the classes where one of them has less than half of the rows that it had among
+    equals, unless they are weighed already; else the other way out."""
+    rare = 2 * one.rows * len(evidence.classes) < sum(each.rows for each in evidence.classes)
+    if not rare or evidence.settings.class_weights:
+        return other
+    return 'set train.class_weights = "balanced"'
 
 
 def _never_predicted(evidence: Evidence) -> str:
@@ -230,9 +234,7 @@ def _never_predicted(evidence: Evidence) -> str:
     if not never:
         return ""
     names = join_names([f"{one.name} ({format_count(one.rows)} test rows)" for one in never], 5)
-    way_out = _train_longer(evidence.settings)
-    if _is_rare(never[0], evidence):
-        way_out = _weigh(evidence.settings) or way_out
+    way_out = _weigh_or(_train_longer(evidence.settings), never[0], evidence)
     return f"never predicted: {names}: {way_out}"
 
 
