@@ -72,12 +72,12 @@ def _plain(value: Any) -> Any:
 def column_types(names: Sequence[str], chunks: Iterable[Rows]) -> dict[str, pa.DataType]:
     """The type of each column over all rows, `names` first, then others as they are met. A column
     of texts and numbers, or of lists and objects, is one of texts."""
-    found: dict[str, pa.DataType] = {name: pa.null() for name in names}
+    types: dict[str, pa.DataType] = {name: pa.null() for name in names}
     for rows in chunks:
         for name in dict.fromkeys(name for row in rows for name in row):
             met = _type_of([row.get(name) for row in rows])
-            found[name] = _join(found.get(name, pa.null()), met)
-    return {name: pa.string() if pa.types.is_null(t) else t for name, t in found.items()}
+            types[name] = _join(types.get(name, pa.null()), met)
+    return {name: pa.string() if pa.types.is_null(t) else t for name, t in types.items()}
 
 
 def _type_of(values: list[Any]) -> pa.DataType:

@@ -7,7 +7,8 @@ from typing import Any
 from configs.read import trajectory
 from job.banner import estimated_memory, estimated_seconds
 from job.folder import Folder, train_on
-from job.prepare import Job, data_args
+from job.predictor import text_columns
+from job.prepare import Job
 from models.export import loading_snippet
 from models.heads import head_file
 from report.baseline import Comparison, comparison_line
@@ -42,29 +43,29 @@ def card_results(metrics: dict[str, Any]) -> list[Result]:
 
 def takes_pairs(job: Job) -> bool:
     """Whether the model answers for two texts together."""
-    return len(data_args(job.config).text) == 2
+    return len(text_columns(job.config)) == 2
 
 
 def ask_command(job: Job, folder: Folder) -> str:
     """The command that asks the finished model."""
     words = ["python", "predict.py", "--run", str(folder.path)]
     words += ["--allow-code"] if head_file(job.model_args.head_kind) else []
-    asked = '--pair "a first text" "and a second one"' if takes_pairs(job) else (
+    example = '--pair "a first text" "and a second one"' if takes_pairs(job) else (
         '"a text of your own"'
     )  # fmt: skip
-    return f"{join(words)} {asked}"
+    return f"{join(words)} {example}"
 
 
 def load_run_snippet(job: Job, folder: Folder) -> str:
     """Python that opens the run in the folder of openloop."""
     allow = ", allow_code=True" if head_file(job.model_args.head_kind) else ""
     texts = ["It was good.", "Not a fan."]
-    asked = (
+    example = (
         f'[("{texts[0]}", "{texts[1]}")]' if takes_pairs(job) else f'["{texts[0]}", "{texts[1]}"]'
     )
     return (
         f"from predict import load_run\n\nmodel = load_run({str(folder.path)!r}{allow})\n"
-        f"print(model({asked}))\n"
+        f"print(model({example}))\n"
     )
 
 

@@ -22,11 +22,10 @@ from data.reading.formats import FIRST_LINE, Format, check_format
 from data.reading.lines import Lines
 from data.reading.rows import BadRow, Row, has_column, nearest
 from data.tables import SUFFIXES, Table, open_table
+from job.predictor import Text, text_columns
 from job.prepare import data_args
 
 LOOKED_AT = 100  # rows of a JSON file; where none of them has the column, it is named wrongly
-
-Text = str | tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,6 @@ class Source:
 
     items: Callable[[], Iterator[Item]]
     notes: tuple[str, ...] = ()
-
-
-def text_columns(config: Config) -> list[str]:
-    """The columns that a run was trained on: one, or two for pairs."""
-    return [config.data.text] if isinstance(config.data.text, str) else list(config.data.text)
 
 
 def word_source(words: Sequence[Any], config: Config, encoding: str | None) -> Source:
@@ -136,9 +130,9 @@ def _as_option(note: str) -> str:
 
 
 def file_source(
-    path: Path, config: Config, asked: Sequence[str], encoding: str | None, keep: bool
+    path: Path, config: Config, named: Sequence[str], encoding: str | None, keep: bool
 ) -> Source:
-    """The rows of a file. The text is in the columns asked for, or in those of the run; `keep`
+    """The rows of a file. The text is in the columns named, or in those of the run; `keep`
     reads all others too.
 
     Raises ValueError for a file that cannot be read as a whole, or lacks a column.
@@ -146,12 +140,12 @@ def file_source(
     check_encoding(encoding)
     check_file(path)
     trained = text_columns(config)
-    if asked and len(asked) != len(trained):
+    if named and len(named) != len(trained):
         raise ValueError(
-            f"--column names {len(asked)} columns; the run was trained on {len(trained)}: "
+            f"--column names {len(named)} columns; the run was trained on {len(trained)}: "
             f"{', '.join(trained)}"
         )
-    columns = asked or trained
+    columns = named or trained
     if plain_suffix(path) == ".txt":
         if keep:
             raise ValueError(f"--keep keeps the other columns of a table; {path} has none")

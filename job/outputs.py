@@ -56,14 +56,14 @@ def answer_items(
         errors = [item.error or predictor.fault(item.text) for item in chunk]
         usable = [i for i, error in enumerate(errors) if error is None]
         texts = [text for i in usable if (text := chunk[i].text) is not None]
-        given = dict(zip(usable, predictor.answer_chunk(texts) if texts else [], strict=True))
+        answered = dict(zip(usable, predictor.answer_chunk(texts) if texts else [], strict=True))
         done = []
         for i, item in enumerate(chunk):
-            said = given.get(i, errors[i])
-            if isinstance(said, Prediction):
-                answer = Answer(item, said, None)
+            outcome = answered.get(i, errors[i])
+            if isinstance(outcome, Prediction):
+                answer = Answer(item, outcome, None)
             else:
-                answer = Answer(item, None, said)
+                answer = Answer(item, None, outcome)
             if strict and answer.error is not None:
                 raise ValueError(f"{item.address}: {answer.error}")
             count.note(answer)
@@ -103,26 +103,26 @@ class Shape:
 
     def json_row(self, answer: Answer) -> dict[str, Any]:
         """Address, text (of a pair: both), label, probabilities by label, error, other columns."""
-        said = answer.prediction
+        prediction = answer.prediction
         return {
             "address": answer.item.address,
             "text": answer.item.text,
-            "label": None if said is None else said.label,
-            "probabilities": None if said is None else said.probabilities,
+            "label": None if prediction is None else prediction.label,
+            "probabilities": None if prediction is None else prediction.probabilities,
             "error": answer.error,
             **self.keep(answer.item.others),
         }
 
     def table_row(self, answer: Answer) -> dict[str, Any]:
         """The same with a column a text and a column a probability."""
-        said, text = answer.prediction, answer.item.text
+        prediction, text = answer.prediction, answer.item.text
         first, second = text if isinstance(text, tuple) else (text, None)
-        shares: dict[str, float] = {} if said is None else said.probabilities
+        shares: dict[str, float] = {} if prediction is None else prediction.probabilities
         return {
             "address": answer.item.address,
             "text": first,
             **({"text_pair": second} if self.pairs else {}),
-            "label": None if said is None else said.label,
+            "label": None if prediction is None else prediction.label,
             **{column: shares.get(name) for name, column in self.shares.items()},
             "error": answer.error,
             **self.keep(answer.item.others),
@@ -190,9 +190,9 @@ def show(answers: Iterable[list[Answer]], output: TextIO, shape: Shape, as_json:
 
 def console_line(answer: Answer) -> str:
     """Label, probability and text; in place of a label, what is wrong and where."""
-    said = answer.prediction
-    if said is None:
+    prediction = answer.prediction
+    if prediction is None:
         return clean_line(f"(no label)  {answer.item.address}: {answer.error}")
-    shown = "" if said.probability is None else f" {said.probability:7.1%}"
-    text = said.text if isinstance(said.text, str) else " | ".join(said.text)
-    return f"{clean_line(said.label):>12}{shown}  {clean_line(text)}"
+    shown = "" if prediction.probability is None else f" {prediction.probability:7.1%}"
+    text = prediction.text if isinstance(prediction.text, str) else " | ".join(prediction.text)
+    return f"{clean_line(prediction.label):>12}{shown}  {clean_line(text)}"

@@ -48,6 +48,11 @@ def make_padding(tokenizer: Any) -> Padding:
     )
 
 
+def text_columns(config: Config) -> tuple[str, ...]:
+    """The columns of the text: one, or two for pairs."""
+    return (config.data.text,) if isinstance(config.data.text, str) else tuple(config.data.text)
+
+
 def clean_args(config: Config) -> CleanArgs:
     """The cleaning steps of [data.clean] as the data room takes them."""
     return CleanArgs(**config.data.clean.model_dump())
@@ -135,7 +140,7 @@ class Predictor:
         """Long rows first, so that a batch holds rows of like length."""
         rows, padding = self.encode(chunk), make_padding(self.tokenizer)
         lengths = [len(row["input_ids"]) for row in rows]
-        found: dict[int, Prediction] = {}
+        predictions: dict[int, Prediction] = {}
         with inference(self.model):
             for numbers in fill_batches(lengths, self.micro_batch_size, padding.multiple):
                 batch = collate([rows[number] for number in numbers], padding)
@@ -144,8 +149,10 @@ class Predictor:
                     logits = logits_of(self.model(**moved["inputs"]))  # (B, C)
                 shares = probabilities(self.kind, logits, self.target).tolist()
                 for row, values in zip(batch["rows"].tolist(), shares, strict=True):
-                    found[row] = name_prediction(chunk[row], self.kind, values, self.label_names)
-        return [found[row] for row in range(len(chunk))]
+                    predictions[row] = name_prediction(
+                        chunk[row], self.kind, values, self.label_names
+                    )
+        return [predictions[row] for row in range(len(chunk))]
 
 
 def make_predictor(
@@ -156,7 +163,7 @@ def make_predictor(
     return Predictor(
         model, tokenizer, kind, label_names, clean_args(config),
         config.data.max_length, config.data.truncation, precision, config.eval.micro_batch_size,
-        pairs=not isinstance(config.data.text, str) and len(config.data.text) == 2, target=target,
+        pairs=len(text_columns(config)) == 2, target=target,
     )  # fmt: skip
 
 

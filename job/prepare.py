@@ -24,7 +24,7 @@ from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_ste
 from engine.precision import Precision, choose_precision
 from engine.targets import Target
 from job.loss import choose_loss, keep_target, measure_labels, target_of
-from job.predictor import clean_args, make_padding
+from job.predictor import clean_args, make_padding, text_columns
 from job.speed import set_up_torch, speed_up_model
 from models.args import ModelArgs
 from models.build import Built, build_model
@@ -102,8 +102,9 @@ def data_args(config: Config) -> DataArgs:
     """The part of [data] that says which rows there are."""
     elsewhere = {"clean", "max_length", "truncation", "cache", "workers"}
     values = config.data.model_dump(exclude=elsewhere)
-    for key in ("text", "label"):
-        values[key] = (values[key],) if isinstance(values[key], str) else tuple(values[key])
+    values["text"] = text_columns(config)
+    label = values["label"]
+    values["label"] = (label,) if isinstance(label, str) else tuple(label)
     if isinstance(values["header"], list):
         values["header"] = tuple(values["header"])
     values["labels"] = None if values["labels"] is None else tuple(values["labels"])

@@ -8,9 +8,10 @@ from models.load import hash_weights, resolve_source
 
 def find_base(
     folder: str | Path, record: dict[str, Any], path: str | Path | None
-) -> tuple[str, str | None]:
-    """(source, revision) of the weights that an exported folder is built on, by its record; `path`
-    is where a person says they are. A folder that holds all it needs is its own base.
+) -> tuple[str, str | None, str | None]:
+    """(source, revision, sha256) of the weights that an exported folder is built on, by its record;
+    `path` is where a person says they are. A folder that holds all it needs is its own base, and
+    the hash, which was checked with the folder, is None.
 
     Raises ValueError where they are gone, are other weights by their hash, or `path` is not needed.
     """
@@ -20,7 +21,8 @@ def find_base(
             raise ValueError(
                 f"{folder} holds all its weights and has no base elsewhere; leave out --base {path}"
             )
-        return str(folder if record["model"]["lora"] is None else Path(folder) / "base"), None
+        here = folder if record["model"]["lora"] is None else Path(folder) / "base"
+        return str(here), None, None
     source, revision = base["source"], base["revision"]
     if path is not None:
         source, revision = _as_given(str(path), source), None
@@ -31,17 +33,17 @@ def find_base(
         "--base PATH, in Python load_run(..., base=PATH)"
     )
     try:
-        found = hash_weights(resolve_source(source, revision))
+        sha256 = hash_weights(resolve_source(source, revision))
     except ValueError as error:
         raise ValueError(
             f"the base of this run's adapter is not there: {error}.\n{way_out}"
         ) from None
-    if found != base["sha256"]:
+    if sha256 != base["sha256"]:
         raise ValueError(
             f"{source!r}, as the base of this run's adapter, is not the one it was trained on: its "
-            f"weights have sha256 {found}.\n{way_out}"
+            f"weights have sha256 {sha256}.\n{way_out}"
         )
-    return source, revision
+    return source, revision, sha256
 
 
 def _as_given(path: str, before: str) -> str:

@@ -62,12 +62,12 @@ class Source:
     record: dict[str, Any] | None
 
 
-def build_model(args: ModelArgs, tokenizer: Any, seed: int) -> Built:
+def build_model(args: ModelArgs, tokenizer: Any, seed: int, sha256: str | None = None) -> Built:
     """Load, adapt and mark what trains (requires_grad), in evaluation mode, on the CPU.
 
     What is drawn depends on `seed` and the names of the parameters alone; torch's own generator is
-    left where it was. Raises ValueError for what the arguments, the source or a head file get
-    wrong.
+    left where it was. `sha256` is the hash of the source's weights where it is known already.
+    Raises ValueError for what the arguments, the source or a head file get wrong.
     """
     check_model_args(args)
     native = args.head_kind == "native"
@@ -90,7 +90,7 @@ def build_model(args: ModelArgs, tokenizer: Any, seed: int) -> Built:
     base = {
         "source": _absolute(args.source),
         "revision": args.revision,
-        "sha256": hash_weights(source.folder),
+        "sha256": sha256 or hash_weights(source.folder),
         "in_memory": source.state is not None,
     }
     head_names = head_parameters(model) | set(initialised)
@@ -134,12 +134,12 @@ def load_exported(
     # Without adapters the folder holds all the weights; with them it needs its base.
     if args.lora is not None:
         check_files(folder, record)
-    source, revision = find_base(folder, record, base)
+    source, revision, sha256 = find_base(folder, record, base)
     here = replace(args, source=source, revision=revision, head_kind=kind)
     if args.lora is not None:
         exact = replace(args.lora, targets=adapted_layers(folder), layers=None)
         here = replace(here, lora=exact)
-    built = build_model(here, tokenizer, seed=0)
+    built = build_model(here, tokenizer, seed=0, sha256=sha256)
     unfilled = set(built.initialised)
     if args.lora is not None:
         unfilled -= load_adapter(built.model, folder)

@@ -103,12 +103,12 @@ def loading_snippet(
     regression also `values (2,)`, in the labels' own unit. A model with a head of ours opens with
     openloop; then it also shows how the backbone alone opens elsewhere, as `backbone`.
     """
-    asked = "texts, others" if pairs else "texts"
+    columns = "texts, others" if pairs else "texts"
     texts = (
         f'tokenizer.truncation_side = "{truncation}"\n'
         'texts = ["It was good.", "Not a fan."]\n'
         + ('others = ["I liked it.", "I liked it too."]\n' if pairs else "")
-        + f"inputs = tokenizer({asked}, padding=True, truncation=True, max_length={max_length}, "
+        + f"inputs = tokenizer({columns}, padding=True, truncation=True, max_length={max_length}, "
         'return_tensors="pt")'
     )
     values = []

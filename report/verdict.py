@@ -197,12 +197,12 @@ def _unlearned(evidence: Evidence) -> str:
         than = evidence.constant if estimate <= 0 or not below else "the mean of the test rows"
         word = "worse" if below else "no better"
         return f"r2 is {r2}: {word} than always saying {than}: {way_out}"
-    given = [one.name for one in evidence.classes if one.predicted]
-    if len(given) == 1 and len(evidence.classes) > 1:
+    predicted = [one.name for one in evidence.classes if one.predicted]
+    if len(predicted) == 1 and len(evidence.classes) > 1:
         rarest = min(evidence.classes, key=lambda one: one.rows)
         return (
             f"no better than always saying {evidence.constant}: every test row is given "
-            f"{shorten(given[0], 40)!r}: {_weigh_or(way_out, rarest, evidence)}"
+            f"{shorten(predicted[0], 40)!r}: {_weigh_or(way_out, rarest, evidence)}"
         )
     return f"no better than always saying {evidence.constant}: {way_out}"
 
