@@ -117,8 +117,8 @@ def train_run(config: Config, options: argparse.Namespace, command: str) -> dict
     if options.csv is not None:
         write_recipe(config)
     with hold_run(folder.path):
-        said = open_folder(config, folder, options.resume, options.fresh)
-        print("".join(line + "\n" for line in said), end="")
+        notes = open_folder(config, folder, options.resume, options.fresh)
+        print("".join(line + "\n" for line in notes), end="")
         return train_and_finish(job, folder, options, command)
 
 
@@ -139,8 +139,8 @@ def train_and_finish(
     from job.fit import describe_data, restore, train
 
     if options.resume:
-        progress, metrics_bytes, said = restore(job, folder, options.allow_drift)
-        print("".join(line + "\n" for line in said), end="")
+        progress, metrics_bytes, notes = restore(job, folder, options.allow_drift)
+        print("".join(line + "\n" for line in notes), end="")
     else:
         from engine.loop import Progress
 
@@ -226,8 +226,8 @@ def config_for_csv(options: argparse.Namespace) -> Config:
 
     if has_packaged_model() and not any("hub:" in word for word in options.overrides):
         os.environ["HF_HUB_OFFLINE"] = "1"  # before datasets is imported, which reads it then
-    recipe, said = guess_recipe(options.csv)
-    print("\n".join(said))
+    recipe, notes = guess_recipe(options.csv)
+    print("\n".join(notes))
     where = f"the recipe guessed for {options.csv}"
     config = parse_config(recipe, where, options.overrides, options.unset)
     path = guessed_recipe_path(config)

@@ -123,15 +123,15 @@ def steps_on_disk(root: Path) -> list[int]:
 
 def newest_valid(root: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint whose manifest verifies, and a line for each one set aside."""
-    said: list[str] = []
+    notes: list[str] = []
     for step in reversed(steps_on_disk(root)):
         folder = step_folder(root, step)
         try:
             verify(folder)
-            return folder, said
+            return folder, notes
         except DamagedError as error:
-            said.append(f"{error}; set aside as {set_aside(folder, 'damaged').name}")
-    return None, said
+            notes.append(f"{error}; set aside as {set_aside(folder, 'damaged').name}")
+    return None, notes
 
 
 def rotate(root: Path, keep: int, best_step: int | None) -> None:

@@ -71,19 +71,19 @@ def make_record(job: Job) -> dict[str, Any]:
 
 def restore(job: Job, folder: Folder, allow_drift: bool) -> tuple[Progress, int | None, list[str]]:
     """Progress to go on from, the size metrics.jsonl had then (None: a new run), what to say."""
-    checkpoint, said = newest_valid(folder.checkpoints)
+    checkpoint, notes = newest_valid(folder.checkpoints)
     if checkpoint is None:
         if (folder.path / "metrics.jsonl").exists():  # it had begun, so a word is owed
-            said.append("it had no checkpoint yet: starting at step 1")
-        return Progress(), 0, said
+            notes.append("it had no checkpoint yet: starting at step 1")
+        return Progress(), 0, notes
     state = read_state(checkpoint)
-    said += check_drift(state["record"], job, allow_drift)
+    notes += check_drift(state["record"], job, allow_drift)
     load_weights(checkpoint, job.built.model)
     load_optimizer(checkpoint, job.built.model, job.optimizer)
     job.scaler.load_state_dict(state["scaler"])
     progress = Progress(**state["progress"])
-    said.append(f"resuming from {checkpoint} (step {progress.step} of {job.plan.total_steps})")
-    return progress, state["record"]["metrics_bytes"], said
+    notes.append(f"resuming from {checkpoint} (step {progress.step} of {job.plan.total_steps})")
+    return progress, state["record"]["metrics_bytes"], notes
 
 
 def epoch_batches(job: Job, epoch: int, start: int) -> Iterator[Batch]:

@@ -127,12 +127,12 @@ def open_folder(config: Config, folder: Folder, resume: bool, fresh: bool) -> li
     Raises ValueError as check_folder does: another process may have been there since.
     """
     check_folder(config, folder, resume, fresh)
-    said = []
+    notes = []
     if fresh and folder.path.exists():
-        said.append(f"the earlier run is kept as {set_aside(folder.path, 'old')}")
+        notes.append(f"the earlier run is kept as {set_aside(folder.path, 'old')}")
     folder.path.mkdir(parents=True, exist_ok=True)
     write_config(config, folder.config)
-    return said
+    return notes
 
 
 def finished_config(folder: Folder) -> Config:

