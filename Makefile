@@ -31,7 +31,7 @@ test-slow: $(VENV)/.dev-installed ## run the long tests
 	$(PY) -m pytest -m slow --timeout 1800 $(ARGS) || [ $$? -eq 5 ]
 
 kernels: $(VENV)/.run-installed ## build the CPU kernels now rather than at the first run
-	$(PY) -m models.fast.native
+	$(PY) -m models.fast.cpu.native
 
 bench-quick: $(VENV)/.dev-installed ## speed beside the stock Trainer, three minutes; fails if slow
 	$(PY) benchmarks/compare.py --quick $(ARGS)

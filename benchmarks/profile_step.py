@@ -68,8 +68,8 @@ def marked(function: Callable, group: str) -> Callable:
 @contextmanager
 def marked_kernels() -> Iterator[None]:
     """The kernels' methods become events while this lasts."""
-    from models.fast.kernels import PlainKernels
-    from models.fast.native import NativeKernels
+    from models.fast.cpu.kernels import PlainKernels
+    from models.fast.cpu.native import NativeKernels
 
     before = {}
     for owner in (PlainKernels, NativeKernels):

@@ -210,7 +210,7 @@ def test_every_room_is_read_and_packaged():
         ("engine/loop.py", "if TYPE_CHECKING:\n    from configs.schema import Config"),
         ("engine/loop.py", "import transformers"),
         ("models/lora.py", "import train"),
-        ("models/fast/attention.py", "from ...engine import loop"),
+        ("models/fast/cpu/attention.py", "from ....engine import loop"),
         ("models/build.py", "from configs.schema import Config"),
         ("models/build.py", "import importlib\nimportlib.import_module('engine.loop')"),
         ("models/lora.py", "import peft"),
@@ -241,7 +241,7 @@ def test_a_planted_breach_is_found(path, source):
     [
         ("engine/loop.py", "from engine.losses import cross_entropy\nfrom . import optim"),
         ("engine/loop.py", "import math, torch\nfrom torch.utils.tensorboard import SummaryWriter"),
-        ("models/fast/attention.py", "from ..lora import LoRALinear"),
+        ("models/fast/cpu/attention.py", "from ..lora import LoRALinear"),
         ("data/loaders.py", "from tokenizers import models"),
         ("train.py", "def main():\n    from engine.loop import fit\n    import configs.read"),
         ("predict.py", "import report.samples, torch"),

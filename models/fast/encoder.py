@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-from models.fast.attention import attend
-from models.fast.kernels import Kernels, Spans
+from models.fast.cpu.attention import attend
+from models.fast.cpu.kernels import Kernels, Spans
+from models.fast.cpu.native import NativeKernels
+from models.fast.cpu.norm import add_norm
 from models.fast.linear import project
-from models.fast.native import NativeKernels
-from models.fast.norm import add_norm
 from models.heads import Classifier, LinearHead, MLPHead
 
 # model types of transformers whose layers are written as BERT's

@@ -12,15 +12,15 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from models.fast.attention import register
-from models.fast.dropout import replace_dropout
+from models.fast.cpu.attention import register
+from models.fast.cpu.dropout import replace_dropout
+from models.fast.cpu.gelu import replace_gelu
+from models.fast.cpu.kernels import Kernels, PlainKernels
+from models.fast.cpu.native import NativeKernels, load_native
+from models.fast.cuda.lean_sdpa import use_lean_sdpa
 from models.fast.encoder import Written, encoder_of, first_token_only, write_out
 from models.fast.frozen import freeze_in
-from models.fast.gelu import replace_gelu
-from models.fast.kernels import Kernels, PlainKernels
-from models.fast.lean_sdpa import use_lean_sdpa
 from models.fast.linear import fuse_linear, fuse_lora
-from models.fast.native import NativeKernels, load_native
 from models.fast.streams import POSITIONS, run_as_stream
 from models.heads import Classifier, backbone_name, transformers_model
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from models.fast.dropout import FastDropout
+from models.fast.cpu.dropout import FastDropout
+from models.fast.cpu.masks import PLACES
 from models.fast.encoder import after_queries, encoder_of, first_tokens
-from models.fast.masks import PLACES
 
 MULTIPLE = 64  # tokens of a stream
 

@@ -170,8 +170,8 @@ def encoder(stir):
 @pytest.fixture
 def native_kernels():
     """The compiled kernels, built once a session."""
-    from models.fast.compiler import find_compiler
-    from models.fast.native import load_native
+    from models.fast.cpu.compiler import find_compiler
+    from models.fast.cpu.native import load_native
 
     if find_compiler() is None:
         pytest.skip("no C++ compiler on PATH")
@@ -183,7 +183,7 @@ def native_kernels():
 @pytest.fixture(params=["plain", "native"])
 def kernels(request):
     """The kernels, in plain torch and compiled."""
-    from models.fast.kernels import PlainKernels
+    from models.fast.cpu.kernels import PlainKernels
 
     if request.param == "plain":
         return PlainKernels()

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.fast import kernels as plain
-from models.fast.attention import attend, row_ids, spans_of
-from models.fast.kernels import PlainKernels, Texts, blocks
-from models.fast.masks import PLACES, keep_bits, make_draw
+from models.fast.cpu import kernels as plain
+from models.fast.cpu.attention import attend, row_ids, spans_of
+from models.fast.cpu.kernels import PlainKernels, Texts, blocks
+from models.fast.cpu.masks import PLACES, keep_bits, make_draw
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 RAGGED = [(0, 7), (7, 8), (10, 43), (43, 45), (48, 81)]  # gaps at 8, 9 and 45 to 47

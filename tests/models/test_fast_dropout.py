@@ -6,9 +6,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel
 
-from models.fast.attention import register
-from models.fast.dropout import FastDropout, replace_dropout
-from models.fast.kernels import PlainKernels
+from models.fast.cpu.attention import register
+from models.fast.cpu.dropout import FastDropout, replace_dropout
+from models.fast.cpu.kernels import PlainKernels
 
 
 @pytest.fixture

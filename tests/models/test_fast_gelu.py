@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.activations import GELUActivation
 
-from models.fast.gelu import FastGELU, Gelu, replace_gelu
+from models.fast.cpu.gelu import FastGELU, Gelu, replace_gelu
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 BATCH = {

@@ -16,7 +16,7 @@ from transformers import (
     RobertaModel,
 )
 
-from models.fast.lean_sdpa import use_lean_sdpa
+from models.fast.cuda.lean_sdpa import use_lean_sdpa
 
 QUESTIONS = ("aten._local_scalar_dense", "aten.nonzero", "aten.is_nonzero")
 SIZES = {"vocab_size": 50, "pad_token_id": 1, "hidden_size": 32, "num_hidden_layers": 2,

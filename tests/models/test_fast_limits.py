@@ -7,8 +7,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from models.build import source_state
+from models.fast.cpu.kernels import Texts
 from models.fast.frozen import freeze_in, thaw
-from models.fast.kernels import Texts
 from models.fast.speed import SpeedArgs, speed_up
 from models.lora import LoRAArgs
 

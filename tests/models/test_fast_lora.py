@@ -8,7 +8,7 @@ from transformers import AutoModel
 from transformers.pytorch_utils import Conv1D
 
 from models.fast import linear
-from models.fast.attention import SpanAttention
+from models.fast.cpu.attention import SpanAttention
 from models.fast.linear import Product, fuse_lora, project
 from models.fast.speed import SpeedArgs, speed_up
 from models.lora import LoRAArgs, LoRALinear, merge_lora

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from engine.randomness import seed_forward
-from models.fast.dropout import FastDropout, places
-from models.fast.kernels import PlainKernels
-from models.fast.masks import PLACES, draw_key, hash_ids, keep_bits, make_draw
+from models.fast.cpu.dropout import FastDropout, places
+from models.fast.cpu.kernels import PlainKernels
+from models.fast.cpu.masks import PLACES, draw_key, hash_ids, keep_bits, make_draw
 
 RATES = [2**-12, 0.01, 0.1, 0.25, 0.5, 0.9]
 HEAD = PLACES << 20  # from the ids of one head to the next

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.fast import compiler as building
-from models.fast.attention import row_ids
-from models.fast.compiler import build, find_compiler, library_path
-from models.fast.kernels import PlainKernels, Texts
-from models.fast.masks import Draw, make_draw
-from models.fast.native import NativeKernels, load_native
+from models.fast.cpu import compiler as building
+from models.fast.cpu.attention import row_ids
+from models.fast.cpu.compiler import build, find_compiler, library_path
+from models.fast.cpu.kernels import PlainKernels, Texts
+from models.fast.cpu.masks import Draw, make_draw
+from models.fast.cpu.native import NativeKernels, load_native
 from models.fast.speed import choose_kernels
 
 ROOT = Path(__file__).parents[2]
@@ -257,9 +257,9 @@ def test_loops_use_all_threads_and_give_the_same_bits_with_each_number(kernels):
     """In a process of its own: this one is held to one thread."""
     code = """if True:
         import json, torch
-        from models.fast.kernels import Texts
-        from models.fast.masks import make_draw
-        from models.fast.native import load_native
+        from models.fast.cpu.kernels import Texts
+        from models.fast.cpu.masks import make_draw
+        from models.fast.cpu.native import load_native
         kernels, _ = load_native()
         usual, found = 2, {}  # torch takes one where two cores are one core's hyper-threads
         draw = make_draw(0.1, torch.arange(4 * 300).view(4, 300), 300)

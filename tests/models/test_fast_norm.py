@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.fast.dropout import FastDropout
-from models.fast.masks import keep_bits, make_draw
-from models.fast.norm import AddNorm, add_norm
+from models.fast.cpu.dropout import FastDropout
+from models.fast.cpu.masks import keep_bits, make_draw
+from models.fast.cpu.norm import AddNorm, add_norm
 from models.fast.speed import SpeedArgs, speed_up
 from models.heads import Classifier
 

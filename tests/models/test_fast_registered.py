@@ -5,7 +5,7 @@ import torch
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from models.fast.attention import register
+from models.fast.cpu.attention import register
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 NAMES = ["albert", "bert", "distilbert", "electra", "roberta"]

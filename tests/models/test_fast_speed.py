@@ -8,9 +8,9 @@ from transformers import AutoModel
 
 from engine.losses import cross_entropy
 from engine.randomness import preserve_randomness, seed_forward
-from models.fast.compiler import find_compiler
-from models.fast.dropout import FastDropout
-from models.fast.gelu import FastGELU
+from models.fast.cpu.compiler import find_compiler
+from models.fast.cpu.dropout import FastDropout
+from models.fast.cpu.gelu import FastGELU
 from models.fast.linear import product_forward, takes_onednn
 from models.fast.speed import Speed, SpeedArgs, speed_up
 from models.heads import Classifier, LinearHead

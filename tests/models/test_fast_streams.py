@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from models.fast.attention import register
-from models.fast.dropout import replace_dropout
-from models.fast.kernels import PlainKernels
+from models.fast.cpu.attention import register
+from models.fast.cpu.dropout import replace_dropout
+from models.fast.cpu.kernels import PlainKernels
 from models.fast.speed import SpeedArgs, speed_up
 from models.fast.streams import MULTIPLE, run_as_stream
 from models.heads import Classifier

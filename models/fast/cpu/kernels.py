@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from models.fast.masks import Draw, keep_bits
+from models.fast.cpu.masks import Draw, keep_bits
 
 Spans = list[tuple[int, int]]  # first and end of each text
 Needs = tuple[bool, bool, bool]  # whose gradient is asked for: q, k, v

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.fast.kernels import Kernels
-from models.fast.masks import PLACES, Draw, make_draw
+from models.fast.cpu.kernels import Kernels
+from models.fast.cpu.masks import PLACES, Draw, make_draw
 
 
 class Drop(torch.autograd.Function):

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.fast.compiler import WIDTHS, build, library_path
-from models.fast.kernels import Needs, PlainKernels, Texts, empty_grads, zero_outside
-from models.fast.masks import Draw
+from models.fast.cpu.compiler import WIDTHS, build, library_path
+from models.fast.cpu.kernels import Needs, PlainKernels, Texts, empty_grads, zero_outside
+from models.fast.cpu.masks import Draw
 
 
 def pointer(tensor: Tensor | None) -> ctypes.c_void_p:

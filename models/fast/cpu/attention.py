@@ -20,8 +20,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from models.fast.kernels import Kernels, Spans, Texts
-from models.fast.masks import PLACES, Draw, make_draw
+from models.fast.cpu.kernels import Kernels, Spans, Texts
+from models.fast.cpu.masks import PLACES, Draw, make_draw
 
 
 class SpanAttention(torch.autograd.Function):

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers.activations import GELUActivation
 
-from models.fast.native import NAMES, NativeKernels
+from models.fast.cpu.native import NAMES, NativeKernels
 
 # class of transformers -> the name of its activation, whose input is a linear layer's fresh output
 BLOCKS = {

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.fast.dropout import FastDropout
-from models.fast.gelu import take_once
-from models.fast.masks import Draw
-from models.fast.native import NAMES, NativeKernels
+from models.fast.cpu.dropout import FastDropout
+from models.fast.cpu.gelu import take_once
+from models.fast.cpu.masks import Draw
+from models.fast.cpu.native import NAMES, NativeKernels
 
 
 class AddNorm(torch.autograd.Function):
