@@ -7,7 +7,8 @@ rows of a step stay what they were. Gain: see benchmarks/ablation.md.
 
 A stream is filled up to a multiple of 64 tokens that no text owns, one percent of a usual batch:
 oneDNN makes and keeps its kernels for each length it meets, half a megabyte a product, and without
-the filling nearly every step is of a new length (benchmarks/LOG.md 24).
+the filling nearly every step is of a new length (benchmarks/LOG.md 24). One short text would be ten
+times its length: a stream of less than that is filled up to a multiple of 8.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from models.fast.cpu.dropout import FastDropout
 from models.fast.cpu.masks import PLACES
 from models.fast.encoder import after_queries, encoder_of, first_tokens
 
-MULTIPLE = 64  # tokens of a stream
+MULTIPLE, FEW = 64, 8  # tokens of a stream, and of one shorter than MULTIPLE
 
 
 def column_positions(input_ids: Tensor, pad: int | None) -> Tensor:
@@ -46,6 +47,12 @@ POSITIONS: dict[str, Callable[[Tensor, int | None], Tensor]] = {
     "roberta": counted_positions,
     "xlm-roberta": counted_positions,
 }
+
+
+def stream_length(tokens: int) -> int:
+    """Tokens of a stream of so many real ones: never none."""
+    multiple = MULTIPLE if tokens > MULTIPLE else FEW
+    return max(1, -(-tokens // multiple)) * multiple
 
 
 def pool_again(backbone: Any, hidden: Tensor) -> Tensor:
@@ -76,7 +83,7 @@ def stream_forward(
         )  # fmt: skip
     rows, width = input_ids.shape
     real = attention_mask.flatten().nonzero().squeeze(1)  # places in the padded batch
-    filling = max(-len(real) % MULTIPLE, MULTIPLE - len(real))  # never an empty stream
+    filling = stream_length(len(real)) - len(real)
 
     def stream(padded: Tensor) -> Tensor:
         """(B, T) -> (1, N)"""
