@@ -21,6 +21,8 @@ from torch.nn import functional as F
 
 from models.lora import LoRALinear, adapters_of
 
+FEW = 64  # rows up to which, in fp32, oneDNN takes longer to begin than a product takes
+
 Part = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, float]  # W, b, A, B, scaling
 
 
@@ -37,7 +39,8 @@ def takes_onednn(dtype: torch.dtype) -> bool:
 def multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x W^T + b: x (N, in), W (out, in), b (out,), all of one dtype -> (N, out)."""
     compiles = torch.compiler.is_compiling()  # then torch's own, which inductor knows
-    if x.device.type == "cpu" and x.numel() and not compiles and takes_onednn(x.dtype):
+    few = len(x) <= FEW and x.dtype == torch.float32
+    if x.device.type == "cpu" and x.numel() and not (few or compiles) and takes_onednn(x.dtype):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
 
@@ -49,7 +52,7 @@ def by_row(x: Tensor) -> Tensor:
 
 def cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """The tensor in another dtype, where there is one."""
-    return None if tensor is None else tensor.to(dtype)
+    return tensor if tensor is None or tensor.dtype == dtype else tensor.to(dtype)
 
 
 def add_up(

@@ -73,6 +73,6 @@ def replace_gelu(backbone: nn.Module, kernels: NativeKernels) -> int:
     for module in backbone.modules():
         name = BLOCKS.get(type(module).__name__)
         if name is not None and type(getattr(module, name)) is GELUActivation:
-            setattr(module, name, FastGELU(kernels))
+            setattr(module, name, FastGELU(kernels).train(module.training))
             found += 1
     return found
