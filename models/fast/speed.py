@@ -6,13 +6,14 @@ optimizer sees it; parameters keep their names.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from models.fast.cpu.attention import register
+from models.fast.cpu.attention import attend_stream, register
 from models.fast.cpu.dropout import replace_dropout
 from models.fast.cpu.gelu import replace_gelu
 from models.fast.cpu.kernels import Kernels, PlainKernels
@@ -144,7 +145,8 @@ def _run_as_stream(
     norm = kernels if wanted and isinstance(kernels, NativeKernels) else None
     if encoder is None or not (norm or qkv or first_only):
         return
-    write_out(encoder, Written(kernels, norm, qkv, first_only))
+    attend = partial(attend_stream, kernels=kernels)
+    write_out(encoder, Written(attend, norm, qkv, first_only))
     if norm is not None:
         resolved["norm"] = "native"
         notes.append("norm: native, with dropout and residual")
