@@ -11,7 +11,7 @@ What is called as a module, so that a hook on it works: the layers, which then r
 all linear layers and activations; the blocks between are not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MethodType
@@ -24,11 +24,14 @@ from models.fast.cpu.dropout import NamedRows
 from models.fast.cpu.native import NativeKernels
 from models.fast.cpu.norm import add_norm
 from models.fast.layout import Layout
-from models.fast.linear import project
 from models.heads import Classifier, LinearHead, MLPHead
 
+# (x, layers) -> the output of each
+Project = Callable[[Tensor, Sequence[nn.Module]], tuple[Tensor, ...]]
 # (q, k, v, layout, first_only, scale, dropout) -> attention within each text, (M, H, D)
 Attend = Callable[[Tensor, Tensor, Tensor, Layout, bool, float, float], Tensor]
+# (parts, attended, residual) -> the layer's output, and its twin
+Finish = Callable[["Parts", Tensor, Tensor], tuple[Tensor, Tensor | None]]
 # model types of transformers whose layers are written as BERT's
 KIN = ("bert", "electra", "roberta", "xlm-roberta")
 # heads of transformers that read the first token of a row, and nothing else
@@ -93,11 +96,11 @@ def parts_of(layer: Any) -> Parts:
 
 @dataclass(frozen=True)
 class Written:
-    """How the layers of a backbone run: `norm` are the kernels for AddNorm, if it is wanted."""
+    """How the layers of a backbone run: the three parts of a layer, each as its device does it."""
 
+    project: Project
     attend: Attend
-    norm: NativeKernels | None
-    qkv: bool
+    finish: Finish
     first_only: bool  # the last layer for first tokens alone
 
 
@@ -110,33 +113,40 @@ class Stream(NamedTuple):
     first_only: bool
 
 
+def project_each(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
+    """The outputs (..., out) of several layers for one x (..., in), one by one."""
+    return tuple(layer(x) for layer in layers)
+
+
 def attend_within(parts: Parts, x: Tensor, stream: Stream, training: bool) -> tuple[Tensor, Tensor]:
     """Attention within the texts of a stream, and what is to be added to it, (1, M, D) each, from
     x (1, N, D): M is N, or with `first_only` the number of first tokens."""
-    given, residual = x if stream.twin is None else stream.twin, x
-    layers: list[nn.Module] = [parts.query, parts.key, parts.value]
+    how, residual = stream.how, x
+    given = x if stream.twin is None else stream.twin
     if stream.first_only:
         residual = x.index_select(1, stream.layout.firsts)
         with named_rows(stream):
-            q, layers = parts.query(residual), layers[1:]
-    outs = project(given, layers) if stream.how.qkv else [layer(given) for layer in layers]
-    q, k, v = (q, *outs) if stream.first_only else outs
+            (q,) = how.project(residual, (parts.query,))
+        k, v = how.project(given, (parts.key, parts.value))
+    else:
+        q, k, v = how.project(given, (parts.query, parts.key, parts.value))
     size, rate = parts.head_size, parts.attention_dropout if training else 0.0
     q, k, v = (t.view(-1, t.shape[-1] // size, size) for t in (q, k, v))  # (N, H, D)
-    out = stream.how.attend(q, k, v, stream.layout, stream.first_only, size**-0.5, rate)
-    return out.view(1, len(out), -1), residual
+    out = how.attend(q, k, v, stream.layout, stream.first_only, size**-0.5, rate)
+    return out.reshape(1, len(out), -1), residual
 
 
 def named_rows(stream: Stream) -> NamedRows:
     """The names of the tokens that are left after a layer's queries."""
     layout = stream.layout
-    return NamedRows(layout.ids[:, layout.firsts] if stream.first_only else layout.ids)
+    return NamedRows(layout.first_ids if stream.first_only else layout.ids)
 
 
-def after_attention(
-    parts: Parts, attended: Tensor, residual: Tensor, norm: NativeKernels | None
+def finish_layer(
+    parts: Parts, attended: Tensor, residual: Tensor, norm: NativeKernels | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """The rest of a layer, token by token: (1, M, D) each -> (1, M, D), and its twin."""
+    """What follows attention, token by token: (1, M, D) each -> (1, M, D), and its twin. `norm`:
+    kernels for AddNorm."""
     x, twin = add_norm(parts.out(attended), residual, parts.out_norm, parts.out_dropout, norm)
     inner = parts.activation(parts.up(x if twin is None else twin))  # (1, M, I)
     return add_norm(parts.down(inner), x, parts.norm, parts.dropout, norm)
@@ -148,7 +158,7 @@ def run_layer(layer: nn.Module, x: Tensor, stream: Stream) -> tuple[Tensor, Tens
     with NamedRows(stream.layout.ids):  # again: this may be a recomputation
         attended, residual = attend_within(parts, x, stream, layer.training)
     with named_rows(stream):
-        return after_attention(parts, attended, residual, stream.how.norm)
+        return stream.how.finish(parts, attended, residual)
 
 
 def layer_forward(layer: Any, x: Tensor, *given: Any, **others: Any) -> Any:

@@ -19,6 +19,7 @@ from models.fast.cpu.kernels import Spans
 from models.fast.cpu.masks import PLACES
 
 MULTIPLE = 64  # tokens of a stream
+ON_DEVICE = ("real", "ends", "firsts", "counts")  # what a device reads; the rest is the host's
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Layout:
     real: Tensor  # (n,) int64: place of each token of a text in the flattened batch
     ends: Tensor  # (M + 1,) int32: 0, then where each text that is not empty ends, and the filling
     firsts: Tensor  # (M,) int64: the first token of each of them
+    counts: Tensor  # (M + 1,) int32: 0 to M, the ends of a stream of first tokens alone
+    first_ids: Tensor  # (1, M) int64, on the CPU: ids of the first tokens
 
     @property
     def filling(self) -> int:
@@ -55,16 +58,12 @@ class Layout:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Layout":
         """With all that a device reads on that device; ids and spans stay with the host."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=non_blocking)
-            for name in ("real", "ends", "firsts")
-        }
-        return replace(self, **moved)
+        there = {n: getattr(self, n).to(device, non_blocking=non_blocking) for n in ON_DEVICE}
+        return replace(self, **there)
 
     def pin_memory(self) -> "Layout":
         """With those tensors in memory from which a device copies while the host goes on."""
-        pinned = {name: getattr(self, name).pin_memory() for name in ("real", "ends", "firsts")}
-        return replace(self, **pinned)
+        return replace(self, **{name: getattr(self, name).pin_memory() for name in ON_DEVICE})
 
 
 def layout_of(mask: Tensor) -> Layout:
@@ -78,14 +77,18 @@ def layout_of(mask: Tensor) -> Layout:
     spans = list(zip([0, *stops][:-1], stops, strict=True))
     texts = [*(end for (start, end) in spans if end > start), len(real) + filling]
     ends = torch.tensor([0, *texts], dtype=torch.int32)
+    firsts = ends[:-1].long()
     names = torch.arange(rows).unsqueeze(1) * PLACES + torch.arange(width)  # (B, T)
+    ids = F.pad(names.flatten()[real], (0, filling)).unsqueeze(0)
     return Layout(
         rows=rows,
         width=width,
         longest=max(filling, int(lengths.max()) if rows else 0),
         spans=spans,
-        ids=F.pad(names.flatten()[real], (0, filling)).unsqueeze(0),
+        ids=ids,
         real=real,
         ends=ends,
-        firsts=ends[:-1].long(),
+        firsts=firsts,
+        counts=torch.arange(len(ends), dtype=torch.int32),
+        first_ids=ids[:, firsts],
     )

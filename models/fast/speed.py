@@ -19,9 +19,16 @@ from models.fast.cpu.gelu import replace_gelu
 from models.fast.cpu.kernels import Kernels, PlainKernels
 from models.fast.cpu.native import NativeKernels, load_native
 from models.fast.cuda.lean_sdpa import use_lean_sdpa
-from models.fast.encoder import Written, encoder_of, first_token_only, write_out
+from models.fast.encoder import (
+    Written,
+    encoder_of,
+    finish_layer,
+    first_token_only,
+    project_each,
+    write_out,
+)
 from models.fast.frozen import freeze_in
-from models.fast.linear import fuse_linear, fuse_lora
+from models.fast.linear import fuse_linear, fuse_lora, project
 from models.fast.streams import POSITIONS, run_as_stream
 from models.heads import Classifier, backbone_name, transformers_model
 
@@ -146,7 +153,8 @@ def _run_as_stream(
     if encoder is None or not (norm or qkv or first_only):
         return
     attend = partial(attend_stream, kernels=kernels)
-    write_out(encoder, Written(attend, norm, qkv, first_only))
+    finish = partial(finish_layer, norm=norm)
+    write_out(encoder, Written(project if qkv else project_each, attend, finish, first_only))
     if norm is not None:
         resolved["norm"] = "native"
         notes.append("norm: native, with dropout and residual")
