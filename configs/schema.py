@@ -293,6 +293,7 @@ class Precision(Section):
 class Speed(Section):
     """Fast paths: each gives the same training as the plain code, and can be switched off."""
 
+    plain: bool = field(False, "No fast path at all, whatever the switches below say.")
     attention: bool = field(True, "On a CPU: attention for each text on its own, dropout included.")
     dropout: bool = field(True, "On a CPU: dropout masks from a hash, not serial random numbers.")
     unpad: bool = field(True, "On a CPU: hardly any arithmetic on padding; needs attention.")
