@@ -96,8 +96,8 @@ def places(shape: torch.Size) -> Tensor:
     return (first + torch.arange(within)).view(shape)
 
 
-def replace_dropout(model: nn.Module, kernels: Kernels) -> int:
-    """Put a FastDropout for each nn.Dropout below `model`; returns how many."""
+def replace_dropout(model: nn.Module, kernels: Kernels) -> list[nn.Module]:
+    """Put a FastDropout for each nn.Dropout below `model`; returns what it replaced."""
     fast: dict[nn.Module, FastDropout] = {}
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if type(module) is nn.Dropout:
@@ -105,4 +105,4 @@ def replace_dropout(model: nn.Module, kernels: Kernels) -> int:
                 fast[module] = FastDropout(module.p, kernels)
                 fast[module].train(module.training)
             model.set_submodule(name, fast[module])
-    return len(fast)
+    return list(fast)

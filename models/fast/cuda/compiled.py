@@ -15,24 +15,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo import maybe_mark_dynamic
-from torch._inductor.compile_fx import compile_fx
 
-from models.fast.encoder import Parts, finish_layer, project_each
+from models.fast.encoder import Finish, Parts, Project, finish_layer, project_each
 
 
 @dataclass
 class Compilations:
-    """What was compiled: `graphs` in all, `again` for a way of calling that had been met before."""
+    """What was compiled: `graphs` in all, `again` for a way of calling that had been met before.
+    `lower` makes code of a graph."""
 
+    lower: Callable[[Any, list[Any]], Any] | None = None  # None: inductor
     graphs: int = 0
     again: int = 0
     met: set[tuple] = field(default_factory=set)
 
-    def backend(self, graph: Any, inputs: list[Any]) -> Callable:
-        """Inductor, counted."""
+    def backend(self, graph: Any, inputs: list[Any]) -> Any:
+        """The graph's code, counted."""
+        from torch._inductor.compile_fx import compile_fx  # takes a second: only where it is used
+
         self.graphs += 1
-        return compile_fx(graph, inputs)
+        return (self.lower or compile_fx)(graph, inputs)
 
     def watch(self, way: tuple, before: int) -> None:
         """Note a call made in this way, given the number of graphs before it."""
@@ -42,13 +44,13 @@ class Compilations:
 
     def line(self) -> str:
         """For the end of a run."""
-        return f"layers: {self.graphs} graphs compiled, {self.again} of them again for other lengths"
+        return (
+            f"layers: {self.graphs} graphs compiled, {self.again} of them again for other lengths"
+        )
 
 
-def compile_parts() -> tuple[Callable, Callable, Compilations]:
-    """(project, finish) as encoder.Written takes them, compiled at their first calls, and their
-    counter."""
-    seen = Compilations()
+def compile_parts(seen: Compilations) -> tuple[Project, Finish]:
+    """(project, finish) of encoder.Written, compiled at their first calls and counted in `seen`."""
     fast_project = torch.compile(project_each, backend=seen.backend)
     fast_finish = torch.compile(finish_layer, backend=seen.backend)
 
@@ -68,13 +70,13 @@ def compile_parts() -> tuple[Callable, Callable, Compilations]:
         seen.watch(way, before)
         return out
 
-    return project, finish, seen
+    return project, finish
 
 
 def vary(*inputs: Tensor) -> None:
     """Say that their number of tokens, (1, N, D), is another at each step."""
     for x in inputs:
-        maybe_mark_dynamic(x, 1)
+        torch._dynamo.maybe_mark_dynamic(x, 1)
 
 
 def way_of(layer: nn.Module, *inputs: Tensor) -> tuple:
