@@ -17,7 +17,7 @@ from models.fast.cpu.dropout import FastDropout
 from models.fast.cpu.gelu import FastGELU
 from models.fast.cpu.norm import add_norm
 from models.fast.cuda.lean_sdpa import mask_without_asking
-from models.fast.encoder import attend_stream, encoder_forward, layer_forward
+from models.fast.encoder import attend_within, encoder_forward, layer_forward
 from models.fast.frozen import freeze_in
 from models.fast.linear import product_forward, project
 from models.fast.streams import stream_forward
@@ -64,7 +64,7 @@ PATHS = {
     "norm": FastPath("dropout, residual and layer norm in them", add_norm, ("norm",), CPU),
     "qkv": FastPath("query, key and value in them", project, ("qkv",), CPU),
     "last_layer": FastPath(
-        "the last one, where the head reads first tokens alone", attend_stream, ("last_layer",), CPU
+        "the last one, where the head reads first tokens alone", attend_within, ("last_layer",), CPU
     ),
 }
 

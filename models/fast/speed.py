@@ -7,21 +7,30 @@ optimizer sees it; parameters keep their names.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from models.fast.cpu.attention import register
+from models.fast.cpu.attention import attend_stream, register
 from models.fast.cpu.dropout import replace_dropout
 from models.fast.cpu.gelu import replace_gelu
 from models.fast.cpu.kernels import Kernels, PlainKernels
 from models.fast.cpu.native import NativeKernels, load_native
 from models.fast.cuda.lean_sdpa import use_lean_sdpa
-from models.fast.encoder import Written, encoder_of, first_token_only, parts_of, write_out
+from models.fast.encoder import (
+    Written,
+    encoder_of,
+    finish_layer,
+    first_token_only,
+    parts_of,
+    project_each,
+    write_out,
+)
 from models.fast.frozen import freeze_in
-from models.fast.linear import fuse_linear, fuse_lora
+from models.fast.linear import fuse_linear, fuse_lora, project
 from models.fast.map import Replacement, replacement
 from models.fast.streams import POSITIONS, run_as_stream
 from models.heads import Classifier, backbone_name, transformers_model
@@ -155,7 +164,9 @@ def _run_as_stream(
     norm = kernels if wanted and isinstance(kernels, NativeKernels) else None
     if encoder is None or not (norm or qkv or first_only):
         return
-    write_out(encoder, Written(kernels, norm, qkv, first_only))
+    attend = partial(attend_stream, kernels=kernels)
+    finish = partial(finish_layer, norm=norm)
+    write_out(encoder, Written(project if qkv else project_each, attend, finish, first_only))
     speed.put("encoder", [encoder])
     speed.put("layers", encoder.layer)
     parts = [parts_of(layer) for layer in encoder.layer]

@@ -7,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel
 
 from models.fast.cpu.attention import register
-from models.fast.cpu.dropout import FastDropout, replace_dropout
+from models.fast.cpu.dropout import FastDropout, NamedRows, replace_dropout
 from models.fast.cpu.kernels import PlainKernels
 
 
@@ -129,18 +129,19 @@ def test_ids_of_a_stream_give_the_mask_of_the_padded_batch(kernels):
     torch.manual_seed(0)
     padded = drop(x)
     real = torch.tensor([0, 1, 2, 4, 8, 9])  # places in the padded batch
-    drop.ids = ((real // 4) * (1 << 20) + real % 4).unsqueeze(0)
+    ids = ((real // 4) * (1 << 20) + real % 4).unsqueeze(0)
     torch.manual_seed(0)
-    assert torch.equal(drop(torch.ones(1, 6, 50))[0], padded.flatten(0, 1)[real])
+    with NamedRows(ids):
+        assert torch.equal(drop(torch.ones(1, 6, 50))[0], padded.flatten(0, 1)[real])
 
 
 def test_ids_of_another_shape_are_not_used(kernels):
     """A head's dropout sees (B, D) while the stream's ids are (1, N)."""
     drop, found = FastDropout(0.3, kernels), []
     for ids in (None, torch.arange(9).unsqueeze(0)):
-        drop.ids = ids
         torch.manual_seed(0)
-        found.append(drop(torch.ones(3, 50)))
+        with NamedRows(ids):
+            found.append(drop(torch.ones(3, 50)))
     assert torch.equal(*found)
 
 
