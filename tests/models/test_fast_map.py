@@ -61,7 +61,7 @@ def test_a_replacement_counts_modules_by_class():
 
 @pytest.mark.parametrize("trains", KINDS)
 @pytest.mark.parametrize("name", POSITIONS)
-def test_every_forward_that_is_not_of_its_class_is_listed(model, name, trains, native_kernels):
+def test_every_module_that_computes_otherwise_is_listed(model, name, trains, native_kernels):
     classifier = model(name, trains)
     speed = speed_up(classifier, SpeedArgs(native="on"), CPU, FP32)
     found = Counter(
@@ -69,20 +69,20 @@ def test_every_forward_that_is_not_of_its_class_is_listed(model, name, trains, n
         for module in classifier.modules()
         if "forward" in vars(module)
     )
+    found += Counter(
+        (plain, type(module).__name__)
+        for module in classifier.modules()
+        for plain, fast in (("Dropout", FastDropout), ("GELUActivation", FastGELU))
+        if type(module) is fast
+    )
     listed = Counter()
     for row in speed.replaced:
-        if row.by.endswith("_forward"):
+        if row.by.endswith("_forward") or row.by.startswith("Fast"):
             for part in row.module.split(", "):
                 kind, _, count = part.partition(" x")
                 listed[kind, row.by] += int(count or 1)
     assert listed == found
-    dropouts = sum(isinstance(module, FastDropout) for module in classifier.modules())
-    assert any(r.module == f"Dropout x{dropouts}" and r.by == "FastDropout" for r in speed.replaced)
-    gelus = sum(isinstance(module, FastGELU) for module in classifier.modules())
-    assert [r.module for r in speed.replaced if r.by == "FastGELU"] == [
-        f"GELUActivation x{gelus}" if gelus > 1 else "GELUActivation"
-    ]
-    assert [r.module.split("Attention")[0] for r in speed.replaced if r.by == "attend"]
+    assert any("Attention" in row.module for row in speed.replaced if row.by == "attend")
 
 
 @pytest.mark.parametrize("dtype", [FP32, BF16])
