@@ -37,6 +37,7 @@ def run(model, questions):
     ids = torch.arange(18).view(2, 9) + 3
     mask = torch.ones(2, 9, dtype=torch.long)
     mask[1, 6:] = 0
+    questions.asked.clear()
     with torch.no_grad(), questions:
         hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
     return hidden[mask.bool()], list(questions.asked)
