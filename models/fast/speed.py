@@ -96,7 +96,7 @@ def speed_up(
     """
     speed = Speed()
     if args.plain:
-        speed.notes.append("plain, as configured")
+        speed.notes.append("speed.plain switches all of them off")
         return speed
     if args.lora and (adapters := fuse_lora(model)):
         speed.resolved["lora"] = "fused"
