@@ -156,7 +156,7 @@ def train_and_finish(
         progress, metrics_bytes, notes = restore(job, folder, options.allow_drift)
         print("".join(line + "\n" for line in notes), end="")
     else:
-        from engine.loop import Progress
+        from engine.plan import Progress
 
         progress, metrics_bytes = Progress(), 0
     if progress.step == 0:  # shown before training: stored at the start

@@ -36,7 +36,7 @@ class Openloop:
     def __init__(self, config: Config) -> None:
         # all that is imported stands here, so that its memory can be told apart
         from engine.evaluate import evaluate
-        from engine.loop import Progress, fit
+        from engine.loop import fit
         from engine.losses import count_items
         from engine.metrics import build_counter
         from engine.stop import StopRequest

@@ -16,9 +16,10 @@ from engine.checkpoint import (
     save_checkpoint,
 )
 from engine.evaluate import evaluate
-from engine.loop import NonFiniteError, Progress, StepResult, fit
+from engine.loop import NonFiniteError, StepResult, fit
 from engine.losses import Batch, count_items
 from engine.metrics import build_counter
+from engine.plan import Progress
 from engine.stop import StopRequest
 from engine.storage import newest_valid
 from engine.tracker import Tracker

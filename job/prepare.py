@@ -18,9 +18,9 @@ from data.encode import Encoded, encode
 from data.loaders import Padding, collate
 from data.prepare import Data, DataArgs, load_data
 from engine.estimate import Estimate, estimate, peak_memory
-from engine.loop import Plan, planned_steps
 from engine.losses import Batch, LossFn, loss_from_logits
 from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_steps
+from engine.plan import Plan, planned_steps
 from engine.precision import Precision, choose_precision
 from engine.targets import Target
 from job.loss import choose_loss, keep_target, measure_labels, target_of

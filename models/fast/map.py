@@ -16,6 +16,8 @@ from models.fast.cpu.attention import attend
 from models.fast.cpu.dropout import FastDropout
 from models.fast.cpu.gelu import FastGELU
 from models.fast.cpu.norm import add_norm
+from models.fast.cuda.attention import attend_varlen
+from models.fast.cuda.compiled import compile_parts
 from models.fast.cuda.lean_sdpa import mask_without_asking
 from models.fast.encoder import attend_within, encoder_forward, layer_forward
 from models.fast.frozen import freeze_in
@@ -26,6 +28,7 @@ DOC = Path(__file__).parents[2] / "docs" / "how-it-works.md"
 BEGIN = "<!-- fast paths: written by python -m models.fast.map, do not edit -->"
 END = "<!-- end of fast paths -->"
 CPU, CUDA, ANY = "CPU", "CUDA", "CPU, CUDA"
+ENCODER = ("norm", "qkv", "last_layer", "compile")
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,17 @@ PATHS = {
     "dropout": FastPath("`nn.Dropout`", FastDropout, ("dropout",), CPU),
     "gelu": FastPath("GELU between two linear layers", FastGELU, ("gelu",), CPU),
     "attention": FastPath("transformers' SDPA", attend, ("attention",), CPU),
-    "unpad": FastPath("the backbone, on padded batches", stream_forward, ("unpad",), CPU),
-    "encoder": FastPath(
-        "the encoder of BERT and its kin", encoder_forward, ("norm", "qkv", "last_layer"), CPU
-    ),
-    "layers": FastPath("its layers", layer_forward, ("norm", "qkv", "last_layer"), CPU),
+    "unpad": FastPath("the backbone, on padded batches", stream_forward, ("unpad",), ANY),
+    "encoder": FastPath("the encoder of BERT and its kin", encoder_forward, ENCODER, ANY),
+    "layers": FastPath("its layers", layer_forward, ENCODER, ANY),
     "norm": FastPath("dropout, residual and layer norm in them", add_norm, ("norm",), CPU),
-    "qkv": FastPath("query, key and value in them", project, ("qkv",), CPU),
+    "qkv": FastPath("query, key and value in them", project, ("qkv",), ANY),
     "last_layer": FastPath(
-        "the last one, where the head reads first tokens alone", attend_within, ("last_layer",), CPU
+        "the last one, where the head reads first tokens alone", attend_within, ("last_layer",), ANY
+    ),
+    "varlen": FastPath("transformers' SDPA", attend_varlen, ("attention",), CUDA),
+    "compile": FastPath(
+        "what stands before and after attention in them", compile_parts, ("compile",), CUDA
     ),
 }
 

@@ -6,9 +6,9 @@ optimizer sees it; parameters keep their names.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -19,6 +19,9 @@ from models.fast.cpu.dropout import replace_dropout
 from models.fast.cpu.gelu import replace_gelu
 from models.fast.cpu.kernels import Kernels, PlainKernels
 from models.fast.cpu.native import NativeKernels, load_native
+from models.fast.cuda.attention import attend_varlen
+from models.fast.cuda.attention import register as register_varlen
+from models.fast.cuda.compiled import Compilations, compile_parts, why_not
 from models.fast.cuda.lean_sdpa import use_lean_sdpa
 from models.fast.encoder import (
     Written,
@@ -51,6 +54,7 @@ class SpeedArgs:
     last_layer: bool = True
     gelu: bool = True
     norm: bool = True
+    compile: bool = True
     native: Literal["auto", "on", "off"] = "auto"
 
 
@@ -63,6 +67,7 @@ class Speed:
     notes: list[str] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
     replaced: list[Replacement] = field(default_factory=list)
+    compilations: Compilations | None = None  # of a GPU's layers, counted while they run
 
     def put(self, path: str, modules: Iterable[nn.Module]) -> None:
         """A path of map.py now stands in for these modules."""
@@ -98,24 +103,75 @@ def speed_up(
     if args.plain:
         speed.notes.append("speed.plain switches all of them off")
         return speed
-    if args.lora and (adapters := fuse_lora(model)):
-        speed.resolved["lora"] = "fused"
-        speed.put("lora", adapters)
+    if device.type not in ("cpu", "cuda"):
+        speed.notes.append(f"there are none for {device.type}")
+        return speed
     if args.frozen and dtype != torch.float32 and (holders := freeze_in(model, dtype)):
         speed.resolved["frozen"] = str(dtype)
         speed.put("frozen", holders)
-    if device.type == "cuda" and args.attention and use_lean_sdpa(transformers_model(model)):
-        speed.resolved["attention"] = "sdpa"
-        speed.put("lean_sdpa", attentions(model))
-    elif device.type == "cpu" and compiled:
-        speed.notes.append("attention, dropout: torch.compile sees the stock ones")
-    elif device.type == "cpu":
-        _speed_up_on_cpu(model, args, dtype, left_padded, speed)
+    stock = why_stock(model, args, left_padded)
+    if device.type == "cuda":
+        _speed_up_on_gpu(model, args, device, stock, compiled, speed)
+    else:
+        _fuse_lora(model, args, speed)
+        if compiled:
+            speed.notes.append("attention, dropout: torch.compile sees the stock ones")
+        else:
+            _speed_up_on_cpu(model, args, dtype, stock, speed)
     return speed
 
 
+def _fuse_lora(model: nn.Module, args: SpeedArgs, speed: Speed) -> None:
+    """Each adapter as one function with its base."""
+    if args.lora and (adapters := fuse_lora(model)):
+        speed.resolved["lora"] = "fused"
+        speed.put("lora", adapters)
+
+
+def _speed_up_on_gpu(
+    model: nn.Module, args: SpeedArgs, device: torch.device, stock: str | None, compiled: bool,
+    speed: Speed,
+) -> None:  # fmt: skip
+    """Streams with attention text by text, and layers whose parts are compiled."""
+    backbone = model.get_submodule(backbone_name(model))
+    assert isinstance(backbone, PreTrainedModel)
+    if compiled:
+        stock = "for torch.compile sees it"
+    elif stock is None and not args.unpad:
+        stock = "for batches keep their padding, as configured"
+    encoder = None if stock is not None else encoder_of(backbone)
+    compiles = args.compile and encoder is not None
+    if compiles and (reason := why_not(device)):
+        speed.notes.append(f"layers: not compiled ({reason})")
+        compiles = False
+    if not compiles:  # torch.compile writes the adapters' products out itself
+        _fuse_lora(model, args, speed)
+    if stock is not None:
+        speed.notes.append(f"attention: stock, {stock}")
+        if args.attention and use_lean_sdpa(transformers_model(model)):
+            speed.resolved["attention"] = "sdpa"
+            speed.put("lean_sdpa", attentions(model))
+        return
+    transformers_model(model).set_attn_implementation(register_varlen())
+    speed.resolved["attention"] = "varlen"
+    speed.put("varlen", attentions(model))
+    _run_as_stream(backbone, speed)
+    if encoder is None:
+        return
+    first_only = args.last_layer and first_token_only(model)
+    how = Written(project if args.qkv else project_each, attend_varlen, finish_layer, first_only)
+    if compiles:
+        speed.compilations = Compilations()
+        before, after = compile_parts(speed.compilations)
+        how = replace(how, project=before, finish=after)
+    _write_out(encoder, how, None, args.qkv and not compiles, speed)
+    if compiles:
+        speed.resolved["layers"] = "compiled"
+        speed.put("compile", encoder.layer)
+
+
 def _speed_up_on_cpu(
-    model: nn.Module, args: SpeedArgs, dtype: torch.dtype, left_padded: bool, speed: Speed
+    model: nn.Module, args: SpeedArgs, dtype: torch.dtype, stock: str | None, speed: Speed
 ) -> None:
     """Linear layers, dropout and GELU; attention, and streams on top of it, where the architecture
     takes them."""
@@ -123,7 +179,6 @@ def _speed_up_on_cpu(
     if args.linear and (layers := fuse_linear(backbone, dtype)):
         speed.resolved["linear"] = "onednn"
         speed.put("linear", layers)
-    stock = why_stock(model, args, left_padded)
     if stock is not None:
         speed.notes.append(f"attention: stock, {stock}")
     if not (args.dropout or args.gelu) and stock is not None:
@@ -144,29 +199,33 @@ def _speed_up_on_cpu(
     transformers_model(model).set_attn_implementation(register(kernels))
     speed.resolved["attention"] = "own"
     speed.put("attention", attentions(model))
-    if args.unpad:
-        _run_as_stream(model, backbone, args, kernels, speed)
-
-
-def _run_as_stream(
-    model: nn.Module, backbone: nn.Module, args: SpeedArgs, kernels: Kernels, speed: Speed
-) -> None:
-    """Streams, and where the architecture is known its layers written out."""
-    assert isinstance(backbone, PreTrainedModel)
-    run_as_stream(backbone)
-    speed.resolved["batches"] = "streams"
-    speed.put("unpad", [backbone])
+    if not args.unpad:
+        return
+    _run_as_stream(backbone, speed)
     encoder = encoder_of(backbone)
     first_only = args.last_layer and first_token_only(model)
     qkv = args.qkv and "linear" in speed.resolved
     # without hashed masks a norm with a dropout before it would stay plain in training
-    wanted = args.norm and args.dropout
-    norm = kernels if wanted and isinstance(kernels, NativeKernels) else None
-    if encoder is None or not (norm or qkv or first_only):
-        return
-    attend = partial(attend_stream, kernels=kernels)
-    finish = partial(finish_layer, norm=norm)
-    write_out(encoder, Written(project if qkv else project_each, attend, finish, first_only))
+    norm = native if args.norm and args.dropout else None
+    if encoder is not None and (norm or qkv or first_only):
+        attend, finish = partial(attend_stream, kernels=kernels), partial(finish_layer, norm=norm)
+        how = Written(project if qkv else project_each, attend, finish, first_only)
+        _write_out(encoder, how, norm, qkv, speed)
+
+
+def _run_as_stream(backbone: nn.Module, speed: Speed) -> None:
+    """Batches without padding."""
+    assert isinstance(backbone, PreTrainedModel)
+    run_as_stream(backbone)
+    speed.resolved["batches"] = "streams"
+    speed.put("unpad", [backbone])
+
+
+def _write_out(
+    encoder: Any, how: Written, norm: NativeKernels | None, qkv: bool, speed: Speed
+) -> None:
+    """The layers of a known architecture written out, and what that replaces."""
+    write_out(encoder, how)
     speed.put("encoder", [encoder])
     speed.put("layers", encoder.layer)
     parts = [parts_of(layer) for layer in encoder.layer]
@@ -176,7 +235,7 @@ def _run_as_stream(
     if qkv:
         speed.resolved["qkv"] = "joint"
         speed.put("qkv", [x for part in parts for x in (part.query, part.key, part.value)])
-    if first_only:
+    if how.first_only:
         speed.resolved["last_layer"] = "first token"
         speed.put("last_layer", [encoder.layer[-1]])
 

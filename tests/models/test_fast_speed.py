@@ -11,7 +11,7 @@ from engine.randomness import preserve_randomness, seed_forward
 from models.fast.cpu.compiler import find_compiler
 from models.fast.cpu.dropout import FastDropout
 from models.fast.cpu.gelu import FastGELU
-from models.fast.linear import product_forward, takes_onednn
+from models.fast.linear import product_forward, project, takes_onednn
 from models.fast.speed import Speed, SpeedArgs, speed_up
 from models.heads import Classifier, LinearHead
 from models.lora import LoRAArgs, adapters_of
@@ -83,12 +83,12 @@ def is_fast(model):
         "dropout": all(type(m) is FastDropout for m in dropouts),
         "unpad": "forward" in vars(inner),
         "linear": any(is_product(m) for m in model.modules() if isinstance(m, nn.Linear)),
-        "qkv": how is not None and how.qkv,
+        "qkv": how is not None and how.project is project,
         "last_layer": how is not None and how.first_only,
         "frozen": any(p.dtype == BF16 for p in model.parameters()),
         "lora": all(is_product(adapter) for adapter in adapters_of(model).values()),
         "gelu": any(isinstance(m, FastGELU) for m in model.modules()),
-        "norm": how is not None and how.norm is not None,
+        "norm": how is not None and how.finish.keywords["norm"] is not None,
     }
     return {name for name, fast in found.items() if fast}
 

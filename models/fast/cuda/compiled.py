@@ -44,9 +44,7 @@ class Compilations:
 
     def line(self) -> str:
         """For the end of a run."""
-        return (
-            f"layers: {self.graphs} graphs compiled, {self.again} of them again for other lengths"
-        )
+        return f"layers: {self.graphs} graphs compiled, {self.again} of them again"
 
 
 def compile_parts(seen: Compilations) -> tuple[Project, Finish]:
