@@ -74,21 +74,19 @@ class Speed:
         self.replaced.append(replacement(path, modules))
 
 
-def choose_kernels(mode: str, speed: Speed) -> Kernels:
-    """The kernels; what they are goes into `speed`. Raises ValueError where "on" cannot be had."""
-    native, said = (None, "as configured") if mode == "off" else load_native()
-    if native is None and mode == "on":
+def choose_kernels(mode: str) -> tuple[Kernels, str]:
+    """The kernels, and why. Raises ValueError where "on" cannot be had."""
+    if mode == "off":
+        return PlainKernels(), "kernels: plain torch, as configured"
+    kernels, said = load_native()
+    if kernels is not None:
+        return kernels, f"kernels: native, {said}"
+    if mode == "on":
         raise ValueError(
             f'speed.native is "on", but the kernels cannot be built: {said}. Install a C++ '
             'compiler (on Debian and Ubuntu: apt install g++), or set speed.native = "auto"'
         )
-    if native is None and mode == "auto":
-        speed.notes.append(f"kernels: plain torch ({said})")
-    else:
-        speed.details.append(f"kernels: {'plain torch' if native is None else 'native'}, {said}")
-    kernels = native or PlainKernels()
-    speed.resolved["kernels"] = kernels.version
-    return kernels
+    return PlainKernels(), f"kernels: plain torch ({said})"
 
 
 def speed_up(
@@ -102,8 +100,11 @@ def speed_up(
     without a compiler.
     """
     speed = Speed()
-    if args.plain or device.type not in ("cpu", "cuda"):
-        speed.notes.append("plain, " + ("as configured" if args.plain else f"on {device.type}"))
+    if args.plain:
+        speed.notes.append("speed.plain switches all of them off")
+        return speed
+    if device.type not in ("cpu", "cuda"):
+        speed.notes.append(f"there are none for {device.type}")
         return speed
     if args.frozen and dtype != torch.float32 and (holders := freeze_in(model, dtype)):
         speed.resolved["frozen"] = str(dtype)
@@ -182,11 +183,14 @@ def _speed_up_on_cpu(
         speed.notes.append(f"attention: stock, {stock}")
     if not (args.dropout or args.gelu) and stock is not None:
         return
-    kernels = choose_kernels(args.native, speed)
+    kernels, said = choose_kernels(args.native)
+    native = kernels if isinstance(kernels, NativeKernels) else None
+    unusual = native is None and args.native == "auto"
+    (speed.notes if unusual else speed.details).append(said)
+    speed.resolved["kernels"] = kernels.version
     if args.dropout:
         speed.resolved["dropout"] = "hashed"
         speed.put("dropout", replace_dropout(model, kernels))
-    native = kernels if isinstance(kernels, NativeKernels) else None
     if native and args.gelu and (gelus := replace_gelu(backbone, native)):
         speed.resolved["gelu"] = "native"
         speed.put("gelu", gelus)

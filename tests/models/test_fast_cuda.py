@@ -273,4 +273,4 @@ def test_on_another_device_everything_is_plain(model_of):
     model = model_of("bert", fast=False)
     speed = speed_up(model, SpeedArgs(), torch.device("mps"), FP32)
     assert speed.resolved == {}
-    assert speed.notes == ["plain, on mps"]
+    assert speed.notes == ["there are none for mps"]
