@@ -37,6 +37,7 @@ class Openloop:
         # all that is imported stands here, so that its memory can be told apart
         from engine.evaluate import evaluate
         from engine.loop import fit
+        from engine.plan import Progress
         from engine.losses import count_items
         from engine.metrics import build_counter
         from engine.stop import StopRequest
