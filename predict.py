@@ -26,17 +26,19 @@ def load_run(
     device: str | None = None,
     allow_code: bool = False,
     base: str | Path | None = None,
+    verbose: bool = False,
 ) -> "Predictor":
     """The model of a finished run, ready to be called with a list of texts (or of pairs of texts).
 
     Each text gives a Prediction: `label`, `probability`, `probabilities` by label name. `base` says
     where the base model of the run's adapter is now, if it has moved. Raises ValueError where `run`
-    is no finished run, and where the base is gone or another.
+    is no finished run, and where the base is gone or another. One line on standard error says which
+    run answers; `verbose` adds kernels, threads and fast paths.
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from job.predictor import load_predictor
 
-    return load_predictor(run, device, allow_code, base)
+    return load_predictor(run, device, allow_code, base, verbose)
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -64,6 +66,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
                         help="where the base model of the run's adapter is now")  # fmt: skip
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: as in the run)")
     parser.add_argument("--allow-code", action="store_true", help="load a head from its own file")
+    parser.add_argument("-v", "--verbose", action="store_true",
+                        help="say which kernels, threads and fast paths run")  # fmt: skip
     options = parser.parse_args(arguments)
     if bool(options.texts) + bool(options.pair) + bool(options.file) != 1:
         parser.error("give texts, or - for standard input, --pair, or --file FILE: one of them")
@@ -95,7 +99,9 @@ def predict(options: argparse.Namespace) -> None:
         source = word_source(texts, config, options.encoding)
     for note in source.notes:
         print(f"predict.py: {note}", file=sys.stderr)
-    predictor = load_run(options.run, options.device, options.allow_code, options.base)
+    predictor = load_run(
+        options.run, options.device, options.allow_code, options.base, options.verbose
+    )
     shape = Shape(predictor.kind, predictor.label_names, predictor.pairs)
     count = Count()
     if options.output is None:

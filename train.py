@@ -24,6 +24,7 @@ from configs.schema import Config
 from job.console import prepare_console, read_words
 from report.baseline import Comparison, comparison_line
 from report.format import format_number
+from report.plan import Plan, difference_lines, plan_lines
 
 if TYPE_CHECKING:
     from job.folder import Folder
@@ -44,6 +45,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--unset", action="append", default=[], metavar="KEY",
                         help="remove a section or key of the recipe; once for each")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument("-v", "--verbose", action="store_true",
+                        help="the plan with kernels, threads and fast paths")  # fmt: skip
+    parser.add_argument("--plain", action="store_true",
+                        help="no fast path: short for speed.plain=true")  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on where the run stopped")
     parser.add_argument("--fresh", action="store_true", help="start again; the old run is kept")
     parser.add_argument("--eval-only", action="store_true", help="score a finished run again")
@@ -54,6 +59,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
                         help="resume although versions, threads or data changed")  # fmt: skip
     parser.add_argument("--allow-code", action="store_true", help="run a head from its own file")
     options = parser.parse_intermixed_args(arguments)
+    if options.plain:
+        options.overrides.append("speed.plain=true")
     if (options.config is None) == (options.csv is None):
         parser.error("give --config RECIPE.toml or --csv FILE: one of them")
     if options.base is not None and not options.eval_only:
@@ -93,8 +100,11 @@ def garbage_left_alone() -> Iterator[None]:
         gc.enable()
 
 
-def train_run(config: Config, options: argparse.Namespace, command: str) -> dict[str, Any]:
-    """One run from start to end; its result. Raises SystemExit(143 or 130) when stopped."""
+def train_run(
+    config: Config, options: argparse.Namespace, command: str, shown: Plan | None = None
+) -> tuple[dict[str, Any], Plan | None]:
+    """One run from start to end; its result, and the plan that was shown. Where one was `shown`
+    before, only what differs is printed. Raises SystemExit(143 or 130) when stopped."""
     from job.folder import check_folder, open_folder, run_folder
 
     folder = run_folder(config)
@@ -103,23 +113,27 @@ def train_run(config: Config, options: argparse.Namespace, command: str) -> dict
     if options.resume and folder.result.exists():
         result = folder.read_json("result.json")
         print(f"{folder.path} is finished, nothing to do. {headline(result)}")
-        return result
+        return result, shown
     with garbage_left_alone():
         from engine.storage import hold_run
-        from job.banner import banner
+        from job.banner import make_plan
         from job.prepare import prepare
 
-    print("loading data and model …", flush=True)
+    if shown is None:
+        print("loading data and model …", flush=True)
     job = prepare(config, options.allow_code, recorded_dtype(folder, options.resume))
-    print(banner(job, folder), flush=True)
+    plan = make_plan(job, folder)
+    verbose = options.verbose
+    lines = difference_lines(plan, shown, verbose) if shown else plan_lines(plan, verbose)
+    print("\n".join(lines), flush=True)
     if options.dry_run:
-        return {}
+        return {}, plan
     if options.csv is not None:
         write_recipe(config)
     with hold_run(folder.path):
         notes = open_folder(config, folder, options.resume, options.fresh)
         print("".join(line + "\n" for line in notes), end="")
-        return train_and_finish(job, folder, options, command)
+        return train_and_finish(job, folder, options, command), shown or plan
 
 
 def recorded_dtype(folder: "Folder", resume: bool) -> str | None:
@@ -142,7 +156,7 @@ def train_and_finish(
         progress, metrics_bytes, notes = restore(job, folder, options.allow_drift)
         print("".join(line + "\n" for line in notes), end="")
     else:
-        from engine.loop import Progress
+        from engine.plan import Progress
 
         progress, metrics_bytes = Progress(), 0
     if progress.step == 0:  # shown before training: stored at the start
@@ -199,10 +213,10 @@ def train_seeds(config: Config, options: argparse.Namespace, command: str) -> No
     for seed in seeds:
         names = [f"run.seed={seed}", f"run.name={config.run.name}-seed{seed}"]
         configs[seed] = parse_config(tables, f"--seeds {options.seeds}", names)
-    values, name = {}, "accuracy"
+    values, name, shown = {}, "accuracy", None
     for seed, one in configs.items():
         print(f"seed {seed}")
-        result = train_run(one, options, command)
+        result, shown = train_run(one, options, command, shown)
         if result.get("test"):
             name, values[seed] = main_metric(result["test"])
     if values:
@@ -258,7 +272,7 @@ def main(arguments: list[str] | None = None) -> int:
     prepare_console()
     words = read_words(sys.argv[1:] if arguments is None else arguments)
     options = parse_arguments(words)
-    words = [word for word in words if word not in ("--resume", "--fresh")]
+    words = [word for word in words if word not in ("--resume", "--fresh", "-v", "--verbose")]
     command = shlex.join(["python", "train.py", *words])  # as it is repeated elsewhere
     try:
         if options.csv is not None:

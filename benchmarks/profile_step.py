@@ -93,7 +93,7 @@ def take_step(contestant: Openloop, micro_batches: list) -> None:
     train_step(
         job.built.model, micro_batches, job.compute_loss, contestant.count_items, job.optimizer,
         job.scaler, job.schedule, job.precision, job.plan, contestant.progress,
-    )  # fmt: skip
+    ).result(contestant.progress)  # fmt: skip
 
 
 def group_times(events: Any) -> dict[str, float]:

@@ -293,20 +293,24 @@ class Precision(Section):
 class Speed(Section):
     """Fast paths: each gives the same training as the plain code, and can be switched off."""
 
-    attention: bool = field(True, "On a CPU: attention for each text on its own, dropout included.")
+    plain: bool = field(False, "No fast path at all, whatever the switches below say.")
+    attention: bool = field(True, "Attention for each text on its own, dropout included.")
     dropout: bool = field(True, "On a CPU: dropout masks from a hash, not serial random numbers.")
-    unpad: bool = field(True, "On a CPU: hardly any arithmetic on padding; needs attention.")
+    unpad: bool = field(True, "Hardly any arithmetic on padding; needs attention.")
     frozen: bool = field(True, "Keep frozen linear weights in precision.dtype: no cast each time.")
     lora: bool = field(True, "Each LoRA layer as one function: no extra passes over its output.")
     linear: bool = field(True, "On a CPU: oneDNN adds the bias of a layer as it writes its output.")
-    qkv: bool = field(True, "On a CPU: query, key and value read their input as one; needs unpad.")
+    qkv: bool = field(True, "Query, key and value read their input as one; needs unpad.")
     last_layer: bool = field(
         True,
-        "On a CPU: where the head reads only the first token, the last layer works out no other; "
+        "Where the head reads only the first token, the last layer works out no other; "
         "needs unpad.",
     )
     gelu: bool = field(True, "On a CPU: a native backward pass of GELU, into the memory of x.")
     norm: bool = field(True, "On a CPU: dropout, residual and norm as one; needs dropout, unpad.")
+    compile: bool = field(
+        True, "On CUDA: parts of each layer by torch.compile: slow first step; needs unpad."
+    )
     native: Literal["auto", "on", "off"] = field(
         "auto",
         "On a CPU: compiled kernels; auto: without a C++ compiler plain torch, no gelu or norm.",

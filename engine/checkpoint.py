@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from engine.loop import Progress
+from engine.plan import Progress
 from engine.precision import Precision
 from engine.storage import DamagedError, publish, rotate, set_aside, step_folder, verify
 

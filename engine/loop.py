@@ -11,7 +11,8 @@ A reader who wants another loop copies fit() and edits it.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -21,6 +22,15 @@ from torch import Tensor, nn
 from engine.evaluate import to_device
 from engine.losses import Batch
 from engine.optim import Schedule, set_learning_rate
+from engine.plan import (
+    Plan,
+    Progress,
+    advance,
+    check_epoch_end,
+    evaluation_due,
+    finished,
+    save_due,
+)
 from engine.precision import Precision
 from engine.randomness import seed_forward
 from engine.stop import Stopped, StopRequest
@@ -36,42 +46,6 @@ class NonFiniteError(ValueError):
         self.rows = rows  # of the step, as their batches number them
 
 
-@dataclass
-class Progress:
-    """Where a run stands. Counters only: with the tensors they are all a resumed run needs."""
-
-    step: int = 0  # optimizer steps done; a skipped step does not count
-    epoch: int = 0
-    micro_batch: int = 0  # micro-batches of this epoch already used
-    skipped: int = 0  # fp16 steps skipped, over the run
-    skipped_in_a_row: int = 0
-    evaluated_step: int = -1  # the step of the last evaluation
-    best_step: int | None = None
-    best_value: float | None = None
-    best_loss: float | None = None  # between evaluations of equal value the lower loss is better
-    without_improvement: int = 0  # evaluations since the best one
-    stopped_early: bool = False
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long to train and when to evaluate and save."""
-
-    seed: int
-    epochs: int
-    micro_batches_per_epoch: int
-    accumulate: int
-    total_steps: int
-    max_grad_norm: float | None
-    evaluate_every: int | None  # optimizer steps; None: at the end of each epoch
-    save_every: int | None  # optimizer steps, besides the save after each evaluation
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps of one pass over the training rows."""
-        return math.ceil(self.micro_batches_per_epoch / self.accumulate)
-
-
 @dataclass(frozen=True)
 class StepResult:
     loss: float  # mean over the window's items
@@ -81,10 +55,29 @@ class StepResult:
     tokens: int  # real tokens, padding not counted
 
 
-def planned_steps(epochs: int, micro_batches: int, accumulate: int, max_steps: int | None) -> int:
-    """Optimizer steps of a run. The ragged last window of an epoch is a step of its own."""
-    steps = epochs * math.ceil(micro_batches / accumulate)
-    return steps if max_steps is None else min(steps, max_steps)
+@dataclass(frozen=True)
+class Launched:
+    """A step as it was given to the device. Its figures come over while the next one is launched;
+    only `result` waits for them."""
+
+    figures: Tensor  # (2,) loss and gradient norm, on the host or on their way there
+    arrival: torch.cuda.Event | None
+    micro_batches: list[Batch]
+    before: Progress  # a copy
+    skipped: bool
+    items: int
+
+    def result(self, progress: Progress) -> StepResult:
+        """Its figures. Raises NonFiniteError for those that are no numbers: neither this step nor
+        one launched after it has moved the weights, and `progress` goes back."""
+        if self.arrival is not None:
+            self.arrival.synchronize()
+        loss, grad_norm = self.figures.tolist()  # the one host sync
+        if not math.isfinite(loss) or not (math.isfinite(grad_norm) or self.skipped):
+            vars(progress).update(vars(self.before))
+            raise non_finite(loss, grad_norm, self.micro_batches, progress)
+        tokens = sum(batch.get("tokens", 0) for batch in self.micro_batches)
+        return StepResult(loss, grad_norm, self.skipped, self.items, tokens)
 
 
 def windows(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
@@ -105,12 +98,14 @@ def train_step(
     precision: Precision,
     plan: Plan,
     progress: Progress,
-) -> StepResult:
+) -> Launched:
     """One optimizer step over a window of micro-batches; moves step and skip counters on.
 
-    Raises NonFiniteError, before the update, for a loss or (outside fp16) a gradient that is not
-    finite. There is one host sync: the loss and the gradient norm together.
+    A loss or (outside fp16) a gradient that is not finite never reaches the weights: `result` of
+    what is returned raises NonFiniteError for it. That is the only host sync of a step, and comes
+    when the caller likes; fp16, and an optimizer that cannot be held back on the device, wait here.
     """
+    before = replace(progress)
     items = sum(count(batch) for batch in micro_batches)  # known on the host before any backward
     losses = []  # stay on the device until the window is done
     for index, on_host in enumerate(micro_batches, start=progress.micro_batch):
@@ -123,12 +118,11 @@ def train_step(
         losses.append(micro_loss.detach())
     scaler.unscale_(optimizer)
     grad_norm = clip_gradients(optimizer, plan.max_grad_norm)
-    loss = torch.stack(losses).sum()
-    loss_value, norm_value = torch.stack([loss, grad_norm]).tolist()  # the one host sync
-    overflow = not math.isfinite(norm_value)
-    if not math.isfinite(loss_value) or (overflow and not scaler.is_enabled()):
-        optimizer.zero_grad(set_to_none=True)
-        raise non_finite(loss_value, norm_value, micro_batches, progress)
+    figures = torch.stack([torch.stack(losses).sum(), grad_norm])  # (2,)
+    overflow = False
+    if scaler.is_enabled() or not hold_back(optimizer, figures):
+        overflow = scaler.is_enabled() and not math.isfinite(figures[1].item())
+        Launched(figures, None, micro_batches, before, overflow, items).result(progress)
     if not overflow:
         optimizer.step()
         progress.step += 1
@@ -137,8 +131,30 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     progress.skipped += overflow
     progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if overflow else 0
-    tokens = sum(batch.get("tokens", 0) for batch in micro_batches)
-    return StepResult(loss_value, norm_value, overflow, items, tokens)
+    check_skips(progress)
+    return Launched(*send_home(figures), micro_batches, before, overflow, items)
+
+
+def hold_back(optimizer: torch.optim.Optimizer, figures: Tensor) -> bool:
+    """Let the device itself leave out this update, and all after it, where a figure is not finite;
+    whether this optimizer can. Fused ones look at `found_inf`, as GradScaler uses it."""
+    if not getattr(optimizer, "_step_supports_amp_scaling", False):
+        return False
+    bad = (~figures.isfinite().all()).float()  # ()
+    earlier = getattr(optimizer, "found_inf", None)
+    optimizer.found_inf = bad if earlier is None else torch.maximum(bad, earlier)  # type: ignore[attr-defined]
+    return True
+
+
+def send_home(figures: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """The figures on their way to the host, and the event of their arrival."""
+    if figures.device.type != "cuda":
+        return figures, None
+    home = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True)
+    home.copy_(figures, non_blocking=True)
+    arrival = torch.cuda.Event()
+    arrival.record()
+    return home, arrival
 
 
 def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float | None) -> Tensor:
@@ -162,47 +178,6 @@ def non_finite(
     )
 
 
-def advance(progress: Progress, plan: Plan, used: int) -> None:
-    """Count the micro-batches of a finished window; roll over at the end of an epoch."""
-    progress.micro_batch += used
-    if progress.micro_batch >= plan.micro_batches_per_epoch:
-        progress.epoch, progress.micro_batch = progress.epoch + 1, 0
-
-
-def check_epoch_end(progress: Progress, plan: Plan) -> None:
-    """Raise ValueError where `batches` gave another number of micro-batches than planned."""
-    if progress.micro_batch != 0:
-        raise ValueError(
-            f"batches() ended at micro-batch {progress.micro_batch} of epoch {progress.epoch + 1}; "
-            f"the plan has {plan.micro_batches_per_epoch} an epoch: batches(epoch, start) must "
-            "give all of them from index start on"
-        )
-
-
-def finished(progress: Progress, plan: Plan) -> bool:
-    """True when the run has nothing left to train."""
-    done = progress.step >= plan.total_steps or progress.epoch >= plan.epochs
-    return done or progress.stopped_early
-
-
-def evaluation_due(progress: Progress, plan: Plan) -> bool:
-    """A pure function of where the run stands, so a resumed run asks it again and gets the same."""
-    if progress.step in (0, progress.evaluated_step):
-        return False
-    if finished(progress, plan):
-        return True
-    if plan.evaluate_every is None:
-        return progress.micro_batch == 0
-    return progress.step % plan.evaluate_every == 0
-
-
-def save_due(result: StepResult, progress: Progress, plan: Plan) -> bool:
-    """True after each `save_every` optimizer steps."""
-    if plan.save_every is None or result.skipped:
-        return False
-    return progress.step % plan.save_every == 0
-
-
 def fit(
     model: nn.Module,
     batches: Callable[[int, int], Iterable[Batch]],
@@ -222,9 +197,11 @@ def fit(
     """Train until the plan is done, `evaluate` stops it early, or `stop` is requested.
 
     `batches(epoch, start)` gives an epoch's micro-batches from index `start` on. `evaluate` updates
-    the best and early-stopping counters of `progress`; `on_step` gets each step's result and rate.
-    job/fit.py is the place that calls it, with everything it needs.
+    the best and early-stopping counters of `progress`; `on_step` gets each step's result and rate,
+    on CUDA once the next step is launched. job/fit.py calls it, with everything it needs.
     """
+    unread: list[tuple[Launched, Progress, float]] = []  # at most one
+    report = partial(report_steps, unread, progress, on_step)
     model.train()
     set_learning_rate(optimizer, schedule, progress.step)
     optimizer.zero_grad(set_to_none=True)
@@ -234,26 +211,49 @@ def fit(
         epoch = batches(progress.epoch, progress.micro_batch)
         for micro_batches in windows(epoch, plan.accumulate):
             rate = optimizer.param_groups[0]["lr"]
-            result = train_step(
+            launched = train_step(
                 model, micro_batches, compute_loss, count,
                 optimizer, scaler, schedule, precision, plan, progress,
             )  # fmt: skip
+            report()  # of the step before
             advance(progress, plan, used=len(micro_batches))
-            on_step(result, progress, rate)
-            if progress.skipped_in_a_row >= MAX_SKIPS:
-                raise NonFiniteError(
-                    f"{MAX_SKIPS} fp16 steps in a row overflowed after step {progress.step}; the "
-                    "loss scale cannot help any more. Use precision.dtype = 'bf16' or 'fp32'.",
-                    rows=[],
-                )
-            if not stop.requested and evaluation_due(progress, plan):
+            unread.append((launched, replace(progress), rate))
+            if launched.arrival is None:  # its figures are here
+                report()
+            stops = stop.requested
+            evaluates = not stops and evaluation_due(progress, plan)
+            saves = stops or save_due(launched.skipped, progress, plan)
+            if evaluates or saves or finished(progress, plan) or progress.micro_batch == 0:
+                report()
+            if evaluates:
                 evaluate_and_save(progress, evaluate, save)
-            elif stop.requested or save_due(result, progress, plan):
+                stops = stop.requested
+            elif saves:
                 save(progress)
-            if stop.requested or finished(progress, plan):
+            if stops or finished(progress, plan):
                 break
         else:  # the epoch is used up, so it must have rolled over
             check_epoch_end(progress, plan)
+
+
+def report_steps(
+    unread: list[tuple[Launched, Progress, float]], progress: Progress,
+    on_step: Callable[[StepResult, Progress, float], None],
+) -> None:  # fmt: skip
+    """Read the steps that are not read yet: (step, where the run stood after it, its rate)."""
+    while unread:
+        launched, after, rate = unread.pop(0)
+        on_step(launched.result(progress), after, rate)
+
+
+def check_skips(progress: Progress) -> None:
+    """Raise NonFiniteError where fp16 overflows again and again."""
+    if progress.skipped_in_a_row >= MAX_SKIPS:
+        raise NonFiniteError(
+            f"{MAX_SKIPS} fp16 steps in a row overflowed after step {progress.step}; the "
+            "loss scale cannot help any more. Use precision.dtype = 'bf16' or 'fp32'.",
+            rows=[],
+        )
 
 
 def evaluate_and_save(

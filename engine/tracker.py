@@ -12,7 +12,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from engine.images import confusion_image
-from engine.loop import Progress, StepResult
+from engine.loop import StepResult
+from engine.plan import Progress
 
 PLAIN_LINES = 20  # lines of progress over a run where the output is not a terminal
 

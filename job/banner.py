@@ -1,14 +1,17 @@
 """The plan of a prepared job, as the report room prints it."""
 
+from dataclasses import astuple
+
 from configs.schema import Config
 from data.prepare import label_counts
 from engine.optim import Schedule
 from job.folder import Folder
 from job.prepare import Job
 from models.trainable import count_parameters
-from report.plan import Group, Memory, Plan, Truncation, plan_lines
+from report.plan import Group, Memory, Plan, Truncation
 from report.verdict import few_rows
 
+WARNING = "WARNING: "  # begins a line of the data report, or a note, that belongs on top
 FILES = (
     "config.toml", "environment.json", "data.json", "metrics.jsonl", "tensorboard/",
     "checkpoints/", "model/", "test_predictions.jsonl", "README.md", "result.json",
@@ -95,11 +98,17 @@ def habit_lines(config: Config, metric: str) -> list[str]:
 
 def warning_lines(job: Job) -> list[str]:
     """What a person would want to know before believing the result."""
-    return [
-        f"WARNING: {line}"
-        for name, encoded in job.encoded.items()
-        if name != "train" and (line := few_rows(name, encoded.rows))
-    ]
+    said = [*job.data.report.lines(), *job.notes]
+    found = [line.removeprefix(WARNING) for line in said if line.startswith(WARNING)]
+    for name, encoded in job.encoded.items():
+        if name != "train" and (line := few_rows(name, encoded.rows)):
+            found.append(line)
+    return found
+
+
+def without_warnings(lines: list[str]) -> list[str]:
+    """The lines that do not stand on top already."""
+    return [line for line in lines if not line.startswith(WARNING)]
 
 
 def make_plan(job: Job, folder: Folder) -> Plan:
@@ -145,12 +154,11 @@ def make_plan(job: Job, folder: Folder) -> Plan:
         memory=estimated_memory(job),
         seconds=estimated_seconds(job),
         loss=job.loss_said,
-        cleaning=[*data.report.lines(), cache_line(job)],
-        notes=[*job.notes, *habit_lines(config, job.metric), *warning_lines(job)],
+        cleaning=without_warnings(data.report.lines()),
+        speed=job.speed.notes,
+        replaced=[astuple(row) for row in job.speed.replaced],
+        warnings=warning_lines(job),
+        notes=[*without_warnings(job.notes), *habit_lines(config, job.metric)],
+        details=[*job.details, cache_line(job), *job.speed.details],
         files=FILES,
     )  # fmt: skip
-
-
-def banner(job: Job, folder: Folder) -> str:
-    """The start banner; all that --dry-run prints."""
-    return "\n".join(plan_lines(make_plan(job, folder)))

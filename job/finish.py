@@ -13,9 +13,9 @@ from torch import Tensor
 from configs.read import trajectory
 from engine.estimate import peak_memory
 from engine.evaluate import evaluate
-from engine.loop import Progress
 from engine.losses import Batch
 from engine.metrics import answers, build_counter, probabilities
+from engine.plan import Progress
 from engine.storage import publish
 from engine.tracker import Tracker
 from job.banner import estimated_memory, estimated_seconds

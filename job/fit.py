@@ -16,14 +16,16 @@ from engine.checkpoint import (
     save_checkpoint,
 )
 from engine.evaluate import evaluate
-from engine.loop import NonFiniteError, Progress, StepResult, fit
+from engine.loop import NonFiniteError, StepResult, fit
 from engine.losses import Batch, count_items
 from engine.metrics import build_counter
+from engine.plan import Progress
 from engine.stop import StopRequest
 from engine.storage import newest_valid
 from engine.tracker import Tracker
 from job.folder import Folder
 from job.prepare import Job
+from job.speed import feed_batches
 from report.format import format_number
 
 LESS_IS_BETTER = {"loss", "rmse", "mae"}  # of the metrics that pick the best checkpoint
@@ -88,19 +90,20 @@ def restore(job: Job, folder: Folder, allow_drift: bool) -> tuple[Progress, int 
 
 def epoch_batches(job: Job, epoch: int, start: int) -> Iterator[Batch]:
     """The micro-batches of an epoch from index `start` on."""
-    return train_batches(
+    batches = train_batches(
         job.encoded["train"].dataset, job.config.run.seed, epoch, start,
         job.config.train.micro_batch_size, job.padding, job.config.data.workers,
-        pin_memory=job.precision.device.type == "cuda",
     )  # fmt: skip
+    return feed_batches(batches, job.speed, job.precision.device)
 
 
 def split_batches(job: Job, split: str) -> Iterator[Batch]:
     """All rows of a split once, for evaluation."""
-    return eval_batches(
+    batches = eval_batches(
         job.encoded[split].dataset, job.config.eval.micro_batch_size, job.padding,
-        job.config.data.workers, pin_memory=job.precision.device.type == "cuda",
+        job.config.data.workers,
     )  # fmt: skip
+    return feed_batches(batches, job.speed, job.precision.device)
 
 
 def show_figure(name: str, value: float) -> str:

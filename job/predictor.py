@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from job.loss import target_of
 from job.speed import set_up_torch, speed_up_model
 from models.export import load_exported
 from report.format import format_number
+from report.plan import replaced_lines
 
 CHUNK = 256  # texts tokenised and sorted by length together
 
@@ -168,13 +169,15 @@ def make_predictor(
 
 
 def load_predictor(
-    run: str | Path, device: str | None, allow_code: bool, base: str | Path | None
-) -> Predictor:
+    run: str | Path, device: str | None, allow_code: bool, base: str | Path | None,
+    verbose: bool = False,
+) -> Predictor:  # fmt: skip
     """The predictor of a finished run folder. Raises ValueError where there is none, and where the
-    base of its adapter is at neither `base` nor the place it was trained from."""
+    base of its adapter is at neither `base` nor the place it was trained from. One line on standard
+    error says which run answers; `verbose` adds kernels, threads and fast paths."""
     folder = Folder(Path(run))
     config = finished_config(folder)
-    notes = set_up_torch(config)
+    details = set_up_torch(config)
     model, tokenizer, args = load_exported(folder.model, allow_code, base)
     then = folder.read_json("environment.json")
     chosen = device or config.precision.device
@@ -184,7 +187,10 @@ def load_predictor(
     model.to(precision.device).eval()
     speed = speed_up_model(model, config, precision, tokenizer.padding_side)
     print(f"openloop: {folder.path} on {precision.device} in {precision.dtype}", file=sys.stderr)
-    print("".join(f"  {note}\n" for note in [*notes, *speed.notes]), end="", file=sys.stderr)
+    if verbose:
+        paths = replaced_lines([astuple(row) for row in speed.replaced])
+        said = [*details, *speed.notes, *speed.details, *paths]
+        print("".join(f"{line}\n" for line in said), end="", file=sys.stderr)
     return make_predictor(
         config, model, tokenizer, args.kind, args.label_names, precision, target_of(args)
     )

@@ -18,9 +18,9 @@ from data.encode import Encoded, encode
 from data.loaders import Padding, collate
 from data.prepare import Data, DataArgs, load_data
 from engine.estimate import Estimate, estimate, peak_memory
-from engine.loop import Plan, planned_steps
 from engine.losses import Batch, LossFn, loss_from_logits
 from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_steps
+from engine.plan import Plan, planned_steps
 from engine.precision import Precision, choose_precision
 from engine.targets import Target
 from job.loss import choose_loss, keep_target, measure_labels, target_of
@@ -60,6 +60,7 @@ class Job:
     estimate: Estimate
     resident_before: int  # bytes the process held before training
     notes: list[str]
+    details: list[str]  # of the machine, for who asks
 
     @property
     def num_labels(self) -> int:
@@ -188,7 +189,7 @@ def encode_split(config: Config, tokenizer: Any, data: Data, split: str) -> Enco
 
 def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None) -> Job:
     """Load and check everything. Raises ValueError with all that is wrong."""
-    notes, problems = set_up_torch(config), Problems()
+    details, problems = set_up_torch(config), Problems()
     precision = problems.attempt(
         lambda: choose_precision(config.precision.device, config.precision.dtype, resolved_dtype)
     )
@@ -216,7 +217,7 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     speed = speed_up_model(built.model, config, precision, side, compiled)
     return assemble(
         config, precision, tokenizer, data, encoded, model_args, built, speed,
-        loss, [*notes, *built.notes, *label_notes, *speed.notes],
+        loss, [*built.notes, *label_notes], details,
     )  # fmt: skip
 
 
@@ -231,6 +232,7 @@ def assemble(
     speed: Speed,
     loss: tuple[LossFn, str],
     notes: list[str],
+    details: list[str],
 ) -> Job:
     """Optimizer, schedule, plan and estimate for a model and its data."""
     train = config.train
@@ -271,4 +273,5 @@ def assemble(
         scaler=precision.scaler(),
         schedule=Schedule(train.schedule, total, warmup_steps(train.warmup, total)),
         plan=plan, estimate=needs, resident_before=resident, notes=notes,
+        details=details,
     )  # fmt: skip

@@ -1,14 +1,18 @@
 """The machine's settings and the fast paths of a run, from [run] and [speed]."""
 
 import os
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
 
 from configs.schema import Config
+from engine.feed import feed
+from engine.losses import Batch, count_items
 from engine.machine import choose_threads, keep_few_kernels, keep_freed_memory
 from engine.precision import DTYPES, Precision
 from models.fast.speed import Speed, SpeedArgs, speed_up
+from models.fast.streams import lay_out
 
 
 def set_up_torch(config: Config) -> list[str]:
@@ -39,3 +43,11 @@ def speed_up_model(
     return speed_up(
         model, args, precision.device, dtype, compiled, left_padded=padding_side == "left"
     )
+
+
+def feed_batches(batches: Iterable[Batch], speed: Speed, device: torch.device) -> Iterator[Batch]:
+    """Batches as the model takes them, ahead of the training and on its device: the host, which
+    knows the lengths, says where the texts lie in the stream."""
+    if speed.resolved.get("batches") == "streams":
+        batches = map(lay_out, batches)
+    return feed(batches, device, count_items)

@@ -207,7 +207,7 @@ def _source_notes(args: ModelArgs, source: Source) -> list[str]:
         stored = f"stored as {stored_dtypes(source.folder)}"
     else:
         stored = "with its adapters merged in"
-    notes = [f"weights: {args.source}, {stored}; master weights are float32"]
+    notes = [f"weights: {stored}; master weights are float32"]
     if code := head_code(args.head_kind):
         notes.append(f"head: code of {args.head_kind}, sha256 {code['sha256']}")
     if _has_this_head(source, args):

@@ -101,9 +101,13 @@ class Classifier(nn.Module):
         self.head = head
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
-    ) -> Tensor:
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None,
+        layout: Any = None,
+    ) -> Tensor:  # fmt: skip
+        """`layout`: where the texts lie in a stream, for a backbone that runs on one."""
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}  # (B, T) each
+        if layout is not None:
+            inputs["layout"] = layout
         if token_type_ids is not None:  # not every backbone takes them, even as None
             inputs["token_type_ids"] = token_type_ids
         hidden = self.backbone(**inputs).last_hidden_state  # (B, T, D)

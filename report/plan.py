@@ -1,7 +1,7 @@
 """What a run is about to do, as plain text: the banner before step 1 and all of `--dry-run`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from report.format import (
     COLUMNS,
@@ -90,7 +90,11 @@ class Plan:
     seconds: float | None  # estimated; None where nothing is known to estimate from
     loss: str = ""  # which loss, and why
     cleaning: Sequence[str] = ()  # the data report's lines
+    speed: Sequence[str] = ()  # what keeps a fast path from running
+    replaced: Sequence[tuple[str, str, str, str]] = ()  # fast paths: module, by, file, switch
+    warnings: Sequence[str] = ()  # what a person would want to know before believing the result
     notes: Sequence[str] = ()  # whatever else must be said aloud before step 1
+    details: Sequence[str] = ()  # of threads, kernels, caches: for who asks
     files: Sequence[str] = ()  # what the run writes into its folder
 
     @property
@@ -182,7 +186,7 @@ def _step_lines(plan: Plan) -> list[str]:
     ]
 
 
-def _machine_lines(plan: Plan) -> list[str]:
+def _machine_lines(plan: Plan, verbose: bool) -> list[str]:
     memory = plan.memory
     held = f"weights {format_bytes(memory.weights)}"
     if memory.process:
@@ -196,21 +200,53 @@ def _machine_lines(plan: Plan) -> list[str]:
     time = "not known before the first steps"
     if plan.seconds is not None:
         time = f"about {format_seconds(plan.seconds)} (estimated)"
+    count = len(plan.replaced)
+    paths = f"{count or 'no'} fast path{'s' if count > 1 else ''} on"
+    if count and not verbose:
+        paths += " (-v lists them)"
     return [
         *_write_entry("Machine", [f"{plan.device} ({plan.device_reason})"]),
         *_write_entry("  dtype", [f"{plan.dtype} ({plan.dtype_reason})"]),
         *_write_entry("  memory", [f"about {format_bytes(memory.total)}: {', '.join(parts)}"]),
         *_write_entry("  time", [time]),
+        *_write_entry("  speed", [paths, *plan.speed]),
     ]
 
 
-def plan_lines(plan: Plan) -> list[str]:
-    """The plan as lines of plain text, none wider than 100 terminal columns."""
-    lines = _write_entry("Run", [f"{plan.name}, in {plan.folder}"])
-    lines += _data_lines(plan) + _model_lines(plan) + _step_lines(plan) + _machine_lines(plan)
+def replaced_lines(replaced: Sequence[tuple[str, str, str, str]]) -> list[str]:
+    """What runs instead of what, as a table; a module's name that is too long for it is cut. No
+    lines where nothing is replaced."""
+    if not replaced:
+        return []
+    rows = [("Instead of", "runs", "in", "switch"), *replaced]
+    others = sum(max(len(row[column]) for row in rows) + 2 for column in (1, 2, 3))
+    return align_table([(shorten(row[0], COLUMNS - others), *row[1:]) for row in rows])
+
+
+def plan_lines(plan: Plan, verbose: bool = False) -> list[str]:
+    """The plan as lines of plain text, none wider than 100 terminal columns; `verbose` adds the
+    details and the table of fast paths."""
+    lines = [line for warning in plan.warnings for line in _write_entry("WARNING", [warning])]
+    lines += _write_entry("Run", [f"{plan.name}, in {plan.folder}"])
+    lines += _data_lines(plan) + _model_lines(plan) + _step_lines(plan)
+    lines += _machine_lines(plan, verbose)
     if plan.files:
         lines += _write_entry("Writes", [", ".join(plan.files)])
     if plan.notes:
         lines += _write_entry("Notes", plan.notes)
+    if verbose and plan.details:
+        lines += _write_entry("Details", plan.details)
+    if verbose and plan.replaced:
+        lines += ["", *replaced_lines(plan.replaced)]
     rule = "-" * COLUMNS
     return [rule, *lines, rule]
+
+
+def difference_lines(plan: Plan, first: Plan, verbose: bool = False) -> list[str]:
+    """The lines that a plan has and the first one has not; what is measured anew each time counts
+    as equal."""
+    alike = replace(
+        plan, memory=first.memory, seconds=first.seconds, dtype_reason=first.dtype_reason
+    )
+    before = set(plan_lines(first, verbose))
+    return [line for line in plan_lines(alike, verbose) if line not in before]

@@ -97,6 +97,7 @@ TABLE = {
     "eval.patience": (["eval.patience=1"], STEPS, ["train.lr=1e-30", "eval.every=1"]),
     "precision.dtype": (["precision.dtype=bf16"], STEPS, []),
     "precision.device": (["precision.device=auto"], PLAN, []),
+    "speed.plain": (["speed.plain=true"], PLAN, []),
     "speed.attention": (["speed.attention=false"], PLAN, []),
     "speed.dropout": (["speed.dropout=false"], PLAN, []),
     "speed.unpad": (["speed.unpad=false"], PLAN, []),
@@ -170,7 +171,7 @@ def places(tmp_path_factory, tiny_tokenizer):
 def trace(path, folder, shows, words):
     """What a start with these words shows, at the place where a difference is expected."""
     out = io.StringIO()
-    words = [f"run.dir={folder}", *words] + (["--dry-run"] if shows == PLAN else [])
+    words = [f"run.dir={folder}", *words] + (["--dry-run", "-v"] if shows == PLAN else [])
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         code = train.main(["--config", str(path), *words])
     if shows in (PLAN, SAID):

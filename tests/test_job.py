@@ -5,7 +5,7 @@ import math
 import pytest
 
 import train
-from engine.loop import Progress
+from engine.plan import Progress
 from job.card import card_results
 from job.finish import main_metric
 from job.fit import evaluation_line, note_evaluation

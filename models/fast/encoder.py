@@ -11,24 +11,27 @@ What is called as a module, so that a hook on it works: the layers, which then r
 all linear layers and activations; the blocks between are not.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from types import MethodType
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-from models.fast.cpu.attention import attend
-from models.fast.cpu.kernels import Kernels, Spans
+from models.fast.cpu.dropout import NamedRows
 from models.fast.cpu.native import NativeKernels
 from models.fast.cpu.norm import add_norm
-from models.fast.linear import project
+from models.fast.layout import Layout
 from models.heads import Classifier, LinearHead, MLPHead
 
+# (x, layers) -> the output of each
+Project = Callable[[Tensor, Sequence[nn.Module]], tuple[Tensor, ...]]
+# (q, k, v, layout, first_only, scale, dropout) -> attention within each text, (M, H, D)
+Attend = Callable[[Tensor, Tensor, Tensor, Layout, bool, float, float], Tensor]
+# (parts, attended, residual) -> the layer's output, and its twin
+Finish = Callable[["Parts", Tensor, Tensor], tuple[Tensor, Tensor | None]]
 # model types of transformers whose layers are written as BERT's
 KIN = ("bert", "electra", "roberta", "xlm-roberta")
 # heads of transformers that read the first token of a row, and nothing else
@@ -52,13 +55,6 @@ def encoder_of(backbone: Any) -> Any | None:
     if kind == "distilbert":
         return backbone.transformer
     return backbone.encoder if kind in KIN else None
-
-
-def first_tokens(ends: Tensor) -> Tensor:
-    """The places (M,) of each text's first token, from ends (texts + 1,); a stream of empty texts
-    gives its filling's first one."""
-    found = ends[:-1][ends.diff() > 0]
-    return found if len(found) else ends.new_zeros(1)
 
 
 @dataclass(frozen=True)
@@ -98,58 +94,71 @@ def parts_of(layer: Any) -> Parts:
     )  # fmt: skip
 
 
-def after_queries(layer: nn.Module) -> Iterator[nn.Module]:
-    """The modules of a layer but those that make its keys and values."""
-    parts = parts_of(layer)
-    others = {*parts.key.modules(), *parts.value.modules()}
-    return (module for module in layer.modules() if module not in others)
-
-
 @dataclass(frozen=True)
 class Written:
-    """How the layers of a backbone run: `norm` are the kernels for AddNorm, if it is wanted."""
+    """How the layers of a backbone run: the three parts of a layer, each as its device does it."""
 
-    kernels: Kernels
-    norm: NativeKernels | None
-    qkv: bool
+    project: Project
+    attend: Attend
+    finish: Finish
     first_only: bool  # the last layer for first tokens alone
 
 
 class Stream(NamedTuple):
     """What a layer needs to know beside its input x (1, N, D)."""
 
-    ends: Tensor  # (texts + 1,): where the texts end
-    spans: Spans  # the same: where each text lies
+    layout: Layout
     twin: Tensor | None  # x in the dtype of the products, where it is at hand
     how: Written
     first_only: bool
 
 
-def attend_stream(parts: Parts, x: Tensor, stream: Stream, training: bool) -> tuple[Tensor, Tensor]:
+def project_each(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
+    """The outputs (..., out) of several layers for one x (..., in), one by one."""
+    return tuple(layer(x) for layer in layers)
+
+
+def attend_within(parts: Parts, x: Tensor, stream: Stream, training: bool) -> tuple[Tensor, Tensor]:
     """Attention within the texts of a stream, and what is to be added to it, (1, M, D) each, from
-    x (1, N, D): M is N, or with `first_only` the number of texts that are not empty."""
-    ends, queries = stream.ends, None
-    given, residual = x if stream.twin is None else stream.twin, x
-    layers: list[nn.Module] = [parts.query, parts.key, parts.value]
+    x (1, N, D): M is N, or with `first_only` the number of first tokens."""
+    how, residual = stream.how, x
+    given = x if stream.twin is None else stream.twin
     if stream.first_only:
-        residual = x.index_select(1, first_tokens(ends))
-        q, layers = parts.query(residual), layers[1:]
-        queries = list(pairwise([0, *torch.cumsum(ends.diff() > 0, 0).tolist()]))
-    outs = project(given, layers) if stream.how.qkv else [layer(given) for layer in layers]
-    q, k, v = (q, *outs) if stream.first_only else outs
+        residual = x.index_select(1, stream.layout.firsts)
+        with named_rows(stream):
+            (q,) = how.project(residual, (parts.query,))
+        k, v = how.project(given, (parts.key, parts.value))
+    else:
+        q, k, v = how.project(given, (parts.query, parts.key, parts.value))
     size, rate = parts.head_size, parts.attention_dropout if training else 0.0
     q, k, v = (t.view(-1, t.shape[-1] // size, size) for t in (q, k, v))  # (N, H, D)
-    out = attend(q, k, v, stream.spans, size**-0.5, rate, stream.how.kernels, queries)
-    return out.view(1, len(out), -1), residual
+    out = how.attend(q, k, v, stream.layout, stream.first_only, size**-0.5, rate)
+    return out.reshape(1, len(out), -1), residual
+
+
+def named_rows(stream: Stream) -> NamedRows:
+    """The names of the tokens that are left after a layer's queries."""
+    layout = stream.layout
+    return NamedRows(layout.first_ids if stream.first_only else layout.ids)
+
+
+def finish_layer(
+    parts: Parts, attended: Tensor, residual: Tensor, norm: NativeKernels | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """What follows attention, token by token: (1, M, D) each -> (1, M, D), and its twin. `norm`:
+    kernels for AddNorm."""
+    x, twin = add_norm(parts.out(attended), residual, parts.out_norm, parts.out_dropout, norm)
+    inner = parts.activation(parts.up(x if twin is None else twin))  # (1, M, I)
+    return add_norm(parts.down(inner), x, parts.norm, parts.dropout, norm)
 
 
 def run_layer(layer: nn.Module, x: Tensor, stream: Stream) -> tuple[Tensor, Tensor | None]:
     """One layer: x (1, N, D) -> (1, M, D), and its twin."""
-    parts, norm = parts_of(layer), stream.how.norm
-    attended, residual = attend_stream(parts, x, stream, layer.training)
-    x, twin = add_norm(parts.out(attended), residual, parts.out_norm, parts.out_dropout, norm)
-    inner = parts.activation(parts.up(x if twin is None else twin))  # (1, M, I)
-    return add_norm(parts.down(inner), x, parts.norm, parts.dropout, norm)
+    parts = parts_of(layer)
+    with NamedRows(stream.layout.ids):  # again: this may be a recomputation
+        attended, residual = attend_within(parts, x, stream, layer.training)
+    with named_rows(stream):
+        return stream.how.finish(parts, attended, residual)
 
 
 def layer_forward(layer: Any, x: Tensor, *given: Any, **others: Any) -> Any:
@@ -163,17 +172,15 @@ def layer_forward(layer: Any, x: Tensor, *given: Any, **others: Any) -> Any:
 
 
 def encoder_forward(
-    encoder: Any, hidden_states: Tensor, *given: Any, cu_seq_lens_q: Tensor | None = None,
-    **others: Any,
-) -> Any:  # fmt: skip
+    encoder: Any, hidden_states: Tensor, *given: Any, layout: Layout | None = None, **others: Any
+) -> Any:
     """All layers on a stream, hidden_states (1, N, D); the plain forward on a padded batch."""
-    if cu_seq_lens_q is None:
+    if layout is None:
         return type(encoder).forward(encoder, hidden_states, *given, **others)
     x, twin, how = hidden_states, None, encoder.how
-    spans = list(pairwise(cu_seq_lens_q.tolist()))
     for layer in encoder.layer:
         short = how.first_only and layer is encoder.layer[-1]
-        x, twin = layer(x, Stream(cu_seq_lens_q, spans, twin, how, short))
+        x, twin = layer(x, Stream(layout, twin, how, short))
     return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=x)
 
 

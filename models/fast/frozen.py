@@ -25,14 +25,13 @@ def frozen_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-def freeze_in(model: nn.Module, dtype: torch.dtype) -> int:
-    """Cast the frozen linear weights in place; returns how many bytes that saved."""
-    saved = 0
-    for parameter in frozen_weights(model).values():
-        before = parameter.nbytes
+def freeze_in(model: nn.Module, dtype: torch.dtype) -> list[nn.Module]:
+    """Cast the frozen linear weights in place; returns the layers that hold them."""
+    frozen = frozen_weights(model)
+    for parameter in frozen.values():
         parameter.data = parameter.data.to(dtype)
-        saved += before - parameter.nbytes
-    return saved
+    holders = dict.fromkeys(name.rpartition(".")[0] for name in frozen)
+    return [model.get_submodule(name) for name in holders]
 
 
 def thaw(model: nn.Module, source: dict[str, Tensor]) -> None:

@@ -198,26 +198,26 @@ def product_forward(layer: Any, x: Tensor) -> Tensor:
     return LoRALinear.forward(layer, x) if part is None else multiply_parts(x, [part])[0]
 
 
-def fuse(layers: Iterable[nn.Module]) -> int:
-    """Give these layers the forward above, in place; returns how many. Only a plain Linear, and a
+def fuse(layers: Iterable[nn.Module]) -> list[nn.Module]:
+    """Give these layers the forward above, in place; returns which. Only a plain Linear, and a
     plain LoRA layer over one: what else computes is not known here."""
-    count = 0
+    fused = []
     for layer in layers:
         over = layer.base if type(layer) is LoRALinear else layer
         if type(over) is nn.Linear:
             layer.forward = MethodType(product_forward, layer)
-            count += 1
-    return count
+            fused.append(layer)
+    return fused
 
 
-def fuse_lora(model: nn.Module) -> int:
-    """Adapters as one function with their base; returns how many."""
+def fuse_lora(model: nn.Module) -> list[nn.Module]:
+    """Adapters as one function with their base; returns which."""
     return fuse(adapters_of(model).values())
 
 
-def fuse_linear(backbone: nn.Module, dtype: torch.dtype) -> int:
-    """The linear layers without an adapter, on the CPU; returns how many."""
+def fuse_linear(backbone: nn.Module, dtype: torch.dtype) -> list[nn.Module]:
+    """The linear layers without an adapter, on the CPU; returns which."""
     if not takes_onednn(dtype):
-        return 0
+        return []
     bases = {id(adapter.base) for adapter in adapters_of(backbone).values()}
     return fuse(m for m in backbone.modules() if type(m) is nn.Linear and id(m) not in bases)

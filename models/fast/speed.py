@@ -5,30 +5,45 @@ rates, sums equal to rounding. Called after the model is built and on its device
 optimizer sees it; parameters keep their names.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from models.fast.cpu.attention import register
+from models.fast.cpu.attention import attend_stream, register
 from models.fast.cpu.dropout import replace_dropout
 from models.fast.cpu.gelu import replace_gelu
 from models.fast.cpu.kernels import Kernels, PlainKernels
 from models.fast.cpu.native import NativeKernels, load_native
+from models.fast.cuda.attention import attend_varlen
+from models.fast.cuda.attention import register as register_varlen
+from models.fast.cuda.compiled import Compilations, compile_parts, why_not
 from models.fast.cuda.lean_sdpa import use_lean_sdpa
-from models.fast.encoder import Written, encoder_of, first_token_only, write_out
+from models.fast.encoder import (
+    Written,
+    encoder_of,
+    finish_layer,
+    first_token_only,
+    parts_of,
+    project_each,
+    write_out,
+)
 from models.fast.frozen import freeze_in
-from models.fast.linear import fuse_linear, fuse_lora
+from models.fast.linear import fuse_linear, takes_onednn, fuse_lora, project
+from models.fast.map import Replacement, replacement
 from models.fast.streams import POSITIONS, run_as_stream
 from models.heads import Classifier, backbone_name, transformers_model
 
 
 @dataclass(frozen=True)
 class SpeedArgs:
-    """One switch for each fast path, as in [speed]."""
+    """One switch for each fast path, and `plain` for all of them, as in [speed]."""
 
+    plain: bool = False
     attention: bool = True
     dropout: bool = True
     unpad: bool = True
@@ -39,15 +54,24 @@ class SpeedArgs:
     last_layer: bool = True
     gelu: bool = True
     norm: bool = True
+    compile: bool = True
     native: Literal["auto", "on", "off"] = "auto"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Speed:
-    """What runs: `resolved` belongs to "the same bits", `notes` are said before step 1."""
+    """What runs: `resolved` belongs to "the same bits". Said before step 1: `notes` always, for
+    they cost the user time; `details` and the table of what was `replaced` to whoever asks."""
 
-    resolved: dict[str, str]
-    notes: list[str]
+    resolved: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    details: list[str] = field(default_factory=list)
+    replaced: list[Replacement] = field(default_factory=list)
+    compilations: Compilations | None = None  # of a GPU's layers, counted while they run
+
+    def put(self, path: str, modules: Iterable[nn.Module]) -> None:
+        """A path of map.py now stands in for these modules."""
+        self.replaced.append(replacement(path, modules))
 
 
 def choose_kernels(mode: str) -> tuple[Kernels, str]:
@@ -75,85 +99,151 @@ def speed_up(
     `left_padded` that batches are padded before the text. Raises ValueError for native = "on"
     without a compiler.
     """
-    resolved, notes = {}, []
-    if args.lora and (count := fuse_lora(model)):
-        resolved["lora"] = "fused"
-        notes.append(f"lora: {count} layers as one function each")
-    if args.frozen and dtype != torch.float32 and (saved := freeze_in(model, dtype)):
-        resolved["frozen"] = str(dtype)
-        notes.append(f"frozen weights: kept in {dtype}, {saved / 2**20:.0f} MiB less")
-    if device.type == "cuda" and args.attention and use_lean_sdpa(transformers_model(model)):
-        resolved["attention"] = "sdpa"
-        notes.append("attention: stock, with a mask that asks the host nothing")
-    elif device.type == "cpu" and compiled:
-        notes.append("attention, dropout: torch.compile sees the stock ones")
-    elif device.type == "cpu":
-        _speed_up_on_cpu(model, args, dtype, left_padded, resolved, notes)
-    return Speed(resolved, [f"speed: {note}" for note in notes])
+    speed = Speed()
+    if args.plain:
+        speed.notes.append("speed.plain switches all of them off")
+        return speed
+    if device.type not in ("cpu", "cuda"):
+        speed.notes.append(f"there are none for {device.type}")
+        return speed
+    if args.frozen and dtype != torch.float32 and (holders := freeze_in(model, dtype)):
+        speed.resolved["frozen"] = str(dtype)
+        speed.put("frozen", holders)
+    stock = why_stock(model, args, left_padded)
+    if device.type == "cuda":
+        _speed_up_on_gpu(model, args, device, stock, compiled, speed)
+    else:
+        _fuse_lora(model, args, speed)
+        if compiled:
+            speed.notes.append("attention, dropout: torch.compile sees the stock ones")
+        else:
+            _speed_up_on_cpu(model, args, dtype, stock, speed)
+    return speed
+
+
+def _fuse_lora(model: nn.Module, args: SpeedArgs, speed: Speed) -> None:
+    """Each adapter as one function with its base."""
+    if args.lora and (adapters := fuse_lora(model)):
+        speed.resolved["lora"] = "fused"
+        speed.put("lora", adapters)
+
+
+def _speed_up_on_gpu(
+    model: nn.Module, args: SpeedArgs, device: torch.device, stock: str | None, compiled: bool,
+    speed: Speed,
+) -> None:  # fmt: skip
+    """Streams with attention text by text, and layers whose parts are compiled."""
+    backbone = model.get_submodule(backbone_name(model))
+    assert isinstance(backbone, PreTrainedModel)
+    if compiled:
+        stock = "for torch.compile sees it"
+    elif stock is None and not args.unpad:
+        stock = "for batches keep their padding, as configured"
+    encoder = None if stock is not None else encoder_of(backbone)
+    compiles = args.compile and encoder is not None
+    if compiles and (reason := why_not(device)):
+        speed.notes.append(f"layers: not compiled ({reason})")
+        compiles = False
+    if not compiles:  # torch.compile writes the adapters' products out itself
+        _fuse_lora(model, args, speed)
+    if stock is not None:
+        speed.notes.append(f"attention: stock, {stock}")
+        if args.attention and use_lean_sdpa(transformers_model(model)):
+            speed.resolved["attention"] = "sdpa"
+            speed.put("lean_sdpa", attentions(model))
+        return
+    transformers_model(model).set_attn_implementation(register_varlen())
+    speed.resolved["attention"] = "varlen"
+    speed.put("varlen", attentions(model))
+    _run_as_stream(backbone, speed)
+    if encoder is None:
+        return
+    first_only = args.last_layer and first_token_only(model)
+    how = Written(project if args.qkv else project_each, attend_varlen, finish_layer, first_only)
+    if compiles:
+        speed.compilations = Compilations()
+        before, after = compile_parts(speed.compilations)
+        how = replace(how, project=before, finish=after)
+    _write_out(encoder, how, None, args.qkv and not compiles, speed)
+    if compiles:
+        speed.resolved["layers"] = "compiled"
+        speed.put("compile", encoder.layer)
 
 
 def _speed_up_on_cpu(
-    model: nn.Module, args: SpeedArgs, dtype: torch.dtype, left_padded: bool,
-    resolved: dict[str, str], notes: list[str],
-) -> None:  # fmt: skip
+    model: nn.Module, args: SpeedArgs, dtype: torch.dtype, stock: str | None, speed: Speed
+) -> None:
     """Linear layers, dropout and GELU; attention, and streams on top of it, where the architecture
     takes them."""
     backbone = model.get_submodule(backbone_name(model))
-    if args.linear and (count := fuse_linear(backbone, dtype)):
-        resolved["linear"] = "onednn"
-        notes.append(f"linear: {count} layers by oneDNN with their bias")
-    stock = why_stock(model, args, left_padded)
-    parts = args.dropout or args.gelu
-    if not parts and stock is not None:
-        notes.append(f"attention: stock, {stock}")
+    if args.linear and (layers := fuse_linear(backbone, dtype)):
+        speed.resolved["linear"] = "onednn"
+        speed.put("linear", layers)
+    if stock is not None:
+        speed.notes.append(f"attention: stock, {stock}")
+    if not (args.dropout or args.gelu) and stock is not None:
         return
     kernels, said = choose_kernels(args.native)
-    resolved["kernels"] = kernels.version
-    notes.append(said)
-    if args.dropout:
-        resolved["dropout"] = "hashed"
-        notes.append(f"dropout: {replace_dropout(model, kernels)} layers with hashed masks")
     native = kernels if isinstance(kernels, NativeKernels) else None
-    if native and args.gelu and (count := replace_gelu(backbone, native)):
-        resolved["gelu"] = "native"
-        notes.append(f"gelu: {count} layers with a native backward pass")
+    unusual = native is None and args.native == "auto"
+    (speed.notes if unusual else speed.details).append(said)
+    speed.resolved["kernels"] = kernels.version
+    if args.dropout:
+        speed.resolved["dropout"] = "hashed"
+        speed.put("dropout", replace_dropout(model, kernels))
+    if native and args.gelu and (gelus := replace_gelu(backbone, native)):
+        speed.resolved["gelu"] = "native"
+        speed.put("gelu", gelus)
     if stock is not None:
-        notes.append(f"attention: stock, {stock}")
         return
     transformers_model(model).set_attn_implementation(register(kernels))
-    resolved["attention"] = "own"
-    notes.append("attention: own, text by text")
-    if args.unpad:
-        _run_as_stream(model, backbone, args, kernels, resolved, notes)
-
-
-def _run_as_stream(
-    model: nn.Module, backbone: nn.Module, args: SpeedArgs, kernels: Kernels,
-    resolved: dict[str, str], notes: list[str],
-) -> None:  # fmt: skip
-    """Streams, and where the architecture is known its layers written out."""
-    assert isinstance(backbone, PreTrainedModel)
-    run_as_stream(backbone)
-    resolved["batches"] = "streams"
-    notes[-1] += "; batches run as streams without padding"
+    speed.resolved["attention"] = "own"
+    speed.put("attention", attentions(model))
+    if not args.unpad:
+        return
+    _run_as_stream(backbone, speed)
     encoder = encoder_of(backbone)
     first_only = args.last_layer and first_token_only(model)
-    qkv = args.qkv and "linear" in resolved
+    # adapters on all layers leave none for fuse_linear, and are products themselves
+    qkv = args.qkv and args.linear and takes_onednn(dtype)
     # without hashed masks a norm with a dropout before it would stay plain in training
-    wanted = args.norm and args.dropout
-    norm = kernels if wanted and isinstance(kernels, NativeKernels) else None
-    if encoder is None or not (norm or qkv or first_only):
-        return
-    write_out(encoder, Written(kernels, norm, qkv, first_only))
+    norm = native if args.norm and args.dropout else None
+    if encoder is not None and (norm or qkv or first_only):
+        attend, finish = partial(attend_stream, kernels=kernels), partial(finish_layer, norm=norm)
+        how = Written(project if qkv else project_each, attend, finish, first_only)
+        _write_out(encoder, how, norm, qkv, speed)
+
+
+def _run_as_stream(backbone: nn.Module, speed: Speed) -> None:
+    """Batches without padding."""
+    assert isinstance(backbone, PreTrainedModel)
+    run_as_stream(backbone)
+    speed.resolved["batches"] = "streams"
+    speed.put("unpad", [backbone])
+
+
+def _write_out(
+    encoder: Any, how: Written, norm: NativeKernels | None, qkv: bool, speed: Speed
+) -> None:
+    """The layers of a known architecture written out, and what that replaces."""
+    write_out(encoder, how)
+    speed.put("encoder", [encoder])
+    speed.put("layers", encoder.layer)
+    parts = [parts_of(layer) for layer in encoder.layer]
     if norm is not None:
-        resolved["norm"] = "native"
-        notes.append("norm: native, with dropout and residual")
+        speed.resolved["norm"] = "native"
+        speed.put("norm", [layer for part in parts for layer in (part.out_norm, part.norm)])
     if qkv:
-        resolved["qkv"] = "joint"
-        notes.append("qkv: query, key and value read their input as one")
-    if first_only:
-        resolved["last_layer"] = "first token"
-        notes.append("last layer: for the first token alone, which is all that the head reads")
+        speed.resolved["qkv"] = "joint"
+        speed.put("qkv", [x for part in parts for x in (part.query, part.key, part.value)])
+    if how.first_only:
+        speed.resolved["last_layer"] = "first token"
+        speed.put("last_layer", [encoder.layer[-1]])
+
+
+def attentions(model: nn.Module) -> list[nn.Module]:
+    """The modules that call transformers' attention function: it asks each whether it is causal."""
+    return [module for module in model.modules() if hasattr(module, "is_causal")]
 
 
 def why_stock(model: nn.Module, args: SpeedArgs, left_padded: bool) -> str | None:

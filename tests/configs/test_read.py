@@ -104,7 +104,7 @@ def test_a_relation_is_silent_where_its_own_setting_is_wrong(small):
         ("trian.weight_decay=0", "train.weight_decay"),
         ("data.claen.html=true", "data.clean.html"),
         ("model.max_length=128", "data.max_length"),
-        ("model.polling=cls", "head.pool"),
+        ("model.pooling=cls", "head.pool"),
     ],
 )
 def test_unknown_key_names_its_nearest_neighbour(small, override, nearest):

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.loop import Plan, Progress, StepResult, fit, planned_steps, train_step
+from engine.loop import StepResult, fit, train_step
 from engine.losses import Batch, build_loss, count_items, loss_from_logits
 from engine.optim import Schedule, build_optimizer, parameter_groups
+from engine.plan import Plan, Progress, planned_steps
 from engine.precision import Precision
 from engine.stop import StopRequest
 
@@ -113,11 +114,11 @@ class Rig:
             yield batch
 
     def step(self, micro_batches: list[Batch]) -> StepResult:
-        """One train_step."""
+        """One train_step, and its figures."""
         return train_step(
             self.model, micro_batches, self.compute_loss, count_items, self.optimizer, self.scaler,
             self.schedule, self.precision, self.plan, self.progress,
-        )  # fmt: skip
+        ).result(self.progress)  # fmt: skip
 
     def fit(
         self,

@@ -18,7 +18,7 @@ from engine.checkpoint import (
     save_checkpoint,
     saved_tensors,
 )
-from engine.loop import Progress
+from engine.plan import Progress
 from engine.storage import DamagedError, newest_valid, steps_on_disk
 
 

@@ -8,7 +8,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine.images import CELL, MARGIN, confusion_image
-from engine.loop import Progress, StepResult
+from engine.loop import StepResult
+from engine.plan import Progress
 from engine.tracker import Tracker
 
 

@@ -4,6 +4,9 @@ import json
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+QUESTIONS = ("aten._local_scalar_dense", "aten.nonzero", "aten.is_nonzero", "aten.masked_select")
 
 CONFIGS = {
     "bert": ("BertConfig", {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}),
@@ -188,3 +191,22 @@ def kernels(request):
     if request.param == "plain":
         return PlainKernels()
     return request.getfixturevalue("native_kernels")
+
+
+class Questions(TorchDispatchMode):
+    """Notes the operations for which a host must wait for its device."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if str(func).startswith(QUESTIONS):
+            self.asked.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def questions():
+    """A mode to enter: `asked` lists the operations for which a host would have waited."""
+    return Questions()

@@ -7,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel
 
 from models.fast.cpu.attention import register
-from models.fast.cpu.dropout import FastDropout, replace_dropout
+from models.fast.cpu.dropout import FastDropout, NamedRows, replace_dropout
 from models.fast.cpu.kernels import PlainKernels
 
 
@@ -34,18 +34,18 @@ def test_every_dropout_is_replaced_and_keeps_its_rate_and_mode(tiny):
     model.encoder.layer[1].train(False)
     model.encoder.layer[0].output.dropout.p = 0.3
     before = {n: m for n, m in model.named_modules() if isinstance(m, nn.Dropout)}
-    assert replace_dropout(model, PlainKernels()) == len(before) > 5
+    assert len(replace_dropout(model, PlainKernels())) == len(before) > 5
     after = {n: m for n, m in model.named_modules() if isinstance(m, nn.Dropout)}
     assert list(after) == list(before)
     assert all(type(m) is FastDropout for m in after.values())
     assert all(m.p == before[n].p and m.training == before[n].training for n, m in after.items())
-    assert replace_dropout(model, PlainKernels()) == 0
+    assert replace_dropout(model, PlainKernels()) == []
 
 
 def test_a_dropout_of_another_kind_stays():
     model = nn.Sequential(nn.Dropout(0.1), nn.Dropout1d(0.1), nn.AlphaDropout(0.1))
     kept = list(model)[1:]
-    assert replace_dropout(model, PlainKernels()) == 1
+    assert len(replace_dropout(model, PlainKernels())) == 1
     assert list(model)[1:] == kept
 
 
@@ -129,18 +129,19 @@ def test_ids_of_a_stream_give_the_mask_of_the_padded_batch(kernels):
     torch.manual_seed(0)
     padded = drop(x)
     real = torch.tensor([0, 1, 2, 4, 8, 9])  # places in the padded batch
-    drop.ids = ((real // 4) * (1 << 20) + real % 4).unsqueeze(0)
+    ids = ((real // 4) * (1 << 20) + real % 4).unsqueeze(0)
     torch.manual_seed(0)
-    assert torch.equal(drop(torch.ones(1, 6, 50))[0], padded.flatten(0, 1)[real])
+    with NamedRows(ids):
+        assert torch.equal(drop(torch.ones(1, 6, 50))[0], padded.flatten(0, 1)[real])
 
 
 def test_ids_of_another_shape_are_not_used(kernels):
     """A head's dropout sees (B, D) while the stream's ids are (1, N)."""
     drop, found = FastDropout(0.3, kernels), []
     for ids in (None, torch.arange(9).unsqueeze(0)):
-        drop.ids = ids
         torch.manual_seed(0)
-        found.append(drop(torch.ones(3, 50)))
+        with NamedRows(ids):
+            found.append(drop(torch.ones(3, 50)))
     assert torch.equal(*found)
 
 

@@ -17,7 +17,7 @@ def plain_and_fast(bias=True, sizes=(24, 40)):
     torch.manual_seed(0)
     plain = nn.Linear(*sizes, bias=bias)
     fast = copy.deepcopy(plain)
-    assert fuse_linear(nn.ModuleDict({"only": fast}), torch.float32) == 1
+    assert fuse_linear(nn.ModuleDict({"only": fast}), torch.float32) == [fast]
     return plain, fast
 
 
@@ -67,7 +67,7 @@ def test_linear_of_another_dtype_is_torchs_own(dtype):
 
 def test_no_linear_layer_is_replaced_where_onednn_has_none(monkeypatch):
     monkeypatch.setattr(linear, "takes_onednn", lambda dtype: False)
-    assert linear.fuse_linear(nn.ModuleDict({"only": nn.Linear(2, 3)}), torch.float32) == 0
+    assert linear.fuse_linear(nn.ModuleDict({"only": nn.Linear(2, 3)}), torch.float32) == []
 
 
 def test_gradients_side_by_side_are_taken_as_they_lie():

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from report.format import COLUMNS, measure_width
-from report.plan import Group, Memory, Plan, Truncation, plan_lines
+from report.plan import Group, Memory, Plan, Truncation, difference_lines, plan_lines
 
 PLAN = Plan(
     name="imdb_lora",
@@ -34,7 +34,11 @@ PLAN = Plan(
     seconds=290.0,
     loss="cross-entropy: each row has one of 2 labels",
     cleaning=["96 exact duplicates dropped"],
+    speed=["attention: stock, since this is a test"],
+    replaced=[("Linear x4", "product_forward", "models/fast/linear.py", "speed.linear")],
+    warnings=["test has only 40 rows", "two labels look alike"],
     notes=["classifier.weight starts from random values"],
+    details=["threads: 2"],
     files=["config.toml", "metrics.jsonl"],
 )
 
@@ -67,6 +71,7 @@ def entry(lines: list[str], title: str) -> str:
         ("dtype", "fp32 (this CPU has no bf16 units)"),
         ("memory", "about 5.0 MiB: weights 2.0 MiB, gradients 1.0 MiB"),
         ("time", "about 4 min 50 s (estimated)"),
+        ("speed", "1 fast path on (-v lists them) attention: stock, since this is a test"),
         ("Writes", "config.toml, metrics.jsonl"),
         ("Notes", "classifier.weight starts from random values"),
     ],
@@ -104,8 +109,37 @@ def test_no_line_exceeds_100_columns_whatever_is_put_in():
         balance={"a split with a very long name": {f"ラベル{i}": 7 for i in range(40)}},
         groups=[Group("解" * 40, 10**9, 10**13, 1.23456789e-5, 0.123456789)],
         notes=["a\x1b[31m note\nof two lines " * 20],
+        details=["a detail " * 20],
+        replaced=[("XLMRobertaSelfAttention x24, Linear x24", "f" * 20, "m" * 28, "s" * 25)],
     )
-    lines = plan_lines(plan)
+    lines = plan_lines(plan, verbose=True)
     assert max(map(measure_width, lines)) <= COLUMNS
     assert "\x1b" not in "".join(lines)
     assert "and 28 more" in " ".join(lines)
+
+
+def test_warnings_come_first():
+    lines = plan_lines(PLAN)
+    assert [line.split()[:2] for line in lines[1:3]] == [["WARNING", "test"], ["WARNING", "two"]]
+    assert lines[3].startswith("Run")
+
+
+def test_details_and_the_table_of_fast_paths_are_for_who_asks():
+    short, long = ("\n".join(plan_lines(PLAN, verbose)) for verbose in (False, True))
+    for word in ("threads: 2", "product_forward"):
+        assert word not in short
+        assert word in long
+    assert "-v" not in long
+
+
+def test_a_plan_without_fast_paths_says_so():
+    plan = replace(PLAN, replaced=[], speed=[])
+    assert entry(plan_lines(plan), "speed") == "no fast path on"
+
+
+def test_a_later_plan_differs_by_its_own_lines_not_by_what_is_measured_anew():
+    later = replace(PLAN, seconds=300.0, memory=Memory(1, 2, 3, 4), dtype_reason="measured again")
+    assert difference_lines(later, PLAN) == []
+    assert difference_lines(replace(later, name="other"), PLAN) == [
+        "Run           other, in runs/imdb_lora"
+    ]

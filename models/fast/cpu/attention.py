@@ -11,7 +11,7 @@ Registered with transformers under "openloop_plain" and "openloop_native", each 
 function of the same name: without one, transformers passes no mask, and padding is attended.
 """
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from models.fast.cpu.kernels import Kernels, Spans, Texts
 from models.fast.cpu.masks import PLACES, Draw, make_draw
+from models.fast.layout import Layout
 
 
 class SpanAttention(torch.autograd.Function):
@@ -69,6 +70,19 @@ def attend(
     return SpanAttention.apply(q, k, v, texts, scale, draw, kernels)
 
 
+def attend_stream(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, first_only: bool, scale: float,
+    dropout: float, kernels: Kernels,
+) -> Tensor:  # fmt: skip
+    """Attention within the texts of a stream: q, k, v (N, H, D) -> (N, H, D); with `first_only` q
+    holds the first token of each text alone, (M, H, D) -> (M, H, D). The filling gets zeros."""
+    queries = None
+    if first_only:
+        counts = accumulate((int(end > start) for start, end in layout.spans), initial=0)
+        queries = list(pairwise(counts))
+    return attend(q, k, v, layout.spans, scale, dropout, kernels, queries)
+
+
 def row_ids(spans: Spans, tokens: int, heads: int) -> Tensor:
     """int64 (H, N): text, head and position of each query, whatever the layout."""
     ids = torch.zeros(tokens, dtype=torch.int64)
@@ -95,14 +109,14 @@ def register(kernels: Kernels) -> str:
     def attention(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
         attention_mask: Tensor | None, scaling: float | None = None, dropout: float = 0.0,
-        cu_seq_lens_q: Tensor | None = None, **others: Any,
+        layout: Layout | None = None, **others: Any,
     ) -> tuple[Tensor, None]:  # fmt: skip
         """query, key, value (B, H, T, D); attention_mask (B, T) or None -> (B, T, H, D)."""
         batch, heads, width, size = query.shape
         scale = size**-0.5 if scaling is None else scaling
-        if cu_seq_lens_q is not None:  # a stream of texts: B is 1
-            ends = cu_seq_lens_q.tolist()
-            spans: Spans | None = list(pairwise(ends))
+        spans: Spans | None
+        if layout is not None:  # a stream of texts: B is 1
+            spans = layout.spans
         elif attention_mask is None:
             spans = [(b * width, (b + 1) * width) for b in range(batch)]
         else:

@@ -4,6 +4,8 @@ Replaces every nn.Dropout; on CUDA the native one stays. Nothing is kept for the
 one hash a row. Gain: see benchmarks/ablation.md.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -29,13 +31,34 @@ class Drop(torch.autograd.Function):
         return kernels.drop(grad, draw), None, None
 
 
-class FastDropout(nn.Dropout):
-    """nn.Dropout for x (..., C). `ids`: what to call the rows of a stream, set before each forward
-    by streams.py, so that a text is dropped alike padded or not; None: by their place in x. With
-    activation checkpointing a backward must come before the next forward, as in the engine's loop.
-    """
+class NamedRows:
+    """While entered, the rows that a dropout of a backbone sees are called `ids` (1, N): a text is
+    dropped alike padded or in a stream. None: they are called by their place."""
 
-    ids: Tensor | None = None
+    def __init__(self, ids: Tensor | None) -> None:
+        self.ids = ids
+
+    def __enter__(self) -> None:
+        self.token = IDS.set(self.ids)
+
+    def __exit__(self, *error: object) -> None:
+        IDS.reset(self.token)
+
+
+OUTSIDE = torch.empty(0, dtype=torch.int64)  # of any backbone on streams
+IDS: ContextVar[Tensor | None] = ContextVar("ids of the rows", default=OUTSIDE)
+
+
+def carry_rows() -> tuple[AbstractContextManager, AbstractContextManager]:
+    """`context_fn` of torch.utils.checkpoint: what is recomputed in the backward pass calls its
+    rows as its own forward did, whichever forwards came in between."""
+    return nullcontext(), NamedRows(IDS.get())
+
+
+class FastDropout(nn.Dropout):
+    """nn.Dropout for x (..., C), with the masks of the rows that NamedRows names."""
+
+    in_stream = False  # set by streams.py for the dropouts of a backbone
 
     def __init__(self, p: float, kernels: Kernels) -> None:
         super().__init__(p)
@@ -47,7 +70,13 @@ class FastDropout(nn.Dropout):
 
     def draw(self, shape: torch.Size) -> Draw:
         """The mask of one forward for x of this shape."""
-        ids = self.ids
+        ids = IDS.get()
+        if ids is OUTSIDE and self.in_stream and torch._C._current_graph_task_id() != -1:
+            raise RuntimeError(
+                "a layer on a stream is recomputed in the backward pass without the names of its "
+                "rows, so its dropout would differ: set model.activation_checkpointing, or give "
+                "torch.utils.checkpoint context_fn=models.fast.cpu.dropout.carry_rows"
+            )
         if ids is None or ids.shape != shape[:-1]:
             ids = places(shape[:-1])
         return make_draw(self.p, ids, shape[-1])
@@ -67,8 +96,8 @@ def places(shape: torch.Size) -> Tensor:
     return (first + torch.arange(within)).view(shape)
 
 
-def replace_dropout(model: nn.Module, kernels: Kernels) -> int:
-    """Put a FastDropout for each nn.Dropout below `model`; returns how many."""
+def replace_dropout(model: nn.Module, kernels: Kernels) -> list[nn.Module]:
+    """Put a FastDropout for each nn.Dropout below `model`; returns what it replaced."""
     fast: dict[nn.Module, FastDropout] = {}
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if type(module) is nn.Dropout:
@@ -76,4 +105,4 @@ def replace_dropout(model: nn.Module, kernels: Kernels) -> int:
                 fast[module] = FastDropout(module.p, kernels)
                 fast[module].train(module.training)
             model.set_submodule(name, fast[module])
-    return len(fast)
+    return list(fast)

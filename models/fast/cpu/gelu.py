@@ -67,12 +67,12 @@ class FastGELU(nn.Module):
         return Gelu.apply(x, self.kernels)
 
 
-def replace_gelu(backbone: nn.Module, kernels: NativeKernels) -> int:
-    """Put a FastGELU into each feed-forward block of BLOCKS, in place; returns how many."""
-    found = 0
+def replace_gelu(backbone: nn.Module, kernels: NativeKernels) -> list[nn.Module]:
+    """Put a FastGELU into each feed-forward block of BLOCKS, in place; returns what it replaced."""
+    found = []
     for module in backbone.modules():
         name = BLOCKS.get(type(module).__name__)
         if name is not None and type(getattr(module, name)) is GELUActivation:
+            found.append(getattr(module, name))
             setattr(module, name, FastGELU(kernels).train(module.training))
-            found += 1
     return found

@@ -1,0 +1,94 @@
+"""Parts of a layer as a few kernels each, by torch.compile: for GPUs, where a small encoder waits
+for launches more than for arithmetic.
+
+Replaces the modules before and after attention by compiled ones: bias, GELU, dropout, residual and
+norm run in the kernels that write the products' outputs or read their inputs, and the host makes a
+fifth of the calls. Attention stays outside, with the layout it reads: what is compiled depends on
+nothing but the number of tokens, which is declared to vary. Every layer of a model is the same
+code, so it is compiled once for each way of calling it (training or not, all tokens or first ones,
+an input with a gradient or without).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.fast.encoder import Finish, Parts, Project, finish_layer, project_each
+
+
+@dataclass
+class Compilations:
+    """What was compiled: `graphs` in all, `again` for a way of calling that had been met before.
+    `lower` makes code of a graph."""
+
+    lower: Callable[[Any, list[Any]], Any] | None = None  # None: inductor
+    graphs: int = 0
+    again: int = 0
+    met: set[tuple] = field(default_factory=set)
+
+    def backend(self, graph: Any, inputs: list[Any]) -> Any:
+        """The graph's code, counted."""
+        from torch._inductor.compile_fx import compile_fx  # takes a second: only where it is used
+
+        self.graphs += 1
+        return (self.lower or compile_fx)(graph, inputs)
+
+    def watch(self, way: tuple, before: int) -> None:
+        """Note a call made in this way, given the number of graphs before it."""
+        if self.graphs > before and way in self.met:
+            self.again += self.graphs - before
+        self.met.add(way)
+
+    def line(self) -> str:
+        """For the end of a run."""
+        return f"layers: {self.graphs} graphs compiled, {self.again} of them again"
+
+
+def compile_parts(seen: Compilations) -> tuple[Project, Finish]:
+    """(project, finish) of encoder.Written, compiled at their first calls and counted in `seen`."""
+    fast_project = torch.compile(project_each, backend=seen.backend)
+    fast_finish = torch.compile(finish_layer, backend=seen.backend)
+
+    def project(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
+        """x (1, N, D) -> the output (1, N, out) of each layer."""
+        before, way = seen.graphs, ("project", len(layers), *way_of(layers[0], x))
+        vary(x)
+        outs = fast_project(x, tuple(layers))
+        seen.watch(way, before)
+        return outs
+
+    def finish(parts: Parts, attended: Tensor, residual: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(1, M, D) each -> (1, M, D); no twin."""
+        before, way = seen.graphs, ("finish", *way_of(parts.out, attended, residual))
+        vary(attended, residual)
+        out = fast_finish(parts, attended, residual)
+        seen.watch(way, before)
+        return out
+
+    return project, finish
+
+
+def vary(*inputs: Tensor) -> None:
+    """Say that their number of tokens, (1, N, D), is another at each step."""
+    for x in inputs:
+        torch._dynamo.maybe_mark_dynamic(x, 1)
+
+
+def way_of(layer: nn.Module, *inputs: Tensor) -> tuple:
+    """What a compiled graph depends on besides lengths."""
+    gradients = tuple(x.requires_grad for x in inputs)
+    kinds = tuple(x.dtype for x in inputs)
+    return (type(layer), layer.training, torch.is_grad_enabled(), gradients, kinds)
+
+
+def why_not(device: torch.device) -> str | None:
+    """Why nothing can be compiled for this device; None where a first small graph was."""
+    try:
+        compiled = torch.compile(torch.nn.functional.gelu, backend="inductor")
+        compiled(torch.ones(8, device=device))
+    except Exception as error:  # of a compiler, of Triton, of a driver: whatever it is
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0]:.200}"
+    return None

@@ -1,0 +1,276 @@
+"""The paths of a GPU, proven on a CPU: the same code, with SDPA in place of the GPU's attention."""
+
+import copy
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+from engine.loop import train_step
+from engine.losses import count_items, cross_entropy, loss_from_logits
+from engine.optim import Schedule, build_optimizer, parameter_groups
+from engine.plan import Plan, Progress
+from engine.precision import Precision
+from models.fast.cuda.attention import attend_padded, attend_varlen, kernel_of
+from models.fast.cuda.compiled import Compilations, compile_parts, why_not
+from models.fast.encoder import Written, encoder_of, write_out
+from models.fast.layout import layout_of
+from models.fast.speed import SpeedArgs, speed_up
+from models.fast.streams import POSITIONS
+from models.heads import Classifier, LinearHead
+from models.lora import LoRAArgs, inject_lora
+
+CUDA, FP32 = torch.device("cuda"), torch.float32
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+HEADS = ("native", "cls", "mean")
+LENGTHS = {"right": [7, 1, 4], "left": [7, 1, 4], "empty row": [7, 0, 4], "one": [5]}
+
+
+def batch(side="right", seed=1, lengths=None):
+    """A padded batch on the host, with its layout."""
+    counts = torch.tensor(LENGTHS[side] if lengths is None else lengths).unsqueeze(1)
+    width = int(counts.max())
+    place = torch.arange(width)
+    mask = (place >= width - counts if side == "left" else place < counts).long()
+    draw = torch.Generator().manual_seed(seed)
+    ids = torch.randint(1, 50, mask.shape, generator=draw) * mask
+    return {"input_ids": ids, "attention_mask": mask, "layout": layout_of(mask)}
+
+
+@pytest.fixture
+def model_of(encoder):
+    """model_of(name, head, adapted, rate): with a GPU's paths put in, but on the CPU."""
+
+    def build(name, head="native", adapted=False, rate=0.0, fast=True, **switches):
+        kind = AutoModelForSequenceClassification if head == "native" else AutoModel
+        inner = encoder(name, kind)
+        inner.set_attn_implementation("sdpa")
+        torch.manual_seed(2)
+        model = inner if head == "native" else Classifier(inner, LinearHead(16, 2, 0.0, head))
+        if adapted:
+            inject_lora(model, LoRAArgs("all-linear", rank=2), 0, exclude=["head", "classifier"])
+            for parameter_name, parameter in model.named_parameters():
+                parameter.requires_grad_("lora" in parameter_name)
+                if parameter_name.endswith("lora_B"):
+                    nn.init.normal_(parameter, std=0.2)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = rate
+        if fast:
+            args = SpeedArgs(**{"compile": False} | switches)
+            model.speed = speed_up(model, args, CUDA, FP32)
+        return model.train()
+
+    return build
+
+
+def logits_and_gradients(model, inputs):
+    model.zero_grad()
+    torch.manual_seed(3)
+    out = model(**inputs)
+    logits = out if isinstance(out, torch.Tensor) else out.logits
+    (logits * torch.arange(1, logits.numel() + 1).view_as(logits)).sum().backward()
+    named = model.named_parameters()
+    return logits.detach(), {n: p.grad.clone() for n, p in named if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_streams_give_the_padded_logits_and_gradients(model_of, name, head, adapted, side):
+    if side == "left" and head == "native":
+        pytest.skip("the architecture's own head looks at the first column")
+    inputs = batch(side)
+    fast = model_of(name, head, adapted)
+    assert fast.speed.resolved["attention"] == "varlen"
+    assert fast.speed.resolved["batches"] == "streams"
+    found = logits_and_gradients(fast, inputs)
+    plain = {key: value for key, value in inputs.items() if key != "layout"}
+    expected = logits_and_gradients(model_of(name, head, adapted, fast=False), plain)
+    assert found[0].shape == (3, 2)
+    for parameter, gradient in expected[1].items():
+        if not gradient.any():  # of what no output needs
+            found[1].setdefault(parameter, gradient)
+    torch.testing.assert_close(found, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["bert", "albert"])
+def test_without_a_layout_the_mask_says_the_same(model_of, name):
+    inputs = batch()
+    found = logits_and_gradients(model_of(name), inputs)
+    del inputs["layout"]
+    expected = logits_and_gradients(model_of(name), inputs)
+    assert torch.equal(found[0], expected[0])
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+@pytest.mark.parametrize("head", ["native", "mean"])
+def test_a_row_without_a_token_is_finite_and_disturbs_no_other(model_of, name, head):
+    model = model_of(name, head)
+    logits, gradients = logits_and_gradients(model, batch("empty row"))
+    assert logits.isfinite().all()
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+    alone, _ = logits_and_gradients(model, batch(lengths=[7, 4], seed=1))
+    ids = batch("empty row")["input_ids"][[0, 2]]
+    inputs = batch(lengths=[7, 4]) | {"input_ids": ids}
+    alone, _ = logits_and_gradients(model, inputs)
+    torch.testing.assert_close(logits[[0, 2]], alone, **CLOSE)
+
+
+@pytest.mark.parametrize("side", LENGTHS)
+@pytest.mark.parametrize("first_only", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_attention_equals_a_loop_over_the_texts(side, first_only, dtype):
+    torch.manual_seed(0)
+    layout = layout_of(batch(side)["attention_mask"])
+    q, k, v = torch.randn(3, layout.ids.shape[1], 2, 8, dtype=dtype)
+    q = q[layout.firsts] if first_only else q
+    out = attend_varlen(q, k, v, layout, first_only, 0.3, 0.0)
+    ends, expected = layout.ends.tolist(), []
+    for text, (start, end) in enumerate(pairwise(ends)):
+        rows = q[text : text + 1] if first_only else q[start:end]
+        scores = torch.einsum("mhd,nhd->hmn", rows, k[start:end]) * 0.3
+        expected.append(torch.einsum("hmn,nhd->mhd", scores.softmax(-1), v[start:end]))
+    torch.testing.assert_close(out, torch.cat(expected), **CLOSE)
+
+
+def test_dropout_of_probabilities_keeps_their_mean():
+    layout = layout_of(torch.ones(1, 60, dtype=torch.long))
+    q = k = torch.zeros(64, 1, 8)
+    v = torch.ones(64, 1, 8)
+    torch.manual_seed(0)
+    drawn = [attend_padded(q, k, v, layout, False, 1.0, 0.5)[:60].mean() for _ in range(60)]
+    assert torch.stack(drawn).std() > 0
+    assert torch.stack(drawn).mean().item() == pytest.approx(1, abs=0.02)
+
+
+def test_the_kernels_of_a_gpu_take_what_they_are_given():
+    """Their shapes and gradients, on tensors without memory; no GPU is asked."""
+    q = torch.empty(128, 2, 32, device="meta", dtype=torch.bfloat16, requires_grad=True)
+    ends = torch.empty(4, device="meta", dtype=torch.int32)
+    out, *_ = torch.ops.aten._flash_attention_forward(
+        q, q, q, ends, ends, 60, 60, 0.1, False, False, scale=0.2
+    )
+    out.sum().backward()
+    assert out.shape == q.grad.shape == q.shape
+    assert kernel_of(q) == "padded"  # not on CUDA
+    q = torch.empty(1, 128, 2, 32, device="meta", requires_grad=True)
+    out, *_ = torch.ops.aten._efficient_attention_forward(
+        q, q, q, None, ends, ends, 60, 60, 0.1, 0, True, scale=0.2
+    )
+    assert out.shape == q.shape
+    assert out.requires_grad
+
+
+def window(count=3):
+    rows = [batch(lengths=[9, 3, 5 + i], seed=i) for i in range(count)]
+    return [{"inputs": inputs, "labels": torch.tensor([0, 1, 0]), "items": 3} for inputs in rows]
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+@pytest.mark.parametrize("head", ["native", "mean"])
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_whole_window_asks_the_host_nothing_but_its_result(
+    model_of, questions, name, head, adapted
+):
+    model = model_of(name, head, adapted, rate=0.1)
+    precision = Precision(torch.device("cpu"), "", "fp32", "")
+    groups = parameter_groups(model, 1e-3, None, set(), 0.01)
+    optimizer = build_optimizer(groups, (0.9, 0.999), 1e-8)
+    plan = Plan(0, 1, 3, 3, 1, 1.0, None, None)
+    steps = [window(), window()]
+    with questions:
+        for micro_batches in steps:
+            questions.asked.clear()  # the first step makes the optimizer's state
+            launched = train_step(
+                model, micro_batches, loss_from_logits(cross_entropy), count_items, optimizer,
+                precision.scaler(), Schedule("constant", 2, 0), precision, plan, Progress(),
+            )  # fmt: skip
+            assert questions.asked == []
+    assert launched.result(Progress()).count == 9
+
+
+def written(model, compilations):
+    """The model with its layers' parts compiled."""
+    encoder = encoder_of(model.base_model if hasattr(model, "base_model") else model.backbone)
+    how = encoder.how
+    project, finish = compile_parts(compilations)
+    write_out(encoder, Written(project, attend_varlen, finish, how.first_only))
+    return model
+
+
+def lengths_of(draw):
+    return torch.randint(1, 40, (int(torch.randint(2, 6, (), generator=draw)),), generator=draw)
+
+
+def check_lengths(model_of, compilations, name, adapted, steps):
+    """Losses of many random lengths, compiled and not; whether anything was compiled again."""
+    torch._dynamo.reset()
+    plain = model_of(name, "native", adapted, lora=False)
+    model = written(copy.deepcopy(plain), compilations)
+    draw = torch.Generator().manual_seed(0)
+    for step in range(steps):
+        inputs = batch(seed=step, lengths=lengths_of(draw).tolist())
+        found, expected = (logits_and_gradients(m, inputs) for m in (model, plain))
+        torch.testing.assert_close(found, expected, **CLOSE)
+        if step % 20 == 1:  # evaluations in between are a way of their own
+            with torch.no_grad():
+                logits = model.eval()(**inputs).logits
+            torch.testing.assert_close(logits, expected[0], **CLOSE)
+            model.train()
+    assert compilations.graphs > 2
+    return compilations.again
+
+
+def traced(graph, inputs):
+    """The graph as it was traced: what inductor would make code of."""
+    return graph.forward
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert"])
+@pytest.mark.parametrize("adapted", [False, True])
+def test_compiled_parts_give_the_same_losses_over_200_lengths(model_of, name, adapted):
+    again = check_lengths(model_of, Compilations(lower=traced), name, adapted, steps=200)
+    assert again <= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapted", [False, True])
+def test_code_that_inductor_writes_gives_the_same_losses(model_of, adapted):
+    if why_not(torch.device("cpu")):
+        pytest.skip("no C++ compiler for torch.compile")
+    assert check_lengths(model_of, Compilations(), "bert", adapted, steps=200) <= 2
+
+
+def test_graphs_compiled_again_are_counted():
+    compilations = Compilations()
+    for graphs, way in [(1, "a"), (2, "b"), (2, "a"), (4, "a"), (5, "c")]:
+        before, compilations.graphs = compilations.graphs, graphs
+        compilations.watch((way,), before)
+    assert compilations.again == 2
+    assert compilations.line() == "layers: 5 graphs compiled, 2 of them again"
+
+
+def test_what_cannot_be_compiled_is_said_and_runs_as_it_is(model_of):
+    model = model_of("bert", compile=True)  # for a GPU that is not there
+    assert any(note.startswith("layers: not compiled (") for note in model.speed.notes)
+    assert "layers" not in model.speed.resolved
+    logits_and_gradients(model, batch())
+
+
+@pytest.mark.parametrize("switch", ["attention", "unpad"])
+def test_without_streams_attention_is_the_stock_one(model_of, switch):
+    model = model_of("bert", **{switch: False})
+    assert "batches" not in model.speed.resolved
+    assert "forward" not in vars(model.bert)
+    assert any(note.startswith("attention: stock") for note in model.speed.notes)
+
+
+def test_on_another_device_everything_is_plain(model_of):
+    model = model_of("bert", fast=False)
+    speed = speed_up(model, SpeedArgs(), torch.device("mps"), FP32)
+    assert speed.resolved == {}
+    assert speed.notes == ["there are none for mps"]
