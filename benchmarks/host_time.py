@@ -1,5 +1,4 @@
-"""What the host itself does in a training step, apart from the arithmetic: on a GPU it has to launch
-faster than the device computes.
+"""What the host itself does in a training step: on a GPU it has to launch faster than that computes.
 
     python benchmarks/host_time.py
     python benchmarks/host_time.py --gpu-paths
@@ -22,8 +21,8 @@ from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification
 
 from data.loaders import Padding, train_batches
-from engine.losses import count_items, cross_entropy, loss_from_logits
 from engine.loop import train_step
+from engine.losses import count_items, cross_entropy, loss_from_logits
 from engine.optim import Schedule, build_optimizer, parameter_groups
 from engine.plan import Plan, Progress
 from engine.precision import Precision

@@ -22,9 +22,8 @@ def mix(*counters: int) -> int:
 
 
 def seed_forward(seed: int, epoch: int, micro_batch: int) -> None:
-    """Seed torch on every device in use for the forward of one micro-batch (its index in the epoch).
-
-    Not torch.manual_seed: for devices that nobody uses it notes its caller's whole stack each time.
+    """Seed torch, on every device in use, for the forward of one micro-batch, by its index.
+    Not by torch.manual_seed, which for devices that nobody uses notes the whole stack each time.
     """
     mixed = mix(seed, epoch, micro_batch)
     torch.default_generator.manual_seed(mixed)
