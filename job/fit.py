@@ -18,13 +18,14 @@ from engine.checkpoint import (
 from engine.evaluate import evaluate
 from engine.loop import NonFiniteError, StepResult, fit
 from engine.losses import Batch, count_items
+from engine.memory import explained
 from engine.metrics import build_counter
 from engine.plan import Progress
 from engine.stop import StopRequest
 from engine.storage import newest_valid
 from engine.tracker import Tracker
 from job.folder import Folder
-from job.prepare import Job
+from job.prepare import Job, memory_advice
 from job.speed import feed_batches
 from report.format import format_number
 
@@ -100,7 +101,7 @@ def epoch_batches(job: Job, epoch: int, start: int) -> Iterator[Batch]:
 def split_batches(job: Job, split: str) -> Iterator[Batch]:
     """All rows of a split once, for evaluation."""
     batches = eval_batches(
-        job.encoded[split].dataset, job.config.eval.micro_batch_size, job.padding,
+        job.encoded[split].dataset, job.evaluation_rows, job.padding,
         job.config.data.workers,
     )  # fmt: skip
     return feed_batches(batches, job.speed, job.precision.device)
@@ -184,12 +185,16 @@ def train(
         return epoch_batches(job, epoch, start)
 
     try:
-        fit(
-            model, batches, job.compute_loss, count_items, job.optimizer, job.scaler, job.schedule,
-            job.precision, job.plan, progress, on_step, run_evaluation, save, stop,
-        )  # fmt: skip
+        with explained(memory_advice(config)):
+            fit(
+                model, batches, job.compute_loss, count_items, job.optimizer, job.scaler,
+                job.schedule, job.precision, job.plan, progress,
+                on_step, run_evaluation, save, stop,
+            )  # fmt: skip
     except NonFiniteError as error:
         raise ValueError(f"{error}\n{describe_rows(job, error.rows)}") from error
+    if job.speed.compilations is not None:
+        tracker.say(job.speed.compilations.line())
 
 
 def describe_rows(job: Job, rows: list[int]) -> str:
