@@ -118,7 +118,8 @@ def estimate(
     The tensors that live at once in its forward and backward pass are counted byte by byte, for the
     probe and for twice the probe; gradients of parameters, dropped as they come, are counted apart.
     On the CPU what the libraries took at their first products, beside those tensors, and HOLES come
-    on top. AdamW keeps two fp32 numbers a parameter. No gradient, weight, buffer or random state is left behind.
+    on top. AdamW keeps two fp32 numbers a parameter. No gradient, weight, buffer or random state is
+    left behind.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     trained = sum(p.nbytes for p in trainable)
