@@ -39,6 +39,7 @@ class Openloop:
         from engine.loop import fit
         from engine.losses import count_items
         from engine.metrics import build_counter
+        from engine.plan import Progress
         from engine.stop import StopRequest
         from job.fit import epoch_batches, split_batches
         from job.prepare import prepare
@@ -111,7 +112,7 @@ class OpenloopScoring:
         from engine.targets import Target
         from job.predictor import make_padding
         from job.prepare import data_args, encode_split, make_model_args
-        from job.speed import set_up_torch, speed_up_model
+        from job.speed import evaluation_rows, feed_batches, set_up_torch, speed_up_model
         from models.build import build_model
         from models.load import load_tokenizer
 
@@ -121,13 +122,17 @@ class OpenloopScoring:
         tokenizer, data = load_tokenizer(config.model.source), load_data(data_args(config))
         args = make_model_args(config, data, Target(), allow_code=False)
         model = build_model(args, tokenizer, config.run.seed).model.to(precision.device)
-        speed_up_model(model, config, precision, tokenizer.padding_side)
+        speed = speed_up_model(model, config, precision, tokenizer.padding_side)
+        rows_at_once = evaluation_rows(config, model, precision.device)
         loss_fn, _ = build_loss(data.kind, device=precision.device)
         self.rows = encode_split(config, tokenizer, data, "validation").dataset
         self.dtype, self.backbone = precision.dtype, model
 
         def run(on_batch: Any) -> None:
-            batches = eval_batches(self.rows, config.eval.micro_batch_size, make_padding(tokenizer))
+            batches = feed_batches(
+                eval_batches(self.rows, rows_at_once, make_padding(tokenizer)),
+                speed, precision.device,
+            )  # fmt: skip
             counter = build_counter(data.kind, args.num_labels, precision.device)
             evaluate(model, batches, loss_fn, counter, precision, on_batch)
 

@@ -264,7 +264,12 @@ class Eval(Section):
     every: Literal["epoch"] | Count = field(
         "epoch", "When to evaluate: after each epoch, or after this many steps."
     )
-    micro_batch_size: Count = field(8, "Long rows in a forward pass; of short ones more.", False)
+    micro_batch_size: Literal["auto"] | Count = field(
+        "auto",
+        "Long rows in a forward pass, of short ones more; auto: 8, on CUDA what its free memory "
+        "takes.",
+        False,
+    )
     metric: Literal["auto", "accuracy", "macro_f1", "loss", "rmse", "mae", "r2", "spearman"] = (
         field("auto", "What makes a checkpoint the best; auto: accuracy for classes, else loss.")
     )
@@ -284,10 +289,13 @@ class Precision(Section):
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = field(
         "auto", "Format of the matrix products; the weights themselves are always fp32."
     )
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = field(
-        "auto", "Where to compute; auto takes a GPU where there is one.",
-        allowed='"auto", "cpu", "cuda" or "cuda:N"',
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?|mps)$")] = field(
+        "auto", "Where to compute; auto takes a GPU where there is one; mps is untested.",
+        allowed='"auto", "cpu", "cuda", "cuda:N" or "mps"',
     )  # fmt: skip
+    tf32: bool = field(
+        False, "On CUDA: round the factors of fp32 products to TF32: faster, 11 bits for 24."
+    )
 
 
 class Speed(Section):

@@ -5,7 +5,6 @@ meet the same batches again, and the number of workers changes nothing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -81,14 +80,13 @@ def train_batches(
     micro_batch_size: int,
     padding: Padding,
     workers: int = 0,
-    pin_memory: bool = False,
 ) -> Iterator[Batch]:
     """The micro-batches of an epoch from number `start` on; the last one may be smaller."""
     _check_size(micro_batch_size)
     order = epoch_order(len(dataset), seed, epoch)
     firsts = range(start * micro_batch_size, len(order), micro_batch_size)
     batches = [order[first : first + micro_batch_size].tolist() for first in firsts]
-    return _load(dataset, batches, padding, workers, pin_memory)
+    return _load(dataset, batches, padding, workers)
 
 
 def eval_batches(
@@ -96,7 +94,6 @@ def eval_batches(
     micro_batch_size: int,
     padding: Padding,
     workers: int = 0,
-    pin_memory: bool = False,
 ) -> Iterator[Batch]:
     """Every row exactly once, longest first: little padding, and the most memory at once.
 
@@ -105,7 +102,7 @@ def eval_batches(
     """
     lengths = np.array(dataset["length"]).tolist()
     batches = fill_batches(lengths, micro_batch_size, padding.multiple)
-    return _load(dataset, batches, padding, workers, pin_memory)
+    return _load(dataset, batches, padding, workers)
 
 
 def fill_batches(lengths: Sequence[int], micro_batch_size: int, multiple: int) -> list[list[int]]:
@@ -135,7 +132,6 @@ def _load(
     batches: list[list[int]],
     padding: Padding,
     workers: int,
-    pin_memory: bool,
 ) -> Iterator[Batch]:
     columns = [c for c in dataset.column_names if c != "length"]
     loader: DataLoader[Batch] = DataLoader(
@@ -143,16 +139,6 @@ def _load(
         batch_sampler=batches,
         collate_fn=partial(collate, padding=padding),
         num_workers=workers,
-        pin_memory=pin_memory,
         generator=torch.Generator(),  # else it draws from torch's global one, and moves it
     )
-    return iter(loader) if workers else ahead(iter(loader))
-
-
-def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same batches in the same order; the next one is made while the last one is used."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
-        coming = pool.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = pool.submit(next, batches, None)
-            yield batch
+    return iter(loader)

@@ -50,15 +50,17 @@ def evaluate(
     The loss is the sum over all items divided by their number, so an uneven last batch weighs what
     it should. `on_batch(batch, logits)` sees each batch's logits (B, C), to write predictions.
     """
-    loss_sum = torch.zeros((), dtype=torch.float64, device=precision.device)
+    device = precision.device
+    home = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
+    loss_sum = torch.zeros((), dtype=torch.float64, device=home)
     count = 0
     with inference(model):
         for on_host in batches:
             count += count_items(on_host)
-            batch = to_device(on_host, precision.device)
+            batch = to_device(on_host, device)
             with precision.autocast():
                 logits = logits_of(model(**batch["inputs"]))  # (B, C)
-            loss_sum += loss_fn(logits, batch["labels"])
+            loss_sum += loss_fn(logits, batch["labels"]).to(home)
             counter.update(logits, batch["labels"])
             if on_batch is not None:
                 on_batch(on_host, logits)

@@ -1,8 +1,7 @@
-"""Batches on their way to a GPU while it computes: made ahead, pinned, copied on a stream of its own.
+"""Batches made ahead of the training, and on their way to a GPU while it computes.
 
-    loader thread   ──make 3──make 4──make 5──────      (host, data/loaders.py)
-    feeding thread  ────pin+copy 2──pin+copy 3──        (host, side stream)
-    training        ──launch 0──launch 1──launch 2──    (host, main stream)
+    feeding thread   make 2, pin it, copy it      make 3 …      host and side stream
+    training         launch 1                     launch 2 …    host and main stream
 
 The host only says where a copy goes; the device waits for it, on the stream that needs it.
 """
@@ -17,16 +16,16 @@ import torch
 from engine.evaluate import to_device
 from engine.losses import Batch
 
-AHEAD = 3  # batches on the device before they are needed
+AHEAD = 3  # batches that wait on a GPU for their turn; on the CPU they share it with the training
 
 
 def feed(
     batches: Iterable[Batch], device: torch.device, count: Callable[[Batch], int]
 ) -> Iterator[Batch]:
-    """The same batches in the same order, on `device`, with their number of items under "items".
-    On the CPU they pass as they are."""
+    """The same batches in the same order, each with its number of items under "items"; on CUDA
+    already there. What making one raises is raised in its turn."""
     if device.type != "cuda":
-        yield from batches
+        yield from ahead(({**batch, "items": count(batch)} for batch in batches), size=1)
         return
     side = torch.cuda.Stream(device)
 
@@ -35,7 +34,7 @@ def feed(
             sent = to_device({**pinned(on_host), "items": count(on_host)}, device)
         return sent, side.record_event()
 
-    for batch, copied in ahead(map(send, batches)):
+    for batch, copied in ahead(map(send, batches), AHEAD):
         current = torch.cuda.current_stream(device)
         current.wait_event(copied)
         for tensor in tensors_of(batch):
@@ -43,9 +42,9 @@ def feed(
         yield batch
 
 
-def ahead(items: Iterator[Any], size: int = AHEAD) -> Iterator[Any]:
-    """The same items in the same order, up to `size` of them made by a thread before they are asked
-    for. What the thread raises is raised here, in its turn."""
+def ahead(items: Iterator[Any], size: int) -> Iterator[Any]:
+    """The same items in the same order, up to `size` and one more of them made by a thread before
+    they are asked for."""
     made: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=size)
     closed = threading.Event()
 

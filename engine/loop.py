@@ -12,6 +12,7 @@ A reader who wants another loop copies fit() and edits it.
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -130,6 +131,7 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     progress.skipped += overflow
     progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if overflow else 0
+    check_skips(progress)
     return Launched(*send_home(figures), micro_batches, before, overflow, items)
 
 
@@ -196,13 +198,10 @@ def fit(
 
     `batches(epoch, start)` gives an epoch's micro-batches from index `start` on. `evaluate` updates
     the best and early-stopping counters of `progress`; `on_step` gets each step's result and rate,
-    in order, once the next step is launched. job/fit.py is the place that calls it, with everything
-    it needs.
+    on CUDA once the next step is launched. job/fit.py calls it, with everything it needs.
     """
-
-    def report(launched: Launched, after: Progress, rate: float) -> None:
-        on_step(launched.result(progress), after, rate)
-
+    unread: list[tuple[Launched, Progress, float]] = []  # at most one
+    report = partial(report_steps, unread, progress, on_step)
     model.train()
     set_learning_rate(optimizer, schedule, progress.step)
     optimizer.zero_grad(set_to_none=True)
@@ -210,36 +209,41 @@ def fit(
         evaluate_and_save(progress, evaluate, save)
     while not (stop.requested or finished(progress, plan)):
         epoch = batches(progress.epoch, progress.micro_batch)
-        unread: tuple[Launched, Progress, float] | None = None
         for micro_batches in windows(epoch, plan.accumulate):
             rate = optimizer.param_groups[0]["lr"]
             launched = train_step(
                 model, micro_batches, compute_loss, count,
                 optimizer, scaler, schedule, precision, plan, progress,
             )  # fmt: skip
-            if unread is not None:
-                report(*unread)
+            report()  # of the step before
             advance(progress, plan, used=len(micro_batches))
-            check_skips(progress)
-            unread = launched, replace(progress), rate
+            unread.append((launched, replace(progress), rate))
             if launched.arrival is None:  # its figures are here
-                report(*unread)
-                unread = None
-            stops, evaluates = stop.requested, evaluation_due(progress, plan)
-            saves = save_due(launched.skipped, progress, plan)
-            ends = finished(progress, plan) or progress.micro_batch == 0
-            if unread is not None and (stops or evaluates or saves or ends):
-                report(*unread)
-                unread = None
-            if evaluates and not stops:
+                report()
+            stops = stop.requested
+            evaluates = not stops and evaluation_due(progress, plan)
+            saves = stops or save_due(launched.skipped, progress, plan)
+            if evaluates or saves or finished(progress, plan) or progress.micro_batch == 0:
+                report()
+            if evaluates:
                 evaluate_and_save(progress, evaluate, save)
                 stops = stop.requested
-            elif stops or saves:
+            elif saves:
                 save(progress)
             if stops or finished(progress, plan):
                 break
         else:  # the epoch is used up, so it must have rolled over
             check_epoch_end(progress, plan)
+
+
+def report_steps(
+    unread: list[tuple[Launched, Progress, float]], progress: Progress,
+    on_step: Callable[[StepResult, Progress, float], None],
+) -> None:  # fmt: skip
+    """Read the steps that are not read yet: (step, where the run stood after it, its rate)."""
+    while unread:
+        launched, after, rate = unread.pop(0)
+        on_step(launched.result(progress), after, rate)
 
 
 def check_skips(progress: Progress) -> None:

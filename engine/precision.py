@@ -44,6 +44,19 @@ def choose_precision(device: str, dtype: str, resolved_dtype: str | None = None)
     return Precision(where, device_reason, dtype, "as configured")
 
 
+def multiply_in_tf32(precision: Precision, wanted: bool) -> str | None:
+    """Let a GPU round the factors of fp32 products to TF32, ten bits of mantissa, or not; a note
+    where products are in fp32 and there is a choice."""
+    if precision.device.type != "cuda":
+        return "precision.tf32: only GPUs have it" if wanted else None
+    torch.set_float32_matmul_precision("high" if wanted else "highest")
+    if precision.dtype != "fp32":
+        return None
+    if wanted:
+        return "fp32 products: their factors are rounded to TF32, as configured"
+    return "fp32 products: all 24 bits; precision.tf32 = true is faster, with 11"
+
+
 def choose_device(device: str) -> tuple[torch.device, str]:
     """The device named by `precision.device`, and why."""
     if device == "auto":
@@ -54,8 +67,12 @@ def choose_device(device: str) -> tuple[torch.device, str]:
         where = torch.device(device)
     except RuntimeError:
         where = torch.device("meta")
-    if where.type not in ("cpu", "cuda"):
-        raise ValueError(f"precision.device is {device!r}; expected auto, cpu, cuda or cuda:N")
+    if where.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"precision.device is {device!r}; expected auto, cpu, cuda, cuda:N or mps")
+    if where.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise ValueError("precision.device is 'mps', which is not here: use auto or cpu")
+        return torch.device("mps"), "as configured; WARNING: untested, nothing was ever run on it"
     if where.type == "cuda":
         found = torch.cuda.device_count()
         if (where.index or 0) >= found:
@@ -64,6 +81,7 @@ def choose_device(device: str) -> tuple[torch.device, str]:
                 "devices here: use auto or cpu, or install a CUDA build of torch"
             )
         where = torch.device("cuda", where.index or 0)
+        torch.cuda.set_device(where)  # streams and events are those of the current one
     return where, "as configured"
 
 
@@ -73,6 +91,8 @@ def probe_dtype(device: torch.device) -> tuple[str, str]:
     A processor without bf16 units still computes in bf16, up to hundreds of times slower, so the
     only honest question is how long it takes.
     """
+    if device.type == "mps":
+        return "fp32", "nothing else was tried on MPS"
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(False):
             return "bf16", "this GPU has bf16 units"

@@ -74,11 +74,11 @@ def cache_line(job: Job) -> str:
     return "token cache: " + ", ".join(hits)
 
 
-def habit_lines(config: Config, metric: str) -> list[str]:
+def habit_lines(config: Config, metric: str, rows: int) -> list[str]:
     """How the run is evaluated, saved and fed."""
     every = config.eval.every if config.eval.every == "epoch" else f"{config.eval.every} steps"
     lines = [
-        f"evaluation: after every {every}, {config.eval.micro_batch_size} of the longest rows at a "
+        f"evaluation: after every {every}, {rows} of the longest rows at a "
         f"time, more of short ones; the best checkpoint is the one with the best {metric}"
     ]
     if config.eval.patience is not None:
@@ -158,7 +158,7 @@ def make_plan(job: Job, folder: Folder) -> Plan:
         speed=job.speed.notes,
         replaced=[astuple(row) for row in job.speed.replaced],
         warnings=warning_lines(job),
-        notes=[*without_warnings(job.notes), *habit_lines(config, job.metric)],
+        notes=[*without_warnings(job.notes), *habit_lines(config, job.metric, job.evaluation_rows)],
         details=[*job.details, cache_line(job), *job.speed.details],
         files=FILES,
     )  # fmt: skip

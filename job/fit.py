@@ -18,13 +18,15 @@ from engine.checkpoint import (
 from engine.evaluate import evaluate
 from engine.loop import NonFiniteError, StepResult, fit
 from engine.losses import Batch, count_items
+from engine.memory import explained
 from engine.metrics import build_counter
 from engine.plan import Progress
 from engine.stop import StopRequest
 from engine.storage import newest_valid
 from engine.tracker import Tracker
 from job.folder import Folder
-from job.prepare import Job
+from job.prepare import Job, memory_advice
+from job.speed import feed_batches
 from report.format import format_number
 
 LESS_IS_BETTER = {"loss", "rmse", "mae"}  # of the metrics that pick the best checkpoint
@@ -89,19 +91,20 @@ def restore(job: Job, folder: Folder, allow_drift: bool) -> tuple[Progress, int 
 
 def epoch_batches(job: Job, epoch: int, start: int) -> Iterator[Batch]:
     """The micro-batches of an epoch from index `start` on."""
-    return train_batches(
+    batches = train_batches(
         job.encoded["train"].dataset, job.config.run.seed, epoch, start,
         job.config.train.micro_batch_size, job.padding, job.config.data.workers,
-        pin_memory=job.precision.device.type == "cuda",
     )  # fmt: skip
+    return feed_batches(batches, job.speed, job.precision.device)
 
 
 def split_batches(job: Job, split: str) -> Iterator[Batch]:
     """All rows of a split once, for evaluation."""
-    return eval_batches(
-        job.encoded[split].dataset, job.config.eval.micro_batch_size, job.padding,
-        job.config.data.workers, pin_memory=job.precision.device.type == "cuda",
+    batches = eval_batches(
+        job.encoded[split].dataset, job.evaluation_rows, job.padding,
+        job.config.data.workers,
     )  # fmt: skip
+    return feed_batches(batches, job.speed, job.precision.device)
 
 
 def show_figure(name: str, value: float) -> str:
@@ -182,10 +185,12 @@ def train(
         return epoch_batches(job, epoch, start)
 
     try:
-        fit(
-            model, batches, job.compute_loss, count_items, job.optimizer, job.scaler, job.schedule,
-            job.precision, job.plan, progress, on_step, run_evaluation, save, stop,
-        )  # fmt: skip
+        with explained(memory_advice(config)):
+            fit(
+                model, batches, job.compute_loss, count_items, job.optimizer, job.scaler,
+                job.schedule, job.precision, job.plan, progress,
+                on_step, run_evaluation, save, stop,
+            )  # fmt: skip
     except NonFiniteError as error:
         raise ValueError(f"{error}\n{describe_rows(job, error.rows)}") from error
 

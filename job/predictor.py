@@ -21,7 +21,7 @@ from engine.precision import Precision, choose_precision
 from engine.targets import Target
 from job.folder import Folder, finished_config
 from job.loss import target_of
-from job.speed import set_up_torch, speed_up_model
+from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from models.export import load_exported
 from report.format import format_number
 from report.plan import replaced_lines
@@ -163,7 +163,8 @@ def make_predictor(
     """A predictor for a model in memory."""
     return Predictor(
         model, tokenizer, kind, label_names, clean_args(config),
-        config.data.max_length, config.data.truncation, precision, config.eval.micro_batch_size,
+        config.data.max_length, config.data.truncation, precision,
+        evaluation_rows(config, model, precision.device),
         pairs=len(text_columns(config)) == 2, target=target,
     )  # fmt: skip
 

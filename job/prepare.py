@@ -19,13 +19,14 @@ from data.loaders import Padding, collate
 from data.prepare import Data, DataArgs, load_data
 from engine.estimate import Estimate, estimate, peak_memory
 from engine.losses import Batch, LossFn, loss_from_logits
+from engine.memory import explained
 from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_steps
 from engine.plan import Plan, planned_steps
 from engine.precision import Precision, choose_precision
 from engine.targets import Target
 from job.loss import choose_loss, keep_target, measure_labels, target_of
 from job.predictor import clean_args, make_padding, text_columns
-from job.speed import set_up_torch, speed_up_model
+from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from models.args import ModelArgs
 from models.build import Built, build_model
 from models.fast.speed import Speed
@@ -58,6 +59,7 @@ class Job:
     schedule: Schedule
     plan: Plan
     estimate: Estimate
+    evaluation_rows: int  # of the longest rows in one forward pass
     resident_before: int  # bytes the process held before training
     notes: list[str]
     details: list[str]  # of the machine, for who asks
@@ -163,6 +165,11 @@ def check_relations(config: Config, data: Data, max_positions: int) -> None:
             f"eval.metric is {metric}; the labels are classes, which have none: use accuracy, "
             "macro_f1 or loss, or data.kind = 'regression' if they are numbers to be predicted"
         )
+    if number and config.precision.device == "mps":
+        problems.append(
+            "precision.device is mps, which has no 64-bit numbers; figures of numbers need them: "
+            "use cpu"
+        )
     if number and config.train.class_weights is not None:
         problems.append(
             "train.class_weights weighs classes; the labels are numbers: remove it (--unset "
@@ -177,6 +184,17 @@ def check_relations(config: Config, data: Data, max_positions: int) -> None:
         problems.append("eval.patience needs a validation split; data.validation is 0")
     if problems:
         raise ValueError("\n".join(problems))
+
+
+def memory_advice(config: Config) -> str:
+    """What to lower where a run takes more memory than there is."""
+    return (
+        f"Lower train.micro_batch_size (now {config.train.micro_batch_size}) and raise "
+        f"train.accumulate (now {config.train.accumulate}) as much: the same steps in less memory. "
+        f"A lower data.max_length (now {config.data.max_length}), "
+        "model.activation_checkpointing = true and, where an evaluation ran out, a lower "
+        "eval.micro_batch_size save more. What was saved is kept: go on with --resume"
+    )
 
 
 def encode_split(config: Config, tokenizer: Any, data: Data, split: str) -> Encoded:
@@ -260,9 +278,10 @@ def assemble(
     width = probe["inputs"]["input_ids"].shape[1]
     resident = peak_memory(precision.device)
     built.model.train()
-    needs = estimate(
-        built.model, compute_loss, probe, precision, tokens=train.micro_batch_size * width
-    )
+    with explained(memory_advice(config)):
+        needs = estimate(
+            built.model, compute_loss, probe, precision, tokens=train.micro_batch_size * width
+        )
     if config.model.compile:
         built.model.compile()  # in place: the parameters keep their names
     return Job(
@@ -272,6 +291,7 @@ def assemble(
         optimizer=build_optimizer(groups, (train.betas[0], train.betas[1]), train.eps),
         scaler=precision.scaler(),
         schedule=Schedule(train.schedule, total, warmup_steps(train.warmup, total)),
-        plan=plan, estimate=needs, resident_before=resident, notes=notes,
+        plan=plan, estimate=needs, resident_before=resident,
+        evaluation_rows=evaluation_rows(config, built.model, precision.device), notes=notes,
         details=details,
     )  # fmt: skip

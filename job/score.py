@@ -13,7 +13,7 @@ from job.folder import refuse_other_trajectory, run_folder
 from job.loss import choose_loss, target_of
 from job.predictor import make_padding
 from job.prepare import data_args, encode_split
-from job.speed import set_up_torch, speed_up_model
+from job.speed import evaluation_rows, feed_batches, set_up_torch, speed_up_model
 from models.export import load_exported
 
 
@@ -42,11 +42,15 @@ def score_finished(config: Config, allow_code: bool, base: Path | None) -> dict[
     recorded = folder.read_json("environment.json")["dtype"]
     precision = choose_precision(config.precision.device, config.precision.dtype, recorded)
     model.to(precision.device)
-    speed_up_model(model, config, precision, tokenizer.padding_side)
+    speed = speed_up_model(model, config, precision, tokenizer.padding_side)
     target = target_of(args)
     loss_fn, _ = choose_loss(config, data, target, precision.device)
     rows = encode_split(config, tokenizer, data, "test").dataset
-    batches = eval_batches(rows, config.eval.micro_batch_size, make_padding(tokenizer))
+    rows_at_once = evaluation_rows(config, model, precision.device)
+    batches = feed_batches(
+        eval_batches(rows, rows_at_once, make_padding(tokenizer)),
+        speed, precision.device,
+    )  # fmt: skip
     counter = build_counter(data.kind, args.num_labels, precision.device, target)
     metrics = evaluate(model, batches, loss_fn, counter, precision)
     return {"test": metrics, "compared": folder.read_json("result.json").get("compared")}

@@ -1,14 +1,21 @@
 """The machine's settings and the fast paths of a run, from [run] and [speed]."""
 
 import os
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
 
 from configs.schema import Config
+from engine.feed import feed
+from engine.losses import Batch, count_items
 from engine.machine import choose_threads, keep_few_kernels, keep_freed_memory
-from engine.precision import DTYPES, Precision
+from engine.memory import token_budget
+from engine.precision import DTYPES, Precision, multiply_in_tf32
 from models.fast.speed import Speed, SpeedArgs, speed_up
+from models.fast.streams import lay_out
+
+EVALUATION_ROWS = 8  # on a CPU, whose caches more would leave
 
 
 def set_up_torch(config: Config) -> list[str]:
@@ -36,6 +43,27 @@ def speed_up_model(
     will see it."""
     args = SpeedArgs(**config.speed.model_dump(exclude={"allocator"}))
     dtype = DTYPES[precision.dtype]
-    return speed_up(
+    speed = speed_up(
         model, args, precision.device, dtype, compiled, left_padded=padding_side == "left"
     )
+    tf32 = config.precision.tf32
+    if note := multiply_in_tf32(precision, tf32):
+        (speed.notes if tf32 else speed.details).append(note)
+    return speed
+
+
+def evaluation_rows(config: Config, model: nn.Module, device: torch.device) -> int:
+    """Rows of data.max_length in one forward pass of an evaluation or a prediction."""
+    if config.eval.micro_batch_size != "auto":
+        return config.eval.micro_batch_size
+    if device.type != "cuda":
+        return EVALUATION_ROWS
+    return max(1, token_budget(model, device) // config.data.max_length)
+
+
+def feed_batches(batches: Iterable[Batch], speed: Speed, device: torch.device) -> Iterator[Batch]:
+    """Batches as the model takes them, ahead of the training and on its device: the host, which
+    knows the lengths, says where the texts lie in the stream."""
+    if speed.resolved.get("batches") == "streams":
+        batches = map(lay_out, batches)
+    return feed(batches, device, count_items)

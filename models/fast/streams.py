@@ -86,6 +86,13 @@ def stream_forward(
     return output
 
 
+def lay_out(batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch that is still on the host, with its layout among the inputs: stream_forward then asks
+    the device nothing."""
+    inputs = batch["inputs"]
+    return {**batch, "inputs": {**inputs, "layout": layout_of(inputs["attention_mask"])}}
+
+
 def run_as_stream(backbone: PreTrainedModel) -> None:
     """Replace `backbone.forward` in place; its class must be a row of POSITIONS and its attention
     that of attention.py. Parameters and modules keep their names, and a deep copy is its own. Where

@@ -1,5 +1,3 @@
-import threading
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,6 @@ from hypothesis import strategies as st
 
 from data.loaders import (
     Padding,
-    ahead,
     collate,
     epoch_order,
     eval_batches,
@@ -181,38 +178,3 @@ def test_a_batch_of_nothing_is_refused():
     ):
         with pytest.raises(ValueError, match="micro_batch_size: got 0"):
             batches()
-
-
-def test_the_next_batch_is_made_while_the_last_one_is_used():
-    made, second = [], threading.Event()
-
-    def batches():
-        for number in range(3):
-            made.append(number)
-            if number == 1:
-                second.set()
-            yield {"number": number}
-
-    coming = ahead(batches())
-    assert next(coming) == {"number": 0}
-    assert second.wait(timeout=10)  # nobody has asked for it yet
-    assert [batch["number"] for batch in coming] == [1, 2]
-    assert made == [0, 1, 2]
-
-
-def test_an_error_while_a_batch_is_made_reaches_who_asks_for_it():
-    def batches():
-        yield {"number": 0}
-        raise ValueError("row 7 is broken")
-
-    coming = ahead(batches())
-    next(coming)
-    with pytest.raises(ValueError, match="row 7"):
-        next(coming)
-
-
-def test_a_reader_that_stops_early_leaves_no_thread():
-    coming = ahead(iter([{"number": number} for number in range(5)]))
-    next(coming)
-    coming.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith("batches")]

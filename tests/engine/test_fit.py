@@ -1,8 +1,11 @@
 """fit(): when it evaluates, saves and stops; and that a resumed run goes on to the same bits."""
 
+import math
+
 import pytest
 import torch
 
+from engine import loop
 from engine.checkpoint import load_optimizer, load_weights, read_state, save_checkpoint
 from engine.evaluate import evaluate
 from engine.losses import cross_entropy
@@ -245,3 +248,56 @@ def test_too_many_micro_batches_are_an_error(make_rig):
     rig = make_rig(epochs=9)
     with pytest.raises(ValueError, match="the plan has 4 an epoch"):
         rig.fit(batches=lambda epoch, start: make_rig.cut(rig.rows, 2)[start:])
+
+
+class Arrival:
+    """Stands for a CUDA event: figures that come over while the next step is launched."""
+
+    def __init__(self, log):
+        self.log = log
+
+    def synchronize(self):
+        self.log.append("read")
+
+
+def run_with_log(make_rig, monkeypatch, late, accumulate):
+    """([launches and reads in order], [what fit() did])"""
+    log, steps, launch = [], [], loop.train_step
+    rig = make_rig(accumulate=accumulate, epochs=3, evaluate_every=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", lambda *args: log.append("launch") or launch(*args))
+        if late:
+            patch.setattr(loop, "send_home", lambda figures: (figures, Arrival(log)))
+        rig.fit(on_step=lambda result, progress: steps.append((result, vars(progress).copy())))
+    return log, [steps, rig.rates, rig.evaluated, rig.saved]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_figures_read_late_are_the_same_in_the_same_order(make_rig, monkeypatch, accumulate):
+    log, late = run_with_log(make_rig, monkeypatch, True, accumulate)
+    _, at_once = run_with_log(make_rig, monkeypatch, False, accumulate)
+    assert late == at_once
+    assert log[:3] == ["launch", "launch", "read"]  # one step is launched before a read
+    assert log.count("read") == log.count("launch") == len(late[0])
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_a_step_launched_after_a_broken_one_moves_no_weight(make_rig, monkeypatch, broken):
+    monkeypatch.setattr(loop, "send_home", lambda figures: (figures, Arrival([])))
+    rig, calls, before = make_rig(epochs=3, accumulate=1), [], []
+    compute, first = rig.compute_loss, next(rig.model.parameters())
+    first.register_hook(lambda g: g * math.inf if broken == "gradient" and len(calls) == 2 else g)
+
+    def compute_loss(model, batch):
+        calls.append(1)
+        if len(calls) == 2:
+            before.extend(p.detach().clone() for p in model.parameters())
+        loss = compute(model, batch)
+        return loss * math.nan if broken == "loss" and len(calls) == 2 else loss
+
+    rig.compute_loss = compute_loss
+    with pytest.raises(loop.NonFiniteError, match="step 2 "):
+        rig.fit()
+    assert len(calls) == 3  # the third one was launched already
+    assert all(torch.equal(a, b) for a, b in zip(before, rig.model.parameters(), strict=True))
+    assert rig.progress.step == 1

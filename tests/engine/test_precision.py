@@ -157,3 +157,30 @@ def test_a_non_finite_loss_names_step_and_rows_and_leaves_the_weights(make_rig, 
 
 def test_a_non_finite_loss_is_a_users_error():
     assert issubclass(NonFiniteError, ValueError)
+
+
+def on(device, dtype):
+    return engine.precision.Precision(torch.device(device), "", dtype, "")
+
+
+def test_tf32_is_a_stated_choice_of_a_gpu_in_fp32(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", chosen.append)
+    note = engine.precision.multiply_in_tf32
+    assert "24 bits" in note(on("cuda", "fp32"), False)
+    assert "rounded to TF32" in note(on("cuda", "fp32"), True)
+    assert note(on("cuda", "bf16"), False) is None
+    assert chosen == ["highest", "high", "highest"]
+    assert note(on("cpu", "fp32"), False) is None
+    assert "only GPUs" in note(on("cpu", "fp32"), True)
+    assert len(chosen) == 3  # nothing is set for a CPU
+
+
+def test_mps_is_accepted_and_said_to_be_untested(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    precision = choose_precision("mps", "auto")
+    assert (precision.device.type, precision.dtype) == ("mps", "fp32")
+    assert "untested" in precision.device_reason
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="use auto or cpu"):
+        choose_precision("mps", "auto")

@@ -1,0 +1,41 @@
+"""A GPU's memory: how much fits, and what to say when it did not."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+MOST_TOKENS = 65_536  # in one forward pass: from there on a GPU gains nothing
+
+
+def token_budget(model: nn.Module, device: torch.device) -> int:
+    """Tokens in one forward pass without gradients that a quarter of the free memory holds, a power
+    of two, so that a little more or less of it changes nothing."""
+    free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    fits = max(1, min(MOST_TOKENS, free // 4 // bytes_per_token(model)))
+    return 1 << (fits.bit_length() - 1)
+
+
+def bytes_per_token(model: nn.Module) -> int:
+    """What a token takes at the widest place of a forward pass without gradients: input and output
+    of the widest linear layer in fp32, four times over for all that stands beside them."""
+    widths = [sum(m.weight.shape) for m in model.modules() if isinstance(m, nn.Linear)]
+    return 4 * 4 * max(widths, default=1)
+
+
+@contextmanager
+def explained(advice: str) -> Iterator[None]:
+    """Running out of memory becomes a ValueError that says what to lower."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        lines = str(error).strip().splitlines()
+        raise ValueError(
+            f"out of memory: {lines[0] if lines else 'on the GPU'}\n{advice}"
+        ) from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # what torch says of a CPU's
+            raise
+        raise ValueError(f"out of memory: {str(error).splitlines()[0]}\n{advice}") from error
