@@ -193,6 +193,8 @@ def train(
             )  # fmt: skip
     except NonFiniteError as error:
         raise ValueError(f"{error}\n{describe_rows(job, error.rows)}") from error
+    if job.speed.compilations is not None:
+        tracker.say(job.speed.compilations.line())
 
 
 def describe_rows(job: Job, rows: list[int]) -> str:

@@ -41,6 +41,7 @@ PICKLES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}  # co
 BATCH_WAY = (  # the files that one batch passes, in order
     "data/encode.py",
     "data/loaders.py",
+    "engine/feed.py",
     "engine/loop.py",
     "models/lora.py",
     "models/heads.py",
