@@ -3,17 +3,27 @@
 import resource
 import sys
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from engine.evaluate import to_device
+from engine.evaluate import inference, to_device
 from engine.losses import Batch
 from engine.precision import Precision
 from engine.randomness import preserve_randomness
+
+# of the bytes of a step's tensors on the CPU: glibc's holes between those of one length and the
+# next, and oneDNN's kernels for each (benchmarks/LOG.md 42)
+HOLES = 0.3
 
 
 @dataclass(frozen=True)
@@ -23,12 +33,46 @@ class Estimate:
     weights: int
     gradients: int
     optimizer: int
-    activations: int
+    activations: int  # all other tensors at the peak of a step or an evaluation
+    beside: int  # on the CPU: what libraries hold, and holes between tensors
     seconds_per_token: float  # forward and backward, tokens of the probe with their padding
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
+        held = self.weights + self.gradients + self.optimizer
+        return held + self.activations + self.beside
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the storages that operations make while it is on: `most` bytes that lived at once."""
+
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        """What is `known` was there before, and a view of it is nothing new."""
+        super().__init__()
+        self.now = self.most = 0
+        self.alive = {tensor.untyped_storage().data_ptr() for tensor in known}
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        out = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self.add(tensor.untyped_storage())
+        return out
+
+    def add(self, storage: torch.UntypedStorage) -> None:
+        """Count a storage until it is freed."""
+        address, size = storage.data_ptr(), storage.nbytes()
+        if size and address not in self.alive:
+            self.alive.add(address)
+            self.now += size
+            self.most = max(self.most, self.now)
+            weakref.finalize(storage, self.remove, address, size)
+
+    def remove(self, address: int, size: int) -> None:
+        self.alive.discard(address)
+        self.now -= size
 
 
 def double(batch: Batch) -> Batch:
@@ -38,31 +82,25 @@ def double(batch: Batch) -> Batch:
     return {**batch, "inputs": inputs, **twice}
 
 
-def run_probe(
-    model: nn.Module,
-    compute_loss: Callable[[nn.Module, Batch], Tensor],
-    probe: Batch,
-    precision: Precision,
-) -> tuple[int, float]:
-    """Bytes autograd keeps of a forward pass, weights not counted, and seconds with backward."""
-    weights = {p.data_ptr() for p in model.parameters()}
-    kept: dict[int, int] = {}
+def most_bytes(run: Callable[[], object], model: nn.Module, device: torch.device) -> int:
+    """Most bytes of tensors that `run` held at once, beside what was there."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with LiveBytes([*model.parameters(), *model.buffers()]) as live:
+        run()
+    return live.most
 
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
 
-    batch = to_device(probe, precision.device)
-    start = time.perf_counter()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), precision.autocast():
-        loss = compute_loss(model, batch)
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    torch.autograd.grad(loss, trainable, allow_unused=True)
-    if precision.device.type == "cuda":
-        torch.cuda.synchronize(precision.device)
-    return sum(kept.values()), time.perf_counter() - start
+def grow(sizes: tuple[int, int], times: float) -> int:
+    """Bytes for so many times the probe, from those for the probe and for twice the probe: what
+    doubled grows, the rest (half-precision copies of weights) is there once."""
+    small, large = sizes
+    return int(small + (large - small) * (times - 1))
 
 
 def estimate(
@@ -71,30 +109,72 @@ def estimate(
     probe: Batch,
     precision: Precision,
     tokens: int,
+    evaluated: int = 0,
 ) -> Estimate:
-    """Memory of a step over a micro-batch of `tokens` (padding included), and time per token.
+    """Memory of a step over a micro-batch of `tokens` and of an evaluation of `evaluated` tokens at
+    a time, padding included where it is computed, and time per token.
 
-    `probe` is a small batch of the same width. What autograd keeps for the backward pass is counted
-    byte by byte, for the probe and for twice the probe: what doubled grows with the tokens, the
-    rest (half-precision copies of weights) is there once. AdamW keeps two fp32 numbers a parameter.
-    No gradient, weight, buffer or random state is left behind.
+    `probe` is a small batch without padding, whose activations outweigh any parameter's gradient.
+    The tensors that live at once in its forward and backward pass are counted byte by byte, for the
+    probe and for twice the probe; gradients of parameters, dropped as they come, are counted apart.
+    On the CPU what the libraries took at their first products, beside those tensors, and HOLES come
+    on top. AdamW keeps two fp32 numbers a parameter. No gradient, weight, buffer or random state is
+    left behind.
     """
-    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    trained = sum(p.nbytes for p in trainable)
     probe_tokens = probe["inputs"]["input_ids"].numel()
+    small, large = (to_device(batch, precision.device) for batch in (probe, double(probe)))
+    on_cpu = precision.device.type == "cpu"
+
+    def forward(batch: Batch) -> Tensor:
+        with precision.autocast():
+            return compute_loss(model, batch)
+
+    def most(run: Callable[[Batch], object]) -> tuple[int, int]:
+        once, twice = (partial(run, batch) for batch in (small, large))
+        device = precision.device
+        return most_bytes(once, model, device), most_bytes(twice, model, device)
+
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with preserve_randomness():
-        small, _ = run_probe(model, compute_loss, probe, precision)  # warms up as well
-        large, seconds = run_probe(model, compute_loss, double(probe), precision)
+    resident = resident_bytes("VmRSS")
+    with preserve_randomness(), dropped_gradients(trainable):
+        steps = most(lambda batch: forward(batch).backward())
+        taken = max(0, resident_bytes("VmRSS") - resident - steps[1]) if on_cpu else 0
+        start = time.perf_counter()
+        forward(large).backward()
+        if precision.device.type == "cuda":
+            torch.cuda.synchronize(precision.device)
+        seconds = time.perf_counter() - start
+        with inference(model):
+            evaluations = most(forward)
     with torch.no_grad():
         for name, before in buffers.items():
             model.get_buffer(name).copy_(before)
+    peak = max(grow(steps, tokens / probe_tokens), grow(evaluations, evaluated / probe_tokens))
     return Estimate(
-        weights=sum(p.numel() * p.element_size() for p in model.parameters()),
+        weights=sum(p.nbytes for p in model.parameters()),
         gradients=trained,
         optimizer=2 * trained,
-        activations=int(small + (large - small) * (tokens / probe_tokens - 1)),
+        activations=peak,
+        beside=int(HOLES * peak) + taken if on_cpu else 0,
         seconds_per_token=seconds / (2 * probe_tokens),
     )
+
+
+@contextmanager
+def dropped_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Each gradient is dropped as soon as a backward pass has made it."""
+
+    def drop(parameter: Tensor) -> None:
+        parameter.grad = None
+
+    hooks = [p.register_post_accumulate_grad_hook(drop) for p in parameters]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def peak_memory(device: torch.device) -> int:

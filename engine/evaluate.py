@@ -27,14 +27,15 @@ def inference(model: nn.Module) -> Iterator[None]:
 
     Not inference_mode: a table that a model makes at its first call and keeps must serve training.
     """
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
+    training = [module for module in model.modules() if module.training]
+    if training:  # a walk through all modules takes as long as a layer on a short text
+        model.eval()
     try:
         with preserve_randomness(), torch.no_grad():
             yield
     finally:
-        for module, mode in modes.items():
-            module.training = mode
+        for module in training:
+            module.training = True
 
 
 def evaluate(

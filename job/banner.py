@@ -6,6 +6,7 @@ from configs.schema import Config
 from data.prepare import label_counts
 from engine.optim import Schedule
 from job.folder import Folder
+from job.needs import batch_tokens, row_lengths
 from job.prepare import Job
 from models.trainable import count_parameters
 from report.plan import Group, Memory, Plan, Truncation
@@ -23,7 +24,7 @@ def estimated_memory(job: Job) -> Memory:
     needs = job.estimate
     return Memory(
         process=job.resident_before, weights=needs.weights, gradients=needs.gradients,
-        optimizer=needs.optimizer, activations=needs.activations,
+        optimizer=needs.optimizer, activations=needs.activations + needs.beside,
     )  # fmt: skip
 
 
@@ -49,14 +50,9 @@ def estimated_seconds(job: Job) -> float:
 def mean_tokens(job: Job) -> float:
     """Mean tokens that a training row costs: padded to the longest of its micro-batch, or only its
     own where batches run as streams."""
-    micro_batch_size = job.config.train.micro_batch_size
-    lengths = job.encoded["train"].dataset.with_format("numpy")["length"][:]
-    if job.speed.resolved.get("batches") == "streams":
-        return float(lengths.mean())
-    order = lengths[: len(lengths) // micro_batch_size * micro_batch_size]
-    if len(order) == 0:
-        return float(lengths.max())
-    return float(order.reshape(-1, micro_batch_size).max(axis=1).mean())
+    lengths, size = row_lengths(job.encoded["train"]), job.config.train.micro_batch_size
+    streams = job.speed.resolved.get("batches") == "streams"
+    return float(batch_tokens(lengths, size, streams).sum() / len(lengths))
 
 
 def rates(schedule: Schedule, lr: float) -> list[tuple[int, float]]:

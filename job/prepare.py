@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from configs.schema import Config
 from data.cache import cache_root
 from data.encode import Encoded, encode
-from data.loaders import Padding, collate
+from data.loaders import Padding
 from data.prepare import Data, DataArgs, load_data
-from engine.estimate import Estimate, estimate, peak_memory
+from engine.estimate import Estimate, peak_memory
 from engine.losses import Batch, LossFn, loss_from_logits
 from engine.memory import explained
 from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_steps
@@ -25,6 +25,7 @@ from engine.plan import Plan, planned_steps
 from engine.precision import Precision, choose_precision
 from engine.targets import Target
 from job.loss import choose_loss, keep_target, measure_labels, target_of
+from job.needs import measure_needs
 from job.predictor import clean_args, make_padding, text_columns
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from models.args import ModelArgs
@@ -34,7 +35,6 @@ from models.load import load_tokenizer
 from models.lora import LoRAArgs
 
 T = TypeVar("T")
-PROBE_ROWS = 2
 
 
 @dataclass
@@ -272,16 +272,14 @@ def assemble(
     )
     loss_fn, loss_said = loss
     compute_loss = loss_from_logits(loss_fn)
-    lengths = list(encoded["train"].dataset["length"])
-    longest = sorted(range(len(lengths)), key=lambda i: -lengths[i])[:PROBE_ROWS]
-    probe = collate([encoded["train"].dataset[i] for i in longest], padding)
-    width = probe["inputs"]["input_ids"].shape[1]
     resident = peak_memory(precision.device)
+    rows_at_once = evaluation_rows(config, built.model, precision.device)
     built.model.train()
     with explained(memory_advice(config)):
-        needs = estimate(
-            built.model, compute_loss, probe, precision, tokens=train.micro_batch_size * width
-        )
+        needs = measure_needs(
+            built.model, compute_loss, encoded, padding, precision, plan, train.micro_batch_size,
+            rows_at_once, streams=speed.resolved.get("batches") == "streams",
+        )  # fmt: skip
     if config.model.compile:
         built.model.compile()  # in place: the parameters keep their names
     return Job(
@@ -292,6 +290,5 @@ def assemble(
         scaler=precision.scaler(),
         schedule=Schedule(train.schedule, total, warmup_steps(train.warmup, total)),
         plan=plan, estimate=needs, resident_before=resident,
-        evaluation_rows=evaluation_rows(config, built.model, precision.device), notes=notes,
-        details=details,
+        evaluation_rows=rows_at_once, notes=notes, details=details,
     )  # fmt: skip

@@ -4,9 +4,10 @@
                       b b · · · ·                        └─────┘ └─┘ └───┘ └───┘
                       c c c · · ·        ends            0       4   6     9     12
 
-The filling f, 1 to 64 tokens of no text, makes N a multiple of 64. It counts as a text of its own,
-so that attention on a GPU writes every row. Nothing here is asked of a device: on CUDA a question
-would make the host wait for all that it has enqueued.
+The filling f, 1 to 64 tokens of no text, makes N a multiple of 64; or of 8 where fewer than 64
+tokens are real, for one short text would be filled up to ten times its length. It counts as a text
+of its own, so that attention on a GPU writes every row. Nothing here is asked of a device: on CUDA
+a question would make the host wait for all that it has enqueued.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from models.fast.cpu.kernels import Spans
 from models.fast.cpu.masks import PLACES
 
-MULTIPLE = 64  # tokens of a stream
+MULTIPLE, FEW = 64, 8  # tokens of a stream, and of one with fewer real ones than MULTIPLE
 ON_DEVICE = ("real", "ends", "firsts", "counts")  # what a device reads; the rest is the host's
 
 
@@ -66,12 +67,18 @@ class Layout:
         return replace(self, **{name: getattr(self, name).pin_memory() for name in ON_DEVICE})
 
 
+def stream_length(real: int) -> int:
+    """Tokens of a stream with so many real ones; at least one more, for the filling."""
+    multiple = FEW if real < MULTIPLE else MULTIPLE
+    return (real // multiple + 1) * multiple
+
+
 def layout_of(mask: Tensor) -> Layout:
     """The layout of a batch with this mask (B, T), 1 for a real token, on the CPU. A row's tokens
     may have gaps between them; they keep their order."""
     rows, width = mask.shape
     real = mask.flatten().nonzero().squeeze(1)
-    filling = MULTIPLE - len(real) % MULTIPLE
+    filling = stream_length(len(real)) - len(real)
     lengths = mask.sum(1)  # (B,)
     stops = lengths.cumsum(0).tolist()
     spans = list(zip([0, *stops][:-1], stops, strict=True))

@@ -21,6 +21,8 @@ from torch.nn import functional as F
 
 from models.lora import LoRALinear, adapters_of
 
+FEW = 64  # rows up to which, in fp32, oneDNN takes longer to begin than a product takes
+
 Part = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, float]  # W, b, A, B, scaling
 
 
@@ -37,7 +39,8 @@ def takes_onednn(dtype: torch.dtype) -> bool:
 def multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x W^T + b: x (N, in), W (out, in), b (out,), all of one dtype -> (N, out)."""
     compiles = torch.compiler.is_compiling()  # then torch's own, which inductor knows
-    if x.device.type == "cpu" and x.numel() and not compiles and takes_onednn(x.dtype):
+    few = len(x) <= FEW and x.dtype == torch.float32
+    if x.device.type == "cpu" and x.numel() and not (few or compiles) and takes_onednn(x.dtype):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
 
@@ -49,7 +52,25 @@ def by_row(x: Tensor) -> Tensor:
 
 def cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """The tensor in another dtype, where there is one."""
-    return None if tensor is None else tensor.to(dtype)
+    return tensor if tensor is None or tensor.dtype == dtype else tensor.to(dtype)
+
+
+def add_up(
+    x: Tensor, dtype: torch.dtype, scalings: Sequence[float], tensors: Sequence[Tensor | None]
+) -> tuple[list[Tensor], Tensor, list[Tensor | None]]:
+    """The outputs of Product; and in `dtype`, which is autocast's where it is on, what a backward
+    pass needs: x as (N, in), and W, x A^T (N, R), A, B of each part."""
+    outs, saved, flat = [], list[Tensor | None](), by_row(x).to(dtype)  # (N, in)
+    for i, scaling in enumerate(scalings):
+        W, b, A, B = (cast(t, dtype) for t in tensors[4 * i : 4 * i + 4])
+        assert W is not None
+        out, low = multiply(flat, W, b), None  # (N, out)
+        if A is not None and B is not None:
+            low = flat @ A.T  # (N, R)
+            out.addmm_(low, B.T, alpha=scaling)
+        outs.append(out.view(*x.shape[:-1], W.shape[0]))
+        saved += [W, low, A, B]
+    return outs, flat, saved
 
 
 class Product(torch.autograd.Function):
@@ -65,18 +86,8 @@ class Product(torch.autograd.Function):
         *tensors: Tensor | None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         ctx.set_materialize_grads(False)
-        outs, saved, needs = [], [], ctx.needs_input_grad
-        with torch.autocast(x.device.type, enabled=False):
-            flat = by_row(x).to(dtype)  # (N, in)
-            for i, scaling in enumerate(scalings):
-                W, b, A, B = (cast(t, dtype) for t in tensors[4 * i : 4 * i + 4])
-                assert W is not None
-                out, low = multiply(flat, W, b), None  # (N, out)
-                if A is not None and B is not None:
-                    low = flat @ A.T  # (N, R)
-                    out.addmm_(low, B.T, alpha=scaling)
-                outs.append(out.view(*x.shape[:-1], W.shape[0]))
-                saved += [W, low, A, B]
+        outs, flat, saved = add_up(x, dtype, scalings, tensors)
+        needs = ctx.needs_input_grad
         ctx.save_for_backward(flat if any(needs[3:]) else None, *saved)
         idle = [not needs[0] and not any(needs[4 * i + 3 : 4 * i + 7]) for i in range(len(outs))]
         ctx.mark_non_differentiable(*(out for out, rests in zip(outs, idle, strict=True) if rests))
@@ -175,7 +186,10 @@ def multiply_parts(x: Tensor, parts: Sequence[Part]) -> tuple[Tensor, ...]:
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     tensors = [t for *four, _ in parts for t in four]
-    return Product.apply(x, dtype, tuple(scaling for *_, scaling in parts), *tensors)
+    scalings = tuple(scaling for *_, scaling in parts)
+    if not torch.is_grad_enabled():  # a short text would wait for autograd longer than for products
+        return tuple(add_up(x, dtype, scalings, tensors)[0])
+    return Product.apply(x, dtype, scalings, *tensors)
 
 
 def product_forward(layer: Any, x: Tensor) -> Tensor:

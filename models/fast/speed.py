@@ -33,7 +33,7 @@ from models.fast.encoder import (
     write_out,
 )
 from models.fast.frozen import freeze_in
-from models.fast.linear import fuse_linear, fuse_lora, project
+from models.fast.linear import fuse_linear, fuse_lora, project, takes_onednn
 from models.fast.map import Replacement, replacement
 from models.fast.streams import POSITIONS, run_as_stream
 from models.heads import Classifier, backbone_name, transformers_model
@@ -204,7 +204,9 @@ def _speed_up_on_cpu(
     _run_as_stream(backbone, speed)
     encoder = encoder_of(backbone)
     first_only = args.last_layer and first_token_only(model)
-    qkv = args.qkv and "linear" in speed.resolved
+    # with adapters on all layers none is left for fuse_linear: they join as products of their own
+    products = speed.resolved.keys() & {"linear", "lora"}
+    qkv = args.qkv and args.linear and takes_onednn(dtype) and bool(products)
     # without hashed masks a norm with a dropout before it would stay plain in training
     norm = native if args.norm and args.dropout else None
     if encoder is not None and (norm or qkv or first_only):

@@ -50,9 +50,7 @@ def test_output_and_gradients_are_those_of_fp64(native_kernels, width, rate, dty
     mask = (keep_bits(draw, width) != 0).double() * draw.scale if draw else 1.0
     exact_norm = make_norm(width).double()
     found = run(
-        lambda a, b: AddNorm.apply(
-            a, b, norm.weight, norm.bias, norm, draw, native_kernels, False
-        ),
+        lambda a, b: AddNorm.apply(a, b, norm.weight, norm.bias, norm, draw, native_kernels),
         y, residual, norm, grad,
     )  # fmt: skip
     expected = run(
@@ -74,7 +72,7 @@ def test_the_twin_is_the_output_rounded_and_its_gradient_adds_up(native_kernels,
     draw = make_draw(0.3, torch.arange(200), width)
 
     def function(a, b):
-        return AddNorm.apply(a, b, norm.weight, norm.bias, norm, draw, native_kernels, False)
+        return AddNorm.apply(a, b, norm.weight, norm.bias, norm, draw, native_kernels)
 
     out, twin = function(y, residual)
     assert torch.equal(twin, out.bfloat16())

@@ -8,6 +8,7 @@ from transformers import AutoModel
 
 from engine.losses import cross_entropy
 from engine.randomness import preserve_randomness, seed_forward
+from models.fast import linear
 from models.fast.cpu.compiler import find_compiler
 from models.fast.cpu.dropout import FastDropout
 from models.fast.cpu.gelu import FastGELU
@@ -57,8 +58,10 @@ def part_of(inputs, labels, part):
 def lora_model(make, stir):
     """lora_model(rate=0.1, **switches): (model with adapters, dropout at that rate, Speed)."""
 
-    def build(dtype=FP32, compiled=False, rate=0.1, pool="cls", **switches):
-        lora = LoRAArgs(("query", "value"), rank=2)
+    def build(
+        dtype=FP32, compiled=False, rate=0.1, pool="cls", targets=("query", "value"), **switches
+    ):
+        lora = LoRAArgs(targets, rank=2)
         built, _, _ = make("bert", lora=lora, head_kind="linear", head_pool=pool, dropout=rate)
         stir(built.model)
         args = SpeedArgs(**({"native": "off"} | switches))
@@ -142,6 +145,26 @@ def test_each_switch_turns_its_own_path_on(lora_model, switch):
     needy = any(switch in above for above in ABOVE.values()) or switch in ABSENT
     assert is_fast(model) == (set() if needy else {switch})
     assert (speed.resolved == {}) == needy
+
+
+def test_adapters_on_all_layers_share_the_gradient_of_their_input(lora_model, monkeypatch):
+    model, speed = lora_model(targets="all-linear", rate=0.0)
+    assert "linear" not in speed.resolved  # no layer is left without an adapter
+    assert speed.resolved["qkv"] == "joint"
+    plain, _ = lora_model(targets="all-linear", rate=0.0, **OFF)
+    batch, joined = rows(), []
+    whole = linear.input_gradient
+    monkeypatch.setattr(
+        linear, "input_gradient", lambda pairs: joined.append(len(pairs)) or whole(pairs)
+    )
+    found, expected = (loss_and_gradients(m, *batch) for m in (model, plain))
+    assert max(joined) > 1
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_adapters_that_are_no_products_are_not_joined(lora_model):
+    _, speed = lora_model(targets="all-linear", lora=False)
+    assert not speed.resolved.keys() & {"lora", "linear", "qkv"}
 
 
 def test_frozen_weights_stay_fp32_where_the_products_are(lora_model):

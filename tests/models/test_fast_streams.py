@@ -8,7 +8,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from models.fast.cpu.attention import register
 from models.fast.cpu.dropout import replace_dropout
 from models.fast.cpu.kernels import PlainKernels
-from models.fast.layout import MULTIPLE
+from models.fast.layout import MULTIPLE, stream_length
 from models.fast.speed import SpeedArgs, speed_up
 from models.fast.streams import run_as_stream
 from models.heads import Classifier
@@ -106,7 +106,7 @@ def test_positions_are_those_that_the_padded_model_looks_up(encoder, name, side)
         table.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
         model(**inputs)
     stream_positions, padded_positions = seen
-    assert stream_positions.shape == (1, MULTIPLE)
+    assert stream_positions.shape == (1, stream_length(12))
     assert torch.equal(stream_positions[0, : mask.sum()], padded_positions.expand_as(mask)[mask])
 
 
@@ -183,7 +183,7 @@ def test_linear_layers_and_norms_see_the_filled_stream_only(encoder, name, side)
     inputs = batch(side)
     model(**inputs)
     assert len(seen) >= 8
-    assert set(seen.values()) == {MULTIPLE}  # of 12 real tokens
+    assert set(seen.values()) == {stream_length(12)}
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta"])
@@ -198,11 +198,11 @@ def test_rows_without_a_token_give_zeros(encoder, name):
 def test_batches_of_many_lengths_make_streams_of_few(encoder):
     model, seen = encoder("bert"), []
     model.embeddings.register_forward_hook(lambda _, given, out: seen.append(out.shape[1]))
-    for tokens in range(1, 40):
+    for tokens in range(17, 49):
         ids = torch.ones(4, tokens, dtype=torch.long)
         model(input_ids=ids, attention_mask=torch.ones_like(ids))
-    assert set(seen) == {MULTIPLE, 2 * MULTIPLE, 3 * MULTIPLE}
-    assert all(0 < length - 4 * (n + 1) <= MULTIPLE for n, length in enumerate(seen))
+    assert set(seen) == {2 * MULTIPLE, 3 * MULTIPLE, 4 * MULTIPLE}
+    assert all(0 < length - 4 * (n + 17) <= MULTIPLE for n, length in enumerate(seen))
 
 
 def dropped(encoder, name, unpad, inputs, seed=0):
@@ -264,8 +264,8 @@ def test_a_padded_forward_after_a_stream_forgets_the_streams_ids(encoder):
         run_as_stream(model)
         model.train()
         if stream_first:
-            model(**batch("right"))  # a stream of MULTIPLE tokens
-        ids = torch.arange(MULTIPLE).unsqueeze(0) % 50
+            model(**batch("right"))  # a stream of 12 tokens, filled up
+        ids = torch.arange(stream_length(12)).unsqueeze(0)
         torch.manual_seed(0)
         found.append(model(input_ids=ids).last_hidden_state)
     assert torch.equal(*found)

@@ -64,6 +64,9 @@ def attend(
     if round(dropout * 65536) > 0 and spans:
         longest = max(stop - start for start, stop in spans)
         draw = make_draw(dropout, row_ids(texts.queries, q.shape[0], q.shape[1]), longest)
+    if not torch.is_grad_enabled():
+        with torch.autocast("cpu", enabled=False):
+            return kernels.attend(q, k, v, texts, scale, draw)[0]
     return SpanAttention.apply(q, k, v, texts, scale, draw, kernels)
 
 

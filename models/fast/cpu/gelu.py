@@ -74,5 +74,5 @@ def replace_gelu(backbone: nn.Module, kernels: NativeKernels) -> list[nn.Module]
         name = BLOCKS.get(type(module).__name__)
         if name is not None and type(getattr(module, name)) is GELUActivation:
             found.append(getattr(module, name))
-            setattr(module, name, FastGELU(kernels))
+            setattr(module, name, FastGELU(kernels).train(module.training))
     return found

@@ -5,13 +5,14 @@ compiler.py builds it on first use. Gain: see benchmarks/ablation.md.
 
 import ctypes
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from models.fast.cpu.compiler import WIDTHS, build, library_path
-from models.fast.cpu.kernels import Needs, PlainKernels, Texts, empty_grads, zero_outside
+from models.fast.cpu.kernels import Needs, PlainKernels, Spans, Texts, empty_grads, zero_outside
 from models.fast.cpu.masks import Draw
 
 
@@ -65,6 +66,11 @@ def c_draw(draw: Draw | None) -> CDraw:
         return CDraw(None, None, 0, 1.0)
     assert draw.rows.is_contiguous()
     return CDraw(pointer(draw.rows), pointer(draw.columns), draw.threshold, draw.scale)
+
+
+def c_spans(spans: Spans) -> ctypes.Array:
+    """For C: first and end of each text, one text after the other."""
+    return (ctypes.c_int64 * (2 * len(spans)))(*chain.from_iterable(spans))
 
 
 def by_token(x: Tensor) -> Tensor:
@@ -150,10 +156,11 @@ class NativeKernels:
     ) -> None:  # fmt: skip
         """Call one pass of attention: inputs (., H, D) in any order of memory, then the outputs."""
         (count, heads, size), given = inputs[0].shape, [by_token(t) for t in inputs]
-        spans, asked = (torch.tensor(s, dtype=torch.int64) for s in (texts.spans, texts.queries))
+        spans, asked = c_spans(texts.spans), c_spans(texts.queries)
         shape = CShape(
-            pointer(spans), pointer(asked), len(spans), heads, count, size, scale, c_draw(draw)
-        )
+            ctypes.addressof(spans), ctypes.addressof(asked), len(texts.spans), heads, count, size,
+            scale, c_draw(draw),
+        )  # fmt: skip
         tensors = [*given, *outputs]
         strides = (0 if t is None else t.stride(0) for t in tensors)
         run = getattr(self.library, f"openloop_{function}_{NAMES[inputs[0].dtype]}")

@@ -26,13 +26,12 @@ class AddNorm(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, y: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, norm: nn.LayerNorm,
-        draw: Draw | None, kernels: NativeKernels, spare: bool,
+        draw: Draw | None, kernels: NativeKernels,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-        out, twin, s, stats = kernels.add_norm(y, residual, norm, draw, spare)
-        if not spare:
-            ctx.set_materialize_grads(False)
-            ctx.save_for_backward(s, stats, weight)  # the weight only to see that it stays
-            ctx.rest = (norm, draw, kernels, y.dtype)
+        out, twin, s, stats = kernels.add_norm(y, residual, norm, draw, spare=False)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(s, stats, weight)  # the weight only to see that it stays
+        ctx.rest = (norm, draw, kernels, y.dtype)
         return out, twin
 
     @staticmethod
@@ -44,7 +43,7 @@ class AddNorm(torch.autograd.Function):
         trains = any(ctx.needs_input_grad[2:4])
         grad = torch.zeros_like(s) if grad is None else grad
         found = kernels.add_norm_backward(grad, twin, s, stats, norm, draw, dtype, trains)
-        return (*found, None, None, None, None)
+        return (*found, None, None, None)
 
 
 def add_norm(
@@ -62,5 +61,6 @@ def add_norm(
     if isinstance(dropout, FastDropout) and dropout.drops():
         draw = dropout.draw(y.shape)
     given = (y, residual, norm.weight, norm.bias)
-    spare = not (torch.is_grad_enabled() and any(t.requires_grad for t in given))
-    return AddNorm.apply(*given, norm, draw, kernels, spare)
+    if not torch.is_grad_enabled() or not any(t.requires_grad for t in given):
+        return kernels.add_norm(y, residual, norm, draw, spare=True)[:2]
+    return AddNorm.apply(*given, norm, draw, kernels)

@@ -1,0 +1,65 @@
+"""What a run will need: its largest batches, which are known beforehand, and a small probe."""
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from torch import Tensor, nn
+
+from data.encode import Encoded
+from data.loaders import Padding, collate, epoch_order
+from engine.estimate import Estimate, estimate
+from engine.losses import Batch
+from engine.plan import Plan
+from engine.precision import Precision
+
+PROBE_TOKENS = 512  # so many that activations outweigh the gradient of any one parameter
+
+
+def measure_needs(
+    model: nn.Module, compute_loss: Callable[[nn.Module, Batch], Tensor],
+    encoded: Mapping[str, Encoded], padding: Padding, precision: Precision, plan: Plan,
+    micro_batch_size: int, evaluation_rows: int, streams: bool,
+) -> Estimate:  # fmt: skip
+    """Memory and time by a probe of the longest training row, several times where it is short.
+    `streams`: padding costs nothing."""
+    lengths = {name: row_lengths(split) for name, split in encoded.items()}
+    longest = int(lengths["train"].argmax())
+    times = max(1, PROBE_TOKENS // int(lengths["train"][longest]))
+    probe = collate([encoded["train"].dataset[longest]] * times, padding)
+    held_out = [
+        batch_tokens(np.sort(rows)[::-1][:evaluation_rows], evaluation_rows, streams)
+        for name, rows in lengths.items()
+        if name != "train"
+    ]
+    return estimate(
+        model, compute_loss, probe, precision,
+        tokens=most_tokens(lengths["train"], plan, micro_batch_size, streams),
+        evaluated=max((int(tokens.max()) for tokens in held_out), default=0),
+    )  # fmt: skip
+
+
+def row_lengths(encoded: Encoded) -> np.ndarray:
+    """Tokens (N,) of each row."""
+    return encoded.dataset.with_format("numpy")["length"][:]
+
+
+def batch_tokens(lengths: np.ndarray, size: int, streams: bool) -> np.ndarray:
+    """Tokens that each batch of `size` rows computes, from those of the rows (N,) in their order:
+    its own, or where batches are padded those of its longest row for each."""
+    starts = np.arange(0, len(lengths), size)
+    if streams:
+        return np.add.reduceat(lengths, starts)
+    rows = np.diff(np.append(starts, len(lengths)))
+    return np.maximum.reduceat(lengths, starts) * rows
+
+
+def most_tokens(lengths: np.ndarray, plan: Plan, micro_batch_size: int, streams: bool) -> int:
+    """Tokens of the largest micro-batch that a run will see: the order of its rows is counted."""
+    most, epochs = 0, math.ceil(plan.total_steps / plan.steps_per_epoch)
+    for epoch in range(epochs):
+        steps = min(plan.steps_per_epoch, plan.total_steps - epoch * plan.steps_per_epoch)
+        order = lengths[epoch_order(len(lengths), plan.seed, epoch)]
+        seen = batch_tokens(order, micro_batch_size, streams)[: steps * plan.accumulate]
+        most = max(most, int(seen.max()))
+    return most
