@@ -1,4 +1,4 @@
-"""What the host itself does in a training step: on a GPU it has to launch faster than that computes.
+"""What the host itself does in a training step: it has to launch faster than a GPU computes.
 
     python benchmarks/host_time.py
     python benchmarks/host_time.py --gpu-paths

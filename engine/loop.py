@@ -62,6 +62,7 @@ class Launched:
 
     figures: Tensor  # (2,) loss and gradient norm, on the host or on their way there
     arrival: torch.cuda.Event | None
+    optimizer: torch.optim.Optimizer
     micro_batches: list[Batch]
     before: Progress  # a copy
     skipped: bool
@@ -75,6 +76,7 @@ class Launched:
         loss, grad_norm = self.figures.tolist()  # the one host sync
         if not math.isfinite(loss) or not (math.isfinite(grad_norm) or self.skipped):
             vars(progress).update(vars(self.before))
+            self.optimizer.found_inf = None  # type: ignore[attr-defined]  # the next one may move
             raise non_finite(loss, grad_norm, self.micro_batches, progress)
         tokens = sum(batch.get("tokens", 0) for batch in self.micro_batches)
         return StepResult(loss, grad_norm, self.skipped, self.items, tokens)
@@ -122,7 +124,7 @@ def train_step(
     overflow = False
     if scaler.is_enabled() or not hold_back(optimizer, figures):
         overflow = scaler.is_enabled() and not math.isfinite(figures[1].item())
-        Launched(figures, None, micro_batches, before, overflow, items).result(progress)
+        Launched(figures, None, optimizer, micro_batches, before, overflow, items).result(progress)
     if not overflow:
         optimizer.step()
         progress.step += 1
@@ -132,7 +134,7 @@ def train_step(
     progress.skipped += overflow
     progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if overflow else 0
     check_skips(progress)
-    return Launched(*send_home(figures), micro_batches, before, overflow, items)
+    return Launched(*send_home(figures), optimizer, micro_batches, before, overflow, items)
 
 
 def hold_back(optimizer: torch.optim.Optimizer, figures: Tensor) -> bool:

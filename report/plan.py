@@ -1,5 +1,6 @@
 """What a run is about to do, as plain text: the banner before step 1 and all of `--dry-run`."""
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -214,11 +215,13 @@ def _machine_lines(plan: Plan, verbose: bool) -> list[str]:
 
 
 def replaced_lines(replaced: Sequence[tuple[str, str, str, str]]) -> list[str]:
-    """What runs instead of what, as a table; a module's name that is too long for it is cut. No
-    lines where nothing is replaced."""
+    """What runs instead of what, as a table; files stand below their common folder, and a module's
+    name that is too long is cut. No lines where nothing is replaced."""
     if not replaced:
         return []
-    rows = [("Instead of", "runs", "in", "switch"), *replaced]
+    folder = posixpath.commonpath([posixpath.dirname(file) for _, _, file, _ in replaced])
+    rows = [("Instead of", "runs", f"in {folder}/", "switch")]
+    rows += [(*row[:2], posixpath.relpath(row[2], folder), row[3]) for row in replaced]
     others = sum(max(len(row[column]) for row in rows) + 2 for column in (1, 2, 3))
     return align_table([(shorten(row[0], COLUMNS - others), *row[1:]) for row in rows])
 

@@ -1,5 +1,6 @@
 """The paths of a GPU, proven on a CPU: the same code, with SDPA in place of the GPU's attention."""
 
+import contextlib
 import copy
 from itertools import pairwise
 
@@ -13,6 +14,7 @@ from engine.losses import count_items, cross_entropy, loss_from_logits
 from engine.optim import Schedule, build_optimizer, parameter_groups
 from engine.plan import Plan, Progress
 from engine.precision import Precision
+from models.fast.cuda import attention
 from models.fast.cuda.attention import attend_padded, attend_varlen, kernel_of
 from models.fast.cuda.compiled import Compilations, compile_parts, why_not
 from models.fast.encoder import Written, encoder_of, write_out
@@ -191,6 +193,59 @@ def test_a_whole_window_asks_the_host_nothing_but_its_result(
             )  # fmt: skip
             assert questions.asked == []
     assert launched.result(Progress()).count == 9
+
+
+class Nowhere(Precision):
+    """A device whose tensors have no memory: a question to one of them cannot be answered, and a
+    tensor of the host among them is an error."""
+
+    def autocast(self):
+        return contextlib.nullcontext()
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+@pytest.mark.parametrize("head", ["native", "mean"])
+@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_whole_window_never_mixes_what_is_on_the_host_and_what_is_not(
+    model_of, monkeypatch, name, head, adapted, dropout
+):
+    monkeypatch.setattr(attention, "kernel_of", lambda q: "flash")
+    monkeypatch.setattr(attention, "varlen_attn", flash_without_dropout)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: False)
+    monkeypatch.setattr(torch, "autocast", lambda kind, enabled: contextlib.nullcontext())
+    model = model_of(name, head, adapted, rate=dropout).to("meta")
+    precision = Nowhere(torch.device("meta"), "", "fp32", "")
+    optimizer = torch.optim.SGD(parameter_groups(model, 1e-3, None, set(), 0.01), lr=1e-3)
+    optimizer._step_supports_amp_scaling = True  # as a fused one, of which there is none here
+    monkeypatch.setattr(optimizer, "step", lambda: None)
+    launched = train_step(
+        model, window(), loss_from_logits(cross_entropy), count_items, optimizer,
+        torch.amp.GradScaler("cpu", enabled=False), Schedule("constant", 2, 0), precision,
+        Plan(0, 1, 3, 3, 1, 1.0, None, None), Progress(),
+    )  # fmt: skip
+    assert launched.figures.device.type == "meta"
+    with pytest.raises(NotImplementedError, match="meta"):
+        launched.result(Progress())
+
+
+def flash_without_dropout(q, k, v, query_ends, ends, most, longest):
+    """What varlen_attn calls, which has no form for tensors without memory."""
+    return torch.ops.aten._flash_attention_forward(
+        q, k, v, query_ends, ends, most, longest, 0.0, False, False
+    )[0]
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert"])
+def test_compiled_parts_are_recomputed_to_the_same_gradients(model_of, name):
+    torch._dynamo.reset()
+    found = []
+    for checkpointing in (False, True):
+        model = written(model_of(name, rate=0.2, lora=False), Compilations(lower=traced))
+        if checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+        found.append(logits_and_gradients(model, batch()))
+    torch.testing.assert_close(*found)
 
 
 def written(model, compilations):

@@ -126,7 +126,7 @@ def test_warnings_come_first():
 
 def test_details_and_the_table_of_fast_paths_are_for_who_asks():
     short, long = ("\n".join(plan_lines(PLAN, verbose)) for verbose in (False, True))
-    for word in ("threads: 2", "product_forward"):
+    for word in ("threads: 2", "product_forward  linear.py", "in models/fast/"):
         assert word not in short
         assert word in long
     assert "-v" not in long
