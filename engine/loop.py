@@ -123,7 +123,8 @@ def train_step(
     figures = torch.stack([torch.stack(losses).sum(), grad_norm])  # (2,)
     overflow = False
     if scaler.is_enabled() or not hold_back(optimizer, figures):
-        overflow = scaler.is_enabled() and not math.isfinite(figures[1].item())
+        figures = figures.cpu()  # the host has to know before it updates
+        overflow = scaler.is_enabled() and not math.isfinite(figures[1])
         Launched(figures, None, optimizer, micro_batches, before, overflow, items).result(progress)
     if not overflow:
         optimizer.step()

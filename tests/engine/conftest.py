@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.loop import StepResult, fit, train_step
+from engine.loop import Launched, StepResult, fit, train_step
 from engine.losses import Batch, build_loss, count_items, loss_from_logits
 from engine.optim import Schedule, build_optimizer, parameter_groups
 from engine.plan import Plan, Progress, planned_steps
@@ -113,12 +113,16 @@ class Rig:
             self.seen.append(batch["rows"].tolist())
             yield batch
 
-    def step(self, micro_batches: list[Batch]) -> StepResult:
-        """One train_step, and its figures."""
+    def launch(self, micro_batches: list[Batch]) -> Launched:
+        """One train_step."""
         return train_step(
             self.model, micro_batches, self.compute_loss, count_items, self.optimizer, self.scaler,
             self.schedule, self.precision, self.plan, self.progress,
-        ).result(self.progress)  # fmt: skip
+        )  # fmt: skip
+
+    def step(self, micro_batches: list[Batch]) -> StepResult:
+        """One train_step, and its figures."""
+        return self.launch(micro_batches).result(self.progress)
 
     def fit(
         self,

@@ -329,3 +329,94 @@ def test_on_another_device_everything_is_plain(model_of):
     speed = speed_up(model, SpeedArgs(), torch.device("mps"), FP32)
     assert speed.resolved == {}
     assert speed.notes == ["there are none for mps"]
+
+
+ON_A_GPU = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+NEAR = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+
+def gpu(function):
+    """Marks a test for a GPU."""
+    for mark in ON_A_GPU:
+        function = mark(function)
+    return function
+
+
+def qkv(layout, first_only, dtype):
+    draw = torch.Generator("cuda").manual_seed(0)
+    shape = (3, layout.ids.shape[1], 4, 32)
+    q, k, v = torch.randn(shape, generator=draw, device="cuda", dtype=torch.float32).to(dtype)
+    q = q[layout.firsts] if first_only else q
+    return [t.detach().requires_grad_() for t in (q, k, v)]
+
+
+@gpu
+@pytest.mark.parametrize("dtype", NEAR)
+@pytest.mark.parametrize("first_only", [False, True])
+def test_a_gpus_attention_equals_the_padded_one(dtype, first_only):
+    layout = layout_of(batch(lengths=[300, 1, 77, 130])["attention_mask"]).to("cuda")
+    found = []
+    for attend in (attend_varlen, attend_padded):
+        inputs = qkv(layout, first_only, dtype)
+        used = inputs if attend is attend_varlen else [t.float() for t in inputs]
+        out = attend(*used, layout, first_only, 32**-0.5, 0.0).float()
+        out.square().sum().backward()
+        found.append((out.detach(), *(t.grad.float() for t in inputs)))
+    near = NEAR[dtype]
+    torch.testing.assert_close(*found, atol=near, rtol=near)
+
+
+@gpu
+@pytest.mark.parametrize("dtype", NEAR)
+def test_a_gpus_dropout_of_probabilities_is_a_function_of_the_seed(dtype):
+    layout = layout_of(batch(lengths=[300, 1, 77, 130])["attention_mask"]).to("cuda")
+    q, k, v = qkv(layout, False, dtype)
+
+    def attend(seed, v):
+        torch.manual_seed(seed)
+        return attend_varlen(q, k, v, layout, False, 32**-0.5, 0.3).float()
+
+    out, again, other = attend(1, v), attend(1, v), attend(2, v)
+    assert torch.equal(out, again)
+    assert not torch.equal(out, other)
+    # linear in v, so the gradient of v has to see the same mask as the forward pass
+    change = torch.randn_like(v)
+    moved = ((attend(1, v + change) - out) * other).sum()
+    (slope,) = torch.autograd.grad((out * other.detach()).sum(), v)
+    assert (slope.float() * change.float()).sum().item() == pytest.approx(moved.item(), rel=0.1)
+
+
+@gpu
+@pytest.mark.parametrize("name", POSITIONS)
+@pytest.mark.parametrize("head", ["native", "mean"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_streams_on_a_gpu_give_the_padded_logits_of_the_host(model_of, name, head, dtype):
+    inputs = batch(lengths=[60, 3, 17])
+    on_device = {key: value.to("cuda") for key, value in inputs.items()}
+    model = model_of(name, head).to("cuda")
+    with torch.autocast("cuda", dtype=dtype, enabled=dtype != torch.float32):
+        found, gradients = logits_and_gradients(model, on_device)
+    del inputs["layout"]
+    expected, _ = logits_and_gradients(model_of(name, head, fast=False), inputs)
+    near = NEAR[dtype] * 3
+    torch.testing.assert_close(found.float().cpu(), expected, atol=near, rtol=near)
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+
+
+@gpu
+@pytest.mark.parametrize("adapted", [False, True])
+def test_parts_compiled_for_a_gpu_give_the_same_logits(model_of, adapted):
+    torch._dynamo.reset()
+    plain = model_of("bert", "native", adapted, lora=False).to("cuda")
+    compilations = Compilations()
+    model = written(copy.deepcopy(plain), compilations)
+    for step in range(10):
+        inputs = batch(seed=step, lengths=[40 + 7 * step, 3, 17 + step])
+        inputs = {key: value.to("cuda") for key, value in inputs.items()}
+        found, expected = (logits_and_gradients(m, inputs) for m in (model, plain))
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert compilations.graphs > 2
+    assert compilations.again <= 2
