@@ -34,13 +34,14 @@ class Estimate:
     gradients: int
     optimizer: int
     activations: int  # all other tensors at the peak of a step or an evaluation
-    beside: int  # on the CPU: what libraries hold, and holes between tensors
+    libraries: int  # on the CPU: what they took at their first products, and keep
+    holes: int  # on the CPU: HOLES of the activations
     seconds_per_token: float  # forward and backward, tokens of the probe with their padding
 
     @property
     def total(self) -> int:
-        held = self.weights + self.gradients + self.optimizer
-        return held + self.activations + self.beside
+        held = self.weights + self.gradients + self.optimizer + self.libraries
+        return held + self.activations + self.holes
 
 
 class LiveBytes(TorchDispatchMode):
@@ -157,7 +158,8 @@ def estimate(
         gradients=trained,
         optimizer=2 * trained,
         activations=peak,
-        beside=int(HOLES * peak) + taken if on_cpu else 0,
+        libraries=taken,
+        holes=int(HOLES * peak) if on_cpu else 0,
         seconds_per_token=seconds / (2 * probe_tokens),
     )
 

@@ -23,8 +23,9 @@ def estimated_memory(job: Job) -> Memory:
     """Bytes at the peak: what the process already held, and what training adds."""
     needs = job.estimate
     return Memory(
-        process=job.resident_before, weights=needs.weights, gradients=needs.gradients,
-        optimizer=needs.optimizer, activations=needs.activations + needs.beside,
+        process=job.resident_before + needs.libraries, weights=needs.weights,
+        gradients=needs.gradients, optimizer=needs.optimizer,
+        activations=needs.activations + needs.holes,
     )  # fmt: skip
 
 

@@ -27,8 +27,9 @@ def test_weights_gradients_and_optimizer_are_counted(make_rig):
     trained = sum(numbers) - model.embedding.weight.numel()
     assert found.weights == 4 * sum(numbers)
     assert (found.gradients, found.optimizer) == (4 * trained, 8 * trained)
-    assert found.total == found.weights + 12 * trained + found.activations + found.beside
-    assert found.beside >= int(0.3 * found.activations)
+    held = found.weights + 12 * trained + found.libraries
+    assert found.total == held + found.activations + found.holes
+    assert found.holes == int(0.3 * found.activations)
     assert found.seconds_per_token > 0
 
 
