@@ -115,7 +115,7 @@ class Product(torch.autograd.Function):
                     found[b] = g.sum(0).to(dtypes[b])
                 if dtypes[A] is None:
                     continue
-                # thin products in the order that MKL is fast in: R rows, not R columns of one operand
+                # thin products as MKL is fast in them: R rows of an operand, not R columns
                 grad_low = F.linear(g, saved[B].T.contiguous()).mul_(scaling)  # (N, R)
                 if needs[A]:
                     found[A] = (grad_low.T @ flat).to(dtypes[A])
