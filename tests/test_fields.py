@@ -199,7 +199,7 @@ def join_wrapped(lines):
     """The plan's entries as one line each: what goes on is indented below its text."""
     joined = []
     for line in lines:
-        if joined and line.startswith(" " * 12):
+        if joined and line.startswith(" " * 16):
             joined[-1] += " " + line.strip()
         else:
             joined.append(line)
