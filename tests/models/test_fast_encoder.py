@@ -6,12 +6,14 @@ from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from models.fast.encoder import encoder_of, first_token_only
+from models.fast.layout import stream_length
 from models.fast.speed import SpeedArgs, speed_up
 from models.heads import Classifier, LinearHead, MLPHead
 from models.lora import LoRAArgs, inject_lora
 
 CPU, FP32 = torch.device("cpu"), torch.float32
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+STREAM = stream_length(12)  # tokens of a stream of batch("right")
 NAMES = ["bert", "distilbert", "electra", "roberta", "xlm-roberta"]
 MASKS = {
     "right": [[1, 1, 1, 1, 1, 1, 1], [1, 0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0, 0]],
@@ -113,11 +115,11 @@ def test_the_last_layer_works_out_the_first_tokens_alone(model_of, name):
             )
     model(**batch())
     last = {layer: count for layer, count in seen.items() if "layer.1." in layer}
-    whole = {layer.rpartition(".")[2] for layer, count in last.items() if count == 64}
+    whole = {layer.rpartition(".")[2] for layer, count in last.items() if count == STREAM}
     assert whole in ({"key", "value"}, {"k_lin", "v_lin"})
     # query, out, up, down and two norms: three texts and the filling
-    assert sorted(last.values()) == [4] * 6 + [64] * 2
-    assert {count for layer, count in seen.items() if "layer.0." in layer} == {64}
+    assert sorted(last.values()) == [4] * 6 + [STREAM] * 2
+    assert {count for layer, count in seen.items() if "layer.0." in layer} == {STREAM}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -198,5 +200,5 @@ def test_query_key_and_value_send_back_one_product(model_of, monkeypatch):
         lambda parts, *rest, cat=torch.cat: copies.append(len(parts)) or cat(parts, *rest),
     )
     logits_and_gradients(model, batch())
-    assert (64, 48) in [tuple(s.shape) for s in shapes]  # in the upper layer, of 64 tokens
+    assert (STREAM, 48) in [tuple(s.shape) for s in shapes]  # in the upper layer
     assert copies == [3]  # the weights; the gradients lie side by side as they come
