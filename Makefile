@@ -8,7 +8,7 @@ CONFIG := configs/imdb_lora.toml
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quick train test test-slow kernels bench-quick lint clean
+.PHONY: help quick train test test-slow kernels bench-quick gpu-check lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | \
@@ -35,6 +35,9 @@ kernels: $(VENV)/.run-installed ## build the CPU kernels now rather than at the 
 
 bench-quick: $(VENV)/.dev-installed ## speed beside the stock Trainer, three minutes; fails if slow
 	$(PY) benchmarks/compare.py --quick $(ARGS)
+
+gpu-check: $(VENV)/.dev-installed ## all that is said about CUDA, proven on a GPU in eight minutes (docs/gpu.md)
+	PYTHON=$(PY) bash benchmarks/gpu_check.sh $(ARGS)
 
 lint: $(VENV)/.dev-installed ## ruff (rules and format) and mypy
 	$(PY) -m ruff check .

@@ -12,9 +12,10 @@ import statistics
 import sys
 from collections.abc import Mapping
 
-from tables import MIB, Windows, machine_lines, round_ratio, show_ratio, speed
+from contestants import start_child
+from tables import MIB, Windows, machine_lines, show_ratio
 from tasks import TASKS, make_config
-from windows import Child, Store, add_options, alternate, open_store
+from windows import Child, Store, add_options, alternate, open_store, round_ratio, speed
 
 TASK, WHOLE = "lora256", "all on"
 PARTS = {
@@ -87,7 +88,7 @@ def main() -> int:
 
     def start(name: str) -> Child:
         config = make_config(TASK, "openloop", dtype, overrides=overrides_of(name))
-        return Child("openloop", TASKS[TASK].work, config)
+        return start_child("openloop", TASKS[TASK].work, config)
 
     names = [WHOLE, *(f"without {part}" for part in parts), PLAIN]
     windows = alternate(store, TASK, names, options.rounds, options.seconds, start)

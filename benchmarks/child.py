@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,21 +76,23 @@ class Window:
     def wait(self) -> None:
         """Block until the parent asks for the next window."""
         self.length = self.ask()
-        self.tokens = self.flops = 0
+        self.steps: list[Any] = []
         self.start = time.perf_counter()
 
-    def count(self, lengths: Sequence[int]) -> None:
-        """Count a finished step over rows of these lengths; at the end of the window answer, and
-        wait for the next one."""
-        self.tokens += sum(lengths)
-        self.flops += step_flops(self.shape, lengths)
+    def count(self, lengths: Any) -> None:
+        """Count a finished step over rows of these lengths, a list or a tensor wherever it is; at
+        the end of the window answer, and wait for the next one. Tensors are read only then: earlier
+        the host would wait for its device."""
+        self.steps.append(lengths)
         if time.perf_counter() - self.start >= self.length:
             wait_for_device()
             seconds = time.perf_counter() - self.start
+            steps = [s if isinstance(s, list) else s.tolist() for s in self.steps]
             self.tell(
                 {
-                    "tokens": self.tokens,
-                    "flops": self.flops,
+                    "tokens": sum(map(sum, steps)),
+                    "flops": sum(step_flops(self.shape, step) for step in steps),
+                    "steps": len(steps),
                     "seconds": seconds,
                     "peak": peak_bytes(),
                 }

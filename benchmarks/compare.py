@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from contestants import start_child
 from machine import has_matrix_units
 from tables import (
     accuracy_table,
@@ -51,7 +52,7 @@ def run_task(
     dtype = machine["fingerprint"]["fast_dtype"]
 
     def start(name: str) -> Child:
-        return Child(name, TASKS[task].work, make_config(task, name, dtype))
+        return start_child(name, TASKS[task].work, make_config(task, name, dtype))
 
     windows = alternate(store, task, names, rounds, seconds, start)
     return summarise(windows, store.get("peak") or {})
@@ -67,7 +68,7 @@ def run_accuracy(store: Store, fast_dtype: str) -> dict[str, list[list[list[floa
             key = f"accuracy/{name}/seed {seed}/{chosen}"
             found = store.get(key)
             if found is None:
-                worker = Child(name, "learn", config)
+                worker = start_child(name, "learn", config)
                 try:
                     worker.wait_ready()
                     found = worker.read()

@@ -7,14 +7,16 @@ the end with evaluations at fixed steps, and answer with the learning curve.
 """
 
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from arithmetic import Shape, shape_of
 from child import Stopwatch, Window, answer, import_bytes  # makes the project importable
+from windows import Child
 
-from configs.read import read_config
+from configs.read import read_config, write_config
 from configs.schema import Config
 
 
@@ -156,6 +158,14 @@ def build(config: Config, name: str, work: str) -> Any:
     from stock import Stock
 
     return Stock(config, name)
+
+
+def start_child(name: str, work: str, config: Config) -> Child:
+    """A contestant in a process of its own."""
+    folder = tempfile.TemporaryDirectory()
+    path = Path(folder.name) / "config.toml"
+    write_config(config, path)
+    return Child([sys.executable, __file__, name, work, str(path)], folder)
 
 
 def main() -> None:

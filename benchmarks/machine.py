@@ -20,7 +20,7 @@ from child import ROOT, wait_for_device  # first: it makes the project importabl
 
 # what a measured process runs: rooms of the project, and files beside this one
 ROOMS = ("configs", "data", "engine", "job", "models")
-FILES = ("arithmetic.py", "child.py", "contestants.py", "stock.py", "tasks.py")
+FILES = ("arithmetic.py", "child.py", "contestants.py", "stock.py", "tasks.py", "trainer.py")
 SIZES = {"cpu": (1024, 2048), "cuda": (8192,)}
 SECONDS = 2.0  # of products of each size, of which the best counts
 
@@ -53,7 +53,7 @@ def code_digest(root: Path = ROOT) -> str:
     return digest.hexdigest()[:16]
 
 
-def matmul_peak(dtype_name: str) -> float:
+def matmul_peak(dtype_name: str, seconds: float = SECONDS) -> float:
     """FLOP/s of the best of many square matrix products in this dtype. Small ones too: on a shared
     machine they find a quiet moment."""
     import torch
@@ -64,7 +64,7 @@ def matmul_peak(dtype_name: str) -> float:
     for size in SIZES[device]:
         a, b = (torch.randn(size, size, device=device).to(dtypes[dtype_name]) for _ in range(2))
         out = torch.mm(a, b)
-        end = time.perf_counter() + SECONDS
+        end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             wait_for_device()
             start = time.perf_counter()

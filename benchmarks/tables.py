@@ -6,20 +6,10 @@ from typing import Any
 
 from intervals import mean_interval, welch_interval
 from tasks import CONTESTANTS, REACHED, TASKS, why_not
+from windows import round_ratio, speed
 
 Windows = dict[str, list[dict[str, Any]]]
 MIB = 2**20
-
-
-def speed(window: Mapping[str, Any]) -> float:
-    """Real tokens per second."""
-    return window["tokens"] / window["seconds"]
-
-
-def round_ratio(mine: Sequence[Mapping], theirs: Sequence[Mapping]) -> dict[str, float]:
-    """Median, lowest and highest of the rounds' ratios of speed."""
-    ratios = [speed(a) / speed(b) for a, b in zip(mine, theirs, strict=True)]
-    return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
 
 
 def best_stock(windows: Windows) -> str:

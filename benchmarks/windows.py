@@ -3,17 +3,15 @@
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from child import ROOT  # makes the project importable
-
-from configs.read import write_config
-from configs.schema import Config
 
 HERE = Path(__file__).resolve().parent
 WARM_UP = 5.0  # seconds of work that a child does before its first window that counts
@@ -66,17 +64,16 @@ class Works(Protocol):
 
 
 class Child:
-    """A process that works when asked."""
+    """A process that works when asked. `folder` lives as long as it does."""
 
-    def __init__(self, contestant: str, work: str, config: Config) -> None:
-        self.folder = tempfile.TemporaryDirectory()
-        path = Path(self.folder.name) / "config.toml"
-        write_config(config, path)
+    def __init__(
+        self, command: Sequence[str], folder: tempfile.TemporaryDirectory | None = None
+    ) -> None:
+        self.folder = folder
         self.noise = tempfile.TemporaryFile()  # noqa: SIM115  as long as the process
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "contestants.py"), contestant, work, str(path)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.noise, encoding="utf-8",
-            cwd=ROOT,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.noise,
+            encoding="utf-8", cwd=ROOT,
         )  # fmt: skip
         self.ready: Measurement | None = None
 
@@ -96,12 +93,16 @@ class Child:
             self.ready = self.read()
         return self.ready
 
-    def ask(self, seconds: float) -> Measurement:
-        """One window."""
-        ready = self.wait_ready()
+    def send(self, seconds: float) -> None:
+        """Ask for a window and wait for nothing; `read` gives it, once it was ready."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{seconds}\n")
         self.process.stdin.flush()
+
+    def ask(self, seconds: float) -> Measurement:
+        """One window."""
+        ready = self.wait_ready()
+        self.send(seconds)
         return ready | self.read()
 
     def close(self) -> None:
@@ -109,7 +110,19 @@ class Child:
         self.process.kill()
         self.process.wait()
         self.noise.close()
-        self.folder.cleanup()
+        if self.folder is not None:
+            self.folder.cleanup()
+
+
+def speed(window: Mapping[str, Any]) -> float:
+    """Real tokens per second."""
+    return window["tokens"] / window["seconds"]
+
+
+def round_ratio(mine: Sequence[Mapping], theirs: Sequence[Mapping]) -> dict[str, float]:
+    """Median, lowest and highest of the rounds' ratios of speed."""
+    ratios = [speed(a) / speed(b) for a, b in zip(mine, theirs, strict=True)]
+    return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
 
 
 def window_key(task: str, name: str, number: int, seconds: float) -> str:
@@ -142,8 +155,8 @@ def alternate(
         for number, name in missing:
             window = children[name].ask(seconds)
             store.put(keys[number, name], window)
-            speed = window["tokens"] / window["seconds"]
-            print(f"{task}, round {number + 1}: {name} {speed:,.0f} tokens/s", flush=True)
+            said = f"{task}, round {number + 1}: {name} {speed(window):,.0f} tokens/s"
+            print(said, flush=True)
     finally:
         for worker in children.values():
             worker.close()

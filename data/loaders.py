@@ -4,17 +4,21 @@ The order of an epoch is a function of (seed, epoch) alone, so a resumed run nee
 meet the same batches again, and the number of workers changes nothing.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import datasets
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from data.splits import seeded_order
+
+if TYPE_CHECKING:  # any list of rows with the columns of one serves
+    import datasets
 
 Batch = dict[str, Any]
 

@@ -1,7 +1,7 @@
 """The contestants as processes of their own."""
 
 import pytest
-from windows import Child
+from contestants import start_child
 
 from configs.read import read_config
 
@@ -16,7 +16,7 @@ def start(recipe):
 
     def run(contestant, work, dtype="fp32"):
         config = read_config(path, [f"precision.dtype={dtype}"])
-        children.append(Child(contestant, work, config))
+        children.append(start_child(contestant, work, config))
         return children[-1]
 
     yield run

@@ -6,7 +6,7 @@ import pytest
 import torch
 from child import Window
 from contestants import build, make_shape
-from stock import ShuffledBatches
+from trainer import ShuffledBatches
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from configs.read import read_config

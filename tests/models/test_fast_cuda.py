@@ -414,7 +414,7 @@ def test_parts_compiled_for_a_gpu_give_the_same_logits(model_of, adapted):
     compilations = Compilations()
     model = written(copy.deepcopy(plain), compilations)
     for step in range(10):
-        inputs = batch(seed=step, lengths=[40 + 7 * step, 3, 17 + step])
+        inputs = batch(seed=step, lengths=[20 + 4 * step, 3, 17 + step])
         inputs = {key: value.to("cuda") for key, value in inputs.items()}
         found, expected = (logits_and_gradients(m, inputs) for m in (model, plain))
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
