@@ -24,7 +24,7 @@ train: $(VENV)/.run-installed ## install, then train the default recipe (eight t
 	$(PY) train.py --config $(CONFIG) --resume $(ARGS)
 
 test: $(VENV)/.dev-installed ## install the development extras, then run the default tests
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n 2 $(ARGS)
 
 # pytest exits 5 where no test was selected: a tree without long tests has nothing to fail.
 test-slow: $(VENV)/.dev-installed ## run the long tests

@@ -285,8 +285,7 @@ def traced(graph, inputs):
     return graph.forward
 
 
-@pytest.mark.parametrize("name", ["bert", "distilbert"])
-@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize(("name", "adapted"), [("bert", True), ("distilbert", False)])
 def test_compiled_parts_give_the_same_losses_over_200_lengths(model_of, name, adapted):
     again = check_lengths(model_of, Compilations(lower=traced), name, adapted, steps=200)
     assert again <= 2
