@@ -12,7 +12,6 @@ A reader who wants another loop copies fit() and edits it.
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -203,50 +202,70 @@ def fit(
     the best and early-stopping counters of `progress`; `on_step` gets each step's result and rate,
     on CUDA once the next step is launched. job/fit.py calls it, with everything it needs.
     """
-    unread: list[tuple[Launched, Progress, float]] = []  # at most one
-    report = partial(report_steps, unread, progress, on_step)
     model.train()
     set_learning_rate(optimizer, schedule, progress.step)
     optimizer.zero_grad(set_to_none=True)
     if evaluation_due(progress, plan):  # stopped between the last step and its evaluation
         evaluate_and_save(progress, evaluate, save)
-    while not (stop.requested or finished(progress, plan)):
-        epoch = batches(progress.epoch, progress.micro_batch)
-        for micro_batches in windows(epoch, plan.accumulate):
-            rate = optimizer.param_groups[0]["lr"]
-            launched = train_step(
-                model, micro_batches, compute_loss, count,
-                optimizer, scaler, schedule, precision, plan, progress,
-            )  # fmt: skip
-            report()  # of the step before
-            advance(progress, plan, used=len(micro_batches))
-            unread.append((launched, replace(progress), rate))
-            if launched.arrival is None:  # its figures are here
-                report()
-            stops = stop.requested
-            evaluates = not stops and evaluation_due(progress, plan)
-            saves = stops or save_due(launched.skipped, progress, plan)
-            if evaluates or saves or finished(progress, plan) or progress.micro_batch == 0:
-                report()
-            if evaluates:
-                evaluate_and_save(progress, evaluate, save)
-                stops = stop.requested
-            elif saves:
-                save(progress)
-            if stops or finished(progress, plan):
-                break
-        else:  # the epoch is used up, so it must have rolled over
-            check_epoch_end(progress, plan)
+    unsaved = False
+    with Unread(progress, on_step) as unread:
+        while not (stop.requested or finished(progress, plan)):
+            epoch = windows(batches(progress.epoch, progress.micro_batch), plan.accumulate)
+            for micro_batches in epoch:
+                rate = optimizer.param_groups[0]["lr"]
+                launched = train_step(
+                    model, micro_batches, compute_loss, count,
+                    optimizer, scaler, schedule, precision, plan, progress,
+                )  # fmt: skip
+                unread.report()  # the step before
+                advance(progress, plan, used=len(micro_batches))
+                unread.add(launched, rate)
+                unsaved, saves = True, save_due(launched.skipped, progress, plan)
+                if saves or evaluation_due(progress, plan) or progress.micro_batch == 0:
+                    unread.report()
+                if not stop.requested and evaluation_due(progress, plan):
+                    evaluate_and_save(progress, evaluate, save)
+                    unsaved = False
+                elif not stop.requested and saves:
+                    save(progress)
+                    unsaved = False
+                if stop.requested or finished(progress, plan):
+                    break
+            else:  # the epoch is used up, so it must have rolled over
+                check_epoch_end(progress, plan)
+        unread.report()
+        if unsaved:  # stopped, whenever it was
+            save(progress)
 
 
-def report_steps(
-    unread: list[tuple[Launched, Progress, float]], progress: Progress,
-    on_step: Callable[[StepResult, Progress, float], None],
-) -> None:  # fmt: skip
-    """Read the steps that are not read yet: (step, where the run stood after it, its rate)."""
-    while unread:
-        launched, after, rate = unread.pop(0)
-        on_step(launched.result(progress), after, rate)
+class Unread:
+    """Steps that are launched and not reported yet, at most one. While it is entered none gets
+    lost: before an error goes on, the step before it is reported."""
+
+    def __init__(
+        self, progress: Progress, on_step: Callable[[StepResult, Progress, float], None]
+    ) -> None:
+        self.progress, self.on_step = progress, on_step
+        self.steps: list[tuple[Launched, Progress, float]] = []
+
+    def add(self, launched: Launched, rate: float) -> None:
+        """A step, and where the run stands after it; reported at once if its figures are here."""
+        self.steps.append((launched, replace(self.progress), rate))
+        if launched.arrival is None:
+            self.report()
+
+    def report(self) -> None:
+        """Wait for what is not read yet. Raises NonFiniteError as `result` does."""
+        while self.steps:
+            launched, after, rate = self.steps.pop(0)
+            self.on_step(launched.result(self.progress), after, rate)
+
+    def __enter__(self) -> "Unread":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is not None:
+            self.report()
 
 
 def check_skips(progress: Progress) -> None:

@@ -54,7 +54,7 @@ class TestWriter:
         scores = probabilities(kind, logits, self.job.target)  # (B, C)
         answered = answers(kind, logits, self.job.target).cpu().numpy()
         places = [self.place[row] for row in batch["rows"].tolist()]
-        self.figures[places] = row_figures(kind, answered, batch["labels"].numpy())
+        self.figures[places] = row_figures(kind, answered, batch["labels"].cpu().numpy())
         for row, values in zip(batch["rows"].tolist(), scores.tolist(), strict=True):
             source = self.rows[self.place[row]]
             text = source["text"]

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from data.encode import Encoded
-from data.loaders import Padding, collate, epoch_order
+from data.loaders import Padding, collate, epoch_order, fill_batches
 from engine.estimate import Estimate, estimate
 from engine.losses import Batch
 from engine.plan import Plan
@@ -28,15 +28,26 @@ def measure_needs(
     times = max(1, PROBE_TOKENS // int(lengths["train"][longest]))
     probe = collate([encoded["train"].dataset[longest]] * times, padding)
     held_out = [
-        batch_tokens(np.sort(rows)[::-1][:evaluation_rows], evaluation_rows, streams)
+        held_out_tokens(rows, evaluation_rows, padding.multiple, streams)
         for name, rows in lengths.items()
         if name != "train"
     ]
     return estimate(
         model, compute_loss, probe, precision,
         tokens=most_tokens(lengths["train"], plan, micro_batch_size, streams),
-        evaluated=max((int(tokens.max()) for tokens in held_out), default=0),
+        evaluated=max(held_out, default=0),
     )  # fmt: skip
+
+
+def held_out_tokens(lengths: np.ndarray, size: int, multiple: int, streams: bool) -> int:
+    """Tokens of the largest batch of an evaluation of rows with these many (N,): the batches of
+    short rows hold more of them, and in a stream more tokens."""
+    batches = fill_batches(lengths.tolist(), size, multiple)
+    if streams:
+        return max((int(lengths[batch].sum()) for batch in batches), default=0)
+    widths = [-(-int(lengths[batch].max()) // multiple) * multiple for batch in batches]
+    counts = [len(batch) for batch in batches]
+    return max((w * n for w, n in zip(widths, counts, strict=True)), default=0)
 
 
 def row_lengths(encoded: Encoded) -> np.ndarray:

@@ -186,7 +186,7 @@ def load_predictor(
     if config.precision.dtype == "auto" and str(precision.device) == then["device"]:
         precision = choose_precision(chosen, "auto", then["dtype"])
     model.to(precision.device).eval()
-    speed = speed_up_model(model, config, precision, tokenizer.padding_side)
+    speed = speed_up_model(model, config, precision, tokenizer.padding_side, answers=True)
     print(f"openloop: {folder.path} on {precision.device} in {precision.dtype}", file=sys.stderr)
     if verbose:
         paths = replaced_lines([astuple(row) for row in speed.replaced])

@@ -187,13 +187,15 @@ def check_relations(config: Config, data: Data, max_positions: int) -> None:
 
 
 def memory_advice(config: Config) -> str:
-    """What to lower where a run takes more memory than there is."""
+    """What to lower where a run takes more memory than there is. Of these eval.micro_batch_size
+    alone leaves the training as it was, so that a run can go on."""
     return (
         f"Lower train.micro_batch_size (now {config.train.micro_batch_size}) and raise "
         f"train.accumulate (now {config.train.accumulate}) as much: the same steps in less memory. "
-        f"A lower data.max_length (now {config.data.max_length}), "
-        "model.activation_checkpointing = true and, where an evaluation ran out, a lower "
-        "eval.micro_batch_size save more. What was saved is kept: go on with --resume"
+        f"A lower data.max_length (now {config.data.max_length}) and "
+        "model.activation_checkpointing = true save more. All of them make another run of it: use "
+        "another run.name, or --fresh. Where an evaluation ran out, lower eval.micro_batch_size, "
+        "and --resume goes on"
     )
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -38,10 +39,13 @@ def speed_up_model(
     precision: Precision,
     padding_side: str,
     compiled: bool = False,
+    answers: bool = False,
 ) -> Speed:
     """Put the fast paths of [speed] into a model that is on its device. `compiled`: torch.compile
-    will see it."""
+    will see it; `answers`: it has a few texts to answer, for which nobody waits for a compiler."""
     args = SpeedArgs(**config.speed.model_dump(exclude={"allocator"}))
+    if answers:
+        args = replace(args, compile=False)
     dtype = DTYPES[precision.dtype]
     speed = speed_up(
         model, args, precision.device, dtype, compiled, left_padded=padding_side == "left"

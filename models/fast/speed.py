@@ -159,12 +159,15 @@ def _speed_up_on_gpu(
     if encoder is None:
         return
     first_only = args.last_layer and first_token_only(model)
-    how = Written(project if args.qkv else project_each, attend_varlen, finish_layer, first_only)
+    qkv = args.qkv and "lora" in speed.resolved  # what is not fused cannot be joined
+    if not (compiles or qkv or first_only):
+        return
+    how = Written(project if qkv else project_each, attend_varlen, finish_layer, first_only)
     if compiles:
         speed.compilations = Compilations()
         before, after = compile_parts(speed.compilations)
         how = replace(how, project=before, finish=after)
-    _write_out(encoder, how, None, args.qkv and not compiles, speed)
+    _write_out(encoder, how, None, qkv, speed)
     if compiles:
         speed.resolved["layers"] = "compiled"
         speed.put("compile", encoder.layer)

@@ -302,3 +302,29 @@ def test_a_step_launched_after_a_broken_one_moves_no_weight(make_rig, monkeypatc
     assert rig.optimizer.found_inf is None  # who goes on all the same can
     assert all(torch.equal(a, b) for a, b in zip(before, rig.model.parameters(), strict=True))
     assert rig.progress.step == 1
+
+
+def test_a_stop_while_the_last_batch_of_an_epoch_is_used_up_is_saved(make_rig):
+    rig, stop = make_rig(evaluate_every=100), StopRequest()
+
+    def batches(epoch, start):
+        yield from rig.batches(epoch, start)
+        stop.signal = SIGTERM
+
+    rig.fit(batches=batches, stop=stop)
+    assert rig.saved == [rig.progress.step] == [2]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_the_step_before_an_error_is_reported(make_rig, monkeypatch, late):
+    if late:
+        monkeypatch.setattr(loop, "send_home", lambda figures: (figures, Arrival([])))
+    rig = make_rig(accumulate=1)
+
+    def batches(epoch, start):
+        yield from list(rig.batches(epoch, start))[:3]
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="disk"):
+        rig.fit(batches=batches)
+    assert len(rig.results) == 3

@@ -49,12 +49,14 @@ class Compilations:
 
 def compile_parts(seen: Compilations) -> tuple[Project, Finish]:
     """(project, finish) of encoder.Written, compiled at their first calls and counted in `seen`."""
+    # one graph for each way of calling: three, two or one layer, trained or not, adapted or not …
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     fast_project = torch.compile(project_each, backend=seen.backend)
     fast_finish = torch.compile(finish_layer, backend=seen.backend)
 
     def project(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
         """x (1, N, D) -> the output (1, N, out) of each layer."""
-        before, way = seen.graphs, ("project", len(layers), *way_of(layers[0], x))
+        before, way = seen.graphs, ("project", *way_of(layers, x))
         vary(x)
         outs = fast_project(x, tuple(layers))
         seen.watch(way, before)
@@ -62,7 +64,10 @@ def compile_parts(seen: Compilations) -> tuple[Project, Finish]:
 
     def finish(parts: Parts, attended: Tensor, residual: Tensor) -> tuple[Tensor, Tensor | None]:
         """(1, M, D) each -> (1, M, D); no twin."""
-        before, way = seen.graphs, ("finish", *way_of(parts.out, attended, residual))
+        before, way = (
+            seen.graphs,
+            ("finish", *way_of((parts.out, parts.up, parts.down), attended, residual)),
+        )
         vary(attended, residual)
         out = fast_finish(parts, attended, residual)
         seen.watch(way, before)
@@ -77,11 +82,11 @@ def vary(*inputs: Tensor) -> None:
         torch._dynamo.maybe_mark_dynamic(x, 1)
 
 
-def way_of(layer: nn.Module, *inputs: Tensor) -> tuple:
+def way_of(layers: Sequence[nn.Module], *inputs: Tensor) -> tuple:
     """What a compiled graph depends on besides lengths."""
-    gradients = tuple(x.requires_grad for x in inputs)
-    kinds = tuple(x.dtype for x in inputs)
-    return (type(layer), layer.training, torch.is_grad_enabled(), gradients, kinds)
+    made = tuple((type(layer), *(p.requires_grad for p in layer.parameters())) for layer in layers)
+    given = tuple((x.dtype, x.requires_grad) for x in inputs)
+    return (made, layers[0].training, torch.is_grad_enabled(), given)
 
 
 def why_not(device: torch.device) -> str | None:
