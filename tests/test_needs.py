@@ -5,7 +5,7 @@ import pytest
 
 from data.loaders import epoch_order
 from engine.plan import Plan
-from job.needs import batch_tokens, most_tokens
+from job.needs import batch_tokens, held_out_tokens, most_tokens
 
 LENGTHS = np.array([5, 1, 1, 2, 9, 3, 4])
 
@@ -30,3 +30,10 @@ def test_the_largest_batch_is_among_those_that_the_run_sees(steps, accumulate, m
     seen = [order[first : first + 2].sum() for order in orders for first in range(0, 7, 2)]
     found = most_tokens(LENGTHS, make_plan(steps, accumulate), 2, streams=True)
     assert found == max(seen[:micro_batches])
+
+
+def test_an_evaluations_largest_batch_may_be_one_of_short_rows():
+    lengths = np.array([64] + [10] * 40)
+    # 2 rows of 64 tokens leave room for 8 of up to 16
+    assert held_out_tokens(lengths, 2, 8, streams=True) == 80
+    assert held_out_tokens(lengths, 2, 8, streams=False) == 128

@@ -22,7 +22,7 @@ from gpu_steps.context import Context, Failed
 from gpu_steps.shapes import SMALL, Task, tiny
 from gpu_steps.work import make_work, set_up_torch, train, write_model
 
-STEPS, SAVE_EVERY = 40, 3
+STEPS, SAVE_EVERY = 24, 3
 KINDS = ("full", "lora")
 TRIES = 4  # a run may be quicker than its killer
 

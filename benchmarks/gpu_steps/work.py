@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data.loaders import Padding, eval_batches, train_batches
+from data.loaders import Padding, collate, eval_batches, train_batches
+from engine.estimate import estimate
 from engine.evaluate import evaluate
 from engine.feed import feed
 from engine.loop import StepResult, fit
@@ -120,10 +121,13 @@ def make_work(
     )  # fmt: skip
     groups = parameter_groups(model, lr, None, built.head_names, weight_decay=0.01)
     loss_fn, _ = build_loss("single")
+    compute_loss, padding = loss_from_logits(loss_fn), Padding(PAD, max_length=task.max_length)
+    # as a run does: what is compiled is compiled for the same probe, also when it is resumed
+    probe = collate([rows[i] for i in range(2)], padding)
+    estimate(model.train(), compute_loss, probe, precision, tokens=task.max_length)
     return Work(
         task=task, rows=rows, model=model, speed=speed, precision=precision, loss_fn=loss_fn,
-        padding=Padding(PAD, "right", max_length=task.max_length),
-        compute_loss=loss_from_logits(loss_fn),
+        padding=padding, compute_loss=compute_loss,
         optimizer=build_optimizer(groups, (0.9, 0.999), 1e-8), scaler=precision.scaler(),
         schedule=Schedule("constant", total, 0), plan=plan,
     )  # fmt: skip
