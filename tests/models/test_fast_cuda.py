@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -321,8 +322,7 @@ def test_code_that_inductor_writes_errs_no_more_than_the_modules(model_of, adapt
 def test_graphs_compiled_again_are_counted():
     compilations = Compilations()
     for graphs, way in [(1, "a"), (2, "b"), (2, "a"), (4, "a"), (5, "c")]:
-        before, compilations.graphs = compilations.graphs, graphs
-        compilations.watch((way,), before)
+        compilations.call(partial(setattr, compilations, "graphs"), lambda way=way: (way,), graphs)
     assert compilations.again == 2
     assert compilations.line() == "layers: 5 graphs compiled, 2 of them again"
 

@@ -6,11 +6,12 @@ norm run in the kernels that write the products' outputs or read their inputs, a
 fifth of the calls. Attention stays outside, with the layout it reads: what is compiled depends on
 nothing but the number of tokens, which is declared to vary. Every layer of a model is the same
 code, so it is compiled once for each way of calling it (training or not, all tokens or first ones,
-an input with a gradient or without).
+weights and inputs with a gradient or without).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,11 +37,16 @@ class Compilations:
         self.graphs += 1
         return (self.lower or compile_fx)(graph, inputs)
 
-    def watch(self, way: tuple, before: int) -> None:
-        """Note a call made in this way, given the number of graphs before it."""
-        if self.graphs > before and way in self.met:
-            self.again += self.graphs - before
-        self.met.add(way)
+    def call(self, function: Callable[..., Any], way: Callable[[], tuple], *inputs: Any) -> Any:
+        """function(*inputs); where that compiled something, `way` says in which way it was called:
+        not at every call, for that takes longer than one of its kernels."""
+        before = self.graphs
+        output = function(*inputs)
+        if self.graphs > before:
+            if (name := way()) in self.met:
+                self.again += self.graphs - before
+            self.met.add(name)
+        return output
 
     def line(self) -> str:
         """For the end of a run."""
@@ -56,22 +62,15 @@ def compile_parts(seen: Compilations) -> tuple[Project, Finish]:
 
     def project(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
         """x (1, N, D) -> the output (1, N, out) of each layer."""
-        before, way = seen.graphs, ("project", *way_of(layers, x))
         vary(x)
-        outs = fast_project(x, tuple(layers))
-        seen.watch(way, before)
-        return outs
+        way = partial(way_of, "project", layers, x)
+        return seen.call(fast_project, way, x, tuple(layers))
 
     def finish(parts: Parts, attended: Tensor, residual: Tensor) -> tuple[Tensor, Tensor | None]:
         """(1, M, D) each -> (1, M, D); no twin."""
-        before, way = (
-            seen.graphs,
-            ("finish", *way_of((parts.out, parts.up, parts.down), attended, residual)),
-        )
         vary(attended, residual)
-        out = fast_finish(parts, attended, residual)
-        seen.watch(way, before)
-        return out
+        way = partial(way_of, "finish", (parts.out, parts.up, parts.down), attended, residual)
+        return seen.call(fast_finish, way, parts, attended, residual)
 
     return project, finish
 
@@ -82,11 +81,11 @@ def vary(*inputs: Tensor) -> None:
         torch._dynamo.maybe_mark_dynamic(x, 1)
 
 
-def way_of(layers: Sequence[nn.Module], *inputs: Tensor) -> tuple:
-    """What a compiled graph depends on besides lengths."""
-    made = tuple((type(layer), *(p.requires_grad for p in layer.parameters())) for layer in layers)
-    given = tuple((x.dtype, x.requires_grad) for x in inputs)
-    return (made, layers[0].training, torch.is_grad_enabled(), given)
+def way_of(part: str, layers: Sequence[nn.Module], *inputs: Tensor) -> tuple:
+    """What the compiled graph of a part of a layer depends on besides lengths."""
+    kinds = tuple((type(layer), *(p.requires_grad for p in layer.parameters())) for layer in layers)
+    dtypes = tuple((x.dtype, x.requires_grad) for x in inputs)
+    return (part, kinds, layers[0].training, torch.is_grad_enabled(), dtypes)
 
 
 def why_not(device: torch.device) -> str | None:
