@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from child import ROOT  # makes the project importable
+
+from engine.storage import write_atomically
 
 HERE = Path(__file__).resolve().parent
 WARM_UP = 5.0  # seconds of work that a child does before its first window that counts
@@ -48,9 +49,7 @@ class Store:
 
     def write(self) -> None:
         """Replace the file in one step: an interruption leaves the old one or the new one."""
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        temporary.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, self.path)
+        write_atomically(self.path, json.dumps(self.content, indent=1) + "\n")
 
 
 class Works(Protocol):

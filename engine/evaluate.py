@@ -49,23 +49,23 @@ def evaluate(
     """Metrics of `model` over `batches`: "loss" and the counter's results.
 
     The loss is the sum over all items divided by their number, so an uneven last batch weighs what
-    it should. `on_batch(batch, logits)` sees each batch as `batches` gave it, so perhaps on its
-    device already, and its logits (B, C), to write predictions.
+    it should. `on_batch(batch, logits)` sees each batch, on its device, and its logits (B, C), to
+    write predictions.
     """
     device = precision.device
     home = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
     loss_sum = torch.zeros((), dtype=torch.float64, device=home)
     count = 0
     with inference(model):
-        for given in batches:
-            count += count_items(given)
-            batch = to_device(given, device)
+        for batch in batches:
+            count += count_items(batch)
+            batch = to_device(batch, device)
             with precision.autocast():
                 logits = logits_of(model(**batch["inputs"]))  # (B, C)
             loss_sum += loss_fn(logits, batch["labels"]).to(home)
             counter.update(logits, batch["labels"])
             if on_batch is not None:
-                on_batch(given, logits)
+                on_batch(batch, logits)
     if count == 0:
         raise ValueError("nothing to evaluate: the split has no rows")
     return {"loss": loss_sum.item() / count, **counter.results()}

@@ -31,6 +31,14 @@ def choose_threads(wanted: int | None) -> str:
     return f"threads: {threads}, torch's own choice for this machine"
 
 
+def use_deterministic_algorithms() -> str:
+    """Let torch use no kernel whose sums depend on who comes first; says so. To be called before
+    the first matrix product on CUDA."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+    torch.use_deterministic_algorithms(True)
+    return "deterministic algorithms only: slower on CUDA, and the same bits each time"
+
+
 def granted_cores(root: Path = Path("/sys/fs/cgroup")) -> int | None:
     """Cores that a control group's quota allows, at least 1; None where there is no quota."""
     try:

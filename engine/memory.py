@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+CPU_FAILS = "can't allocate memory"
 MOST_TOKENS = 65_536  # in one forward pass: from there on a GPU gains nothing
 
 
@@ -30,12 +31,8 @@ def explained(advice: str) -> Iterator[None]:
     """Running out of memory becomes a ValueError that says what to lower."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        lines = str(error).strip().splitlines()
-        raise ValueError(
-            f"out of memory: {lines[0] if lines else 'on the GPU'}\n{advice}"
-        ) from error
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # what torch says of a CPU's
+    except RuntimeError as error:  # as torch.OutOfMemoryError is; of a CPU it is known by its words
+        if not isinstance(error, torch.OutOfMemoryError) and CPU_FAILS not in str(error):
             raise
-        raise ValueError(f"out of memory: {str(error).splitlines()[0]}\n{advice}") from error
+        first = str(error).strip().partition("\n")[0]
+        raise ValueError(f"out of memory: {first or 'on the GPU'}\n{advice}") from error

@@ -280,7 +280,7 @@ def assemble(
     with explained(memory_advice(config)):
         needs = measure_needs(
             built.model, compute_loss, encoded, padding, precision, plan, train.micro_batch_size,
-            rows_at_once, streams=speed.resolved.get("batches") == "streams",
+            rows_at_once, speed.streams,
         )  # fmt: skip
     if config.model.compile:
         built.model.compile()  # in place: the parameters keep their names

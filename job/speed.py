@@ -1,6 +1,5 @@
 """The machine's settings and the fast paths of a run, from [run] and [speed]."""
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -10,7 +9,12 @@ from torch import nn
 from configs.schema import Config
 from engine.feed import feed
 from engine.losses import Batch, count_items
-from engine.machine import choose_threads, keep_few_kernels, keep_freed_memory
+from engine.machine import (
+    choose_threads,
+    keep_few_kernels,
+    keep_freed_memory,
+    use_deterministic_algorithms,
+)
 from engine.memory import token_budget
 from engine.precision import DTYPES, Precision, multiply_in_tf32
 from models.fast.speed import Speed, SpeedArgs, speed_up
@@ -27,9 +31,7 @@ def set_up_torch(config: Config) -> list[str]:
     else:
         notes.append("allocator: the system's own, as configured")
     if config.run.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-        torch.use_deterministic_algorithms(True)
-        notes.append("deterministic algorithms only: slower on CUDA, and the same bits each time")
+        notes.append(use_deterministic_algorithms())
     return notes
 
 
@@ -68,6 +70,6 @@ def evaluation_rows(config: Config, model: nn.Module, device: torch.device) -> i
 def feed_batches(batches: Iterable[Batch], speed: Speed, device: torch.device) -> Iterator[Batch]:
     """Batches as the model takes them, ahead of the training and on its device: the host, which
     knows the lengths, says where the texts lie in the stream."""
-    if speed.resolved.get("batches") == "streams":
+    if speed.streams:
         batches = map(lay_out, batches)
     return feed(batches, device, count_items)

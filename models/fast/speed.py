@@ -69,6 +69,11 @@ class Speed:
     replaced: list[Replacement] = field(default_factory=list)
     compilations: Compilations | None = None  # of a GPU's layers, counted while they run
 
+    @property
+    def streams(self) -> bool:
+        """Whether batches run without padding."""
+        return self.resolved.get("batches") == "streams"
+
     def put(self, path: str, modules: Iterable[nn.Module]) -> None:
         """A path of map.py now stands in for these modules."""
         self.replaced.append(replacement(path, modules))
@@ -251,7 +256,7 @@ def attentions(model: nn.Module) -> list[nn.Module]:
 
 
 def why_stock(model: nn.Module, args: SpeedArgs, left_padded: bool) -> str | None:
-    """Why a model keeps stock attention, and with it padding, on the CPU; None if it need not."""
+    """Why a model keeps stock attention, and with it padding; None if it need not."""
     config = transformers_model(model).config
     if not args.attention:
         return "as configured, so batches keep their padding"

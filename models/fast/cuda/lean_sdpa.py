@@ -1,4 +1,4 @@
-"""Stock attention on a GPU without asking the host: for CUDA, where the kernels are fast already.
+"""Stock attention on a GPU without asking the host: for models that keep their padding there.
 
 Replaces transformers' mask function for scaled_dot_product_attention, which looks whether a batch
 holds any padding at all; the answer makes the host wait for the device in every forward. Here the
