@@ -50,14 +50,14 @@ def ask_onnxruntime(source: str, text: str, threads: int) -> Ask:
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer, model = AutoTokenizer.from_pretrained(source), AutoModel.from_pretrained(source)
-    given = dict(tokenizer([text], return_tensors="pt"))
+    tokens = dict(tokenizer([text], return_tensors="pt"))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # threads that spin on between two answers would take the cores of whoever's turn is next
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        torch.onnx.export(model.eval(), (), path, kwargs=given, dynamo=True, verbose=False)
+        torch.onnx.export(model.eval(), (), path, kwargs=tokens, dynamo=True, verbose=False)
         session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
     names = [node.name for node in session.get_inputs()]
 

@@ -52,8 +52,7 @@ def mean_tokens(job: Job) -> float:
     """Mean tokens that a training row costs: padded to the longest of its micro-batch, or only its
     own where batches run as streams."""
     lengths, size = row_lengths(job.encoded["train"]), job.config.train.micro_batch_size
-    streams = job.speed.resolved.get("batches") == "streams"
-    return float(batch_tokens(lengths, size, streams).sum() / len(lengths))
+    return float(batch_tokens(lengths, size, job.speed.streams).sum() / len(lengths))
 
 
 def rates(schedule: Schedule, lr: float) -> list[tuple[int, float]]:
@@ -95,12 +94,12 @@ def habit_lines(config: Config, metric: str, rows: int) -> list[str]:
 
 def warning_lines(job: Job) -> list[str]:
     """What a person would want to know before believing the result."""
-    said = [*job.data.report.lines(), *job.notes]
-    found = [line.removeprefix(WARNING) for line in said if line.startswith(WARNING)]
+    lines = [*job.data.report.lines(), *job.notes]
+    warnings = [line.removeprefix(WARNING) for line in lines if line.startswith(WARNING)]
     for name, encoded in job.encoded.items():
         if name != "train" and (line := few_rows(name, encoded.rows)):
-            found.append(line)
-    return found
+            warnings.append(line)
+    return warnings
 
 
 def without_warnings(lines: list[str]) -> list[str]:

@@ -190,8 +190,8 @@ def load_predictor(
     print(f"openloop: {folder.path} on {precision.device} in {precision.dtype}", file=sys.stderr)
     if verbose:
         paths = replaced_lines([astuple(row) for row in speed.replaced])
-        said = [*details, *speed.notes, *speed.details, *paths]
-        print("".join(f"{line}\n" for line in said), end="", file=sys.stderr)
+        lines = [*details, *speed.notes, *speed.details, *paths]
+        print("".join(f"{line}\n" for line in lines), end="", file=sys.stderr)
     return make_predictor(
         config, model, tokenizer, args.kind, args.label_names, precision, target_of(args)
     )

@@ -97,14 +97,14 @@ def run_child(command: Sequence[str], log: Any, seconds: float) -> int | None:
 def read_result(path: Path, code: int | None, seconds: float) -> dict[str, Any]:
     """What a step left behind, however it ended."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        found = {"status": "cut off", "reason": "", "figures": {}}
+        result = {"status": "cut off", "reason": "", "figures": {}}
     if code is None:
-        found |= {"status": "cut off", "reason": f"not done after {seconds:.0f} s"}
-    elif code != 0 or found["status"] == "cut off":
-        found |= {"status": "failed", "reason": f"the process ended with {code}: see the log"}
-    return found
+        result |= {"status": "cut off", "reason": f"not done after {seconds:.0f} s"}
+    elif code != 0 or result["status"] == "cut off":
+        result |= {"status": "failed", "reason": f"the process ended with {code}: see the log"}
+    return result
 
 
 def run_step(
@@ -117,16 +117,16 @@ def run_step(
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         scratch, result = Path(folder), Path(folder) / "result.json"
         write_json(scratch / "before.json", before)
-        told = {
+        arguments = {
             "size": size, "scratch": folder, "out": str(out), "result": str(result),
             "before": str(scratch / "before.json"), "seconds": seconds,
         }  # fmt: skip
-        command = [sys.executable, "-m", "gpu_steps.step", step.name, json.dumps(told)]
+        command = [sys.executable, "-m", "gpu_steps.step", step.name, json.dumps(arguments)]
         log.write(f"\n===== {step.name} =====\n")
         log.flush()
         code = run_child(command, log, seconds)
-        found = read_result(result, code, seconds)
-    return found | {"seconds": time.monotonic() - start}
+        content = read_result(result, code, seconds)
+    return content | {"seconds": time.monotonic() - start}
 
 
 def run_all(size: str, out: Path, names: Sequence[str] | None) -> dict[str, Any]:
@@ -147,8 +147,8 @@ def run_all(size: str, out: Path, names: Sequence[str] | None) -> dict[str, Any]
             content["seconds"] = time.monotonic() - start
             write_json(out / "gpu_check.json", content)
             (out / "gpu_check.md").write_text(report(content), encoding="utf-8")
-            said = f"{step.name}: {done['status']} ({done['seconds']:.0f} s) {say(step.name, done)}"
-            print(said, flush=True)
+            line = f"{step.name}: {done['status']} ({done['seconds']:.0f} s) {say(step.name, done)}"
+            print(line, flush=True)
     return content
 
 
@@ -161,7 +161,7 @@ def main() -> int:
     names = options.steps.split(",") if options.steps else None
     if unknown := set(names or []) - {step.name for step in STEPS}:
         parser.error(f"no step {', '.join(sorted(unknown))}")
-    signal.signal(signal.SIGTERM, lambda *given: sys.exit(143))  # so that no step is left behind
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # leaves no step
     out = Path(os.environ.get("OUT") or ROOT / "benchmarks" / "gpu").resolve()
     out.mkdir(parents=True, exist_ok=True)
     size = "dry" if options.dry else "quick" if options.quick else "full"

@@ -1,11 +1,12 @@
 """What a step is told, and how it says what it found."""
 
 import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from engine.storage import write_atomically
 
 Size = Literal["full", "quick", "dry"]
 
@@ -55,6 +56,4 @@ class Context:
 
 def write_json(path: Path, content: Any) -> None:
     """Replace the file in one step: an interruption leaves the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(path, json.dumps(content, indent=1) + "\n")

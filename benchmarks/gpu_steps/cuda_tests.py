@@ -24,7 +24,7 @@ def find_files(root: Path = ROOT) -> list[Path]:
 def read_report(text: str) -> dict[str, Any]:
     """Counts from pytest's junit XML, names of what failed, and the files that could not be
     imported with the package that each lacks."""
-    found: dict[str, Any] = {"passed": 0, "skipped": 0, "failed": [], "lacking": {}}
+    counts: dict[str, Any] = {"passed": 0, "skipped": 0, "failed": [], "lacking": {}}
     for case in ElementTree.fromstring(text).iter("testcase"):
         name = "::".join(filter(None, [case.get("classname"), case.get("name")]))
         bad = case.find("failure")
@@ -32,12 +32,12 @@ def read_report(text: str) -> dict[str, Any]:
         if bad is not None:
             lacks = MISSING.search(bad.text or "")
             if lacks and bad.get("message") == "collection failure":
-                found["lacking"][name] = lacks[1]
+                counts["lacking"][name] = lacks[1]
             else:
-                found["failed"].append(name)
+                counts["failed"].append(name)
         else:
-            found["skipped" if case.find("skipped") is not None else "passed"] += 1
-    return found
+            counts["skipped" if case.find("skipped") is not None else "passed"] += 1
+    return counts
 
 
 def run(context: Context, figures: dict[str, Any]) -> None:

@@ -69,8 +69,8 @@ def look_at(name: str, context: Context) -> tuple[dict[str, Any], Any]:
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
     took, seen = watch(work, activities)
     waits = host_wait(seen)
-    found = took | {"host_wait_us": waits, "host_us": took["seen_us"] - waits}
-    return found | summarise(list_kernels(seen, context.device), SEEN), seen
+    figures = took | {"host_wait_us": waits, "host_us": took["seen_us"] - waits}
+    return figures | summarise(list_kernels(seen, context.device), SEEN), seen
 
 
 def run(context: Context, figures: dict[str, Any]) -> None:

@@ -26,10 +26,10 @@ def environment(figures: Mapping[str, Any]) -> str:
 
 def cuda_tests(figures: Mapping[str, Any]) -> str:
     lacking = sorted(set(figures.get("lacking", {}).values()))
-    said = (
+    counts = (
         f"{figures['passed']} passed, {figures['skipped']} skipped, {len(figures['failed'])} failed"
     )
-    return said + (f"; files left out for want of {', '.join(lacking)}" if lacking else "")
+    return counts + (f"; files left out for want of {', '.join(lacking)}" if lacking else "")
 
 
 def resume(figures: Mapping[str, Any]) -> str:
@@ -42,7 +42,7 @@ def resume(figures: Mapping[str, Any]) -> str:
 
 
 def syncs(figures: Mapping[str, Any]) -> str:
-    return "; ".join(f"{name}: {found['waits']:g} a window" for name, found in figures.items())
+    return "; ".join(f"{name}: {task['waits']:g} a window" for name, task in figures.items())
 
 
 def curves(figures: Mapping[str, Any]) -> str:
@@ -64,8 +64,8 @@ def throughput(figures: Mapping[str, Any]) -> str:
 
 def profiles(figures: Mapping[str, Any]) -> str:
     return "; ".join(
-        f"{name}: {found['launches']:.0f} launches, idle {found.get('idle_share', 0):.0%}"
-        for name, found in figures.items()
+        f"{name}: {task['launches']:.0f} launches, idle {task.get('idle_share', 0):.0%}"
+        for name, task in figures.items()
     )
 
 
@@ -83,18 +83,18 @@ SAYS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 def say(name: str, step: Mapping[str, Any]) -> str:
     """One line on what a step found; where it was ended early, on what it has."""
     try:
-        said = SAYS[name](step["figures"])
+        text = SAYS[name](step["figures"])
     except KeyError:  # ended before that figure was there
-        said = ""
-    return "; ".join(filter(None, [step["reason"], said]))
+        text = ""
+    return "; ".join(filter(None, [step["reason"], text]))
 
 
 def steps_table(steps: Mapping[str, Mapping[str, Any]]) -> str:
     """One row a step."""
     lines = ["| step | result | seconds | |", "| :-- | :-- | --: | :-- |"]
     for name, step in steps.items():
-        said = say(name, step).replace("|", "/").replace("\n", " ")
-        lines.append(f"| {name} | {step['status']} | {step['seconds']:.0f} | {said} |")
+        text = say(name, step).replace("|", "/").replace("\n", " ")
+        lines.append(f"| {name} | {step['status']} | {step['seconds']:.0f} | {text} |")
     return "\n".join(lines)
 
 
@@ -112,8 +112,8 @@ def throughput_table(steps: Mapping[str, Mapping[str, Any]]) -> str:
         "| of the data sheet | peak GiB | to the first step |",
         "| :-- | :-- | --: | --: | --: | --: | --: | --: | --: |",
     ]
-    for task, found in tasks.items():
-        rows = task_rows(found, measured, advertised)
+    for task, contestants in tasks.items():
+        rows = task_rows(contestants, measured, advertised)
         for row in rows:
             memory = None if row["peak"] is None else row["peak"] / GIB
             lines.append(
@@ -136,20 +136,20 @@ def throughput_table(steps: Mapping[str, Mapping[str, Any]]) -> str:
 def profile_table(steps: Mapping[str, Mapping[str, Any]]) -> str:
     """The kernels that take longest, for each task; "" where nothing was seen."""
     parts = []
-    for task, found in steps.get("profiles", {}).get("figures", {}).items():
-        if not found.get("kernels"):
+    for task, step in steps.get("profiles", {}).get("figures", {}).items():
+        if not step.get("kernels"):
             continue
         lines = [
-            f"{task}: a step takes {found['step_us'] / 1e3:.2f} ms, its kernels "
-            f"{found['kernel_us'] / 1e3:.2f} ms in {found['launches']:.0f} launches; nothing runs "
-            f"{found['idle_share']:.0%} of the time ({found['waits']:.0f} waits, "
-            f"{found['wait_us'] / 1e3:.2f} ms); the host is busy {found['host_us'] / 1e3:.2f} ms "
+            f"{task}: a step takes {step['step_us'] / 1e3:.2f} ms, its kernels "
+            f"{step['kernel_us'] / 1e3:.2f} ms in {step['launches']:.0f} launches; nothing runs "
+            f"{step['idle_share']:.0%} of the time ({step['waits']:.0f} waits, "
+            f"{step['wait_us'] / 1e3:.2f} ms); the host is busy {step['host_us'] / 1e3:.2f} ms "
             "(under the profiler).",
             "",
             "| kernel | calls | ms | share |",
             "| :-- | --: | --: | --: |",
         ]
-        for kernel in found["kernels"][:SHOWN]:
+        for kernel in step["kernels"][:SHOWN]:
             name = kernel["name"].replace("|", "/")[:80]
             lines.append(
                 f"| `{name}` | {kernel['calls']} | {kernel['us'] / 1e3:.2f} "

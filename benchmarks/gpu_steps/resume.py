@@ -91,11 +91,11 @@ def traces(run: Path) -> dict[str, str]:
     """Digests of weights and optimizer after the last step, and the loss of each step."""
     last = step_folder(run / "checkpoints", STEPS)
     lines = (run / "losses.txt").read_text(encoding="utf-8").splitlines()
-    found = {f"loss of step {step}": loss for step, loss in map(str.split, lines)}
+    digests = {f"loss of step {step}": loss for step, loss in map(str.split, lines)}
     for name in ("trainable", "optimizer"):
         content = (last / f"{name}.safetensors").read_bytes()
-        found[name] = hashlib.sha256(content).hexdigest()
-    return found
+        digests[name] = hashlib.sha256(content).hexdigest()
+    return digests
 
 
 def kill_and_resume(

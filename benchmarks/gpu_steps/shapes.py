@@ -107,8 +107,8 @@ def make_rows(task: Task, seed: int = 0) -> Rows:
     for index, length in enumerate(sample_lengths(task.rows, task.max_length, seed).tolist()):
         label = index % 2
         ids = random.integers(FIRST, task.vocabulary, length)
-        told = random.random(length) < SIGNAL
-        ids[told] = FIRST + WORDS * label + random.integers(0, WORDS, int(told.sum()))
+        signals = random.random(length) < SIGNAL
+        ids[signals] = FIRST + WORDS * label + random.integers(0, WORDS, int(signals.sum()))
         ids[0], ids[-1] = CLS, SEP
         row = {"input_ids": ids.tolist(), "token_type_ids": [0] * length, "labels": label}
         rows.append({**row, "row": index, "length": length})

@@ -16,11 +16,11 @@ from gpu_steps.context import Context, Failed, Skipped
 
 
 def main() -> None:
-    name, told = sys.argv[1], json.loads(sys.argv[2])
+    name, arguments = sys.argv[1], json.loads(sys.argv[2])
     context = Context(
-        size=told["size"], scratch=Path(told["scratch"]), out=Path(told["out"]),
-        result=Path(told["result"]), deadline=time.monotonic() + told["seconds"],
-        before=json.loads(Path(told["before"]).read_text(encoding="utf-8")),
+        size=arguments["size"], scratch=Path(arguments["scratch"]), out=Path(arguments["out"]),
+        result=Path(arguments["result"]), deadline=time.monotonic() + arguments["seconds"],
+        before=json.loads(Path(arguments["before"]).read_text(encoding="utf-8")),
     )  # fmt: skip
     figures: dict = {}
     try:

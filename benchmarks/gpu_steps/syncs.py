@@ -76,5 +76,5 @@ def run(context: Context, figures: dict[str, Any]) -> None:
     for name in NAMES if context.size == "full" else NAMES[:1]:
         figures[name] = count_waits(name, context)
         context.keep(figures)
-    if over := [name for name, found in figures.items() if found["waits"] > ALLOWED]:
+    if over := [name for name, task in figures.items() if task["waits"] > ALLOWED]:
         raise Failed(f"more than one wait a window in {', '.join(over)}")

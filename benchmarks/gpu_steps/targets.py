@@ -49,13 +49,13 @@ def ratio(mine: Sequence[Mapping], theirs: Sequence[Mapping] | None) -> float | 
 
 
 def task_rows(
-    found: Mapping[str, Mapping[str, Any]], measured: float | None, advertised: float | None
+    contestants: Mapping[str, Mapping[str, Any]], measured: float | None, advertised: float | None
 ) -> list[dict[str, Any]]:
     """One row a contestant of a task: real tokens a second, ratios, shares of the peaks (FLOP/s in
     the same dtype), peak bytes, seconds to the end of the first step."""
-    windows = {name: row["windows"] for name, row in found.items()}
+    windows = {name: row["windows"] for name, row in contestants.items()}
     rows = []
-    for name, row in found.items():
+    for name, row in contestants.items():
         mine = row["windows"]
         flops = statistics.median(w["flops"] / w["seconds"] for w in mine) if mine else None
         rows.append(

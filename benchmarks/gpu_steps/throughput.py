@@ -52,7 +52,7 @@ class Race:
 
     def __init__(self, task: str, model: Path, names: Sequence[str], size: str) -> None:
         self.begun: set[str] = set()  # who was asked for a window that nobody has waited for
-        self.found: dict[str, dict[str, Any]] = {name: {"windows": []} for name in names}
+        self.results: dict[str, dict[str, Any]] = {name: {"windows": []} for name in names}
         self.children = {
             name: Child(
                 [sys.executable, "-m", "gpu_steps.contestant", name, task, str(model), size]
@@ -77,7 +77,7 @@ class Race:
             return self.children[name].ask(seconds)
         except (RuntimeError, OSError) as error:
             print(f"{name}: {error}", file=sys.stderr, flush=True)
-            self.found[name]["failed"] = str(error).strip().splitlines()[-1][:300]
+            self.results[name]["failed"] = str(error).strip().splitlines()[-1][:300]
             self.children.pop(name).close()
             return None
 
@@ -85,8 +85,8 @@ class Race:
         """The step that pays for whatever is made on first use."""
         if first := self.attempt(name, 0.0):
             keep = ("dtype", "built", "paths")
-            self.found[name] |= {key: first[key] for key in keep}
-            self.found[name]["first_step"] = first["seconds"]
+            self.results[name] |= {key: first[key] for key in keep}
+            self.results[name]["first_step"] = first["seconds"]
 
     def run(self, lengths: Lengths) -> None:
         """Warm up, then windows in turn."""
@@ -96,7 +96,7 @@ class Race:
             for name in list(self.children):
                 if window := self.attempt(name, lengths.window):
                     keep = ("tokens", "flops", "steps", "seconds", "peak")
-                    self.found[name]["windows"].append({key: window[key] for key in keep})
+                    self.results[name]["windows"].append({key: window[key] for key in keep})
 
     def close(self) -> None:
         """End all that are left."""
@@ -128,7 +128,7 @@ def run_together(
                 figures["left_out"].append(task)
             else:
                 race.run(lengths)
-                figures["tasks"][task] = race.found
+                figures["tasks"][task] = race.results
             race.close()
             context.keep(figures)
     finally:
@@ -140,8 +140,8 @@ def complaint(figures: Mapping[str, Any]) -> str:
     """Who ended early and which tasks were not reached; "" where all was measured."""
     failed = [
         f"{task}: {name} ended early ({row['failed']})"
-        for task, found in figures["tasks"].items()
-        for name, row in found.items()
+        for task, results in figures["tasks"].items()
+        for name, row in results.items()
         if "failed" in row
     ]
     late = [f"no time was left for {task}" for task in figures["left_out"]]
@@ -160,5 +160,5 @@ def run(context: Context, figures: dict[str, Any]) -> None:
     at_once = (os.cpu_count() or 1) >= ENOUGH_CORES
     for group in [chosen] if at_once else [{task: names} for task, names in chosen.items()]:
         run_together(group, context, figures)
-    if said := complaint(figures):
-        raise Failed(said)
+    if reason := complaint(figures):
+        raise Failed(reason)

@@ -3,7 +3,6 @@
 The one place here that knows how batches, model and fit() are wired; every step uses it.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,12 @@ from engine.evaluate import evaluate
 from engine.feed import feed
 from engine.loop import StepResult, fit
 from engine.losses import Batch, LossFn, build_loss, count_items, loss_from_logits
-from engine.machine import choose_threads, keep_few_kernels, keep_freed_memory
+from engine.machine import (
+    choose_threads,
+    keep_few_kernels,
+    keep_freed_memory,
+    use_deterministic_algorithms,
+)
 from engine.metrics import build_counter
 from engine.optim import Schedule, build_optimizer, parameter_groups
 from engine.plan import Plan, Progress
@@ -61,8 +65,7 @@ def set_up_torch(deterministic: bool = False) -> None:
     keep_few_kernels()
     keep_freed_memory()
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
+        use_deterministic_algorithms()
 
 
 def write_model(task: Task, folder: Path) -> Path:
@@ -144,7 +147,7 @@ def feed_batches(
         return batch
 
     batches = map(seen, batches)
-    if work.speed.resolved.get("batches") == "streams":
+    if work.speed.streams:
         batches = map(lay_out, batches)
     return feed(batches, work.precision.device, count_items)
 

@@ -20,12 +20,12 @@ class Hiding:
             return None
         return self.finder.find_spec(name, path, target)
 
-    def find_distributions(self, *given):
-        find = getattr(self.finder, "find_distributions", lambda *given: ())
+    def find_distributions(self, *context):
+        find = getattr(self.finder, "find_distributions", lambda *context: ())
         return (
-            found
-            for found in find(*given)
-            if found.metadata["Name"].replace("-", "_") not in HIDDEN
+            distribution
+            for distribution in find(*context)
+            if distribution.metadata["Name"].replace("-", "_") not in HIDDEN
         )
 
 
