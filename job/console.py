@@ -9,13 +9,14 @@ from typing import Any, TextIO
 
 from files.printable import escape_unprintable
 
+
 class CleanStream:
     """A stream on which nothing that is printed can steer the terminal; all else of it is the
     stream's own.
 
     A progress bar draws itself again and again over its own line. So a carriage return passes where
-    a write begins with it at the start of a line, or on a line that began so; anywhere else it would
-    print over what stands there, and is shown.
+    a write begins with it at the start of a line, or on a line that began so. Anywhere else it
+    would print over what stands there, and is shown.
     """
 
     def __init__(self, stream: TextIO) -> None:

@@ -1,8 +1,8 @@
 """What a model folder may hold, whoever it comes from: looked at before a library opens any of it.
 
-Libraries follow what they read in a folder: names of other files, of repositories to fetch from, of
-classes, of kernels. So a folder is data alone: safetensors and text within it, names of transformers
-itself, sizes that this machine can hold. Anything else is refused with what was found.
+Libraries follow what they read in a folder: names of other files, of repositories to fetch from,
+of classes, of kernels. So a folder is data alone: safetensors and text within it, and names that
+transformers itself knows. Anything else is refused with its place.
 """
 
 import re
@@ -37,15 +37,15 @@ def check_model_folder(folder: str | Path) -> None:
 
 
 def readable_files(folder: Path) -> Iterator[Path]:
-    """What loading a folder may open: files of the endings above, of those of chat templates too."""
+    """What loading a folder may open: files of the endings above, chat templates among them."""
     for path in sorted([*folder.iterdir(), *folder.glob("additional_chat_templates/*")]):
         if path.suffix in READ or path.name == "additional_chat_templates":
             yield path
 
 
 def check_inside(folder: Path, path: Path) -> None:
-    """Raises ValueError unless `path`, in `folder`, is a regular file that lies within it. What a hub
-    keeps beside the folders of its snapshots, and links to from there, lies within."""
+    """Raises ValueError unless `path`, in `folder`, is a regular file that lies within it. What a
+    hub's cache keeps beside the folders of its snapshots, and links to from there, does."""
     real = folder.resolve()
     homes = [real]
     if real.parent.name == "snapshots":
@@ -158,7 +158,7 @@ def index_names(path: Path) -> list[str]:
                 f"{path} names {name!r:.100}; weights are read from safetensors files of the same "
                 f"folder alone. {CONVERT}. {UNTRUSTED}"
             )
-    return sorted(names)
+    return sorted(map(str, names))
 
 
 CONVERT = (

@@ -4,6 +4,7 @@ A few bytes of JSON can ask for a million layers or for a table of a terabyte. S
 at as numbers first, then the model is built without memory (torch's "meta" device) and counted.
 """
 
+import copy
 import os
 import re
 from pathlib import Path
@@ -61,14 +62,21 @@ def _check_count(name: str, key: str, value: float, most: int) -> None:
         raise ValueError(f"{name}: {key} is {value:,}; at most {most:,} fit this machine")
 
 
-def check_parameters(model_class: type[nn.Module], config: Any, folder: str) -> None:
+def check_parameters(cls: type[nn.Module], config: Any, folder: str) -> None:
     """Raises ValueError where the model of a config has more weights than this machine has memory
-    for; none is allocated."""
+    for, or cannot be built; none is allocated, and torch's generator is left where it was."""
     try:
-        with torch.device("meta"):
-            model = model_class(config)
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, MemoryError) as error:
-        line = " ".join(str(error).split())[:300]
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            model = cls(copy.deepcopy(config))
+    except Exception as error:  # a model's code may stumble over anything that a config can hold
+        line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ValueError(f"no model can be built from config.json in {folder}: {line}") from error
-    count = sum(parameter.numel() for parameter in model.parameters())
+    count = sum(tensor.numel() for tensor in [*model.parameters(), *model.buffers()])
     check_bytes(count * FLOAT, f"the model of config.json in {folder}, {count:,} weights in fp32,")
+
+
+def check_head(hidden_size: int, num_labels: int, head_args: dict[str, Any]) -> None:
+    """Raises ValueError where a head of ours is larger than this machine has memory for."""
+    width = head_args.get("width")
+    rows = width if isinstance(width, int) else hidden_size
+    check_bytes(rows * (hidden_size + num_labels) * FLOAT, f"a head with head.args = {head_args}")
