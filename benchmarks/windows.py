@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from child import ROOT  # makes the project importable
 
-from engine.storage import write_atomically
+from files.write import save_text
 
 HERE = Path(__file__).resolve().parent
 WARM_UP = 5.0  # seconds of work that a child does before its first window that counts
@@ -50,7 +50,7 @@ class Store:
 
     def write(self) -> None:
         """Replace the file in one step: an interruption leaves the old one or the new one."""
-        write_atomically(self.path, json.dumps(self.content, indent=1) + "\n")
+        save_text(self.path, json.dumps(self.content, indent=1) + "\n")
 
 
 class Works(Protocol):
