@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from engine.wait_policy import wait_passively
 from job.console import prepare_console, read_words
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def load_run(
     run answers; `verbose` adds kernels, threads and fast paths.
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    wait_passively()
     from job.predictor import load_predictor
 
     return load_predictor(run, device, allow_code, base, verbose)
@@ -131,6 +133,7 @@ def stop(number: int, frame: object) -> NoReturn:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 where every row has an answer, with or without errors; 2 with one readable
     message for what a user can mend; 130, 143 stopped; 141 where nobody reads on."""
+    wait_passively()
     prepare_console()
     options = parse_arguments(read_words(sys.argv[1:] if arguments is None else arguments))
     try:
