@@ -28,19 +28,42 @@ def load_run(
     allow_code: bool = False,
     base: str | Path | None = None,
     verbose: bool = False,
+    allow_drift: bool = False,
+    allow_network: bool = False,
 ) -> "Predictor":
     """The model of a finished run, ready to be called with a list of texts (or of pairs of texts).
 
     Each text gives a Prediction: `label`, `probability`, `probabilities` by label name. `base` says
-    where the base model of the run's adapter is now, if it has moved. Raises ValueError where `run`
-    is no finished run, and where the base is gone or another. One line on standard error says which
-    run answers; `verbose` adds kernels, threads and fast paths.
+    where the base model of the run's adapter is now, if it has moved; a hub is asked for it only
+    with `allow_network`. Raises ValueError where `run` is no finished run, where one of its files
+    is not as the training left it (`allow_drift` goes on with it and says so), and where the base
+    is gone or another. One line on standard error says which run answers; `verbose` adds kernels,
+    threads and fast paths.
     """
+    verify_run(run, allow_drift)
+    return open_run(run, device, allow_code, base, verbose, allow_network)
+
+
+def verify_run(run: str | Path, allow_drift: bool) -> None:
+    """Raise ValueError where a run's files are not as its training left them; with `allow_drift`
+    only say so."""
+    from job.folder import Folder
+    from job.verify import check_run
+
+    for note in check_run(Folder(Path(run)), allow_drift):
+        print(f"openloop: {note}", file=sys.stderr)
+
+
+def open_run(
+    run: str | Path, device: str | None, allow_code: bool, base: str | Path | None, verbose: bool,
+    allow_network: bool,
+) -> "Predictor":  # fmt: skip
+    """The model of a run that verify_run has passed."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     wait_passively()
     from job.predictor import load_predictor
 
-    return load_predictor(run, device, allow_code, base, verbose)
+    return load_predictor(run, device, allow_code, base, verbose, allow_network)
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -68,6 +91,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
                         help="where the base model of the run's adapter is now")  # fmt: skip
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: as in the run)")
     parser.add_argument("--allow-code", action="store_true", help="load a head from its own file")
+    parser.add_argument("--allow-drift", action="store_true",
+                        help="answer although files of the run were changed")  # fmt: skip
+    parser.add_argument("--allow-network", action="store_true",
+                        help="fetch the base of the run's adapter from its hub")  # fmt: skip
     parser.add_argument("-v", "--verbose", action="store_true",
                         help="say which kernels, threads and fast paths run")  # fmt: skip
     options = parser.parse_args(arguments)
@@ -91,6 +118,7 @@ def predict(options: argparse.Namespace) -> None:
     from job.inputs import file_source, word_source
     from job.outputs import Count, Shape, answer_items, check_output, show, write_file
 
+    verify_run(options.run, options.allow_drift)
     config = finished_config(Folder(Path(options.run)))
     if options.output:
         check_output(options.output, options.file)
@@ -101,9 +129,10 @@ def predict(options: argparse.Namespace) -> None:
         source = word_source(texts, config, options.encoding)
     for note in source.notes:
         print(f"predict.py: {note}", file=sys.stderr)
-    predictor = load_run(
-        options.run, options.device, options.allow_code, options.base, options.verbose
-    )
+    predictor = open_run(
+        options.run, options.device, options.allow_code, options.base, options.verbose,
+        options.allow_network,
+    )  # fmt: skip
     shape = Shape(predictor.kind, predictor.label_names, predictor.pairs)
     count = Count()
     if options.output is None:
