@@ -15,7 +15,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,16 +104,19 @@ def train_run(
     config: Config, options: argparse.Namespace, command: str, shown: Plan | None = None
 ) -> tuple[dict[str, Any], Plan | None]:
     """One run from start to end; its result, and the plan that was shown. Where one was `shown`
-    before, only what differs is printed. Raises SystemExit(143 or 130) when stopped."""
-    from job.folder import check_folder, open_folder, run_folder
+    before, only what differs is printed. Raises SystemExit(143, 130 or 129) when stopped."""
+    from job.folder import check_folder, open_folder, recorded_dtype, run_folder
 
     folder = run_folder(config)
     if not options.dry_run or options.resume:
         check_folder(config, folder, options.resume, options.fresh)
     if options.resume and folder.result.exists():
-        result = folder.read_json("result.json")
-        print(f"{folder.path} is finished, nothing to do. {headline(result)}")
-        return result, shown
+        try:
+            result = folder.read_json("result.json", "weights", "progress", "test", "compared")
+            print(f"{folder.path} is finished, nothing to do. {headline(result)}")
+            return result, shown
+        except (ValueError, KeyError, TypeError) as error:
+            print(f"{folder.result} cannot be used ({error}): the run is tested again")
     with garbage_left_alone():
         from engine.storage import hold_run
         from job.banner import make_plan
@@ -121,7 +124,8 @@ def train_run(
 
     if shown is None:
         print("loading data and model …", flush=True)
-    job = prepare(config, options.allow_code, recorded_dtype(folder, options.resume))
+    dtype = recorded_dtype(folder) if options.resume else None
+    job = prepare(config, options.allow_code, dtype)
     plan = make_plan(job, folder)
     verbose = options.verbose
     lines = difference_lines(plan, shown, verbose) if shown else plan_lines(plan, verbose)
@@ -136,18 +140,12 @@ def train_run(
         return train_and_finish(job, folder, options, command), shown or plan
 
 
-def recorded_dtype(folder: "Folder", resume: bool) -> str | None:
-    """The dtype that "auto" meant when the run to be resumed was started."""
-    environment = folder.path / "environment.json"
-    return folder.read_json(environment.name)["dtype"] if resume and environment.exists() else None
-
-
 def train_and_finish(
     job: "Job", folder: "Folder", options: argparse.Namespace, command: str
 ) -> dict[str, Any]:
     """Restore, show the samples, fit, test, export."""
     from engine.checkpoint import environment
-    from engine.stop import stop_on_signals
+    from engine.stop import Stopped, stop_on_signals
     from engine.tracker import Tracker
     from job.finish import finish, store_samples
     from job.fit import describe_data, restore, train
@@ -173,10 +171,14 @@ def train_and_finish(
     try:
         with stop_on_signals() as stop:
             train(job, folder, progress, tracker, stop)
-            if stop.requested:
-                tracker.say(f"stopped at step {progress.step}, saved; go on with --resume")
-                raise SystemExit(stop.exit_code)
-        return finish(job, folder, progress, tracker, command, None if resumed else start)
+            with suppress(Stopped):
+                stop.check()
+                begun = None if resumed else start
+                result = finish(job, folder, progress, tracker, command, begun, stop)
+                stop.check()
+                return result
+            tracker.say(f"stopped at step {progress.step}, saved; go on with --resume")
+            raise SystemExit(stop.exit_code)
     finally:
         tracker.close()
         if not options.seeds:
@@ -268,7 +270,8 @@ def write_recipe(config: Config) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0; 2 with one readable message for what a user can mend; 130, 143 stopped."""
+    """Exit status: 0; 2 with one readable message for what a user can mend; 129, 130, 143 stopped;
+    141 where nobody reads on."""
     prepare_console()
     words = read_words(sys.argv[1:] if arguments is None else arguments)
     options = parse_arguments(words)
@@ -278,6 +281,10 @@ def main(arguments: list[str] | None = None) -> int:
         if options.csv is not None:
             config = config_for_csv(options)
         else:
+            if options.resume:
+                from job.folder import mend_config
+
+                mend_config(options.config)
             config = read_config(options.config, options.overrides, options.unset)
         set_up_environment(config)
         if options.eval_only:
@@ -286,6 +293,9 @@ def main(arguments: list[str] | None = None) -> int:
             train_seeds(config, options, command)
         else:
             train_run(config, options, command)
+    except BrokenPipeError:  # `| head`: what was saved is kept
+        leave_terminal()
+        return 141
     except (ValueError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
