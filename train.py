@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 from configs.read import difference, parse_config, read_config, trajectory, write_config
 from configs.schema import Config
+from engine.wait_policy import wait_passively
 from job.console import prepare_console, read_words
+from job.ending import run_command
+from job.folder import Folder, check_folder, mend_config, open_folder, recorded_dtype, run_folder
 from report.baseline import Comparison, comparison_line
 from report.format import format_number
 from report.plan import Plan, difference_lines, plan_lines
 
 if TYPE_CHECKING:
-    from job.folder import Folder
     from job.prepare import Job
 
 
@@ -68,9 +70,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     if options.resume and options.fresh:
         parser.error("--resume goes on, --fresh starts again: one of them")
     if options.eval_only and (options.seeds or options.fresh or options.dry_run or options.resume):
-        parser.error(
-            "--eval-only scores one finished run; it goes with no other switch but --allow"
-        )
+        parser.error("--eval-only scores one finished run; only --allow-… and --base go with it")
     if options.seeds and options.dry_run:
         parser.error("--dry-run shows the plan of one run; leave --seeds out")
     return options
@@ -105,8 +105,6 @@ def train_run(
 ) -> tuple[dict[str, Any], Plan | None]:
     """One run from start to end; its result, and the plan that was shown. Where one was `shown`
     before, only what differs is printed. Raises SystemExit(143, 130 or 129) when stopped."""
-    from job.folder import check_folder, open_folder, recorded_dtype, run_folder
-
     folder = run_folder(config)
     if not options.dry_run or options.resume:
         check_folder(config, folder, options.resume, options.fresh)
@@ -141,7 +139,7 @@ def train_run(
 
 
 def train_and_finish(
-    job: "Job", folder: "Folder", options: argparse.Namespace, command: str
+    job: "Job", folder: Folder, options: argparse.Namespace, command: str
 ) -> dict[str, Any]:
     """Restore, show the samples, fit, test, export."""
     from engine.checkpoint import environment
@@ -269,40 +267,33 @@ def write_recipe(config: Config) -> None:
     print(f"recipe: {path} (edit it and train with --config {path})")
 
 
+def run(options: argparse.Namespace, command: str) -> None:
+    """Read the recipe and do what the options ask for."""
+    if options.csv is not None:
+        config = config_for_csv(options)
+    else:
+        if options.resume:
+            mend_config(options.config)
+        config = read_config(options.config, options.overrides, options.unset)
+    set_up_environment(config)
+    if options.eval_only:
+        score(config, options)
+    elif options.seeds:
+        train_seeds(config, options, command)
+    else:
+        train_run(config, options, command)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0; 2 with one readable message for what a user can mend; 129, 130, 143 stopped;
     141 where nobody reads on."""
+    wait_passively()
     prepare_console()
     words = read_words(sys.argv[1:] if arguments is None else arguments)
     options = parse_arguments(words)
     words = [word for word in words if word not in ("--resume", "--fresh", "-v", "--verbose")]
     command = shlex.join(["python", "train.py", *words])  # as it is repeated elsewhere
-    try:
-        if options.csv is not None:
-            config = config_for_csv(options)
-        else:
-            if options.resume:
-                from job.folder import mend_config
-
-                mend_config(options.config)
-            config = read_config(options.config, options.overrides, options.unset)
-        set_up_environment(config)
-        if options.eval_only:
-            score(config, options)
-        elif options.seeds:
-            train_seeds(config, options, command)
-        else:
-            train_run(config, options, command)
-    except BrokenPipeError:  # `| head`: what was saved is kept
-        leave_terminal()
-        return 141
-    except (ValueError, OSError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("train.py: interrupted; what was saved is kept, go on with --resume", file=sys.stderr)
-        return 130
-    return 0
+    return run_command("train.py", lambda: run(options, command), "go on with --resume")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -63,16 +64,20 @@ class Works(Protocol):
 
 
 class Child:
-    """A process that works when asked. `folder` lives as long as it does."""
+    """A process that works when asked. `folder` lives as long as it does; `environment` is added
+    to this process's own."""
 
     def __init__(
-        self, command: Sequence[str], folder: tempfile.TemporaryDirectory | None = None
+        self,
+        command: Sequence[str],
+        folder: tempfile.TemporaryDirectory | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.noise = tempfile.TemporaryFile()  # noqa: SIM115  as long as the process
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.noise,
-            encoding="utf-8", cwd=ROOT,
+            encoding="utf-8", cwd=ROOT, env={**os.environ, **(environment or {})},
         )  # fmt: skip
         self.ready: Measurement | None = None
 

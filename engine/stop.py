@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGHUP ask a run to stop after the current step; a second one ends it at once."""
+"""SIGTERM, SIGINT and SIGHUP ask a run to stop after this step; a second one ends it at once."""
 
 import os
 import signal
