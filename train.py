@@ -15,7 +15,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,13 @@ from configs.read import difference, parse_config, read_config, trajectory, writ
 from configs.schema import Config
 from engine.wait_policy import wait_passively
 from job.console import prepare_console, read_words
+from job.ending import run_command
+from job.folder import Folder, check_folder, mend_config, open_folder, recorded_dtype, run_folder
 from report.baseline import Comparison, comparison_line
 from report.format import format_number
 from report.plan import Plan, difference_lines, plan_lines
 
 if TYPE_CHECKING:
-    from job.folder import Folder
     from job.prepare import Job
 
 
@@ -56,8 +57,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--base", type=Path, metavar="PATH",
                         help="with --eval-only: where the adapter's base is now")  # fmt: skip
     parser.add_argument("--seeds", help="train once for each: 0,1,2")
-    parser.add_argument("--allow-drift", action="store_true",
-                        help="resume, or score, although something changed")  # fmt: skip
+    parser.add_argument("--allow-drift", action="store_true", help="go on although things changed")
     parser.add_argument("--allow-network", action="store_true", help="--eval-only: fetch the base")
     parser.add_argument("--allow-code", action="store_true", help="run a head from its own file")
     options = parser.parse_intermixed_args(arguments)
@@ -104,16 +104,17 @@ def train_run(
     config: Config, options: argparse.Namespace, command: str, shown: Plan | None = None
 ) -> tuple[dict[str, Any], Plan | None]:
     """One run from start to end; its result, and the plan that was shown. Where one was `shown`
-    before, only what differs is printed. Raises SystemExit(143 or 130) when stopped."""
-    from job.folder import check_folder, open_folder, run_folder
-
+    before, only what differs is printed. Raises SystemExit(143, 130 or 129) when stopped."""
     folder = run_folder(config)
     if not options.dry_run or options.resume:
         check_folder(config, folder, options.resume, options.fresh)
     if options.resume and folder.result.exists():
-        result = folder.read_json("result.json")
-        print(f"{folder.path} is finished, nothing to do. {headline(result)}")
-        return result, shown
+        try:
+            result = folder.read_json("result.json", "weights", "progress", "test", "compared")
+            print(f"{folder.path} is finished, nothing to do. {headline(result)}")
+            return result, shown
+        except (ValueError, KeyError, TypeError) as error:
+            print(f"{folder.result} cannot be used ({error}): the run is tested again")
     with garbage_left_alone():
         from engine.storage import hold_run
         from job.banner import make_plan
@@ -121,7 +122,8 @@ def train_run(
 
     if shown is None:
         print("loading data and model …", flush=True)
-    job = prepare(config, options.allow_code, recorded_dtype(folder, options.resume))
+    dtype = recorded_dtype(folder) if options.resume else None
+    job = prepare(config, options.allow_code, dtype)
     plan = make_plan(job, folder)
     verbose = options.verbose
     lines = difference_lines(plan, shown, verbose) if shown else plan_lines(plan, verbose)
@@ -136,18 +138,12 @@ def train_run(
         return train_and_finish(job, folder, options, command), shown or plan
 
 
-def recorded_dtype(folder: "Folder", resume: bool) -> str | None:
-    """The dtype that "auto" meant when the run to be resumed was started."""
-    environment = folder.path / "environment.json"
-    return folder.read_json(environment.name)["dtype"] if resume and environment.exists() else None
-
-
 def train_and_finish(
-    job: "Job", folder: "Folder", options: argparse.Namespace, command: str
+    job: "Job", folder: Folder, options: argparse.Namespace, command: str
 ) -> dict[str, Any]:
     """Restore, show the samples, fit, test, export."""
     from engine.checkpoint import environment
-    from engine.stop import stop_on_signals
+    from engine.stop import Stopped, stop_on_signals
     from engine.tracker import Tracker
     from job.finish import finish, store_samples
     from job.fit import describe_data, restore, train
@@ -173,10 +169,14 @@ def train_and_finish(
     try:
         with stop_on_signals() as stop:
             train(job, folder, progress, tracker, stop)
-            if stop.requested:
-                tracker.say(f"stopped at step {progress.step}, saved; go on with --resume")
-                raise SystemExit(stop.exit_code)
-        return finish(job, folder, progress, tracker, command, None if resumed else start)
+            with suppress(Stopped):
+                stop.check()
+                begun = None if resumed else start
+                result = finish(job, folder, progress, tracker, command, begun, stop)
+                stop.check()
+                return result
+            tracker.say(f"stopped at step {progress.step}, saved; go on with --resume")
+            raise SystemExit(stop.exit_code)
     finally:
         tracker.close()
         if not options.seeds:
@@ -267,33 +267,33 @@ def write_recipe(config: Config) -> None:
     print(f"recipe: {path} (edit it and train with --config {path})")
 
 
+def run(options: argparse.Namespace, command: str) -> None:
+    """Read the recipe and do what the options ask for."""
+    if options.csv is not None:
+        config = config_for_csv(options)
+    else:
+        if options.resume:
+            mend_config(options.config)
+        config = read_config(options.config, options.overrides, options.unset)
+    set_up_environment(config)
+    if options.eval_only:
+        score(config, options)
+    elif options.seeds:
+        train_seeds(config, options, command)
+    else:
+        train_run(config, options, command)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0; 2 with one readable message for what a user can mend; 130, 143 stopped."""
+    """Exit status: 0; 2 with one readable message for what a user can mend; 129, 130, 143 stopped;
+    141 where nobody reads on."""
     wait_passively()
     prepare_console()
     words = read_words(sys.argv[1:] if arguments is None else arguments)
     options = parse_arguments(words)
     words = [word for word in words if word not in ("--resume", "--fresh", "-v", "--verbose")]
     command = shlex.join(["python", "train.py", *words])  # as it is repeated elsewhere
-    try:
-        if options.csv is not None:
-            config = config_for_csv(options)
-        else:
-            config = read_config(options.config, options.overrides, options.unset)
-        set_up_environment(config)
-        if options.eval_only:
-            score(config, options)
-        elif options.seeds:
-            train_seeds(config, options, command)
-        else:
-            train_run(config, options, command)
-    except (ValueError, OSError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("train.py: interrupted; what was saved is kept, go on with --resume", file=sys.stderr)
-        return 130
-    return 0
+    return run_command("train.py", lambda: run(options, command), "go on with --resume")
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ def prepare_console() -> None:
     """Let standard output and error show unprintable characters as escapes, as they do what they
     have no character for (\\xe9); and in a locale of ASCII alone (LC_ALL=C) name files in UTF-8.
     May be called again and again."""
+    fill_descriptors()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # it was closed before the start: >&-
@@ -58,6 +59,14 @@ def prepare_console() -> None:
         setattr(sys, name, CleanStream(stream))
     if sys.getfilesystemencoding() == "ascii":
         name_files_in_utf8()
+
+
+def fill_descriptors() -> None:
+    """Put the null device where standard input, output or error came closed (`>&-`): the next file
+    opened would take its number, and what libraries print would land in that file."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 def name_files_in_utf8() -> None:
