@@ -56,6 +56,17 @@ def run_folder(config: Config) -> Folder:
     return Folder(Path(config.run.dir).expanduser() / config.run.name)
 
 
+def finished_result(folder: Folder) -> dict[str, Any] | None:
+    """The result of a finished run; None for any other folder."""
+    return folder.read_json(folder.result.name) if folder.result.exists() else None
+
+
+def recorded_dtype(folder: Folder) -> str | None:
+    """The dtype that "auto" meant when a run was started; None where there is no run."""
+    environment = folder.path / "environment.json"
+    return folder.read_json(environment.name)["dtype"] if environment.exists() else None
+
+
 def ways_out(config: Config) -> str:
     """What a person can do about a run folder that is in the way."""
     return (
