@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-PACKAGES = ("configs", "data", "engine", "job", "models", "report")
+PACKAGES = ("configs", "data", "engine", "files", "job", "models", "report")
 
 
 def check_packages() -> None:
@@ -44,6 +44,7 @@ def check_packages() -> None:
 check_packages()  # before the first import from one of them
 
 from configs.read import read_config  # noqa: E402
+from engine.wait_policy import wait_passively  # noqa: E402
 
 if TYPE_CHECKING:
     from configs.schema import Config
@@ -55,7 +56,9 @@ __all__ = ["load_run", "open_job", "read_config", "run_job"]
 
 
 def set_up_environment(config: "Config") -> None:
-    """Quiet libraries; and no library may try the network unless a hub: source asks for it."""
+    """Quiet libraries, threads that sleep while they wait; and no library may try the network
+    unless a hub: source asks for it."""
+    wait_passively()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     sources = [config.model.source, str(config.data.source)]
@@ -155,6 +158,7 @@ def load_run(
     run answers; `verbose` adds kernels, threads and fast paths.
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    wait_passively()
     from job.predictor import load_predictor
 
     return load_predictor(run, device, allow_code, base, verbose)

@@ -5,7 +5,7 @@
     python predict.py --run runs/pairs --pair "a first text" "and a second one"
     cat reviews.txt | python predict.py --run runs/imdb_lora --json -
 
-In Python:  from predict import load_run;  load_run("runs/imdb_lora")(["It was good."])
+In Python:  from openloop import load_run;  load_run("runs/imdb_lora")(["It was good."])
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from openloop import load_run
+from engine.wait_policy import wait_passively
 from job.console import prepare_console, read_words
 
 
@@ -109,6 +110,7 @@ def stop(number: int, frame: object) -> NoReturn:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 where every row has an answer, with or without errors; 2 with one readable
     message for what a user can mend; 130, 143 stopped; 141 where nobody reads on."""
+    wait_passively()
     prepare_console()
     options = parse_arguments(read_words(sys.argv[1:] if arguments is None else arguments))
     try:

@@ -18,6 +18,7 @@ from typing import Any
 from openloop import open_job, run_job, set_up_environment
 from configs.read import difference, parse_config, read_config, trajectory, write_config
 from configs.schema import Config
+from engine.wait_policy import wait_passively
 from job.console import prepare_console, read_words
 from report.baseline import Comparison, comparison_line
 from report.format import format_number
@@ -61,9 +62,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     if options.resume and options.fresh:
         parser.error("--resume goes on, --fresh starts again: one of them")
     if options.eval_only and (options.seeds or options.fresh or options.dry_run or options.resume):
-        parser.error(
-            "--eval-only scores one finished run; it goes with no other switch but --allow"
-        )
+        parser.error("--eval-only scores one finished run; only --allow-… and --base go with it")
     if options.seeds and options.dry_run:
         parser.error("--dry-run shows the plan of one run; leave --seeds out")
     return options
@@ -184,6 +183,7 @@ def write_recipe(config: Config) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0; 2 with one readable message for what a user can mend; 130, 143 stopped."""
+    wait_passively()
     prepare_console()
     words = read_words(sys.argv[1:] if arguments is None else arguments)
     options = parse_arguments(words)

@@ -8,7 +8,7 @@ the end with evaluations at fixed steps, and answer with the learning curve.
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from windows import Child
 
 from configs.read import read_config, write_config
 from configs.schema import Config
+from engine.wait_policy import wait_passively
 
 
 def make_shape(config: Config, model: Any, work: str) -> Shape:
@@ -154,18 +155,22 @@ class OpenloopScoring:
 def build(config: Config, name: str, work: str) -> Any:
     """The contestant that does this work."""
     if name == "openloop":
+        wait_passively()  # as a run does; the stock Trainer's threads wait as they come
         return OpenloopScoring(config) if work == "evaluate" else Openloop(config)
     from stock import Stock
 
     return Stock(config, name)
 
 
-def start_child(name: str, work: str, config: Config) -> Child:
-    """A contestant in a process of its own."""
+def start_child(
+    name: str, work: str, config: Config, environment: Mapping[str, str] | None = None
+) -> Child:
+    """A contestant in a process of its own, with this added to its environment."""
     folder = tempfile.TemporaryDirectory()
     path = Path(folder.name) / "config.toml"
     write_config(config, path)
-    return Child([sys.executable, __file__, name, work, str(path)], folder)
+    command = [sys.executable, __file__, name, work, str(path)]
+    return Child(command, folder, environment)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 
 from child import ROOT  # makes the project importable
 
-from engine.storage import write_atomically
+from files.write import save_text
 
 HERE = Path(__file__).resolve().parent
 WARM_UP = 5.0  # seconds of work that a child does before its first window that counts
@@ -49,7 +50,7 @@ class Store:
 
     def write(self) -> None:
         """Replace the file in one step: an interruption leaves the old one or the new one."""
-        write_atomically(self.path, json.dumps(self.content, indent=1) + "\n")
+        save_text(self.path, json.dumps(self.content, indent=1) + "\n")
 
 
 class Works(Protocol):
@@ -63,16 +64,20 @@ class Works(Protocol):
 
 
 class Child:
-    """A process that works when asked. `folder` lives as long as it does."""
+    """A process that works when asked. `folder` lives as long as it does; `environment` is added
+    to this process's own."""
 
     def __init__(
-        self, command: Sequence[str], folder: tempfile.TemporaryDirectory | None = None
+        self,
+        command: Sequence[str],
+        folder: tempfile.TemporaryDirectory | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.noise = tempfile.TemporaryFile()  # noqa: SIM115  as long as the process
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.noise,
-            encoding="utf-8", cwd=ROOT,
+            encoding="utf-8", cwd=ROOT, env={**os.environ, **(environment or {})},
         )  # fmt: skip
         self.ready: Measurement | None = None
 

@@ -22,6 +22,7 @@ from configs.fields import begins, explain_unknown, first_key, list_sections, li
 from configs.overrides import apply_override, remove_key
 from configs.relations import broken_relations
 from configs.schema import Config
+from files.write import save_text
 
 Values = dict[str, Any]  # as tomllib gives them: sections of keys
 Problems = dict[str, str]  # key path -> message; the first word about a key stands
@@ -166,9 +167,10 @@ def _show(value: Any) -> str:
 
 
 def write_config(config: Config, path: Path) -> None:
-    """Write every setting, defaults included; read_config gives back an equal Config."""
+    """Write every setting, defaults included; read_config gives back an equal Config. A file that
+    holds this already is left alone."""
     text = tomli_w.dumps(config.model_dump(exclude_none=True))
-    path.write_text(f"# Every setting of this run, defaults included.\n{text}", encoding="utf-8")
+    save_text(path, f"# Every setting of this run, defaults included.\n{text}")
 
 
 def trajectory(config: Config) -> dict[str, Any]:

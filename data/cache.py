@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -13,7 +12,11 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-MANIFEST = "files.json"
+from files.publish import publish, sweep, verify
+from files.verify import DamagedError
+from files.write import temporary_name
+
+OLD = 3600  # seconds after which a half-built folder that nobody has locked is left over
 
 
 def cache_root() -> Path:
@@ -39,42 +42,55 @@ def make_key(**parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def is_complete(folder: Path) -> bool:
-    """Whether every file that was published is there with its size."""
+def open_built(folder: Path, write: Callable[[Path], None]) -> bool:
+    """Make sure that `folder` holds what `write` puts into a folder; True where it did already.
+
+    What is there is used when every byte is as it was published, and built again when one is not.
+    Nobody ever sees half a folder; where two build the same at once, the first one's stays. Raises
+    ValueError where the cache cannot be written.
+    """
+    if is_whole(folder):
+        return True
     try:
-        sizes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError):
+        sweep(folder.parent, OLD)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(folder):
+            clear(folder)
+        with publish(folder) as made:
+            write(made)
+    except FileExistsError as error:
+        if not is_whole(folder):
+            raise unwritable(folder, error) from None
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    return False
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder is there with every byte as it was published."""
+    try:
+        verify(folder)
+        return True
+    except DamagedError:
         return False
 
 
-def publish(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary folder beside `folder`, then rename it there.
+def clear(folder: Path) -> None:
+    """Take a damaged folder away, in one rename: another process may be about to do the same."""
+    aside = temporary_name(folder)
+    try:
+        folder.rename(aside)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(aside, ignore_errors=True)
 
-    Nobody ever sees half a folder. Where another process published the same key first, its folder
-    stays; a damaged one is replaced. Raises ValueError where the cache cannot be written.
-    """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f"{folder.name[:16]}.tmp-", dir=folder.parent))
-    except OSError as error:
-        raise ValueError(
-            f"the cache {folder.parent} cannot be written ({error}); set OPENLOOP_CACHE to another "
-            "folder"
-        ) from None
-    try:
-        write(made)
-        sizes = {path.name: path.stat().st_size for path in sorted(made.iterdir())}
-        (made / MANIFEST).write_text(json.dumps(sizes), encoding="utf-8")
-        if folder.exists() and not is_complete(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-        try:
-            made.rename(folder)
-        except OSError:
-            if not is_complete(folder):
-                raise
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+
+def unwritable(folder: Path, error: OSError) -> ValueError:
+    """The message for a cache that takes nothing."""
+    return ValueError(
+        f"the cache {folder.parent} cannot be written ({error}); set OPENLOOP_CACHE to another "
+        "folder"
+    )
 
 
 def write_arrow(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:

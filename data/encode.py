@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from data.cache import is_complete, make_key, publish, read_arrow, write_arrow
+from data.cache import make_key, open_built, read_arrow, write_arrow
+from files.read import read_json
 
 Side = Literal["right", "left"]
 CHUNK = 1000  # texts given to the tokenizer at a time; it spreads them over its threads
@@ -76,15 +77,13 @@ def encode(
         rows=hashlib.sha256(np.array(dataset["row"], dtype=np.int64).tobytes()).hexdigest(),
     )
     folder = cache_dir / "encoded" / key[:32]
-    hit = is_complete(folder)
-    if not hit:
 
-        def write(made: Path) -> None:
-            write_arrow(made / "rows.arrow", schema, batches)
-            (made / "counts.json").write_text(json.dumps(asdict(counts)), encoding="utf-8")
+    def write(made: Path) -> None:
+        write_arrow(made / "rows.arrow", schema, batches)
+        (made / "counts.json").write_text(json.dumps(asdict(counts)), encoding="utf-8")
 
-        publish(folder, write)
-    stored = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+    hit = open_built(folder, write)
+    stored = read_json(folder / "counts.json", asdict(counts))
     return Encoded(read_arrow(folder / "rows.arrow"), hit, **stored)
 
 

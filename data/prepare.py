@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from data.allot import Piece, allot, chunks, treat_overlap
 from data.bad_rows import unlabelled
-from data.cache import cache_root, is_complete, make_key, publish, read_arrow, write_arrow
+from data.cache import cache_root, make_key, open_built, read_arrow, write_arrow
 from data.clean import CleanArgs
 from data.intake import Intake
 from data.labels.settle import Kind, Settled, convert_label, label_counts, settle
@@ -26,6 +26,7 @@ from data.reading.formats import FIRST_LINE, Format, check_format, describe_form
 from data.sources import SPLITS, Source, open_source
 from data.summary import DataReport
 from data.tables import Table
+from files.read import read_json
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,8 @@ def load_data(args: DataArgs, cache_dir: Path | None = None) -> Data:
     identity = {split: [(t.path, t.digest) for t in parts] for split, parts in tables.items()}
     key = make_key(args=asdict(args), tables=identity)
     folder = (cache_dir or cache_root()) / "data" / key[:32]
-    if not is_complete(folder):
-        publish(folder, lambda made: _build(args, tables, notes, made))
-    meta = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+    open_built(folder, lambda made: _build(args, tables, notes, made))
+    meta = read_json(folder / "data.json", ("kind", "label_names", "report", "fingerprint"))
     return Data(
         splits={name: read_arrow(folder / f"{name}.arrow") for name in meta["report"]["splits"]},
         kind=meta["kind"],

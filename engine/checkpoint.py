@@ -4,7 +4,7 @@
       trainable.safetensors   trainable parameters and persistent buffers, by qualified name
       optimizer.safetensors   "exp_avg/<name>", "exp_avg_sq/<name>", "step/<name>"
       state.json              counters, scaler, base weights (source and hash), environment, config
-      manifest.json           sizes and sha256, written last (engine/storage.py)
+      manifest.json           sizes and sha256, written last (files/publish.py)
 
 Frozen weights are not copied: they are named by source and hash, and checked on resume.
 """
@@ -22,7 +22,10 @@ from torch import Tensor, nn
 
 from engine.plan import Progress
 from engine.precision import Precision
-from engine.storage import DamagedError, publish, rotate, set_aside, step_folder, verify
+from engine.storage import rotate, step_folder
+from files.publish import publish, set_aside, verify
+from files.read import read_json
+from files.verify import DamagedError
 
 FORMAT = 1
 
@@ -125,7 +128,8 @@ def save_checkpoint(
 
 def read_state(folder: Path) -> dict[str, Any]:
     """The JSON part of a checkpoint. Raises ValueError for a format this version cannot read."""
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    keys = ("format", "progress", "scaler", "without_state", "record")
+    state = read_json(folder / "state.json", keys)
     if state["format"] != FORMAT:
         raise ValueError(f"{folder} has format {state['format']}; this version reads {FORMAT}")
     return state

@@ -2,7 +2,6 @@
 
 import heapq
 import json
-import os
 import shutil
 import time
 from typing import Any, TextIO
@@ -16,8 +15,9 @@ from engine.evaluate import evaluate
 from engine.losses import Batch
 from engine.metrics import answers, build_counter, probabilities
 from engine.plan import Progress
-from engine.storage import publish
 from engine.tracker import Tracker
+from files.publish import publish
+from files.write import replace_text, save_text
 from job.banner import estimated_memory, estimated_seconds
 from job.baseline import row_figures
 from job.card import Tested, ask_command, make_card
@@ -89,15 +89,13 @@ class TestWriter:
 
 def run_test(job: Job, folder: Folder) -> tuple[dict[str, Any], TestWriter]:
     """Metrics of the test split, written row by row as they come; and what the writer noted."""
-    temporary = folder.predictions.with_name(f".{folder.predictions.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with replace_text(folder.predictions) as file:
         writer = TestWriter(job, file)
         counter = build_counter(job.data.kind, job.num_labels, job.precision.device, job.target)
         batches = split_batches(job, "test")
         metrics = evaluate(
             job.built.model, batches, job.loss_fn, counter, job.precision, on_batch=writer
         )
-    os.replace(temporary, folder.predictions)
     return metrics, writer
 
 
@@ -188,7 +186,7 @@ def finish(
         tracker.say("\n" + table)
     tracker.say(estimate_line(job, tested.peak, seconds))
     card = make_card(job, folder, command, tested, weights, seconds)
-    (folder.path / "README.md").write_text(run_card(card), encoding="utf-8")
+    save_text(folder.path / "README.md", run_card(card))
     metrics = tested.metrics
     figures = {f"test/{k}": v for k, v in metrics.items() if isinstance(v, int | float)}
     tracker.log_hyperparameters(trajectory(job.config), figures)

@@ -13,7 +13,9 @@ from typing import Any
 
 from configs.read import difference, read_config, trajectory, write_config
 from configs.schema import Config
-from engine.storage import set_aside, write_atomically
+from files.publish import set_aside
+from files.read import read_json
+from files.write import save_text
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,11 @@ class Folder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write one JSON file of the run, whole or not at all."""
-        write_atomically(self.path / name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+        save_text(self.path / name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
-    def read_json(self, name: str) -> Any:
-        """Read one back."""
-        return json.loads((self.path / name).read_text(encoding="utf-8"))
+    def read_json(self, name: str, *keys: str) -> Any:
+        """Read one back. Raises ValueError where it is damaged or lacks one of `keys`."""
+        return read_json(self.path / name, keys)
 
 
 def run_folder(config: Config) -> Folder:
@@ -64,7 +66,7 @@ def finished_result(folder: Folder) -> dict[str, Any] | None:
 def recorded_dtype(folder: Folder) -> str | None:
     """The dtype that "auto" meant when a run was started; None where there is no run."""
     environment = folder.path / "environment.json"
-    return folder.read_json(environment.name)["dtype"] if environment.exists() else None
+    return folder.read_json(environment.name, "dtype")["dtype"] if environment.exists() else None
 
 
 def ways_out(config: Config) -> str:

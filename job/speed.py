@@ -17,6 +17,7 @@ from engine.machine import (
 )
 from engine.memory import token_budget
 from engine.precision import DTYPES, Precision, multiply_in_tf32
+from engine.wait_policy import wait_passively
 from models.fast.speed import Speed, SpeedArgs, speed_up
 from models.fast.streams import lay_out
 
@@ -24,8 +25,8 @@ EVALUATION_ROWS = 8  # on a CPU, whose caches more would leave
 
 
 def set_up_torch(config: Config) -> list[str]:
-    """Threads, kernels, allocator and determinism; a note for each."""
-    notes = [choose_threads(config.run.threads), keep_few_kernels()]
+    """Threads and how they wait, kernels, allocator and determinism; a note for each."""
+    notes = [choose_threads(config.run.threads), wait_passively(), keep_few_kernels()]
     if config.speed.allocator:
         notes.append(keep_freed_memory())
     else:

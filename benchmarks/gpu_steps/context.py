@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.storage import write_atomically
+from files.write import save_text
 
 Size = Literal["full", "quick", "dry"]
 
@@ -56,4 +56,4 @@ class Context:
 
 def write_json(path: Path, content: Any) -> None:
     """Replace the file in one step: an interruption leaves the old one or the new one."""
-    write_atomically(path, json.dumps(content, indent=1) + "\n")
+    save_text(path, json.dumps(content, indent=1) + "\n")

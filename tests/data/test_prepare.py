@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.cache import is_complete
+from data.cache import is_whole
 from data.clean import CleanArgs
 from data.labels.settle import label_array
 from data.prepare import DataArgs, label_counts, load_data
@@ -325,7 +325,7 @@ def test_a_damaged_cache_is_built_again(load, tmp_path):
     load(path)
     file = next((tmp_path / "cache").rglob("train.arrow"))
     file.write_bytes(file.read_bytes()[:100])
-    assert not is_complete(file.parent)
+    assert not is_whole(file.parent)
     assert len(load(path).splits["train"]) == 20
 
 

@@ -1,0 +1,124 @@
+"""The atomic publishing protocol: a folder is there, whole and verified, or it is not there.
+
+`publish` hands out a temporary folder beside the target. Whoever has something to save writes into
+it; then every file is fsynced, a manifest of sizes and sha256 is written last, the folder is
+renamed once and its parent fsynced. A crash at any point leaves the old state or the new one.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from files.read import read_json
+from files.verify import DamagedError, check_file, sha256
+from files.write import LEFTOVER, sync, temporary_name, try_lock
+
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def publish(target: Path) -> Iterator[Path]:
+    """A folder to write into; on leaving the block it becomes `target`, whole.
+
+    Raises FileExistsError if `target` exists, a link included: what was published is never
+    overwritten. A full disk or an error in the block leaves what was there before. While the block
+    runs the folder is locked, so that `sweep` leaves it alone.
+    """
+    refuse_existing(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(target)
+    temporary.mkdir()  # with the mode that the umask leaves
+    lock = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try_lock(lock)
+        yield temporary
+        seal(temporary)
+        refuse_existing(target)  # a rename would take the place of an empty folder
+        os.rename(temporary, target)
+        sync(target.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    finally:
+        os.close(lock)
+
+
+def refuse_existing(target: Path) -> None:
+    """Raise FileExistsError where anything has the target's name."""
+    if os.path.lexists(target):
+        raise FileExistsError(f"{target} exists; what was published is never overwritten")
+
+
+def seal(folder: Path) -> None:
+    """Bring every file to the disk and write the manifest of their sizes and sha256 last."""
+    entries = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        sync(path)
+        name = path.relative_to(folder).as_posix()
+        entries[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    manifest = folder / MANIFEST
+    manifest.write_text(json.dumps({"files": entries}, indent=1), encoding="utf-8")
+    sync(manifest)
+    for inner in [p for p in folder.rglob("*") if p.is_dir()] + [folder]:
+        sync(inner)
+
+
+def read_manifest(folder: Path) -> dict[str, tuple[int, str]]:
+    """File name -> size and sha256, as published. Raises DamagedError where it says nothing."""
+    try:
+        files = read_json(folder / MANIFEST, ["files"])["files"]
+        return {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{folder}: no readable {MANIFEST} ({error})") from error
+
+
+def verify(folder: Path) -> None:
+    """Raise DamagedError, saying which file and why, unless `folder` matches its manifest."""
+    for name, (size, digest) in read_manifest(folder).items():
+        check_file(folder, name, digest, size)
+
+
+def set_aside(folder: Path, word: str) -> Path:
+    """Rename a folder to the first free `name.word-1`, `name.word-2`, …; nothing is deleted."""
+    number = 1
+    while os.path.lexists(aside := folder.with_name(f"{folder.name}.{word}-{number}")):
+        number += 1
+    os.rename(folder, aside)
+    sync(folder.parent)
+    return aside
+
+
+def remove(path: Path) -> None:
+    """Remove a folder with all it holds, a file, or a link (and not what it points to)."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sweep(parent: Path, seconds: float = 0.0) -> None:
+    """Remove what killed processes left half-written in `parent`: temporary files and folders last
+    changed more than `seconds` ago that nobody has locked. What cannot be removed stays."""
+    if not parent.is_dir():
+        return
+    for path in [p for p in parent.iterdir() if LEFTOVER.fullmatch(p.name)]:
+        try:
+            if time.time() - path.lstat().st_mtime >= seconds and not is_locked(path):
+                remove(path)
+        except OSError:  # another process was quicker, or it is somebody else's
+            continue
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process that still lives is filling this file or folder."""
+    if path.is_symlink():
+        return False
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return not try_lock(descriptor)
+    finally:
+        os.close(descriptor)

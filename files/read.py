@@ -1,0 +1,83 @@
+"""The one reader of JSON files: whatever is wrong with one is said in a message that names it."""
+
+import json
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+MOST_BYTES = 64 << 20  # the largest that we write, of a data report with many notes, has a few MB
+MOST_DEPTH = 64  # objects and lists within each other
+KINDS: dict[type, str] = {
+    dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number",
+    float: "a number", type(None): "null",
+}  # fmt: skip
+
+
+def read_json(
+    path: str | Path,
+    keys: Iterable[str] = (),
+    kind: type = dict,
+    most_bytes: int = MOST_BYTES,
+) -> Any:
+    """The value in a JSON file. Raises ValueError, naming the file, where it is missing, no regular
+    file, larger than `most_bytes`, no JSON, nested deeper than MOST_DEPTH, no `kind`, or an object
+    without one of `keys`."""
+    value: Any = parse_json(read_bounded(Path(path), most_bytes), str(path))
+    if not isinstance(value, kind):
+        raise ValueError(f"{path} holds {KINDS[type(value)]}; expected {KINDS[kind]}")
+    missing = [key for key in keys if isinstance(value, dict) and key not in value]
+    if missing:
+        raise ValueError(f"{path} has no {', '.join(map(repr, missing))}; it is not complete")
+    return value
+
+
+def read_bounded(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
+    """The bytes of a regular file. Raises ValueError as read_json does."""
+    try:
+        # without waiting: opening a pipe that nobody writes to would never end
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ValueError(f"{path} is no regular file")
+            content = file.read(most_bytes + 1)
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    if len(content) > most_bytes:
+        raise ValueError(f"{path} is larger than {most_bytes:,} bytes; no file of its kind is")
+    return content
+
+
+def parse_json(content: bytes | str, name: str) -> Any:
+    """The value of a JSON text. Raises ValueError that begins with `name` where it is none."""
+    try:
+        value = json.loads(content)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        empty = " (it is empty)" if not content.strip() else ""
+        raise ValueError(f"{name} is damaged: no JSON at {place}{empty}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is damaged: byte {error.start} is not UTF-8") from None
+    except RecursionError:
+        raise ValueError(f"{name} is nested deeper than {MOST_DEPTH} levels") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise ValueError(f"{name} is damaged: {error}") from None
+    if depth(value) > MOST_DEPTH:
+        raise ValueError(f"{name} is nested deeper than {MOST_DEPTH} levels")
+    return value
+
+
+def depth(value: Any) -> int:
+    """How many objects and lists lie within each other."""
+    levels, inside = 0, [value]
+    while inside := [item for item in inside if isinstance(item, dict | list)]:
+        levels += 1
+        inside = [
+            inner
+            for item in inside
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+    return levels

@@ -1,0 +1,98 @@
+"""The one way to write a file: whole, in one rename, or not at all.
+
+The bytes go to a new file beside the target. Its name cannot be foreseen and it is opened
+exclusively, so nothing that somebody planted there is followed or overwritten; a link at the
+target's own name is replaced, not followed. Then the file is fsynced, renamed once, and its folder
+fsynced. An error in between removes it; what a killed process leaves is swept later.
+"""
+
+import fcntl
+import io
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+LEFTOVER = re.compile(r"\..*\.[0-9a-f]{16}\.tmp", re.DOTALL)  # names that temporary_name makes
+
+
+def temporary_name(target: Path) -> Path:
+    """A name beside `target` that nobody can foresee, as short as a file system wants it."""
+    begin = os.fsencode(target.name)[:64].decode("utf-8", errors="ignore")
+    return target.with_name(f".{begin}.{secrets.token_hex(8)}.tmp")
+
+
+def sync(path: Path) -> None:
+    """fsync a file or a folder, so that a rename after it cannot overtake its contents."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file or folder while it is filled, so that whoever sweeps leaves it alone; False
+    where another process has it. A file system without locks gives none: age alone tells there."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+@contextmanager
+def replace_bytes(path: Path) -> Iterator[BinaryIO]:
+    """A binary stream; on leaving the block what was written becomes the file `path`.
+
+    Its mode is what the umask leaves of rw-rw-rw-. An error in the block leaves `path` as it was.
+    Raises OSError where it cannot be written.
+    """
+    temporary = temporary_name(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            try_lock(descriptor)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+@contextmanager
+def replace_text(path: Path) -> Iterator[TextIO]:
+    """The same for a stream of UTF-8 text, whose line ends stay as they are written."""
+    with replace_bytes(path) as file:
+        stream = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        yield stream
+        stream.flush()
+        stream.detach()  # whoever opened the file closes it
+
+
+def save_text(path: Path, text: str) -> bool:
+    """Make `text` the content of `path`; False where it was that already, and nothing was done."""
+    content = text.encode("utf-8")
+    if holds(path, content):
+        return False
+    with replace_bytes(path) as file:
+        file.write(content)
+    return True
+
+
+def holds(path: Path, content: bytes) -> bool:
+    """Whether `path` is a regular file, and no link, of exactly these bytes."""
+    try:
+        same_size = not path.is_symlink() and path.is_file() and path.stat().st_size == len(content)
+        return same_size and path.read_bytes() == content
+    except OSError:
+        return False

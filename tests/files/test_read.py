@@ -1,0 +1,67 @@
+"""Whatever is wrong with a JSON file, one ValueError names the file."""
+
+import os
+
+import pytest
+
+from files.read import MOST_DEPTH, depth, parse_json, read_json
+
+
+def nested(levels):
+    return "[" * levels + "]" * levels
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is damaged: no JSON at line 1, column 1 .it is empty"),
+        (b"{", "is damaged: no JSON at line 1, column 2"),
+        (b'{"a": 1}\x00', "is damaged: no JSON"),
+        (b"\xff\xfe{", "is damaged"),
+        (b'{"a": "\xe9"}', "byte 7 is not UTF-8"),
+        (b'{"a": ' + b"1" * 5000 + b"}", "is damaged"),
+        (b"[]", "holds a list; expected an object"),
+        (b"null", "holds null; expected an object"),
+        (b"3", "holds a number; expected an object"),
+        (b"true", "holds true or false; expected an object"),
+        (b'{"a": 1}', "has no 'b', 'c'"),
+        (f'{{"a": {nested(MOST_DEPTH)}}}'.encode(), "nested deeper than 64 levels"),
+        (nested(100_000).encode(), "nested deeper than 64 levels"),
+        (b" " * 1001, "larger than 1,000 bytes"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, content, message):
+    path = tmp_path / "state.json"
+    path.write_bytes(content)
+    most = 1000 if content.isspace() else 1 << 20
+    with pytest.raises(ValueError, match=message) as error:
+        read_json(path, ("a", "b", "c"), most_bytes=most)
+    assert str(error.value).startswith(str(path))
+    assert len(str(error.value)) < 300
+
+
+def test_what_is_no_regular_file_is_named_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name, message in (("pipe", "no regular"), ("folder", "director"), ("none", "is missing")):
+        with pytest.raises(ValueError, match=message):
+            read_json(tmp_path / name)
+
+
+def test_a_whole_file_is_read(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"a": [1, {"b": "é"}]}', encoding="utf-8")
+    assert read_json(path, ["a"]) == {"a": [1, {"b": "é"}]}
+    path.write_text("[1]", encoding="utf-8")
+    assert read_json(path, kind=list) == [1]
+
+
+@pytest.mark.parametrize(("text", "levels"), [("1", 0), ("[]", 1), ('{"a": [1, {}]}', 3)])
+def test_depth_counts_what_lies_within_each_other(text, levels):
+    assert depth(parse_json(text, "it")) == levels
+
+
+def test_the_deepest_that_is_allowed_is_read(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(nested(MOST_DEPTH), encoding="utf-8")
+    assert depth(read_json(path, kind=list)) == MOST_DEPTH
