@@ -3,7 +3,10 @@
 
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt
+# pip writes to a log, which is shown only where it fails: a newcomer reads our lines first
+PIP_LOG := $(VENV)/pip.log
+PIP = pip() { $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt "$$@" \
+  > $(PIP_LOG) 2>&1 || { cat $(PIP_LOG) >&2; exit 1; }; }; pip
 CONFIG := configs/imdb_lora.toml
 ARGS ?=
 
@@ -15,15 +18,15 @@ help: ## list the targets
 	  while IFS="$$(printf '\t')" read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
 	@echo '  Options go in ARGS, as in  make train ARGS="run.name=second train.lr=3e-4"'
 
-quick: ## install, then a first impression in under two minutes (configs/imdb_quick.toml)
+quick: ## install, then a first impression in one to two minutes (configs/imdb_quick.toml)
 	@$(MAKE) --no-print-directory train CONFIG=configs/imdb_quick.toml
 
-train: $(VENV)/.run-installed ## install, then train the default recipe (eight to nine minutes on 2 CPU cores with bf16)
+train: $(VENV)/.run-installed ## install, then train the default recipe (eight minutes on two cores with bf16, else half an hour)
 	@echo 'Training $(CONFIG); the plan below says how long it takes here.'
 	@echo 'Stop it with Ctrl-C; the same command goes on from there. A finished run is left as it is.'
 	$(PY) train.py --config $(CONFIG) --resume $(ARGS)
 
-test: $(VENV)/.dev-installed ## install the development extras, then run the default tests
+test: $(VENV)/.dev-installed ## install the development extras, then run the default tests (about four minutes)
 	$(PY) -m pytest -n 2 $(ARGS)
 
 # pytest exits 5 where no test was selected: a tree without long tests has nothing to fail.

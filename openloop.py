@@ -124,16 +124,14 @@ def run_job(job: "Job", *, allow_drift: bool = False, command: str | None = None
 
     `command` is what the run card repeats the run with, by default the line that started this
     program. `allow_drift` resumes although versions, threads or data changed. Raises ValueError
-    where the run's folder is in the way, and SystemExit(130 or 143) when stopped, which is saved.
+    where the run's folder is in the way, SystemExit(143, 130 or 129) when stopped, which is saved.
     """
     from engine.storage import hold_run
-    from job.folder import finished_result, open_folder, run_folder
+    from job.folder import open_folder, run_folder
     from job.probe import check_loss
     from job.run import train_and_finish
 
     folder = run_folder(job.config)
-    if job.resume and (result := finished_result(folder)) is not None:
-        return result
     notes = check_loss(job)
     if command is None:
         command = shlex.join(["python", *sys.orig_argv[1:]])

@@ -9,7 +9,6 @@ In Python:  from openloop import load_run;  load_run("runs/imdb_lora")(["It was 
 """
 
 import argparse
-import os
 import signal
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import NoReturn
 from openloop import load_run
 from engine.wait_policy import wait_passively
 from job.console import prepare_console, read_words
+from job.ending import run_command
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -109,24 +109,15 @@ def stop(number: int, frame: object) -> NoReturn:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 where every row has an answer, with or without errors; 2 with one readable
-    message for what a user can mend; 130, 143 stopped; 141 where nobody reads on."""
+    message for what a user can mend; 129, 130, 143 stopped; 141 where nobody reads on."""
     wait_passively()
     prepare_console()
     options = parse_arguments(read_words(sys.argv[1:] if arguments is None else arguments))
-    try:
-        predict(options)
-    except BrokenPipeError:  # `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
-        return 141
-    except (ValueError, OSError) as error:
-        print(f"predict.py: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("predict.py: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return run_command("predict.py", lambda: predict(options))
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, stop)
     sys.exit(main())

@@ -20,6 +20,8 @@ from configs.read import difference, parse_config, read_config, trajectory, writ
 from configs.schema import Config
 from engine.wait_policy import wait_passively
 from job.console import prepare_console, read_words
+from job.ending import run_command
+from job.folder import check_folder, mend_config, run_folder
 from report.baseline import Comparison, comparison_line
 from report.format import format_number
 from report.plan import Plan
@@ -72,15 +74,17 @@ def train_run(
     config: Config, options: argparse.Namespace, command: str, shown: Plan | None = None
 ) -> tuple[dict[str, Any], Plan | None]:
     """One run from start to end; its result, and the plan that was shown. Where one was `shown`
-    before, only what differs is printed. Raises SystemExit(143 or 130) when stopped."""
-    from job.folder import check_folder, finished_result, run_folder
-
+    before, only what differs is printed. Raises SystemExit(143, 130 or 129) when stopped."""
     folder = run_folder(config)
     if not options.dry_run or options.resume:
         check_folder(config, folder, options.resume, options.fresh)
-    if options.resume and (result := finished_result(folder)) is not None:
-        print(f"{folder.path} is finished, nothing to do. {headline(result)}")
-        return result, shown
+    if options.resume and folder.result.exists():
+        try:
+            result = folder.read_json("result.json", "weights", "progress", "test", "compared")
+            print(f"{folder.path} is finished, nothing to do. {headline(result)}")
+            return result, shown
+        except (ValueError, KeyError, TypeError) as error:
+            print(f"{folder.result} cannot be used ({error}): the run is tested again")
     job = open_job(
         config, resume=options.resume, fresh=options.fresh, allow_code=options.allow_code,
         verbose=options.verbose, shown=shown,
@@ -181,33 +185,33 @@ def write_recipe(config: Config) -> None:
     print(f"recipe: {path} (edit it and train with --config {path})")
 
 
+def run(options: argparse.Namespace, command: str) -> None:
+    """Read the recipe and do what the options ask for."""
+    if options.csv is not None:
+        config = config_for_csv(options)
+    else:
+        if options.resume:
+            mend_config(options.config)
+        config = read_config(options.config, options.overrides, options.unset)
+    set_up_environment(config)
+    if options.eval_only:
+        score(config, options)
+    elif options.seeds:
+        train_seeds(config, options, command)
+    else:
+        train_run(config, options, command)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0; 2 with one readable message for what a user can mend; 130, 143 stopped."""
+    """Exit status: 0; 2 with one readable message for what a user can mend; 129, 130, 143 stopped;
+    141 where nobody reads on."""
     wait_passively()
     prepare_console()
     words = read_words(sys.argv[1:] if arguments is None else arguments)
     options = parse_arguments(words)
     words = [word for word in words if word not in ("--resume", "--fresh", "-v", "--verbose")]
     command = shlex.join(["python", "train.py", *words])  # as it is repeated elsewhere
-    try:
-        if options.csv is not None:
-            config = config_for_csv(options)
-        else:
-            config = read_config(options.config, options.overrides, options.unset)
-        set_up_environment(config)
-        if options.eval_only:
-            score(config, options)
-        elif options.seeds:
-            train_seeds(config, options, command)
-        else:
-            train_run(config, options, command)
-    except (ValueError, OSError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("train.py: interrupted; what was saved is kept, go on with --resume", file=sys.stderr)
-        return 130
-    return 0
+    return run_command("train.py", lambda: run(options, command), "go on with --resume")
 
 
 if __name__ == "__main__":

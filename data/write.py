@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.reading.rows import is_encodable
+from files.printable import escape_in_json
 
 ENDINGS = (".jsonl", ".csv", ".parquet")
 GROUP = 8192  # rows of a Parquet row group
@@ -45,8 +46,9 @@ def write_rows(
 
 
 def json_text(value: Any) -> str:
-    """A value as JSON on one line. NaN, which JSON has not, becomes null."""
-    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+    """A value as JSON on one line. NaN, which JSON has not, becomes null; what could steer the
+    terminal it is printed on is escaped."""
+    return escape_in_json(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False))
 
 
 def _plain(value: Any) -> Any:

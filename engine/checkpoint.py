@@ -10,6 +10,7 @@ Frozen weights are not copied: they are named by source and hash, and checked on
 """
 
 import json
+import os
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
@@ -107,7 +108,7 @@ def save_checkpoint(
     same bits). `record` is the caller's JSON: config, environment, base, log position.
     """
     folder = step_folder(root, progress.step)
-    if folder.exists():
+    if os.path.lexists(folder):
         try:
             return verify(folder)
         except DamagedError:
@@ -119,6 +120,7 @@ def save_checkpoint(
         "without_state": sorted(without_state(model, optimizer)),
         "record": record,
     }
+    root.mkdir(exist_ok=True)  # and not what holds it: of a run that was deleted nothing comes back
     with publish(folder) as temporary:
         save_file(on_host(saved_tensors(model)), temporary / "trainable.safetensors")
         save_file(on_host(optimizer_tensors(model, optimizer)), temporary / "optimizer.safetensors")

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT ask a run to stop after the current step; a second signal ends it at once."""
+"""SIGTERM, SIGINT and SIGHUP ask a run to stop after this step; a second one ends it at once."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from types import FrameType
 
 from engine.losses import Batch
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Stopped(Exception):
@@ -27,31 +27,48 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """143 for SIGTERM, 130 for SIGINT, 0 where nothing was asked."""
+        """143 for SIGTERM, 130 for SIGINT, 129 for SIGHUP, 0 where nothing was asked."""
         return 128 + self.signal if self.signal is not None else 0
+
+    def check(self) -> None:
+        """Raise Stopped once a stop was requested."""
+        if self.requested:
+            raise Stopped
 
     def guard(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The same batches; raises Stopped between two of them once a stop was requested."""
         for batch in batches:
-            if self.requested:
-                raise Stopped
+            self.check()
             yield batch
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Within the block the first signal is only noted; the handlers before it come back after."""
+    """Within the block the first signal is only noted; the handlers before it come back after. One
+    that is ignored already, as nohup ignores SIGHUP, stays so."""
     request = StopRequest()
 
     def note(number: int, frame: FrameType | None) -> None:
         if request.requested:
             os._exit(128 + number)  # asked twice: no saving, no cleaning up
         request.signal = number
-        os.write(2, b"\nstopping after this step; once more ends it at once, unsaved\n")
+        try:
+            os.write(2, b"\nstopping once this step is saved; once more ends it at once, unsaved\n")
+        except OSError:  # the terminal is gone, and nothing that is printed may end the run
+            leave_terminal()
 
-    before = {number: signal.signal(number, note) for number in SIGNALS}
+    heard = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def leave_terminal() -> None:
+    """Standard output and error go nowhere from now on."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)

@@ -1,21 +1,73 @@
 """Where a run's figures go: metrics.jsonl (one object a line), TensorBoard, and the console."""
 
+import hashlib
 import json
 import math
 import os
+import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from engine.board import Board
 from engine.images import confusion_image
 from engine.loop import StepResult
 from engine.plan import Progress
+from files.read import parse_json
+from files.verify import sha256_of_start
+from files.write import replace_text
 
+LOG = "metrics.jsonl"
 PLAIN_LINES = 20  # lines of progress over a run where the output is not a terminal
+
+
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a metrics.jsonl. Raises ValueError, naming the line, where one is no object with
+    a step."""
+    with path.open("rb") as file:
+        for number, content in enumerate(file, start=1):
+            line = parse_json(content, f"{path}, line {number}")
+            if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+                raise ValueError(f"{path}, line {number}, is no object with a step")
+            yield line
+
+
+def mend_log(folder: Path, mark: dict[str, Any], step: int) -> tuple[int, list[str]]:
+    """Hold `folder/metrics.jsonl` against the `mark` of the checkpoint of `step`: the size to go on
+    from, and what to say of it.
+
+    A log that is not as it was then is kept beside as metrics.jsonl.damaged-N, and the lines of it
+    that can still be read go on: it is a record of the training, which does not need it.
+    """
+    path = folder / LOG
+    if path.exists() and sha256_of_start(path, mark["bytes"]) == mark["sha256"]:
+        return mark["bytes"], []
+    if not path.exists():
+        return 0, [f"WARNING: {path} is missing; it begins again after step {step}"]
+    number = 1
+    while os.path.lexists(aside := path.with_name(f"{LOG}.damaged-{number}")):
+        number += 1
+    shutil.copyfile(path, aside)
+    whole, count = [], 0
+    for content in aside.read_bytes().splitlines(keepends=True):
+        count += 1
+        try:
+            line = parse_json(content, str(path))
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int) and line["step"] <= step:
+            whole.append(json.dumps(line) + "\n")
+    with replace_text(path) as file:
+        file.writelines(whole)
+    return path.stat().st_size, [
+        f"WARNING: {path} was changed after the checkpoint; it is kept as {aside.name}, and the "
+        f"{len(whole)} of its {count} lines that can be read go on. Training does not need it"
+    ]
 
 
 class Tracker:
@@ -28,11 +80,14 @@ class Tracker:
     def __init__(
         self, folder: Path, start: int, total_steps: int, log_every: int, resume_at: int | None
     ):
-        self.path = folder / "metrics.jsonl"
+        self.path = folder / LOG
+        self.digest = hashlib.sha256()  # of what the file holds
         if resume_at is not None and self.path.exists():
             os.truncate(self.path, min(resume_at, self.path.stat().st_size))
-        self.file = self.path.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+        if self.path.exists():
+            self.digest.update(self.path.read_bytes())
+        self.file = self.path.open("ab")
+        self.board = Board(folder / "tensorboard", start + 1)
         self.log_every, self.total_steps = log_every, total_steps
         live = sys.stderr.isatty()
         self.bar = tqdm(total=total_steps, initial=start, unit="step", disable=not live)
@@ -83,15 +138,16 @@ class Tracker:
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line of metrics.jsonl and one TensorBoard point a value."""
         line = {k: v if math.isfinite(v) else None for k, v in values.items()}  # NaN is not JSON
-        self.file.write(json.dumps({"step": step, **line}) + "\n")
+        content = (json.dumps({"step": step, **line}) + "\n").encode()
+        self.file.write(content)
         self.file.flush()
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
+        self.digest.update(content)
+        self.board.add_scalars(values, step)
 
     def log_confusion(self, step: int, part: str, confusion: list, label_names: list[str]) -> None:
         """The confusion matrix as an image."""
         image = confusion_image(confusion, label_names)
-        self.board.add_image(f"{part}/confusion", image, step, dataformats="HWC")
+        self.board.add_image(f"{part}/confusion", image, step)
 
     def log_text(self, step: int, name: str, text: str) -> None:
         """A text, shown by TensorBoard as Markdown (indented: as it is)."""
@@ -104,21 +160,20 @@ class Tracker:
             k: v if isinstance(v, bool | int | float | str) else json.dumps(v)
             for k, v in config.items()
         }
-        self.board.add_hparams(plain, metrics, run_name=".")
+        self.board.add_settings(plain, metrics)
 
     def say(self, text: str) -> None:
         """A line on the console that does not tear the progress bar."""
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
 
-    def position(self) -> int:
-        """Bytes of metrics.jsonl so far, all of them on the disk."""
+    def mark(self) -> dict[str, Any]:
+        """Size and sha256 of metrics.jsonl so far, all of it on the disk."""
         self.file.flush()
         os.fsync(self.file.fileno())
-        return self.path.stat().st_size
+        return {"bytes": self.path.stat().st_size, "sha256": self.digest.hexdigest()}
 
     def close(self) -> None:
         """Finish the bar and the files."""
-        self.bar.close()
-        self.file.close()
-        self.board.close()
+        with closing(self.board), closing(self.file), closing(self.bar):
+            pass

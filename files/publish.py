@@ -7,6 +7,7 @@ renamed once and its parent fsynced. A crash at any point leaves the old state o
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -24,12 +25,12 @@ MANIFEST = "manifest.json"
 def publish(target: Path) -> Iterator[Path]:
     """A folder to write into; on leaving the block it becomes `target`, whole.
 
-    Raises FileExistsError if `target` exists, a link included: what was published is never
-    overwritten. A full disk or an error in the block leaves what was there before. While the block
-    runs the folder is locked, so that `sweep` leaves it alone.
+    The folder that holds `target` has to be there. Raises FileExistsError if `target` exists, a
+    link included: what was published is never overwritten. A full disk or an error in the block
+    leaves what was there before. While the block runs the folder is locked, so that `sweep` leaves
+    it alone.
     """
     refuse_existing(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(target)
     temporary.mkdir()  # with the mode that the umask leaves
     lock = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
@@ -40,11 +41,20 @@ def publish(target: Path) -> Iterator[Path]:
         refuse_existing(target)  # a rename would take the place of an empty folder
         os.rename(temporary, target)
         sync(target.parent)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if (number := system_number(error)) is not None:
+            raise OSError(number, os.strerror(number), str(target)) from error
         raise
     finally:
         os.close(lock)
+
+
+def system_number(error: BaseException) -> int | None:
+    """The system's number of an error that a library written in Rust (safetensors, tokenizers)
+    wraps in one of its own: of a full disk it says "… (os error 28)"."""
+    match = None if isinstance(error, OSError) else re.search(r"\(os error (\d+)\)", str(error))
+    return int(match.group(1)) if match else None
 
 
 def refuse_existing(target: Path) -> None:

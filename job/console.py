@@ -1,18 +1,72 @@
-"""A console or a locale that lacks a character never ends a run, nor changes what is in a file."""
+"""What is printed: it never steers a terminal, and a character that a console or a locale lacks
+never ends a run, nor changes what is in a file."""
 
 import codecs
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+from files.printable import escape_unprintable
+
+
+class CleanStream:
+    """A stream on which nothing that is printed can steer the terminal; all else of it is the
+    stream's own.
+
+    A progress bar draws itself again and again over its own line. So a carriage return passes where
+    a write begins with it at the start of a line, or on a line that began so. Anywhere else it
+    would print over what stands there, and is shown.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.at_start = True  # of a line
+        self.in_bar = False  # on a line that a progress bar draws
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write `text` with its unprintable characters escaped."""
+        bar = text.startswith("\r") and (self.at_start or self.in_bar)
+        clean = "\r" + escape_unprintable(text[1:]) if bar else escape_unprintable(text)
+        self.stream.write(clean)
+        if text:
+            self.at_start = clean.endswith("\n")
+            self.in_bar = (bar or self.in_bar) and "\n" not in clean
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write each of `lines`."""
+        for line in lines:
+            self.write(line)
 
 
 def prepare_console() -> None:
-    """What standard output or error cannot show is written as an escape (\\xe9), and in a locale of
-    ASCII alone (LC_ALL=C) files are named in UTF-8. May be called again and again."""
-    for stream in (sys.stdout, sys.stderr):
+    """Let standard output and error show unprintable characters as escapes, as they do what they
+    have no character for (\\xe9); and in a locale of ASCII alone (LC_ALL=C) name files in UTF-8.
+    May be called again and again."""
+    fill_descriptors()
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # it was closed before the start: >&-
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  as long as we run
+        if isinstance(stream, CleanStream):
+            continue
         if hasattr(stream, "reconfigure"):  # a notebook's has none, and shows everything
             stream.reconfigure(errors="backslashreplace")
+        setattr(sys, name, CleanStream(stream))
     if sys.getfilesystemencoding() == "ascii":
         name_files_in_utf8()
+
+
+def fill_descriptors() -> None:
+    """Put the null device where standard input, output or error came closed (`>&-`): the next file
+    opened would take its number, and what libraries print would land in that file."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 def name_files_in_utf8() -> None:

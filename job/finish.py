@@ -2,8 +2,8 @@
 
 import heapq
 import json
-import shutil
 import time
+from contextlib import suppress
 from typing import Any, TextIO
 
 import numpy as np
@@ -15,8 +15,9 @@ from engine.evaluate import evaluate
 from engine.losses import Batch
 from engine.metrics import answers, build_counter, probabilities
 from engine.plan import Progress
+from engine.stop import StopRequest
 from engine.tracker import Tracker
-from files.publish import publish
+from files.publish import publish, remove
 from files.write import replace_text, save_text
 from job.banner import estimated_memory, estimated_seconds
 from job.baseline import row_figures
@@ -34,6 +35,7 @@ from report.card import Mistake, run_card
 from report.format import format_bytes, format_seconds
 from report.samples import Answer, samples_table
 
+NOT_ASKED = ("not asked", None)
 MISTAKES = 10  # shown on the run card
 
 
@@ -87,12 +89,12 @@ class TestWriter:
         return [mistake for _, _, mistake in sorted(self.mistakes, reverse=True)]
 
 
-def run_test(job: Job, folder: Folder) -> tuple[dict[str, Any], TestWriter]:
+def run_test(job: Job, folder: Folder, stop: StopRequest) -> tuple[dict[str, Any], TestWriter]:
     """Metrics of the test split, written row by row as they come; and what the writer noted."""
     with replace_text(folder.predictions) as file:
         writer = TestWriter(job, file)
         counter = build_counter(job.data.kind, job.num_labels, job.precision.device, job.target)
-        batches = split_batches(job, "test")
+        batches = stop.guard(split_batches(job, "test"))
         metrics = evaluate(
             job.built.model, batches, job.loss_fn, counter, job.precision, on_batch=writer
         )
@@ -116,9 +118,14 @@ def store_samples(job: Job, folder: Folder) -> None:
 
 def compare_samples(job: Job, folder: Folder) -> str:
     """The table of answers before and after. A text added since the start has no answer before."""
-    stored = folder.read_json("samples.json") if (folder.path / "samples.json").exists() else {}
-    texts = job.config.samples.texts
-    before = [tuple(stored.get(text, ("not asked", None))) for text in texts]
+    texts, stored = job.config.samples.texts, {}
+    with suppress(ValueError):  # damaged or gone: no reason to lose a run by
+        stored = folder.read_json("samples.json")
+    answers = [stored.get(text) for text in texts]
+    before = [
+        (answer[0], answer[1]) if isinstance(answer, list) and len(answer) == 2 else NOT_ASKED
+        for answer in answers
+    ]
     return samples_table(texts, before, predict_samples(job))
 
 
@@ -126,7 +133,7 @@ def save_model(job: Job, folder: Folder) -> None:
     """Publish `model/`. One left by an attempt that was killed before the end is replaced."""
     if "frozen" in job.speed.resolved:
         thaw(job.built.model, source_state(job.model_args, job.tokenizer, job.built.base))
-    shutil.rmtree(folder.model, ignore_errors=True)
+    remove(folder.model)
     with publish(folder.model) as temporary:
         export_model(job.built, job.model_args, job.tokenizer, temporary)
 
@@ -148,10 +155,15 @@ def estimate_line(job: Job, peak: int | None, seconds: float | None) -> str:
 
 
 def test_and_judge(
-    job: Job, folder: Folder, progress: Progress, tracker: Tracker, weights: str
+    job: Job,
+    folder: Folder,
+    progress: Progress,
+    tracker: Tracker,
+    weights: str,
+    stop: StopRequest,
 ) -> Tested:
     """Test once, say the figures, what stands beside them and what is plainly off."""
-    metrics, writer = run_test(job, folder)
+    metrics, writer = run_test(job, folder, stop)
     tracker.log_evaluation(progress.step, "test", metrics)
     if "confusion" in metrics:
         names = list(job.data.label_names)
@@ -167,18 +179,19 @@ def test_and_judge(
 
 def finish(
     job: Job, folder: Folder, progress: Progress, tracker: Tracker, command: str,
-    start: float | None,
+    start: float | None, stop: StopRequest,
 ) -> dict[str, Any]:  # fmt: skip
     """Test once with the best weights, publish the model, write the card; result.json last.
 
     `start` is when training began on the clock of time.perf_counter, None for a resumed run, whose
-    time cannot be told.
+    time cannot be told. Raises Stopped where it was asked to end before the model is written.
     """
     weights = load_best(job, folder, progress)
     tested = Tested(peak=peak_memory(job.precision.device))
     if "test" in job.encoded:
-        tested = test_and_judge(job, folder, progress, tracker, weights)
+        tested = test_and_judge(job, folder, progress, tracker, weights, stop)
     seconds = None if start is None else time.perf_counter() - start
+    stop.check()
     save_model(job, folder)
     if job.config.samples.texts:
         table = compare_samples(job, folder)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from configs.read import trajectory
 from data.loaders import eval_batches, train_batches
 from engine.checkpoint import (
     best_folder,
@@ -23,7 +22,7 @@ from engine.metrics import build_counter
 from engine.plan import Progress
 from engine.stop import StopRequest
 from engine.storage import newest_valid
-from engine.tracker import Tracker
+from engine.tracker import LOG, Tracker, mend_log
 from job.folder import Folder
 from job.prepare import Job, memory_advice
 from job.probe import replaced
@@ -66,7 +65,7 @@ def make_record(job: Job) -> dict[str, Any]:
         "environment": environment(job.precision, job.speed.resolved),
         "base": job.built.base,
         "data": job.data.fingerprint,
-        "trajectory": trajectory(job.config),
+        "config": job.config.model_dump(exclude_none=True),
     }
     if job.data.kind == "regression":
         record["target"] = vars(job.target)  # what the numbers in the weights mean
@@ -79,7 +78,7 @@ def restore(job: Job, folder: Folder, allow_drift: bool) -> tuple[Progress, int 
     """Progress to go on from, the size metrics.jsonl had then (None: a new run), what to say."""
     checkpoint, notes = newest_valid(folder.checkpoints)
     if checkpoint is None:
-        if (folder.path / "metrics.jsonl").exists():  # it had begun, so a word is owed
+        if (folder.path / LOG).exists():  # it had begun, so a word is owed
             notes.append("it had no checkpoint yet: starting at step 1")
         return Progress(), 0, notes
     state = read_state(checkpoint)
@@ -89,7 +88,10 @@ def restore(job: Job, folder: Folder, allow_drift: bool) -> tuple[Progress, int 
     job.scaler.load_state_dict(state["scaler"])
     progress = Progress(**state["progress"])
     notes.append(f"resuming from {checkpoint} (step {progress.step} of {job.plan.total_steps})")
-    return progress, state["record"]["metrics_bytes"], notes
+    notes += folder.mend_json("environment.json", state["record"]["environment"])
+    notes += folder.mend_json("data.json", describe_data(job))
+    size, more = mend_log(folder.path, state["record"]["metrics"], progress.step)
+    return progress, size, notes + more
 
 
 def epoch_batches(job: Job, epoch: int, start: int) -> Iterator[Batch]:
@@ -177,9 +179,14 @@ def train(
         tracker.say(line + (" — best so far" if best else ""))
 
     def save(progress: Progress) -> None:
+        if not folder.config.exists():
+            raise ValueError(
+                f"{folder.path} is gone: it was moved or deleted while the run trained. Nothing is "
+                f"saved of step {progress.step}"
+            )
         save_checkpoint(
             folder.checkpoints, model, job.optimizer, job.scaler, progress, config.run.keep,
-            {**record, "metrics_bytes": tracker.position()},
+            {**record, "metrics": tracker.mark()},
         )  # fmt: skip
         tracker.restart_clock()
 

@@ -6,16 +6,25 @@ runs/<name>/config.toml     the resolved config, as it can be given back to --co
 """
 
 import json
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.read import difference, read_config, trajectory, write_config
+from configs.read import (
+    ConfigError,
+    difference,
+    parse_config,
+    read_config,
+    trajectory,
+    write_config,
+)
 from configs.schema import Config
-from files.publish import set_aside
+from engine.storage import step_folder, steps_on_disk
+from files.publish import set_aside, sweep, verify
 from files.read import read_json
-from files.write import save_text
+from files.write import LEFTOVER, save_text
 
 
 @dataclass(frozen=True)
@@ -52,21 +61,30 @@ class Folder:
         """Read one back. Raises ValueError where it is damaged or lacks one of `keys`."""
         return read_json(self.path / name, keys)
 
+    def mend_json(self, name: str, value: Any) -> list[str]:
+        """Write a file of the run anew where it is damaged or gone; what to say of it."""
+        try:
+            self.read_json(name)
+            return []
+        except ValueError as error:
+            self.write_json(name, value)
+            return [f"{error}; it is written anew"]
+
+    def recorded(self) -> dict[str, Any]:
+        """What the newest whole checkpoint notes of its run; empty where there is none."""
+        for step in reversed(steps_on_disk(self.checkpoints)):
+            checkpoint = step_folder(self.checkpoints, step)
+            try:
+                verify(checkpoint)
+                return read_json(checkpoint / "state.json", ["record"])["record"]
+            except ValueError:
+                continue  # whoever resumes sets it aside
+        return {}
+
 
 def run_folder(config: Config) -> Folder:
     """The folder of a run."""
     return Folder(Path(config.run.dir).expanduser() / config.run.name)
-
-
-def finished_result(folder: Folder) -> dict[str, Any] | None:
-    """The result of a finished run; None for any other folder."""
-    return folder.read_json(folder.result.name) if folder.result.exists() else None
-
-
-def recorded_dtype(folder: Folder) -> str | None:
-    """The dtype that "auto" meant when a run was started; None where there is no run."""
-    environment = folder.path / "environment.json"
-    return folder.read_json(environment.name, "dtype")["dtype"] if environment.exists() else None
 
 
 def ways_out(config: Config) -> str:
@@ -89,9 +107,45 @@ def refuse_existing(config: Config, folder: Folder) -> None:
     )
 
 
+def saved_config(folder: Folder) -> Config:
+    """The config that a run was started with. A damaged config.toml is written anew from the newest
+    checkpoint. Raises ConfigError where there is none."""
+    try:
+        return read_config(folder.config)
+    except ConfigError as error:
+        values = folder.recorded().get("config")
+        if values is None:
+            raise ConfigError(
+                f"{error}\nIf it is damaged: no checkpoint that is whole holds the settings either"
+            ) from None
+        config = parse_config(values, f"the settings of the newest checkpoint of {folder.path}")
+        write_config(config, folder.config)
+        return config
+
+
+def mend_config(path: Path) -> None:
+    """Where `path` is a run's own config.toml and damaged, write it anew from its checkpoints."""
+    folder = Folder(path.parent)
+    if path.name == folder.config.name and folder.checkpoints.is_dir():
+        saved_config(folder)
+
+
+def recorded_dtype(folder: Folder) -> str | None:
+    """The dtype that "auto" meant when a run was started; None where nothing was trained yet."""
+    try:
+        return folder.read_json("environment.json", "dtype")["dtype"]
+    except ValueError:  # damaged or gone
+        return folder.recorded().get("environment", {}).get("dtype")
+
+
 def refuse_other_trajectory(config: Config, folder: Folder) -> None:
     """Raise ValueError, showing the difference, if resuming would train something else."""
-    saved = read_config(folder.config)
+    try:
+        saved = saved_config(folder)
+    except ConfigError:
+        if folder.result.exists() or folder.model.exists():
+            raise
+        return  # nothing was trained: it begins at step 1, with the config of now
     lines = difference(trajectory(saved), trajectory(config))
     if lines:
         shown = "\n".join("  " + line for line in lines)
@@ -121,13 +175,31 @@ def train_on(folder: Folder, config: Config, epochs: int) -> str:
     return shlex.join(words)
 
 
+def refuse_planted(folder: Folder) -> None:
+    """Raise ValueError where something stands where a run puts a folder of its own: better before
+    the training than after it."""
+    for path in (folder.checkpoints, folder.model):
+        if os.path.lexists(path) and not path.is_dir():
+            raise ValueError(f"{path} is no folder, and the run needs its place; move it away")
+    if folder.model.is_symlink():
+        raise ValueError(
+            f"{folder.model} is a link, and the run publishes a folder there; move it away"
+        )
+
+
 def check_folder(config: Config, folder: Folder, resume: bool, fresh: bool) -> None:
     """Raise ValueError where a start would destroy, or mix, what is in the folder already."""
-    if folder.path.exists() and not folder.config.exists() and any(folder.path.iterdir()):
-        raise ValueError(
-            f"{folder.path} exists and is no run (it has no config.toml); choose another run.name "
-            "or run.dir"
-        )
+    if folder.path.exists() and not folder.path.is_dir():
+        raise ValueError(f"{folder.path} is a file; choose another run.name or run.dir")
+    if folder.path.exists() and not folder.config.exists():
+        held = [p for p in folder.path.iterdir() if not LEFTOVER.fullmatch(p.name)]
+        if held:
+            raise ValueError(
+                f"{folder.path} exists and is no run (it has no config.toml); choose another "
+                "run.name or run.dir"
+            )
+    if not fresh:
+        refuse_planted(folder)
     if resume and folder.config.exists():
         refuse_other_trajectory(config, folder)
     elif not fresh:
@@ -144,6 +216,7 @@ def open_folder(config: Config, folder: Folder, resume: bool, fresh: bool) -> li
     if fresh and folder.path.exists():
         notes.append(f"the earlier run is kept as {set_aside(folder.path, 'old')}")
     folder.path.mkdir(parents=True, exist_ok=True)
+    sweep(folder.path)  # it is held: whatever is half-written there was left by a killed process
     write_config(config, folder.config)
     return notes
 
@@ -162,4 +235,10 @@ def finished_config(folder: Folder) -> Config:
             f"{folder.path} has no model yet: its training is not finished. Finish it with "
             f"`python train.py --config {folder.config} --resume`."
         )
-    return read_config(folder.config)
+    try:
+        return read_config(folder.config)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}\nIf it is damaged: `python train.py --config {folder.config} --resume` writes"
+            " it anew from the run's newest checkpoint"
+        ) from None

@@ -1,6 +1,5 @@
 """A finished run is judged: its test figure beside baselines, and what is plainly off with it."""
 
-import json
 from collections import Counter
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from data.labels.settle import Kind, label_array
 from data.prepare import Data
 from engine.paired import Interval, paired_interval
+from engine.tracker import LOG, read_log
 from job.baseline import (
     FEW_STRENGTHS,
     INSTALL,
@@ -112,10 +112,7 @@ def gather(
     """What the run shows, as plain values. The history is read from metrics.jsonl, so that a
     resumed run is judged as a whole."""
     train = job.config.train
-    lines = [
-        json.loads(line)
-        for line in (folder.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    lines = list(read_log(folder.path / LOG))
     sign = -1 if job.metric in LESS_IS_BETTER else 1
     encoded = job.encoded["train"]
     return Evidence(

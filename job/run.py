@@ -1,11 +1,12 @@
 """A prepared job from its first step, or where it stopped, to its result."""
 
 import time
+from contextlib import suppress
 from typing import Any
 
 from engine.checkpoint import environment
 from engine.plan import Progress
-from engine.stop import stop_on_signals
+from engine.stop import Stopped, stop_on_signals
 from engine.tracker import Tracker
 from job.finish import finish, store_samples
 from job.fit import describe_data, restore, train
@@ -16,7 +17,7 @@ from job.prepare import Job
 def train_and_finish(job: Job, folder: Folder, command: str, allow_drift: bool) -> dict[str, Any]:
     """Restore, show the samples, fit, test, export; the run's result.
 
-    Raises SystemExit(143 or 130) when stopped; what was done is saved.
+    Raises SystemExit(143, 130 or 129) when stopped; what was done is saved.
     """
     progress = Progress()
     metrics_bytes: int | None = 0
@@ -37,9 +38,13 @@ def train_and_finish(job: Job, folder: Folder, command: str, allow_drift: bool) 
     try:
         with stop_on_signals() as stop:
             train(job, folder, progress, tracker, stop)
-            if stop.requested:
-                tracker.say(f"stopped at step {progress.step}, saved; go on with --resume")
-                raise SystemExit(stop.exit_code)
-        return finish(job, folder, progress, tracker, command, None if resumed else start)
+            with suppress(Stopped):
+                stop.check()
+                begun = None if resumed else start
+                result = finish(job, folder, progress, tracker, command, begun, stop)
+                stop.check()
+                return result
+            tracker.say(f"stopped at step {progress.step}, saved; go on with --resume")
+            raise SystemExit(stop.exit_code)
     finally:
         tracker.close()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -19,11 +18,14 @@ from models.adjust import adjust_config, fit_embeddings
 from models.args import ModelArgs, args_from_json, check_model_args
 from models.base import find_base
 from models.heads import Classifier, build_head, head_modules, load_head_class, transformers_model
+from models.limits import check_head, check_parameters
 from models.load import (
     as_characters,
     hash_weights,
     load_pretrained,
+    model_class,
     read_config,
+    read_tensors,
     read_tokenizer,
     read_weights,
     resolve_source,
@@ -228,6 +230,7 @@ def _load_transformers_model(
     if not native and source.config.is_encoder_decoder:
         raise ValueError(f"{source.config.model_type!r} has a decoder: only head.kind = 'native'")
     notes += adjust_config(source.config, args)
+    check_parameters(model_class(source.config, native), source.config, source.folder)
     torch.default_generator.manual_seed(named_seed(seed, "head"))
     loaded = load_pretrained(source.config, source.folder, state, native)
     if loaded.unused:
@@ -249,6 +252,7 @@ def _add_head(
     chosen = (args.head_dropout, args.dropout, HEAD_DROPOUT)
     dropout = next(value for value in chosen if value is not None)
     hidden_size = backbone.config.hidden_size  # also where a config says dim, n_embd or d_model
+    check_head(hidden_size, args.num_labels, args.head_args)
     torch.default_generator.manual_seed(named_seed(seed, "head"))
     head = build_head(
         head_class, hidden_size, args.num_labels, dropout, args.head_pool, args.head_args
@@ -260,7 +264,7 @@ def _add_head(
 
 def _load_head(model: Classifier, folder: str | Path) -> set[str]:
     """Fill a head of ours from head.safetensors; returns the names that were filled."""
-    tensors = load_file(Path(folder) / "head.safetensors")
+    tensors = read_tensors(Path(folder) / "head.safetensors")
     try:
         model.head.load_state_dict(tensors)
     except RuntimeError as error:

@@ -27,6 +27,10 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging
 
+from files.read import read_json
+from models.foreign import check_model_folder, weight_files
+from models.limits import check_numbers
+
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 SOURCES = "'hub:NAME', 'package:NAME/path', 'run:PATH' or the path of a local folder"
 # Positions that a table of max_position_embeddings rows keeps for itself (the padding offset).
@@ -129,20 +133,24 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def read_config(folder: str) -> PretrainedConfig:
-    """The folder's config.json. Raises ValueError when it is missing or asks for remote code."""
-    if not (Path(folder) / "config.json").is_file():
+    """The folder's config.json. Raises ValueError when it is missing, asks for remote code, or for
+    more than this machine holds."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
         raise ValueError(f"no config.json in {folder}: expected the folder of a transformers model")
+    check_model_folder(folder)
+    check_numbers(read_json(path), str(path))
     try:
         with quiet_transformers():
             return AutoConfig.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a config class may stumble over anything that a file can hold
         raise ValueError(f"config.json in {folder} cannot be used: {_one_line(error)}") from error
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:400]
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:400]
 
 
 def load_tokenizer(source: str, revision: str | None = None) -> Any:
@@ -161,12 +169,15 @@ def load_tokenizer(source: str, revision: str | None = None) -> Any:
 
 def read_tokenizer(folder: str | Path) -> Any:
     """The tokenizer in a folder, with truncation and padding reset and a pad token present."""
+    check_model_folder(folder)
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(
                 str(folder), local_files_only=True, trust_remote_code=False
             )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except BaseException as error:  # Rust's panics are no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise ValueError(f"no usable tokenizer in {folder}: {_one_line(error)}") from error
     if tokenizer.is_fast:
         # A tokenizer.json can carry both (all-MiniLM-L6-v2's cuts at 128 and pads to 128).
@@ -182,10 +193,10 @@ def read_tokenizer(folder: str | Path) -> Any:
 
 
 def _suit_tokenizer(tokenizer: Any, config: PretrainedConfig) -> None:
-    model_class = _model_class(config, native=False)
+    cls = model_class(config, native=False)
     # GPT-2 would add wte[token_type_ids] to every position and DistilBERT takes none at all, so
     # they go only to a model with a table of at least two segments.
-    takes_types = "token_type_ids" in inspect.signature(model_class.forward).parameters
+    takes_types = "token_type_ids" in inspect.signature(cls.forward).parameters
     if not takes_types or getattr(config, "type_vocab_size", 0) < 2:
         names = [n for n in tokenizer.model_input_names if n != "token_type_ids"]
         tokenizer.model_input_names = names
@@ -196,7 +207,9 @@ def _suit_tokenizer(tokenizer: Any, config: PretrainedConfig) -> None:
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
 
 
-def _model_class(config: PretrainedConfig, native: bool) -> Any:
+def model_class(config: PretrainedConfig, native: bool) -> Any:
+    """transformers' class for a config: its sequence classifier where `native`, else its bare
+    backbone. Raises ValueError where it has none."""
     mapping: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if native else MODEL_MAPPING
     if type(config) not in mapping:
         raise ValueError(
@@ -211,24 +224,17 @@ def _model_class(config: PretrainedConfig, native: bool) -> Any:
 def read_weights(folder: str | Path) -> dict[str, Tensor]:
     """All tensors of a model folder's safetensors files (a head of ours beside them left out)."""
     state: dict[str, Tensor] = {}
-    for file in _weight_files(folder):
-        state |= load_file(file)
+    for file in weight_files(folder):
+        state |= read_tensors(file)
     return state
 
 
-def _weight_files(folder: str | Path) -> list[Path]:
-    files = [f for f in Path(folder).glob("*.safetensors") if f.name != "head.safetensors"]
-    if not files:
-        others = sorted(
-            f.name for f in Path(folder).glob("*") if f.suffix in (".bin", ".h5", ".pt")
-        )
-        raise ValueError(
-            f"no safetensors weights in {folder}"
-            + (f" (it has {', '.join(others)}, which may hold pickled code)" if others else "")
-            + "; convert it once, on a machine where you trust it, with transformers: "
-            "AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
-        )
-    return sorted(files)
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises ValueError, naming it, where it is damaged."""
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{file} is damaged: {_one_line(error)}; fetch it again") from error
 
 
 @dataclass(frozen=True)
@@ -249,24 +255,23 @@ def load_pretrained(
     the pooling layer that no head of ours would call. Missing parameters are initialised from
     torch's generator as the architecture does it. Raises ValueError when the weights do not fit.
     """
-    if state is None:
-        _weight_files(folder)  # a clear refusal of pickled weights
-    model_class = _model_class(config, native)
-    poolable = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    if state is None:  # never left to transformers, which would follow names in the folder
+        state = read_weights(folder)
+    cls = model_class(config, native)
+    poolable = "add_pooling_layer" in inspect.signature(cls.__init__).parameters
     extra = {"add_pooling_layer": False} if poolable and not native else {}
     try:
         with quiet_transformers():
-            model, report = model_class.from_pretrained(
-                folder if state is None else None,
+            model, report = cls.from_pretrained(
+                None,
                 config=config,
                 state_dict=state,
                 dtype=torch.float32,
-                use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
                 **extra,
             )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+    except Exception as error:  # a model's code may stumble over anything that a config can hold
         raise ValueError(f"the weights of {folder} do not load: {_one_line(error)}") from error
     missing = tuple(name for name, _ in model.named_parameters() if name in report["missing_keys"])
     return Pretrained(model, missing, tuple(sorted(report["unexpected_keys"])))
@@ -275,7 +280,7 @@ def load_pretrained(
 def stored_dtypes(folder: str | Path) -> str:
     """The dtypes in which a folder's weights are stored, such as "F32" or "BF16, F32"."""
     found = set()
-    for file in _weight_files(folder):
+    for file in weight_files(folder):
         try:
             with safe_open(file, framework="pt") as tensors:
                 names = tensors.keys()

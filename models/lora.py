@@ -28,6 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
+from models.limits import check_bytes
+
 
 @dataclass(frozen=True)
 class LoRAArgs:
@@ -103,6 +105,8 @@ def inject_lora(
         if isinstance(module, nn.Linear | Conv1D) and not is_below(name, exclude)
     }
     chosen = _choose_targets(list(linears), args)
+    numbers = args.rank * sum(sum(linear_size(linears[name])) for name in chosen)
+    check_bytes(4 * numbers, f"lora.rank = {args.rank:,}")
     for name in chosen:
         adapter = ADAPTERS[args.variant](linears[name], args.rank, args.alpha, args.dropout)
         draw = torch.Generator().manual_seed(named_seed(seed, f"{name}.lora_A"))

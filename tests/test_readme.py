@@ -45,7 +45,7 @@ def test_the_head_in_the_readme_trains_and_predicts(recipe, tmp_path):
 
 
 def test_the_file_tree_names_every_source_file_once_and_no_other():
-    tree = README.split("## How to read it")[1].split("```")[1]
+    tree = README.split("## All files")[1].split("```")[1]
     folder, named = "", []
     for line in tree.strip().splitlines():
         name = line.split()[0]

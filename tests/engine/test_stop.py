@@ -7,7 +7,7 @@ import pytest
 
 from engine.stop import Stopped, StopRequest, stop_on_signals
 
-CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 
 
 def run_child(body):
@@ -58,3 +58,27 @@ def test_guard_passes_batches_until_a_stop_is_requested():
     stop.signal = signal.SIGTERM
     with pytest.raises(Stopped):
         next(guarded)
+
+
+def test_a_signal_that_is_ignored_already_stays_so():
+    def body():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+        with stop_on_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            return 2 if stop.requested else 0
+
+    assert run_child(body) == 0
+
+
+def test_a_terminal_that_is_gone_ends_nothing():
+    def body():
+        read, write = os.pipe()
+        os.close(read)
+        os.dup2(write, 1)
+        os.dup2(write, 2)
+        with stop_on_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.write(1, b"saved")
+            return stop.exit_code
+
+    assert run_child(body) == 129

@@ -2,15 +2,18 @@
 
 import json
 import math
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from engine.images import CELL, MARGIN, confusion_image
 from engine.loop import StepResult
 from engine.plan import Progress
-from engine.tracker import Tracker
+from engine.tracker import Tracker, mend_log, read_log
 
 
 def log(tracker, steps, loss=0.5):
@@ -79,11 +82,12 @@ def test_a_skipped_step_is_said_and_has_no_line(open_tracker, tmp_path, capsys):
 def test_resume_cuts_back_what_came_after_the_checkpoint(open_tracker, tmp_path):
     whole = open_tracker()
     log(whole, [1, 2])
-    position = whole.position()
+    mark = whole.mark()
     log(whole, [3])
-    whole.file.write('{"step": 4, "train/lo')  # a torn last line
+    whole.file.write(b'{"step": 4, "train/lo')  # a torn last line
     whole.close()
-    resumed = open_tracker(start=2, resume_at=position)
+    assert mend_log(tmp_path, mark, 2) == (mark["bytes"], [])
+    resumed = open_tracker(start=2, resume_at=mark["bytes"])
     log(resumed, [3, 4])
     resumed.close()
     lines = read(tmp_path)
@@ -102,6 +106,69 @@ def test_a_log_shorter_than_the_checkpoint_says_is_not_stretched(open_tracker, t
     size = (tmp_path / "metrics.jsonl").stat().st_size
     open_tracker(start=1, resume_at=size + 100)
     assert (tmp_path / "metrics.jsonl").stat().st_size == size
+
+
+DAMAGES = {
+    "flipped digit": lambda b: b.replace(b"0.25", b"0.75"),
+    "no JSON": lambda b: b.replace(b"{", b"(", 1),
+    "cut": lambda b: b[:-9],
+    "empty": lambda b: b"",
+    "zeros": lambda b: bytes(len(b)),
+    "list": lambda b: b"[1]" + b[b.index(b"\n") :],
+    "longer in front": lambda b: b'{"step": 0}\n' + b,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_log_is_kept_and_what_can_be_read_of_it_goes_on(open_tracker, tmp_path, damage):
+    tracker = open_tracker()
+    log(tracker, [1, 2])
+    mark = tracker.mark()
+    log(tracker, [3])
+    tracker.close()
+    path = tmp_path / "metrics.jsonl"
+    damaged = DAMAGES[damage](path.read_bytes()[: mark["bytes"]])
+    path.write_bytes(damaged)
+    size, notes = mend_log(tmp_path, mark, 2)
+    assert len(notes) == 1
+    assert "metrics.jsonl.damaged-1" in notes[0]
+    assert (tmp_path / "metrics.jsonl.damaged-1").read_bytes() == damaged
+    assert all(line["step"] <= 2 for line in read_log(path))
+    log(open_tracker(start=2, resume_at=size), [3, 4])
+    assert [line["step"] for line in read_log(path)][-2:] == [3, 4]
+
+
+def test_a_missing_log_is_said_and_begun_again(open_tracker, tmp_path):
+    size, notes = mend_log(tmp_path, {"bytes": 9, "sha256": ""}, 2)
+    assert size == 0
+    assert "is missing" in notes[0]
+
+
+def test_a_line_that_cannot_be_read_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": "2"}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2"):
+        list(read_log(path))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("part", ["file", "board"])
+def test_a_full_disk_is_an_error_of_whoever_logs_and_no_thread_prints(open_tracker, capsys, part):
+    tracker = open_tracker()
+    full = open("/dev/full", "wb")  # noqa: SIM115  closed by the tracker
+    if part == "file":
+        tracker.file.close()
+        tracker.file = full
+    else:
+        tracker.board.file.close()
+        tracker.board.file, tracker.board.records = full, RecordWriter(full)
+    threads = threading.active_count()
+    with pytest.raises(OSError, match="No space left"):
+        log(tracker, [1])
+    with pytest.raises(OSError, match="No space left"):
+        tracker.close()
+    assert threading.active_count() == threads
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def events(folder):

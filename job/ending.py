@@ -1,0 +1,60 @@
+"""How a command ends: its exit status, and one readable message in place of a traceback."""
+
+import os
+import sys
+from collections.abc import Callable
+
+# what libraries and the system say of a limit on memory or threads, in exceptions of many kinds
+LIMITS = (
+    "can't start new thread",
+    "cannot allocate memory",
+    "can't allocate memory",
+    "failed to map segment",
+    "resource temporarily unavailable",
+)
+
+
+def run_command(program: str, work: Callable[[], None], way_on: str = "") -> int:
+    """Do the work and return the exit status: 0; 2 with one message for what a user can mend; 130
+    interrupted, with the `way_on`; 141 where nobody reads on, as of `| head`."""
+    try:
+        work()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        leave_terminal()
+        return 141
+    except KeyboardInterrupt:
+        return complain(program, "; ".join(filter(None, ["interrupted", way_on])), 130)
+    except (ValueError, OSError) as error:
+        return complain(program, str(error), 2)
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not isinstance(error, MemoryError) and not meets_limit(error):
+            raise
+        reason = str(error).strip().partition("\n")[0] or "out of memory"
+        message = (
+            f"{reason}: memory or threads are limited here (ulimit -v, ulimit -u, a container)"
+        )
+        return complain(program, message, 2)
+    return 0
+
+
+def meets_limit(error: BaseException) -> bool:
+    """Whether an error comes from a limit on memory or threads."""
+    return any(words in str(error).lower() for words in LIMITS)
+
+
+def complain(program: str, message: str, status: int) -> int:
+    """Say it on standard error, if anybody listens there."""
+    try:
+        print(f"{program}: {message}", file=sys.stderr, flush=True)
+    except OSError:
+        leave_terminal()
+    return status
+
+
+def leave_terminal() -> None:
+    """Standard output and error go nowhere from now on; at exit Python flushes them once more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
