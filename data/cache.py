@@ -29,7 +29,7 @@ def cache_root() -> Path:
 
 @cache
 def code_digest() -> str:
-    """Hash of this package's own source: whoever edits a step here is not served its old results."""
+    """Hash of this package: whoever edits a step here is not served its old results."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
