@@ -4,7 +4,7 @@
     python train.py --config configs/imdb_lora.toml train.lr=3e-4 run.name=other --unset lora
     python train.py --csv reviews.csv
 
-config -> data -> model -> fit -> test -> export, each in a room of its own. Nothing heavy is
+config -> data -> model -> fit -> test -> export, each in a package of its own. Nothing heavy is
 imported before the config is known to be right, so a typo is answered at once.
 """
 

@@ -125,7 +125,7 @@ def data_args(config: Config) -> DataArgs:
 
 
 def make_model_args(config: Config, data: Data, target: Target, allow_code: bool) -> ModelArgs:
-    """What the models room needs to know of the config and of the labels."""
+    """What the models package needs to know of the config and of the labels."""
     lora = None
     if config.lora is not None:
         targets, layers = config.lora.targets, config.lora.layers
