@@ -5,43 +5,19 @@
     python predict.py --run runs/pairs --pair "a first text" "and a second one"
     cat reviews.txt | python predict.py --run runs/imdb_lora --json -
 
-In Python:  from predict import load_run;  load_run("runs/imdb_lora")(["It was good."])
+In Python:  from openloop import load_run;  load_run("runs/imdb_lora")(["It was good."])
 """
 
 import argparse
-import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
+from openloop import load_run
 from engine.wait_policy import wait_passively
 from job.console import prepare_console, read_words
 from job.ending import run_command
-
-if TYPE_CHECKING:
-    from job.predictor import Predictor
-
-
-def load_run(
-    run: str | Path,
-    device: str | None = None,
-    allow_code: bool = False,
-    base: str | Path | None = None,
-    verbose: bool = False,
-) -> "Predictor":
-    """The model of a finished run, ready to be called with a list of texts (or of pairs of texts).
-
-    Each text gives a Prediction: `label`, `probability`, `probabilities` by label name. `base` says
-    where the base model of the run's adapter is now, if it has moved. Raises ValueError where `run`
-    is no finished run, and where the base is gone or another. One line on standard error says which
-    run answers; `verbose` adds kernels, threads and fast paths.
-    """
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    wait_passively()
-    from job.predictor import load_predictor
-
-    return load_predictor(run, device, allow_code, base, verbose)
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:

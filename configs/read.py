@@ -68,8 +68,8 @@ def read_toml(path: Path) -> Values:
         place = _place(error.object[: error.start].decode("utf-8"))
         raise ConfigError(f"{path}, {place}: this byte is not UTF-8; save it as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
-        reason, _, where = str(error).partition(" (at ")
-        place = _place(text) if "end of document" in where else where.rstrip(")")
+        reason, _, position = str(error).partition(" (at ")
+        place = _place(text) if "end of document" in position else position.rstrip(")")
         raise ConfigError(f"{path}, {place}: not TOML: {reason}") from None
     except OSError as error:
         raise ConfigError(f"{path}: {_explain_missing(path, error)}") from None

@@ -38,7 +38,7 @@ def cache_root() -> Path:
 
 @cache
 def code_digest() -> str:
-    """Hash of this room's own source: whoever edits a step here is not served its old results."""
+    """Hash of this package: whoever edits a step here is not served its old results."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
@@ -46,7 +46,7 @@ def code_digest() -> str:
 
 
 def make_key(**parts: Any) -> str:
-    """sha256 over named JSON values and this room's code."""
+    """sha256 over named JSON values and this package's code."""
     text = json.dumps({"code": code_digest(), **parts}, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -122,7 +122,7 @@ _ENDINGS = {"parquet": "parquet", "excel": "xlsx"}
 
 
 def _as_option(note: str) -> str:
-    """A note of the data room, which knows settings and no options."""
+    """A note of the data package, which knows settings and no options."""
     return note.replace("data.encoding", "--encoding")
 
 

@@ -272,7 +272,7 @@ def test_loops_use_all_threads_and_give_the_same_bits_with_each_number(kernels):
             parts += kernels.attend_backward(
                 *x, parts[2], texts, 0.5, draw, (True, True, True))
             norm = torch.nn.LayerNorm(32)
-            out, _, s, stats = kernels.add_norm(x[0, :, 0], x[1, :, 0], norm, None, False)
+            out, _, s, stats = kernels.add_norm(x[0, :, 0], x[1, :, 0], norm, None, True)
             parts += [out, s.clone(), stats]
             parts += kernels.add_norm_backward(
                 x[2, :, 0], None, s, stats, norm, None, torch.float32, True)

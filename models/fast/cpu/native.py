@@ -145,23 +145,23 @@ class NativeKernels:
         """As PlainKernels."""
         if not self.attends(q):
             return PlainKernels().attend_backward(q, k, v, grad, lse, texts, scale, draw, needs)
-        found = empty_grads([q, k, v], texts, needs)
-        given = [q, k, v, grad]
-        self._run_attention("attend_backward", given, found, lse, texts, scale, draw)
-        return found
+        grads = empty_grads([q, k, v], texts, needs)
+        inputs = [q, k, v, grad]
+        self._run_attention("attend_backward", inputs, grads, lse, texts, scale, draw)
+        return grads
 
     def _run_attention(
         self, function: str, inputs: list[Tensor], outputs: Sequence[Tensor | None], lse: Tensor,
         texts: Texts, scale: float, draw: Draw | None,
     ) -> None:  # fmt: skip
         """Call one pass of attention: inputs (., H, D) in any order of memory, then the outputs."""
-        (count, heads, size), given = inputs[0].shape, [by_token(t) for t in inputs]
-        spans, asked = c_spans(texts.spans), c_spans(texts.queries)
+        (count, heads, size), by_rows = inputs[0].shape, [by_token(t) for t in inputs]
+        spans, queries = c_spans(texts.spans), c_spans(texts.queries)
         shape = CShape(
-            ctypes.addressof(spans), ctypes.addressof(asked), len(texts.spans), heads, count, size,
-            scale, c_draw(draw),
+            ctypes.addressof(spans), ctypes.addressof(queries), len(texts.spans), heads, count,
+            size, scale, c_draw(draw),
         )  # fmt: skip
-        tensors = [*given, *outputs]
+        tensors = [*by_rows, *outputs]
         strides = (0 if t is None else t.stride(0) for t in tensors)
         run = getattr(self.library, f"openloop_{function}_{NAMES[inputs[0].dtype]}")
         run(
@@ -178,36 +178,37 @@ class NativeKernels:
         return x
 
     def add_norm(
-        self, y: Tensor, residual: Tensor, norm: nn.LayerNorm, draw: Draw | None, spare: bool
+        self, y: Tensor, residual: Tensor, norm: nn.LayerNorm, draw: Draw | None, for_backward: bool
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         """layer_norm(dropout(y) + residual): y fp32 or bf16, all else fp32, (..., C) each.
 
-        Returns (out, its twin in bf16 where y is, s, stats (rows, 2)), the last two for the
-        backward pass; where `spare`, there will be none.
+        Returns (out, its copy in bf16 where y is, s, stats (rows, 2)), the last two for the
+        backward pass; only `for_backward` are they kept.
         """
         y, residual = y.contiguous(), residual.contiguous()
         out = torch.empty_like(residual)
-        twin = torch.empty_like(y) if y.dtype == torch.bfloat16 else None
-        s = out if spare else torch.empty_like(residual)
+        cast = torch.empty_like(y) if y.dtype == torch.bfloat16 else None
+        s = torch.empty_like(residual) if for_backward else out
         stats = residual.new_empty(residual.numel() // residual.shape[-1], 2)
         run = getattr(self.library, f"openloop_add_norm_{NAMES[y.dtype]}")
-        given = (y, residual, s, out, twin, stats)
-        run(ctypes.byref(c_norm(residual, norm, draw)), *map(pointer, given))
-        return out, twin, s, stats
+        arrays = (y, residual, s, out, cast, stats)
+        run(ctypes.byref(c_norm(residual, norm, draw)), *map(pointer, arrays))
+        return out, cast, s, stats
 
     def add_norm_backward(
-        self, grad: Tensor, twin: Tensor | None, s: Tensor, stats: Tensor, norm: nn.LayerNorm,
+        self, grad: Tensor, grad_cast: Tensor | None, s: Tensor, stats: Tensor, norm: nn.LayerNorm,
         draw: Draw | None, dtype: torch.dtype, trains: bool,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # fmt: skip
         """Gradients of y (in `dtype`), of the residual (in the memory of s), and where the norm
-        `trains` of its weight and bias, from those of out and of its twin."""
+        `trains` of its weight and bias, from those of out and of its copy."""
         dy = torch.empty_like(s, dtype=dtype)
         groups = -(-len(stats) // self.library.openloop_norm_group())
         partial = s.new_zeros(groups, 2, s.shape[-1]) if trains else None
         run = getattr(self.library, f"openloop_add_norm_backward_{NAMES[dtype]}")
-        grad, twin = grad.contiguous(), None if twin is None else twin.contiguous()
-        given = (grad, twin, s, stats, dy, partial)
-        run(ctypes.byref(c_norm(s, norm, draw)), *map(pointer, given))
+        grad = grad.contiguous()
+        grad_cast = None if grad_cast is None else grad_cast.contiguous()
+        arrays = (grad, grad_cast, s, stats, dy, partial)
+        run(ctypes.byref(c_norm(s, norm, draw)), *map(pointer, arrays))
         dweight, dbias = (None, None) if partial is None else partial.sum(0).unbind()
         return dy, s, dweight, dbias
 
@@ -236,8 +237,8 @@ def load_native() -> tuple[NativeKernels | None, str]:
     width = kernels.vector_width()
     if width < WIDTHS.get(torch.backends.cpu.get_cpu_capability(), 1):
         return None, f"the compiler's vectors are only {width} floats wide"
-    said = f"{width} floats at a time, {kernels.threads()} threads"
-    return kernels, said + ("" if kernels.bf16_products else "; attention in bf16 is plain torch")
+    note = f"{width} floats at a time, {kernels.threads()} threads"
+    return kernels, note + ("" if kernels.bf16_products else "; attention in bf16 is plain torch")
 
 
 if __name__ == "__main__":  # make kernels
