@@ -57,7 +57,7 @@ def run_child(words: Sequence[str], cache: Path, output: Path, arm: Any) -> tupl
         finally:
             os._exit(status)
     os.close(write)
-    with os.fdopen(read) as file:
+    with os.fdopen(read, encoding="ascii") as file:
         kinds = file.read()
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), kinds
 
