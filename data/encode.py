@@ -57,7 +57,7 @@ def encode(
     """Encode a split with columns text, text_pair?, label, row.
 
     `fingerprint` is that of the data; together with the split's rows, the tokenizer's bytes, the
-    options and this room's code it makes the key under `cache_dir`. Without a `cache_dir` the
+    options and this package's code it makes the key under `cache_dir`. Without a `cache_dir` the
     result is held in memory. Raises ValueError for a length that leaves no room for text, or a
     tokenizer that is not one of the fast ones.
     """

@@ -55,7 +55,7 @@ def text_columns(config: Config) -> tuple[str, ...]:
 
 
 def clean_args(config: Config) -> CleanArgs:
-    """The cleaning steps of [data.clean] as the data room takes them."""
+    """The cleaning steps of [data.clean] as the data package takes them."""
     return CleanArgs(**config.data.clean.model_dump())
 
 

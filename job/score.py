@@ -52,7 +52,7 @@ def score_finished(
     model.to(precision.device)
     speed = speed_up_model(model, config, precision, tokenizer.padding_side)
     target = target_of(args)
-    loss_fn, _ = choose_loss(config, data, target, precision.device)
+    loss_fn, _ = choose_loss(config=config, data=data, target=target, device=precision.device)
     rows = encode_split(config, tokenizer, data, "test").dataset
     rows_at_once = evaluation_rows(config, model, precision.device)
     batches = feed_batches(

@@ -39,6 +39,13 @@ class ModelArgs:
     allow_code: bool = False
     allow_network: bool = False
 
+    @property
+    def trains(self) -> str:
+        """What trains beside adapters and whatever is newly initialised: "all", "head" or "last:N".
+        Where `train` says nothing adapters leave the backbone frozen, and without them all of it
+        trains. Decided here alone."""
+        return self.train or ("head" if self.lora else "all")
+
 
 def args_to_json(args: ModelArgs) -> dict[str, Any]:
     """The arguments as JSON values; args_from_json gives equal ones back."""

@@ -282,8 +282,7 @@ def _load_head(model: Classifier, folder: str | Path) -> set[str]:
 
 def _adapt(model: nn.Module, args: ModelArgs, initialised: list[str], seed: int) -> list[str]:
     """Inject adapters and set requires_grad; returns notes."""
-    everything = args.train == "all" or (args.train is None and args.lora is None)
-    count = last_layers(args.train)
+    count = last_layers(args.trains)
     whole = modules_of_last(model, count) if count else []
     notes = []
     heads = head_modules(model)
@@ -292,7 +291,7 @@ def _adapt(model: nn.Module, args: ModelArgs, initialised: list[str], seed: int)
         # An adapter on a layer that trains whole would only learn the same thing twice.
         adapted = inject_lora(model, args.lora, seed, exclude=[*heads, *whole, *fresh])
         notes.append(f"lora: {len(adapted)} layers adapted")
-    choose_trainable(model, everything, [*whole, *initialised])
+    choose_trainable(model, args.trains == "all", [*whole, *initialised])
     if initialised:
         notes.append(f"newly initialised, so they train: {', '.join(initialised)}")
     return notes

@@ -10,8 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("configs", "data", "engine", "files", "job", "models", "report")
-ENTRIES = ("train", "predict")  # files, not folders: with their back room, job/, they know all
-ARROWS = {**{entry: set(ROOMS) for entry in ENTRIES}, **{room: {"files"} for room in ROOMS}}
+ENTRIES = ("openloop", "train", "predict")  # files: with their back room, job/, they know all
+ARROWS = {entry: {*ROOMS, "openloop"} for entry in ENTRIES}
+ARROWS |= {room: {"files"} for room in ROOMS}
 ARROWS["files"] = set()
 ARROWS["job"] = set(ROOMS)
 NO_SOURCE = {"benchmarks", "build", "dist", "runs", "tests"}  # folders outside these rules

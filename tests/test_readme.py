@@ -53,7 +53,7 @@ def test_the_file_tree_names_every_source_file_once_and_no_other():
             folder = name
         elif name.endswith(ENDS):
             named.append(folder + name if line.startswith(" ") else name)
-    there = ["train.py", "predict.py", "pyproject.toml"]
+    there = ["train.py", "predict.py", "openloop.py", "pyproject.toml"]
     for room in ROOMS:
         files = [path for end in ENDS for path in (ROOT / room).glob(f"*{end}")]
         there += [f"{room}/{path.name}" for path in files if path.name != "__init__.py"]
