@@ -38,7 +38,7 @@ def number(i):
 
 
 def pair(i):
-    return {"text": f"good film {i}", "other": f"{word(i)} film", "label": i % 2}
+    return {"text": f"good film {i}", "other": f"<b>{word(i)}</b><br />film", "label": i % 2}
 
 
 def skewed(i):
