@@ -165,9 +165,7 @@ def test_and_judge(
     """Test once, say the figures, what stands beside them and what is plainly off."""
     metrics, writer = run_test(job, folder, stop)
     tracker.log_evaluation(progress.step, "test", metrics)
-    if "confusion" in metrics:
-        names = list(job.data.label_names)
-        tracker.log_confusion(progress.step, "test", metrics["confusion"], names)
+    tracker.log_confusion(progress.step, "test", metrics, job.data.label_names)
     tracker.say(f"{evaluation_line('test', progress.step, metrics)}, with {weights}")
     peak = peak_memory(job.precision.device)
     comparison, verdicts = judge(job, folder, metrics, writer.figures)

@@ -171,10 +171,7 @@ def train(
         metrics = evaluate(model, batches, job.loss_fn, counter, job.precision)
         best = note_evaluation(progress, job.metric, metrics, config.eval.patience)
         tracker.log_evaluation(progress.step, "eval", metrics)
-        if "confusion" in metrics:
-            tracker.log_confusion(
-                progress.step, "eval", metrics["confusion"], list(job.data.label_names)
-            )
+        tracker.log_confusion(progress.step, "eval", metrics, job.data.label_names)
         line = evaluation_line("validation", progress.step, metrics)
         tracker.say(line + (" — best so far" if best else ""))
 
