@@ -168,7 +168,10 @@ TEXTS = {
     "not UTF-8": b'{"model_type": "b\xff\xfert"}',
     "nested 100,000 deep": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
     "lists 100,000 deep": b"[" * 100_000 + b"]" * 100_000,
-    "controls in a key": b'{"model_type": "bert", "\\u001b[31m": 1, "\\u202e": 2, "hidden_size": "\\u001b]0;x\\u0007"}',
+    "controls in a key": (
+        b'{"model_type": "bert", "\\u001b[31m": 1, "\\u202e": 2, '
+        b'"hidden_size": "\\u001b]0;x\\u0007"}'
+    ),
     "128 MB": b'{"a": "' + b"x" * (128 << 20) + b'"}',
 }  # fmt: skip
 
@@ -373,8 +376,10 @@ def adapter_beside(base: str) -> Harm:
     """An adapter's files beside the model, which peft would load with the base it names."""
 
     def harm(place: Path) -> None:
-        config = {"peft_type": "LORA", "base_model_name_or_path": base, "r": 1, "lora_alpha": 1,
-                  "target_modules": ["query"], "auto_mapping": {"parent_library": "evil"}}  # fmt: skip
+        config = {
+            "peft_type": "LORA", "base_model_name_or_path": base, "r": 1, "lora_alpha": 1,
+            "target_modules": ["query"], "auto_mapping": {"parent_library": "evil"},
+        }  # fmt: skip
         path = place / "base" / "adapter_config.json"
         path.write_text(json.dumps(config), encoding="utf-8")
         (place / "base" / "adapter_model.bin").write_bytes(pickle.dumps(Payload()))

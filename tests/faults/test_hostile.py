@@ -24,6 +24,9 @@ from tests.faults.watched import Outcome, Trial, run_trials
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 OWN = ("runs", "cache", "out.jsonl")
+SOURCES = ("base: itself", "base: a ring", "base: a tower", "base: of a hub", "model is a link",
+           "a vocabulary planted", "record: format 99", "model: a head of their own",
+           "model: rank 10^9", "model: labels swapped")  # fmt: skip
 
 
 def train(*words: str) -> int:
@@ -68,8 +71,14 @@ def nothing(place: Path) -> None:
     pass
 
 
+def write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
 def put_recipe(text: str) -> Harm:
-    return lambda place: (place / "hostile.toml").write_text(f"[run]\n{text}\n", "utf-8") and None
+    return lambda place: (
+        (place / "hostile.toml").write_text(f"[run]\n{text}\n", encoding="utf-8") and None
+    )
 
 
 def cases() -> Iterator[Trial]:
@@ -77,9 +86,7 @@ def cases() -> Iterator[Trial]:
         yield trial(f"model folder: {name}", harm, start_on_base)
     for name, harm in run_cases().items():
         yield trial(f"run folder: {name}", harm, ask)
-    for name in ("base: itself", "base: a ring", "base: a tower", "base: of a hub",
-                 "a vocabulary planted", "model is a link", "record: format 99",
-                 "model: a head of their own", "model: rank 10^9", "model: labels swapped"):  # fmt: skip
+    for name in SOURCES:
         yield trial(f"source of a run: {name}", run_cases()[name], start_on_run)
     for name, (harm, file) in table_cases().items():
         yield trial(
@@ -149,8 +156,8 @@ def test_files_of_strangers_run_nothing_and_end_with_a_message(places, capsys):
         answered = sum(outcome.code == 0 for outcome in held)
         print(f"\nhostile files {len(held)}/{len(outcomes)} ({answered} answered, the others "
               f"refused; the slowest took {slowest:.1f} s)")  # fmt: skip
-        for outcome, good in outcomes:
+        for outcome, _ in outcomes:
             if os.environ.get("OPENLOOP_SHOW"):
                 first = outcome.err.strip().splitlines()[:1]
-                print(f"  {outcome.trial.name}: {outcome.code} {first}")
+                print(f"  {outcome.trial.name}: {outcome.code} {outcome.seconds:.1f} s {first}")
     assert [outcome.describe() for outcome, good in outcomes if not good] == []

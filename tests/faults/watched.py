@@ -114,12 +114,12 @@ class Watch:
         if event == "ctypes.dlopen":
             return f"dlopen {words[0]}" if self.is_within_root(words[0]) else None
         if event == "open":
-            return self.opened(*words[:3])
+            return self.opening(*words[:3])
         if event in CHANGES and isinstance(words[0], str | bytes | os.PathLike):
             return None if self.may_write(words[0]) else f"{event} {words[0]!r}"
         return None
 
-    def opened(self, path: object, mode: object, flags: int) -> str | None:
+    def opening(self, path: object, mode: object, flags: int) -> str | None:
         """What is wrong with opening a file."""
         if not isinstance(path, str | bytes | os.PathLike):
             return None  # a descriptor
@@ -152,7 +152,7 @@ def run_trials(trials: Iterable[Trial], places: Sequence[Place]) -> Iterator[Out
         pid, status = os.wait()
         trial, place, notes, begin = running.pop(pid)
         code = os.waitstatus_to_exitcode(status)
-        out, err, deeds = (read_text(notes / name) for name in ("out", "err", "deeds"))
+        out, err, deeds = (read_note(notes / name) for name in ("out", "err", "deeds"))
         shutil.rmtree(notes)
         yield Outcome(
             trial, place.path, None if code < 0 else code, out, err, time.monotonic() - begin,
@@ -161,7 +161,7 @@ def run_trials(trials: Iterable[Trial], places: Sequence[Place]) -> Iterator[Out
         free.append(place)
 
 
-def read_text(path: Path) -> str:
+def read_note(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
