@@ -71,6 +71,10 @@ def read_toml(path: Path) -> Values:
         reason, _, position = str(error).partition(" (at ")
         place = _place(text) if "end of document" in position else position.rstrip(")")
         raise ConfigError(f"{path}, {place}: not TOML: {reason}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not read: its values are nested too deep") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigError(f"{path}: not TOML: {error}") from None
     except OSError as error:
         raise ConfigError(f"{path}: {_explain_missing(path, error)}") from None
 

@@ -19,6 +19,7 @@ from engine.losses import logits_of
 from engine.metrics import probabilities
 from engine.precision import DTYPES, Precision, choose_precision
 from engine.targets import Target
+from job.ending import reading
 from job.folder import Folder, finished_config
 from job.loss import target_of
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
@@ -194,9 +195,10 @@ def load_predictor(
     folder = Folder(Path(run))
     config = finished_config(folder)
     details = set_up_torch(config)
-    model, tokenizer, args = load_exported(
-        folder.model, allow_code, base, allow_network, verified=True
-    )
+    with reading(f"the model in {folder.path}"):
+        model, tokenizer, args = load_exported(
+            folder.model, allow_code, base, allow_network, verified=True
+        )
     then = made_with(folder)
     chosen = device or config.precision.device
     precision = choose_precision(chosen, config.precision.dtype)
