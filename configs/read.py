@@ -33,13 +33,13 @@ class ConfigError(ValueError):
 
 
 def read_config(
-    path: Path | None, overrides: Sequence[str] = (), unset: Sequence[str] = ()
+    path: str | Path | None, overrides: Sequence[str] = (), unset: Sequence[str] = ()
 ) -> Config:
     """Read a TOML file (None: start from nothing), drop `unset`, apply "key=value" overrides.
 
     Raises ConfigError naming every key that is wrong, or where the file is not TOML.
     """
-    values = {} if path is None else read_toml(path)
+    values = {} if path is None else read_toml(Path(path))
     return parse_config(values, "the settings" if path is None else str(path), overrides, unset)
 
 
