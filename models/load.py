@@ -140,8 +140,7 @@ def read_config(folder: str) -> PretrainedConfig:
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise ValueError(f"no config.json in {folder}: expected the folder of a transformers model")
-    check_model_folder(folder)
-    check_numbers(read_json(path), str(path))
+    check_before_reading(folder)
     try:
         with quiet_transformers():
             return AutoConfig.from_pretrained(
@@ -149,6 +148,15 @@ def read_config(folder: str) -> PretrainedConfig:
             )
     except Exception as error:  # a config class may stumble over anything that a file can hold
         raise ValueError(f"config.json in {folder} cannot be used: {_one_line(error)}") from error
+
+
+def check_before_reading(folder: str | Path) -> None:
+    """Raises ValueError unless what transformers reads in a folder, for its tokenizer too, is data
+    of that folder alone and of a size that this machine holds."""
+    check_model_folder(folder)
+    path = Path(folder) / "config.json"
+    if path.is_file():
+        check_numbers(read_json(path), str(path))
 
 
 def _one_line(error: BaseException) -> str:
@@ -171,7 +179,7 @@ def load_tokenizer(source: str, revision: str | None = None) -> Any:
 
 def read_tokenizer(folder: str | Path) -> Any:
     """The tokenizer in a folder, with truncation and padding reset and a pad token present."""
-    check_model_folder(folder)
+    check_before_reading(folder)
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(
