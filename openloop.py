@@ -147,16 +147,39 @@ def load_run(
     allow_code: bool = False,
     base: str | Path | None = None,
     verbose: bool = False,
+    allow_drift: bool = False,
+    allow_network: bool = False,
 ) -> "Predictor":
     """The model of a finished run, ready to be called with a list of texts (or of pairs of texts).
 
     Each text gives a Prediction: `label`, `probability`, `probabilities` by label name. `base` says
-    where the base model of the run's adapter is now, if it has moved. Raises ValueError where `run`
-    is no finished run, and where the base is gone or another. One line on standard error says which
-    run answers; `verbose` adds kernels, threads and fast paths.
+    where the base model of the run's adapter is now, if it has moved; a hub is asked for it only
+    with `allow_network`. Raises ValueError where `run` is no finished run, where one of its files
+    is not as the training left it (`allow_drift` goes on with it and says so), and where the base
+    is gone or another. One line on standard error says which run answers; `verbose` adds kernels,
+    threads and fast paths.
     """
+    verify_run(run, allow_drift)
+    return open_run(run, device, allow_code, base, verbose, allow_network)
+
+
+def verify_run(run: str | Path, allow_drift: bool) -> None:
+    """Raise ValueError where a run's files are not as its training left them; with `allow_drift`
+    only say so."""
+    from job.folder import Folder
+    from job.verify import check_run
+
+    for note in check_run(Folder(Path(run)), allow_drift):
+        print(f"openloop: {note}", file=sys.stderr)
+
+
+def open_run(
+    run: str | Path, device: str | None, allow_code: bool, base: str | Path | None, verbose: bool,
+    allow_network: bool,
+) -> "Predictor":  # fmt: skip
+    """The model of a run that verify_run has passed."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     wait_passively()
     from job.predictor import load_predictor
 
-    return load_predictor(run, device, allow_code, base, verbose)
+    return load_predictor(run, device, allow_code, base, verbose, allow_network)

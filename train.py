@@ -51,8 +51,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--base", type=Path, metavar="PATH",
                         help="with --eval-only: where the adapter's base is now")  # fmt: skip
     parser.add_argument("--seeds", help="train once for each: 0,1,2")
-    parser.add_argument("--allow-drift", action="store_true",
-                        help="resume although versions, threads or data changed")  # fmt: skip
+    parser.add_argument("--allow-drift", action="store_true", help="go on although things changed")
+    parser.add_argument("--allow-network", action="store_true", help="--eval-only: fetch the base")
     parser.add_argument("--allow-code", action="store_true", help="run a head from its own file")
     options = parser.parse_intermixed_args(arguments)
     if options.plain:
@@ -145,8 +145,8 @@ def score(config: Config, options: argparse.Namespace) -> None:
     """Score a finished run's model on its test rows again; nothing is written."""
     from job.score import score_finished
 
-    result = score_finished(config, options.allow_code, options.base)
-    print(headline(result))
+    code, drift, network = options.allow_code, options.allow_drift, options.allow_network
+    print(headline(score_finished(config, options.base, code, drift, network)))
 
 
 def config_for_csv(options: argparse.Namespace) -> Config:

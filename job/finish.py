@@ -27,6 +27,7 @@ from job.folder import Folder
 from job.judge import judge
 from job.predictor import make_predictor, name_prediction
 from job.prepare import Job
+from job.verify import list_files
 from models.build import source_state
 from models.export import export_model
 from models.fast.frozen import thaw
@@ -208,6 +209,7 @@ def finish(
         "compared": vars(tested.comparison) if tested.comparison else None,
         "verdicts": tested.verdicts,
         "seconds": seconds,
+        "files": list_files(folder),
     }
     folder.write_json("result.json", result)
     tracker.say(f"ask it: {ask_command(job, folder)}")

@@ -4,6 +4,7 @@ compiler.py builds it on first use. Gain: see benchmarks/ablation.md.
 """
 
 import ctypes
+import os
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -11,8 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.fast.cpu.compiler import WIDTHS, build, library_path
+from files.publish import remove
+from files.verify import DamagedError
+from models.fast.cpu.compiler import WIDTHS, build, library_folder
 from models.fast.cpu.kernels import Needs, PlainKernels, Spans, Texts, empty_grads, zero_outside
+from models.fast.cpu.library import ForeignError, make_private, open_library
 from models.fast.cpu.masks import Draw
 
 
@@ -89,9 +93,9 @@ class NativeKernels:
 
     name = "native"
 
-    def __init__(self, path: Path) -> None:
-        self.library = ctypes.CDLL(str(path))
-        self.version = path.stem
+    def __init__(self, folder: Path) -> None:
+        self.library = open_library(folder)
+        self.version = folder.name
         for function in ("vector_width", "threads", "bf16_products", "norm_group"):
             getattr(self.library, f"openloop_{function}").restype = ctypes.c_int64
         self.bf16_products = bool(self.library.openloop_bf16_products())
@@ -224,15 +228,25 @@ def c_norm(x: Tensor, norm: nn.LayerNorm, draw: Draw | None) -> CNorm:
 
 def load_native() -> tuple[NativeKernels | None, str]:
     """The compiled kernels, built where they are not yet; or None. And what to say of it."""
-    path = library_path()
+    folder = library_folder()
     try:
-        kernels = NativeKernels(path)
-    except OSError:  # not built yet, or damaged since
-        if problem := build(path):
+        if folder.parent.exists():
+            make_private(folder.parent)  # before anything in it is looked at
+        there = os.path.lexists(folder)
+        kernels = NativeKernels(folder)
+    except ForeignError as error:
+        return None, str(error)
+    except (DamagedError, OSError):  # not built yet, or not what was built
+        try:
+            if there:  # else another process may have built it by now
+                remove(folder)
+        except OSError as error:
+            return None, f"{folder} cannot be replaced: {error}"
+        if problem := build(folder):
             return None, problem
         try:
-            kernels = NativeKernels(path)
-        except OSError as error:
+            kernels = NativeKernels(folder)
+        except (DamagedError, OSError) as error:
             return None, f"the built kernels cannot be loaded: {error}"
     width = kernels.vector_width()
     if width < WIDTHS.get(torch.backends.cpu.get_cpu_capability(), 1):
