@@ -25,14 +25,14 @@ from engine.plan import Plan, planned_steps
 from engine.precision import Precision, choose_precision
 from engine.targets import Target
 from job.loss import choose_loss, keep_target, measure_labels, target_of
-from job.needs import measure_needs
+from job.needs import describe_idle, measure_needs
 from job.predictor import clean_args, make_padding, text_columns
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from models.args import ModelArgs
 from models.build import Built, build_model
 from models.fast.speed import Speed
 from models.load import load_tokenizer
-from models.lora import LoRAArgs
+from models.lora import LoRAArgs, adapters_of
 
 T = TypeVar("T")
 
@@ -282,6 +282,7 @@ def assemble(
             built.model, compute_loss, encoded, padding, precision, plan, train.micro_batch_size,
             rows_at_once, speed.streams,
         )  # fmt: skip
+    notes += describe_idle(needs.idle, adapters_of(built.model))
     if config.model.compile:
         built.model.compile()  # in place: the parameters keep their names
     return Job(
