@@ -5,43 +5,19 @@
     python predict.py --run runs/pairs --pair "a first text" "and a second one"
     cat reviews.txt | python predict.py --run runs/imdb_lora --json -
 
-In Python:  from predict import load_run;  load_run("runs/imdb_lora")(["It was good."])
+In Python:  from openloop import load_run;  load_run("runs/imdb_lora")(["It was good."])
 """
 
 import argparse
-import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
+from openloop import load_run, open_run, verify_run  # noqa: F401  load_run: its older place
 from engine.wait_policy import wait_passively
 from job.console import prepare_console, read_words
 from job.ending import run_command
-
-if TYPE_CHECKING:
-    from job.predictor import Predictor
-
-
-def load_run(
-    run: str | Path,
-    device: str | None = None,
-    allow_code: bool = False,
-    base: str | Path | None = None,
-    verbose: bool = False,
-) -> "Predictor":
-    """The model of a finished run, ready to be called with a list of texts (or of pairs of texts).
-
-    Each text gives a Prediction: `label`, `probability`, `probabilities` by label name. `base` says
-    where the base model of the run's adapter is now, if it has moved. Raises ValueError where `run`
-    is no finished run, and where the base is gone or another. One line on standard error says which
-    run answers; `verbose` adds kernels, threads and fast paths.
-    """
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    wait_passively()
-    from job.predictor import load_predictor
-
-    return load_predictor(run, device, allow_code, base, verbose)
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -69,6 +45,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
                         help="where the base model of the run's adapter is now")  # fmt: skip
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: as in the run)")
     parser.add_argument("--allow-code", action="store_true", help="load a head from its own file")
+    parser.add_argument("--allow-drift", action="store_true",
+                        help="answer although files of the run were changed")  # fmt: skip
+    parser.add_argument("--allow-network", action="store_true",
+                        help="fetch the base of the run's adapter from its hub")  # fmt: skip
     parser.add_argument("-v", "--verbose", action="store_true",
                         help="say which kernels, threads and fast paths run")  # fmt: skip
     options = parser.parse_args(arguments)
@@ -92,6 +72,7 @@ def predict(options: argparse.Namespace) -> None:
     from job.inputs import file_source, word_source
     from job.outputs import Count, Shape, answer_items, check_output, show, write_file
 
+    verify_run(options.run, options.allow_drift)
     config = finished_config(Folder(Path(options.run)))
     if options.output:
         check_output(options.output, options.file)
@@ -102,9 +83,10 @@ def predict(options: argparse.Namespace) -> None:
         source = word_source(texts, config, options.encoding)
     for note in source.notes:
         print(f"predict.py: {note}", file=sys.stderr)
-    predictor = load_run(
-        options.run, options.device, options.allow_code, options.base, options.verbose
-    )
+    predictor = open_run(
+        options.run, options.device, options.allow_code, options.base, options.verbose,
+        options.allow_network,
+    )  # fmt: skip
     shape = Shape(predictor.kind, predictor.label_names, predictor.pairs)
     count = Count()
     if options.output is None:

@@ -4,33 +4,27 @@
     python train.py --config configs/imdb_lora.toml train.lr=3e-4 run.name=other --unset lora
     python train.py --csv reviews.csv
 
-config -> data -> model -> fit -> test -> export, each in a room of its own. Nothing heavy is
+config -> data -> model -> fit -> test -> export, each in a package of its own. Nothing heavy is
 imported before the config is known to be right, so a typo is answered at once.
 """
 
 import argparse
-import gc
 import os
 import shlex
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from openloop import open_job, run_job, set_up_environment
 from configs.read import difference, parse_config, read_config, trajectory, write_config
 from configs.schema import Config
 from engine.wait_policy import wait_passively
 from job.console import prepare_console, read_words
 from job.ending import run_command
-from job.folder import Folder, check_folder, mend_config, open_folder, recorded_dtype, run_folder
+from job.folder import check_folder, mend_config, run_folder
 from report.baseline import Comparison, comparison_line
 from report.format import format_number
-from report.plan import Plan, difference_lines, plan_lines
-
-if TYPE_CHECKING:
-    from job.prepare import Job
+from report.plan import Plan
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -57,8 +51,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--base", type=Path, metavar="PATH",
                         help="with --eval-only: where the adapter's base is now")  # fmt: skip
     parser.add_argument("--seeds", help="train once for each: 0,1,2")
-    parser.add_argument("--allow-drift", action="store_true",
-                        help="resume although versions, threads or data changed")  # fmt: skip
+    parser.add_argument("--allow-drift", action="store_true", help="go on although things changed")
+    parser.add_argument("--allow-network", action="store_true", help="--eval-only: fetch the base")
     parser.add_argument("--allow-code", action="store_true", help="run a head from its own file")
     options = parser.parse_intermixed_args(arguments)
     if options.plain:
@@ -76,30 +70,6 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def set_up_environment(config: Config) -> None:
-    """Quiet libraries; and no library may try the network unless a hub: source asks for it."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    sources = [config.model.source, str(config.data.source)]
-    if not any("hub:" in source for source in sources):
-        os.environ["HF_HUB_OFFLINE"] = "1"
-
-
-@contextmanager
-def garbage_left_alone() -> Iterator[None]:
-    """For imports: they make a million objects that all stay. Looking through them for garbage,
-    again and again, takes a second of a start and finds none; afterwards nobody does any more."""
-    if "job.prepare" in sys.modules or not gc.isenabled():
-        yield  # nothing heavy is left to import, and no garbage may be frozen with it
-        return
-    gc.disable()
-    try:
-        yield
-        gc.freeze()
-    finally:
-        gc.enable()
-
-
 def train_run(
     config: Config, options: argparse.Namespace, command: str, shown: Plan | None = None
 ) -> tuple[dict[str, Any], Plan | None]:
@@ -115,72 +85,20 @@ def train_run(
             return result, shown
         except (ValueError, KeyError, TypeError) as error:
             print(f"{folder.result} cannot be used ({error}): the run is tested again")
-    with garbage_left_alone():
-        from engine.storage import hold_run
-        from job.banner import make_plan
-        from job.prepare import prepare
-
-    if shown is None:
-        print("loading data and model …", flush=True)
-    dtype = recorded_dtype(folder) if options.resume else None
-    job = prepare(config, options.allow_code, dtype)
-    plan = make_plan(job, folder)
-    verbose = options.verbose
-    lines = difference_lines(plan, shown, verbose) if shown else plan_lines(plan, verbose)
-    print("\n".join(lines), flush=True)
+    job = open_job(
+        config, resume=options.resume, fresh=options.fresh, allow_code=options.allow_code,
+        verbose=options.verbose, shown=shown,
+    )  # fmt: skip
     if options.dry_run:
-        return {}, plan
+        return {}, job.banner
     if options.csv is not None:
         write_recipe(config)
-    with hold_run(folder.path):
-        notes = open_folder(config, folder, options.resume, options.fresh)
-        print("".join(line + "\n" for line in notes), end="")
-        return train_and_finish(job, folder, options, command), shown or plan
-
-
-def train_and_finish(
-    job: "Job", folder: Folder, options: argparse.Namespace, command: str
-) -> dict[str, Any]:
-    """Restore, show the samples, fit, test, export."""
-    from engine.checkpoint import environment
-    from engine.stop import Stopped, stop_on_signals
-    from engine.tracker import Tracker
-    from job.finish import finish, store_samples
-    from job.fit import describe_data, restore, train
-
-    if options.resume:
-        progress, metrics_bytes, notes = restore(job, folder, options.allow_drift)
-        print("".join(line + "\n" for line in notes), end="")
-    else:
-        from engine.plan import Progress
-
-        progress, metrics_bytes = Progress(), 0
-    if progress.step == 0:  # shown before training: stored at the start
-        now = environment(job.precision, job.speed.resolved)
-        folder.write_json("environment.json", now)
-        folder.write_json("data.json", describe_data(job))
-        if job.config.samples.texts:
-            store_samples(job, folder)
-    resumed = progress.step > 0
-    tracker = Tracker(
-        folder.path, progress.step, job.plan.total_steps, job.config.run.log_every, metrics_bytes
-    )
-    start = time.perf_counter()
     try:
-        with stop_on_signals() as stop:
-            train(job, folder, progress, tracker, stop)
-            with suppress(Stopped):
-                stop.check()
-                begun = None if resumed else start
-                result = finish(job, folder, progress, tracker, command, begun, stop)
-                stop.check()
-                return result
-            tracker.say(f"stopped at step {progress.step}, saved; go on with --resume")
-            raise SystemExit(stop.exit_code)
+        result = run_job(job, allow_drift=options.allow_drift, command=command)
     finally:
-        tracker.close()
         if not options.seeds:
             print(f"run folder: {folder.path}")
+    return result, shown or job.banner
 
 
 def headline(result: dict[str, Any]) -> str:
@@ -227,8 +145,8 @@ def score(config: Config, options: argparse.Namespace) -> None:
     """Score a finished run's model on its test rows again; nothing is written."""
     from job.score import score_finished
 
-    result = score_finished(config, options.allow_code, options.base)
-    print(headline(result))
+    code, drift, network = options.allow_code, options.allow_drift, options.allow_network
+    print(headline(score_finished(config, options.base, code, drift, network)))
 
 
 def config_for_csv(options: argparse.Namespace) -> Config:

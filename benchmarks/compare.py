@@ -66,18 +66,18 @@ def run_accuracy(store: Store, fast_dtype: str) -> dict[str, list[list[list[floa
             config = make_config("lora256", name, fast_dtype, ACCURACY, [f"run.seed={seed}"])
             chosen = f"{config.data.subset} {config.train.lr:g} {config.eval.every}"
             key = f"accuracy/{name}/seed {seed}/{chosen}"
-            found = store.get(key)
-            if found is None:
+            learned = store.get(key)
+            if learned is None:
                 worker = start_child(name, "learn", config)
                 try:
                     worker.wait_ready()
-                    found = worker.read()
+                    learned = worker.read()
                 finally:
                     worker.close()
-                store.put(key, found)
-                last = found["curve"][-1]
+                store.put(key, learned)
+                last = learned["curve"][-1]
                 print(f"accuracy, seed {seed}: {name} {last[2]:.4f} after {last[1]:.0f} s")
-            curves[name].append(found["curve"])
+            curves[name].append(learned["curve"])
     return curves
 
 
@@ -110,28 +110,28 @@ def save(
 
 def verdict(ratio: float, cores: int, peak: Mapping[str, float]) -> tuple[str, int]:
     """What to say of the quick comparison, and the exit code."""
-    said = f"openloop is {ratio:.2f} times the best stock contestant on {QUICK_TASK}"
+    line = f"openloop is {ratio:.2f} times the best stock contestant on {QUICK_TASK}"
     lacking = ["two cores"] if cores < 2 else []
     lacking += ["bf16 matrix units"] if not has_matrix_units(peak) else []
     if lacking:
-        return f"{said}; {QUICK_LEAST} is not enforced without {' and '.join(lacking)}", 0
+        return f"{line}; {QUICK_LEAST} is not enforced without {' and '.join(lacking)}", 0
     if ratio >= QUICK_LEAST:
-        return f"{said}; at least {QUICK_LEAST} was asked for", 0
-    return f"{said}: too slow, at least {QUICK_LEAST} is asked for", 1
+        return f"{line}; at least {QUICK_LEAST} was asked for", 0
+    return f"{line}: too slow, at least {QUICK_LEAST} is asked for", 1
 
 
 def quick() -> int:
     """The short form: one task, three alternations, nothing kept. Returns the exit code."""
     machine = look_at_machine()
-    found = machine["fingerprint"]
+    fingerprint = machine["fingerprint"]
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder) / "quick.json", found)
+        store = Store(Path(folder) / "quick.json", fingerprint)
         keep_peak(store, machine["peak"])
         rows = run_task(store, machine, QUICK_TASK, QUICK_NAMES, QUICK_ROUNDS, QUICK_SECONDS)
-    print("\n" + speed_table({QUICK_TASK: rows}, found["fast_dtype"]) + "\n")
+    print("\n" + speed_table({QUICK_TASK: rows}, fingerprint["fast_dtype"]) + "\n")
     ratio = rows["openloop"]["to_best"]["median"]
-    said, code = verdict(ratio, found["cores"], machine["peak"])
-    print(said)
+    line, code = verdict(ratio, fingerprint["cores"], machine["peak"])
+    print(line)
     return code
 
 

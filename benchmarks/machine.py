@@ -18,8 +18,8 @@ from typing import Any
 
 from child import ROOT, wait_for_device  # first: it makes the project importable
 
-# what a measured process runs: rooms of the project, and files beside this one
-ROOMS = ("configs", "data", "engine", "job", "models")
+# what a measured process runs: packages of the project, and files beside this one
+PACKAGES = ("configs", "data", "engine", "files", "job", "models")
 FILES = ("arithmetic.py", "child.py", "contestants.py", "stock.py", "tasks.py", "trainer.py")
 SIZES = {"cpu": (1024, 2048), "cuda": (8192,)}
 SECONDS = 2.0  # of products of each size, of which the best counts
@@ -45,7 +45,7 @@ def usable_cores() -> int:
 def code_digest(root: Path = ROOT) -> str:
     """Hash of the code that is measured: figures of another code are not its figures."""
     digest = hashlib.sha256()
-    paths = [path for room in ROOMS for path in sorted((root / room).rglob("*"))]
+    paths = [path for package in PACKAGES for path in sorted((root / package).rglob("*"))]
     paths += [root / "benchmarks" / name for name in FILES]
     for path in paths:
         if path.suffix in (".py", ".cpp", ".h"):

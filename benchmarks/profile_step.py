@@ -111,7 +111,7 @@ def group_times(events: Any) -> dict[str, float]:
 
 def table(groups: Mapping[str, float], step: float, floor: float) -> str:
     """Milliseconds and shares of one step, the largest first, and the floor."""
-    lines = ["| where | ms | share |", "| :-- | --: | --: |"]
+    lines = ["| group | ms | share |", "| :-- | --: | --: |"]
     for name, seconds in sorted(groups.items(), key=lambda item: -item[1]):
         lines.append(f"| {name} | {seconds * 1e3:,.1f} | {seconds / step:.1%} |")
     lines.append(f"| one step | {step * 1e3:,.1f} | 100.0% |")
@@ -149,13 +149,13 @@ def measure(overrides: list[str], steps: int) -> str:
     shape = make_shape(job.config, contestant.backbone, "train")
     flops = step_flops(shape, lengths) / steps
     peak = max(peak, matmul_peak(contestant.dtype))
-    said = (
+    summary = (
         f"{steps} steps in {contestant.dtype} on {torch.get_num_threads()} threads, "
         f"{sum(lengths) / steps:,.0f} real tokens and {flops / 1e9:,.0f} GFLOP a step; best "
         f"matrix product {peak / 1e9:,.0f} GFLOP/s. Fast paths: "
         f"{', '.join(f'{k} {v}' for k, v in job.speed.resolved.items()) or 'none'}."
     )
-    return said + "\n\n" + table(groups, step, flops / peak)
+    return summary + "\n\n" + table(groups, step, flops / peak)
 
 
 def main() -> None:

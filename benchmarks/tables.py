@@ -122,18 +122,19 @@ def machine_lines(
     machine: Mapping[str, Any], peak: Mapping[str, float], commands: Sequence[str]
 ) -> str:
     """Commands, machine and versions."""
-    found = machine["fingerprint"]
-    versions = ", ".join(f"{name} {value}" for name, value in found["versions"].items())
+    fingerprint = machine["fingerprint"]
+    versions = ", ".join(f"{name} {value}" for name, value in fingerprint["versions"].items())
     peaks = ", ".join(f"{value / 1e9:,.0f} GFLOP/s in {name}" for name, value in peak.items())
     return "\n".join(
         [
             *(f"    {command}" for command in commands),
             "",
-            f"- machine: {found['processor']} ({found['architecture']}, {found['capability']}), "
-            f"{found['cores']} cores, {found['threads']} threads",
-            f"- bf16 units: {'yes' if found['fast_dtype'] == 'bf16' else 'no'}; "
+            f"- machine: {fingerprint['processor']} ({fingerprint['architecture']}, "
+            f"{fingerprint['capability']}), {fingerprint['cores']} cores, "
+            f"{fingerprint['threads']} threads",
+            f"- bf16 units: {'yes' if fingerprint['fast_dtype'] == 'bf16' else 'no'}; "
             f"{machine['reason']}",
             f"- best matrix products: {peaks}",
-            f"- versions: {versions}; code {found['code']}",
+            f"- versions: {versions}; code {fingerprint['code']}",
         ]
     )

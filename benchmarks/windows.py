@@ -24,20 +24,20 @@ class Store:
     """Measurements by key in one JSON file, written as each of them is made."""
 
     def __init__(self, path: Path, fingerprint: dict[str, Any], fresh: bool = False) -> None:
-        self.path, self.said = path, ""
+        self.path, self.note = path, ""
         self.content: dict[str, Any] = {"fingerprint": fingerprint, "measurements": {}}
         if fresh or not path.exists():
             return
-        found = json.loads(path.read_text(encoding="utf-8"))
-        then = found.get("fingerprint", {}) if isinstance(found, dict) else {}
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        then = stored.get("fingerprint", {}) if isinstance(stored, dict) else {}
         if then == fingerprint:
-            self.content = found
-            self.said = f"{path} holds {len(found['measurements'])} measurements: doing the rest"
+            self.content = stored
+            self.note = f"{path} holds {len(stored['measurements'])} measurements: doing the rest"
         elif not then:
-            self.said = f"{path} is of another form: starting over"
+            self.note = f"{path} is of another form: starting over"
         else:
             parts = [name for name in fingerprint if then.get(name) != fingerprint[name]]
-            self.said = f"{path} was measured with another {', '.join(parts)}: starting over"
+            self.note = f"{path} was measured with another {', '.join(parts)}: starting over"
 
     def get(self, key: str) -> Measurement | None:
         """A finished measurement, or None."""
@@ -159,8 +159,8 @@ def alternate(
         for number, name in missing:
             window = children[name].ask(seconds)
             store.put(keys[number, name], window)
-            said = f"{task}, round {number + 1}: {name} {speed(window):,.0f} tokens/s"
-            print(said, flush=True)
+            line = f"{task}, round {number + 1}: {name} {speed(window):,.0f} tokens/s"
+            print(line, flush=True)
     finally:
         for worker in children.values():
             worker.close()
@@ -199,6 +199,6 @@ def open_store(folder: Path, name: str, fresh: bool = False) -> tuple[Store, dic
     machine = look_at_machine()
     folder.mkdir(parents=True, exist_ok=True)
     store = Store(folder / f"{name}.json", machine["fingerprint"], fresh)
-    print(store.said or f"writing to {store.path}", flush=True)
+    print(store.note or f"writing to {store.path}", flush=True)
     keep_peak(store, machine["peak"])
     return store, machine

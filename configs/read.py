@@ -33,13 +33,13 @@ class ConfigError(ValueError):
 
 
 def read_config(
-    path: Path | None, overrides: Sequence[str] = (), unset: Sequence[str] = ()
+    path: str | Path | None, overrides: Sequence[str] = (), unset: Sequence[str] = ()
 ) -> Config:
     """Read a TOML file (None: start from nothing), drop `unset`, apply "key=value" overrides.
 
     Raises ConfigError naming every key that is wrong, or where the file is not TOML.
     """
-    values = {} if path is None else read_toml(path)
+    values = {} if path is None else read_toml(Path(path))
     return parse_config(values, "the settings" if path is None else str(path), overrides, unset)
 
 
@@ -68,8 +68,8 @@ def read_toml(path: Path) -> Values:
         place = _place(error.object[: error.start].decode("utf-8"))
         raise ConfigError(f"{path}, {place}: this byte is not UTF-8; save it as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
-        reason, _, where = str(error).partition(" (at ")
-        place = _place(text) if "end of document" in where else where.rstrip(")")
+        reason, _, position = str(error).partition(" (at ")
+        place = _place(text) if "end of document" in position else position.rstrip(")")
         raise ConfigError(f"{path}, {place}: not TOML: {reason}") from None
     except OSError as error:
         raise ConfigError(f"{path}: {_explain_missing(path, error)}") from None

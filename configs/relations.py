@@ -74,10 +74,10 @@ def hub_keys_need_a_hub_source(s: Settings) -> Verdict:
     source = s["data.source"]
     parts = list(source.values()) if isinstance(source, dict) else [source]
     names = [name for part in parts for name in _as_list(part)]
-    given = [k for k in ("data.config", "data.revision", "data.splits") if s[k] is not None]
-    if given and not any(name.startswith("hub:") for name in names):
+    keys = [k for k in ("data.config", "data.revision", "data.splits") if s[k] is not None]
+    if keys and not any(name.startswith("hub:") for name in names):
         return (
-            f"{given[0]}: got {s[given[0]]!r} beside data.source = {source!r}; "
+            f"{keys[0]}: got {s[keys[0]]!r} beside data.source = {source!r}; "
             "only hub: sources have one, remove it"
         )
     return None

@@ -27,9 +27,9 @@ def allot(
     number of rows) cut from train, stratified where rows have one class; then `subset` samples."""
     rows = len(labels["train"])
     sizes = {}
-    for split, asked in wanted.items():
+    for split, share in wanted.items():
         try:
-            size = hold_out_size(asked, rows)
+            size = hold_out_size(share, rows)
         except ValueError as error:
             raise ValueError(f"data.{split}: {error}") from None
         if split not in labels and size:
@@ -63,14 +63,14 @@ def treat_overlap(
     where the action is "refuse" and there are any.
     """
     keys = {split: _keys(read[origin], places) for split, (origin, places) in pieces.items()}
-    found: dict[str, int] = {}
+    overlap: dict[str, int] = {}
     removed: dict[str, int] = {}
     examples = []
     for left, right in (("validation", "test"), ("train", "validation"), ("train", "test")):
         pairs = find_overlap(keys.get(left, []), keys.get(right, []))
         if not pairs:
             continue
-        found[f"{left}/{right}"] = len(pairs)
+        overlap[f"{left}/{right}"] = len(pairs)
         for i, j in pairs[:3]:
             here, there = _address(read, pieces[left], i), _address(read, pieces[right], j)
             examples.append(f"{left} {here} = {right} {there}")
@@ -82,15 +82,15 @@ def treat_overlap(
             removed[left] = removed.get(left, 0) + len(gone)
             if not keys[left]:
                 raise ValueError(f"data.on_overlap: every row of {left} stands in {right} too")
-    if found and action == "refuse":
-        counts = ", ".join(f"{n:,} rows of {sides}" for sides, n in found.items())
+    if overlap and action == "refuse":
+        counts = ", ".join(f"{n:,} rows of {sides}" for sides, n in overlap.items())
         raise ValueError(
             f"data.on_overlap: the same text stands on both sides of a split: {counts}:\n  "
             + "\n  ".join(examples)
             + '\na figure measured so is too good; set data.on_overlap = "drop" (removes the rows '
             'from the training side) or "warn" (keeps them), or correct the source'
         )
-    return found, removed
+    return overlap, removed
 
 
 def chunks(dataset: datasets.Dataset, places: np.ndarray) -> Iterator[dict[str, list[Any]]]:

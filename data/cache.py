@@ -1,10 +1,18 @@
-"""Folders of memory-mapped Arrow files, found again under a key and published in one rename."""
+"""Folders of memory-mapped Arrow files, found again under a key and published in one rename.
+
+`OPENLOOP_CACHE` says where they lie, `OPENLOOP_CACHE_LIMIT` how much they may take (20 GB): what
+was used longest ago goes first. Their content is verified whenever they are opened.
+"""
 
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +24,7 @@ from files.publish import publish, sweep, verify
 from files.verify import DamagedError
 from files.write import temporary_name
 
+ROOMS = ("data", "encoded")  # folders of the cache
 OLD = 3600  # seconds after which a half-built folder that nobody has locked is left over
 
 
@@ -29,7 +38,7 @@ def cache_root() -> Path:
 
 @cache
 def code_digest() -> str:
-    """Hash of this room's own source: whoever edits a step here is not served its old results."""
+    """Hash of this package: whoever edits a step here is not served its old results."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
@@ -37,7 +46,7 @@ def code_digest() -> str:
 
 
 def make_key(**parts: Any) -> str:
-    """sha256 over named JSON values and this room's code."""
+    """sha256 over named JSON values and this package's code."""
     text = json.dumps({"code": code_digest(), **parts}, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -49,11 +58,14 @@ def open_built(folder: Path, write: Callable[[Path], None]) -> bool:
     Nobody ever sees half a folder; where two build the same at once, the first one's stays. Raises
     ValueError where the cache cannot be written.
     """
+    limit = read_limit(os.environ.get("OPENLOOP_CACHE_LIMIT"))
     if is_whole(folder):
+        with suppress(OSError):  # somebody else's, and still good to read
+            os.utime(folder)  # its last use
         return True
     try:
+        make_parent(folder.parent)
         sweep(folder.parent, OLD)
-        folder.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(folder):
             clear(folder)
         with publish(folder) as made:
@@ -63,7 +75,50 @@ def open_built(folder: Path, write: Callable[[Path], None]) -> bool:
             raise unwritable(folder, error) from None
     except OSError as error:
         raise unwritable(folder, error) from None
+    if limit is not None:
+        shrink(folder.parent.parent, limit)
     return False
+
+
+def make_parent(folder: Path) -> None:
+    """Make a folder of the cache. Where the cache itself was opened to others (chmod g+w), so is
+    this: what one user builds the other one uses, and adds to."""
+    root = folder.parent
+    root.mkdir(parents=True, exist_ok=True)
+    if folder.is_dir():
+        return
+    folder.mkdir(exist_ok=True)
+    mode = stat.S_IMODE(root.stat().st_mode)
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        folder.chmod(mode)
+
+
+def read_limit(text: str | None) -> int | None:
+    """Bytes in a text such as "20 GB", "500 MiB" or "1000000"; None where there is none."""
+    if not text:
+        return None
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *(?:([kmgt]?)(i?)b)?", text.strip().lower())
+    if match is None:
+        raise ValueError(f"OPENLOOP_CACHE_LIMIT is {text!r}; expected bytes, or a size as 20 GB")
+    number, prefix, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " "))
+
+
+def shrink(root: Path, limit: int) -> None:
+    """Remove what was used longest ago until what is cached has at most `limit` bytes. What was
+    used in the last minute stays: a run that is just starting may be about to open it."""
+    folders = [path for room in ROOMS for path in root.glob(f"{room}/*") if path.is_dir()]
+    used = {}
+    for path in folders:
+        with suppress(OSError):  # another process removed it
+            size = sum(file.stat().st_size for file in path.iterdir())
+            used[path] = (path.stat().st_mtime, size)
+    total = sum(size for _, size in used.values())
+    for path, (moment, size) in sorted(used.items(), key=lambda item: item[1]):
+        if total <= limit or time.time() - moment < 60:
+            return
+        clear(path)
+        total -= size
 
 
 def is_whole(folder: Path) -> bool:
@@ -78,10 +133,8 @@ def is_whole(folder: Path) -> bool:
 def clear(folder: Path) -> None:
     """Take a damaged folder away, in one rename: another process may be about to do the same."""
     aside = temporary_name(folder)
-    try:
+    with suppress(FileNotFoundError):
         folder.rename(aside)
-    except FileNotFoundError:
-        return
     shutil.rmtree(aside, ignore_errors=True)
 
 

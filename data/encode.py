@@ -57,7 +57,7 @@ def encode(
     """Encode a split with columns text, text_pair?, label, row.
 
     `fingerprint` is that of the data; together with the split's rows, the tokenizer's bytes, the
-    options and this room's code it makes the key under `cache_dir`. Without a `cache_dir` the
+    options and this package's code it makes the key under `cache_dir`. Without a `cache_dir` the
     result is held in memory. Raises ValueError for a length that leaves no room for text.
     """
     has_pairs = "text_pair" in dataset.column_names
@@ -141,12 +141,9 @@ def _encode_in_python(
     takes `special` tokens for itself."""
     rows: list[dict[str, Any]] = []
     tokenizer.truncation_side = truncation
-    for text, other in zip(texts, pairs or [None] * len(texts), strict=True):
-        parts = [
-            tokenizer.convert_tokens_to_ids(tokenizer.tokenize(part))
-            for part in (text, other)
-            if part is not None
-        ]
+    for texts_of_row in zip(*([texts] if pairs is None else [texts, pairs]), strict=True):
+        tokens = [tokenizer.tokenize(text) for text in texts_of_row]
+        parts = [tokenizer.convert_tokens_to_ids(part) for part in tokens]
         done = tokenizer.prepare_for_model(
             *parts, truncation="longest_first", max_length=max_length, return_attention_mask=False,
             verbose=False,
@@ -163,12 +160,9 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """
     if not tokenizer.is_fast:  # what it was made from, and what it makes of every token it has
         made_of = {k: str(v) for k, v in tokenizer.init_kwargs.items() if "name_or_path" not in k}
-        known = [
-            type(tokenizer).__name__,
-            sorted(made_of.items()),
-            sorted(tokenizer.get_vocab().items()),
-        ]
-        return hashlib.sha256(repr([known, tokenizer.model_input_names]).encode()).hexdigest()
+        made_of["class"] = type(tokenizer).__name__
+        known = [sorted(made_of.items()), sorted(tokenizer.get_vocab().items())]
+        return hashlib.sha256(repr([*known, tokenizer.model_input_names]).encode()).hexdigest()
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()

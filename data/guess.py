@@ -12,7 +12,7 @@ from data.labels.settle import Kind
 from data.reading.delimited import repeated_names, suggest_delimiter
 from data.reading.detect import detect_format
 from data.reading.formats import Format
-from data.reading.rows import BadRow, Row, dotted_values
+from data.reading.rows import BadRow, Row, dotted_values, list_columns
 from data.sources import find_files
 from data.tables import Table, open_table
 
@@ -62,7 +62,7 @@ def guess_columns(path: str | Path) -> Guess:
         raise
     reasons = [*detected.reasons, *text_reasons, *label_reasons]
     if unused := [name for name in columns if name not in (*text, *label)]:
-        reasons.append(f"not used: {', '.join(unused)}")
+        reasons.append(f"not used: {list_columns(unused)}")
     return Guess(text, label, kind, separator, detected.format, reasons)
 
 
@@ -129,7 +129,9 @@ def _guess_text(columns: Columns, path: str | Path) -> tuple[tuple[str, ...], li
         and not all(map(is_number, values))
     }
     if not lengths:
-        looks = "; ".join(f"{name}: {describe(values)}" for name, values in columns.items())
+        looks = "; ".join(
+            f"{list_columns([n])}: {describe(columns[n])}" for n in list(columns)[:12]
+        )
         raise ValueError(f"{path}: no column holds texts ({looks})")
     if pair := find_pair([n for n in lengths if _are_sentences(columns[n])]):
         first, second = pair

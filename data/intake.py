@@ -19,7 +19,7 @@ from data.labels.reader import Label, LabelReader, RowError
 from data.reading.columnar import CHUNK
 from data.reading.delimited import repeated_names, suggest_delimiter
 from data.reading.detect import looks_like_row
-from data.reading.rows import BadRow, Row, has_column, is_encodable, nearest
+from data.reading.rows import BadRow, Row, has_column, is_encodable, list_columns, nearest
 from data.tables import Table
 
 
@@ -61,7 +61,7 @@ class Intake:
         """Raises ValueError naming every column that a table's header lacks."""
         errors = [
             f"{key}: {table.path} has no column {column!r}{nearest(column, table.columns)}; its "
-            f"columns are {', '.join(table.columns)}{_header_hint(table)}"
+            f"columns are {list_columns(table.columns)}{_header_hint(table)}"
             for table in (table for parts in tables.values() for table in parts)
             if table.columns is not None
             for column, key in self.needed().items()

@@ -1,9 +1,9 @@
-"""The front door of this room: a source of labelled texts becomes train, validation and test.
+"""`load_data` is what others call: a source of labelled texts becomes train, validation and test.
 
     source -> tables -> intake (filter, label, clean) -> kind and names -> cut -> sample -> overlap
 
 The result is memory-mapped Arrow in the cache, under a key made of the sources' content, the
-arguments and this room's code: a second call opens that and reads nothing else.
+arguments and this package's code: a second call opens that and reads nothing else.
 """
 
 import hashlib

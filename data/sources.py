@@ -125,8 +125,8 @@ def find_files(name: str) -> list[Path]:
             f"hub:{name} for a Hugging Face data set saved there"
         )
     if glob.has_magic(str(path)):
-        found = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
-        if files := [p for p in found if p.is_file()]:
+        matches = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
+        if files := [p for p in matches if p.is_file()]:
             return files
         raise ValueError(f"data.source: no file matches {name} (looked in {Path.cwd()})")
     beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []

@@ -19,11 +19,11 @@ def seeded_order(size: int, seed: int, stream: int) -> np.ndarray:
     return np.argsort(draws, kind="stable")
 
 
-def hold_out_size(asked: float, rows: int) -> int:
-    """Rows of a hold-out asked for as a share (below 1, at least one row) or as a number."""
-    if asked < 0 or (asked >= 1 and asked != int(asked)):
-        raise ValueError(f"got {asked}, expected a share from 0 to below 1, or a number of rows")
-    return int(asked) if asked >= 1 or asked == 0 else max(1, round(asked * rows))
+def hold_out_size(size: float, rows: int) -> int:
+    """Rows of a hold-out wanted as a share (below 1, at least one row) or as a number."""
+    if size < 0 or (size >= 1 and size != int(size)):
+        raise ValueError(f"got {size}, expected a share from 0 to below 1, or a number of rows")
+    return int(size) if size >= 1 or size == 0 else max(1, round(size * rows))
 
 
 def cut(
@@ -59,9 +59,9 @@ def _quotas(counts: np.ndarray, size: int) -> np.ndarray:
     exact = counts * size / counts.sum()
     quotas = np.floor(exact).astype(np.int64)
     by_remainder = np.argsort(-(exact - quotas), kind="stable")
-    for spare in (1, 0):  # 0: only where no class has a row to spare
+    for reserve in (1, 0):  # rows left to each class; 0 only where none has more
         for i in by_remainder:
-            if quotas.sum() < size and quotas[i] < counts[i] - spare:
+            if quotas.sum() < size and quotas[i] < counts[i] - reserve:
                 quotas[i] += 1
     return quotas
 

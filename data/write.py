@@ -1,19 +1,19 @@
 """Plain rows into a file that other programs open: JSON lines, CSV or Parquet.
 
-    write_rows(path, "parquet", column_types(chunks()), chunks())
+    write_rows(file, ".parquet", column_types([], chunks()), chunks())
 
 Rows are dictionaries and come in chunks, so that memory holds one chunk (Parquet: a group of them).
 Half a surrogate pair, which no such file can hold, becomes U+FFFD.
 """
 
 import csv
+import io
 import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, time
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,20 +29,21 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def write_rows(
-    path: Path, ending: str, types: Mapping[str, pa.DataType], chunks: Iterable[Rows]
+    file: BinaryIO, ending: str, types: Mapping[str, pa.DataType], chunks: Iterable[Rows]
 ) -> None:
-    """Write all rows; `ending` is one of ENDINGS. `types` are the columns of a table, in order, as
-    `column_types` gives them; rows of JSON lines have whatever they have. In a table a missing
-    value is an empty cell, and a list or an object is JSON text."""
+    """Write all rows to an open file; `ending` is one of ENDINGS. `types` are the columns of a
+    table, in order, as `column_types` gives them; rows of JSON lines have whatever they have. In a
+    table a missing value is an empty cell, and a list or an object is JSON text."""
     if ending == ".parquet":
-        _write_parquet(path, types, chunks)
+        _write_parquet(file, types, chunks)
         return
-    with path.open("w", encoding="utf-8", newline="") as file:
-        if ending == ".csv":
-            _write_csv(file, list(types), chunks)
-        else:
-            for rows in chunks:
-                file.writelines(f"{json_text(row)}\n" for row in rows)
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    if ending == ".csv":
+        _write_csv(text, list(types), chunks)
+    else:
+        for rows in chunks:
+            text.writelines(f"{json_text(row)}\n" for row in rows)
+    text.detach()  # flushed; whoever opened the file closes it
 
 
 def json_text(value: Any) -> str:
@@ -121,9 +122,11 @@ def _csv_rows(names: list[str], chunks: Iterable[Rows]) -> Iterator[list[str]]:
             yield [_cell_text(row.get(name)) or "" for name in names]
 
 
-def _write_parquet(path: Path, types: Mapping[str, pa.DataType], chunks: Iterable[Rows]) -> None:
+def _write_parquet(
+    file: BinaryIO, types: Mapping[str, pa.DataType], chunks: Iterable[Rows]
+) -> None:
     schema = pa.schema([(_plain(name), met) for name, met in types.items()])
-    with path.open("wb") as file, pq.ParquetWriter(file, schema) as writer:
+    with pq.ParquetWriter(file, schema) as writer:
         group: list[Mapping[str, Any]] = []
         for rows in chunks:
             group.extend(rows)

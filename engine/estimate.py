@@ -187,6 +187,13 @@ def dropped_gradients(parameters: Mapping[str, nn.Parameter]) -> Iterator[set[st
             hook.remove()
 
 
+def held_memory(device: torch.device) -> int:
+    """Bytes held at this moment: of the device on CUDA, of the whole process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return resident_bytes("VmRSS")
+
+
 def peak_memory(device: torch.device) -> int:
     """Most bytes held so far: of the device on CUDA, of the whole process on the CPU."""
     if device.type == "cuda":

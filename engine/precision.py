@@ -34,14 +34,14 @@ def choose_precision(device: str, dtype: str, resolved_dtype: str | None = None)
 
     Raises ValueError for a device that is not here or a dtype it cannot compute in.
     """
-    where, device_reason = choose_device(device)
+    chosen, device_reason = choose_device(device)
     if dtype == "auto" and resolved_dtype is not None:
-        return Precision(where, device_reason, resolved_dtype, "as when this run started")
+        return Precision(chosen, device_reason, resolved_dtype, "as when this run started")
     if dtype == "auto":
-        return Precision(where, device_reason, *probe_dtype(where))
-    if dtype == "bf16" and where.type == "cuda" and not torch.cuda.is_bf16_supported(False):
+        return Precision(chosen, device_reason, *probe_dtype(chosen))
+    if dtype == "bf16" and chosen.type == "cuda" and not torch.cuda.is_bf16_supported(False):
         raise ValueError("precision.dtype is bf16; this GPU has no bf16 units: use fp16 or auto")
-    return Precision(where, device_reason, dtype, "as configured")
+    return Precision(chosen, device_reason, dtype, "as configured")
 
 
 def multiply_in_tf32(precision: Precision, wanted: bool) -> str | None:
@@ -64,25 +64,25 @@ def choose_device(device: str) -> tuple[torch.device, str]:
             return torch.device("cuda", 0), f"found {torch.cuda.get_device_name(0)}"
         return torch.device("cpu"), "no CUDA device found"
     try:
-        where = torch.device(device)
+        resolved = torch.device(device)
     except RuntimeError:
-        where = torch.device("meta")
-    if where.type not in ("cpu", "cuda", "mps"):
+        resolved = torch.device("meta")
+    if resolved.type not in ("cpu", "cuda", "mps"):
         raise ValueError(f"precision.device is {device!r}; expected auto, cpu, cuda, cuda:N or mps")
-    if where.type == "mps":
+    if resolved.type == "mps":
         if not torch.backends.mps.is_available():
             raise ValueError("precision.device is 'mps', which is not here: use auto or cpu")
         return torch.device("mps"), "as configured; WARNING: untested, nothing was ever run on it"
-    if where.type == "cuda":
-        found = torch.cuda.device_count()
-        if (where.index or 0) >= found:
+    if resolved.type == "cuda":
+        count = torch.cuda.device_count()
+        if (resolved.index or 0) >= count:
             raise ValueError(
-                f"precision.device is {device!r}; torch {torch.__version__} sees {found} CUDA "
+                f"precision.device is {device!r}; torch {torch.__version__} sees {count} CUDA "
                 "devices here: use auto or cpu, or install a CUDA build of torch"
             )
-        where = torch.device("cuda", where.index or 0)
-        torch.cuda.set_device(where)  # streams and events are those of the current one
-    return where, "as configured"
+        resolved = torch.device("cuda", resolved.index or 0)
+        torch.cuda.set_device(resolved)  # streams and events are those of the current one
+    return resolved, "as configured"
 
 
 def probe_dtype(device: torch.device) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -144,10 +144,14 @@ class Tracker:
         self.digest.update(content)
         self.board.add_scalars(values, step)
 
-    def log_confusion(self, step: int, part: str, confusion: list, label_names: list[str]) -> None:
-        """The confusion matrix as an image."""
-        image = confusion_image(confusion, label_names)
-        self.board.add_image(f"{part}/confusion", image, step)
+    def log_confusion(
+        self, step: int, part: str, metrics: dict[str, Any], label_names: Sequence[str]
+    ) -> None:
+        """The confusion matrix of an evaluation as an image, where there is one."""
+        if "confusion" in metrics:
+            names = [label_names[i] for i in metrics["confused"]]
+            image = confusion_image(metrics["confusion"], names)
+            self.board.add_image(f"{part}/confusion", image, step)
 
     def log_text(self, step: int, name: str, text: str) -> None:
         """A text, shown by TensorBoard as Markdown (indented: as it is)."""

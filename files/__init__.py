@@ -1,1 +1,1 @@
-"""Safe reading and writing of files, by the standard library alone; every room may import it."""
+"""Safe reading and writing of files, by the standard library alone; every package may import it."""

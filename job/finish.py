@@ -27,6 +27,7 @@ from job.folder import Folder
 from job.judge import judge
 from job.predictor import make_predictor, name_prediction
 from job.prepare import Job
+from job.verify import list_files
 from models.build import source_state
 from models.export import export_model
 from models.fast.frozen import thaw
@@ -165,9 +166,7 @@ def test_and_judge(
     """Test once, say the figures, what stands beside them and what is plainly off."""
     metrics, writer = run_test(job, folder, stop)
     tracker.log_evaluation(progress.step, "test", metrics)
-    if "confusion" in metrics:
-        names = list(job.data.label_names)
-        tracker.log_confusion(progress.step, "test", metrics["confusion"], names)
+    tracker.log_confusion(progress.step, "test", metrics, job.data.label_names)
     tracker.say(f"{evaluation_line('test', progress.step, metrics)}, with {weights}")
     peak = peak_memory(job.precision.device)
     comparison, verdicts = judge(job, folder, metrics, writer.figures)
@@ -210,6 +209,7 @@ def finish(
         "compared": vars(tested.comparison) if tested.comparison else None,
         "verdicts": tested.verdicts,
         "seconds": seconds,
+        "files": list_files(folder),
     }
     folder.write_json("result.json", result)
     tracker.say(f"ask it: {ask_command(job, folder)}")

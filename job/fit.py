@@ -15,7 +15,7 @@ from engine.checkpoint import (
     save_checkpoint,
 )
 from engine.evaluate import evaluate
-from engine.loop import NonFiniteError, StepResult, fit
+from engine.loop import NonFiniteError, StepResult
 from engine.losses import Batch, count_items
 from engine.memory import explained
 from engine.metrics import build_counter
@@ -25,6 +25,7 @@ from engine.storage import newest_valid
 from engine.tracker import LOG, Tracker, mend_log
 from job.folder import Folder
 from job.prepare import Job, memory_advice
+from job.probe import replaced
 from job.speed import feed_batches
 from report.format import format_number
 
@@ -40,7 +41,7 @@ def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]
         *drift(saved["base"], record["base"]),
         *(
             line
-            for key in ("data", "target")
+            for key in ("data", "target", "replaced")
             for line in drift({key: saved.get(key)}, {key: record.get(key)})
         ),
     ]
@@ -68,6 +69,8 @@ def make_record(job: Job) -> dict[str, Any]:
     }
     if job.data.kind == "regression":
         record["target"] = vars(job.target)  # what the numbers in the weights mean
+    if own := replaced(job):
+        record["replaced"] = own
     return record
 
 
@@ -153,7 +156,7 @@ def note_evaluation(
 def train(
     job: Job, folder: Folder, progress: Progress, tracker: Tracker, stop: StopRequest
 ) -> None:
-    """Run fit() with this job's data, evaluation and checkpoints."""
+    """Run the job's fit() with its data, evaluation and checkpoints."""
     model, config = job.built.model, job.config
     record = make_record(job)
 
@@ -168,10 +171,7 @@ def train(
         metrics = evaluate(model, batches, job.loss_fn, counter, job.precision)
         best = note_evaluation(progress, job.metric, metrics, config.eval.patience)
         tracker.log_evaluation(progress.step, "eval", metrics)
-        if "confusion" in metrics:
-            tracker.log_confusion(
-                progress.step, "eval", metrics["confusion"], list(job.data.label_names)
-            )
+        tracker.log_confusion(progress.step, "eval", metrics, job.data.label_names)
         line = evaluation_line("validation", progress.step, metrics)
         tracker.say(line + (" — best so far" if best else ""))
 
@@ -193,7 +193,7 @@ def train(
 
     try:
         with explained(memory_advice(config)):
-            fit(
+            job.fit(
                 model, batches, job.compute_loss, count_items, job.optimizer, job.scaler,
                 job.schedule, job.precision, job.plan, progress,
                 on_step, run_evaluation, save, stop,

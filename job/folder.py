@@ -221,8 +221,8 @@ def open_folder(config: Config, folder: Folder, resume: bool, fresh: bool) -> li
     return notes
 
 
-def finished_config(folder: Folder) -> Config:
-    """The config of a finished run. Raises ValueError where there is none, naming those there."""
+def check_finished(folder: Folder) -> None:
+    """Raise ValueError unless there is a run with a model, naming the finished runs there."""
     if not folder.config.exists():
         runs = sorted(p.parent.name for p in folder.path.parent.glob("*/result.json"))
         known = f"finished runs there: {', '.join(runs)}" if runs else "no finished run is there"
@@ -235,6 +235,11 @@ def finished_config(folder: Folder) -> Config:
             f"{folder.path} has no model yet: its training is not finished. Finish it with "
             f"`python train.py --config {folder.config} --resume`."
         )
+
+
+def finished_config(folder: Folder) -> Config:
+    """The config of a finished run. Raises ValueError where there is none."""
+    check_finished(folder)
     try:
         return read_config(folder.config)
     except ConfigError as error:

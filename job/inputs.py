@@ -20,7 +20,7 @@ from data.reading.delimited import repeated_names
 from data.reading.detect import detect_encoding, detect_format
 from data.reading.formats import FIRST_LINE, Format, check_format
 from data.reading.lines import Lines
-from data.reading.rows import BadRow, Row, has_column, nearest
+from data.reading.rows import BadRow, Row, has_column, list_columns, nearest
 from data.tables import SUFFIXES, Table, open_table
 from job.predictor import Text, text_columns
 from job.prepare import data_args
@@ -122,7 +122,7 @@ _ENDINGS = {"parquet": "parquet", "excel": "xlsx"}
 
 
 def _as_option(note: str) -> str:
-    """A note of the data room, which knows settings and no options."""
+    """A note of the data package, which knows settings and no options."""
     return note.replace("data.encoding", "--encoding")
 
 
@@ -218,7 +218,7 @@ def check_columns(table: Table, columns: Sequence[str], keep: bool) -> None:
         if names and not has_column(column, names):
             raise ValueError(
                 f"{table.path} has no column {column!r}{nearest(column, names)}; it has "
-                f"{', '.join(names)}. Name the column of the text with --column."
+                f"{list_columns(names)}. Name the column of the text with --column."
             )
         if column in twice:
             raise ValueError(f"{table.path} has two columns {column!r}; rename one of them")

@@ -16,9 +16,11 @@ FAR = 10  # labels this many deviations away, or this many times as wide, are in
 
 
 def choose_loss(
-    config: Config, data: Data, target: Target, device: torch.device
+    *, config: Config, data: Data, target: Target, device: torch.device
 ) -> tuple[LossFn, str]:
-    """The loss of a run, wherever it is worked out, and a sentence about it.
+    """The loss of a run and a sentence about it: the one place where settings become a loss, for
+    training, for the evaluations beside it and for --eval-only. By name, so that one more thing
+    that it needs is asked of every caller.
 
     Raises ValueError for class weights that do not go with the classes.
     """

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from data.write import ENDINGS, column_types, json_text, write_rows
+from files.write import replace_bytes
 from job.inputs import Item
 from job.predictor import CHUNK, Prediction, Predictor
 from report.format import clean_line
@@ -156,6 +157,8 @@ def check_output(path: Path, source: Path | None) -> None:
         )
     if path.is_dir():
         raise ValueError(f"--output {path} is a folder; name a file in it")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"--output {path} is no regular file; leave --output out to print")
     if source is not None and path.exists() and source.exists() and path.samefile(source):
         raise ValueError(f"--output {path} is the file of the texts; give it another name")
     if not path.parent.is_dir():
@@ -170,13 +173,9 @@ def write_file(
     """Write the answers; the file appears whole once the last one is written. `types` are the
     columns of a table, None for JSON lines."""
     make_row = shape.json_row if types is None else shape.table_row
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        rows = ([make_row(answer) for answer in done] for done in answers)
-        write_rows(temporary, path.suffix.lower(), types or {}, rows)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    rows = ([make_row(answer) for answer in done] for done in answers)
+    with replace_bytes(path) as file:
+        write_rows(file, path.suffix.lower(), types or {}, rows)
 
 
 def show(answers: Iterable[list[Answer]], output: TextIO, shape: Shape, as_json: bool) -> None:

@@ -17,7 +17,7 @@ from data.loaders import Padding, collate, fill_batches
 from engine.evaluate import inference, to_device
 from engine.losses import logits_of
 from engine.metrics import probabilities
-from engine.precision import Precision, choose_precision
+from engine.precision import DTYPES, Precision, choose_precision
 from engine.targets import Target
 from job.folder import Folder, finished_config
 from job.loss import target_of
@@ -55,7 +55,7 @@ def text_columns(config: Config) -> tuple[str, ...]:
 
 
 def clean_args(config: Config) -> CleanArgs:
-    """The cleaning steps of [data.clean] as the data room takes them."""
+    """The cleaning steps of [data.clean] as the data package takes them."""
     return CleanArgs(**config.data.clean.model_dump())
 
 
@@ -169,21 +169,38 @@ def make_predictor(
     )  # fmt: skip
 
 
+def made_with(folder: Folder) -> dict[str, Any]:
+    """What a run was made with; nothing where that is gone and one goes on all the same. Raises
+    ValueError where its dtype is none."""
+    if not (folder.path / "environment.json").exists():
+        return {}
+    then = folder.read_json("environment.json", "device", "dtype")
+    if then["dtype"] not in DTYPES:
+        raise ValueError(
+            f"{folder.path}/environment.json: dtype is {then['dtype']!r}; expected "
+            f"{', '.join(DTYPES)}"
+        )
+    return then
+
+
 def load_predictor(
     run: str | Path, device: str | None, allow_code: bool, base: str | Path | None,
-    verbose: bool = False,
+    verbose: bool = False, allow_network: bool = False,
 ) -> Predictor:  # fmt: skip
-    """The predictor of a finished run folder. Raises ValueError where there is none, and where the
-    base of its adapter is at neither `base` nor the place it was trained from. One line on standard
-    error says which run answers; `verbose` adds kernels, threads and fast paths."""
+    """The predictor of a finished run folder that check_run has passed. Raises ValueError where
+    there is none, and where the base of its adapter is at neither `base` nor the place it was
+    trained from. One line on standard error says which run answers; `verbose` adds kernels, threads
+    and fast paths."""
     folder = Folder(Path(run))
     config = finished_config(folder)
     details = set_up_torch(config)
-    model, tokenizer, args = load_exported(folder.model, allow_code, base)
-    then = folder.read_json("environment.json")
+    model, tokenizer, args = load_exported(
+        folder.model, allow_code, base, allow_network, verified=True
+    )
+    then = made_with(folder)
     chosen = device or config.precision.device
     precision = choose_precision(chosen, config.precision.dtype)
-    if config.precision.dtype == "auto" and str(precision.device) == then["device"]:
+    if config.precision.dtype == "auto" and str(precision.device) == then.get("device"):
         precision = choose_precision(chosen, "auto", then["dtype"])
     model.to(precision.device).eval()
     speed = speed_up_model(model, config, precision, tokenizer.padding_side, answers=True)

@@ -6,7 +6,7 @@ seen is checked here, and all that is wrong is reported together.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -17,7 +17,8 @@ from data.cache import cache_root
 from data.encode import Encoded, encode
 from data.loaders import Padding
 from data.prepare import Data, DataArgs, load_data
-from engine.estimate import Estimate, peak_memory
+from engine.estimate import Estimate, held_memory
+from engine.loop import fit
 from engine.losses import Batch, LossFn, loss_from_logits
 from engine.memory import explained
 from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_steps
@@ -27,19 +28,23 @@ from engine.targets import Target
 from job.loss import choose_loss, keep_target, measure_labels, target_of
 from job.needs import describe_idle, measure_needs
 from job.predictor import clean_args, make_padding, text_columns
+from job.probe import check_head
+from job.relations import check_relations
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from models.args import ModelArgs
 from models.build import Built, build_model
 from models.fast.speed import Speed
 from models.load import load_tokenizer
 from models.lora import LoRAArgs, adapters_of
+from report.plan import Plan as Banner
 
 T = TypeVar("T")
 
 
 @dataclass
 class Job:
-    """A run that is ready for step 1."""
+    """A run that is ready for step 1. A program may put its own in place of `compute_loss`, the sum
+    of the losses of a batch, `fit`, the loop, and `loss_fn`, which evaluations report."""
 
     config: Config
     precision: Precision
@@ -63,6 +68,11 @@ class Job:
     resident_before: int  # bytes the process held before training
     notes: list[str]
     details: list[str]  # of the machine, for who asks
+    probed_loss: Callable[[nn.Module, Batch], Tensor]  # ours, with which memory was estimated
+    fit: Callable[..., None] = field(default=fit)
+    resume: bool = False  # whether it goes on where a run of its name stopped
+    fresh: bool = False  # whether a run of its name is put aside
+    banner: Banner | None = None  # the plan as it was printed
 
     @property
     def num_labels(self) -> int:
@@ -115,7 +125,7 @@ def data_args(config: Config) -> DataArgs:
 
 
 def make_model_args(config: Config, data: Data, target: Target, allow_code: bool) -> ModelArgs:
-    """What the models room needs to know of the config and of the labels."""
+    """What the models package needs to know of the config and of the labels."""
     lora = None
     if config.lora is not None:
         targets, layers = config.lora.targets, config.lora.layers
@@ -130,7 +140,7 @@ def make_model_args(config: Config, data: Data, target: Target, allow_code: bool
         source=config.model.source,
         revision=config.model.revision,
         dropout=config.model.dropout,
-        train=config.model.train or ("head" if lora else "all"),
+        train=config.model.train,
         head_kind=config.head.kind,
         head_pool=config.head.pool,
         head_dropout=config.head.dropout,
@@ -144,46 +154,6 @@ def make_model_args(config: Config, data: Data, target: Target, allow_code: bool
         activation_checkpointing=config.model.activation_checkpointing,
         allow_code=allow_code,
     )
-
-
-def check_relations(config: Config, data: Data, max_positions: int) -> None:
-    """Relations that only the data and the model can tell. Raises ValueError with all of them."""
-    problems = []
-    if config.data.max_length > max_positions:
-        problems.append(
-            f"data.max_length is {config.data.max_length}; {config.model.source} has "
-            f"{max_positions} positions: use at most that"
-        )
-    metric, number = config.eval.metric, data.kind == "regression"
-    if number and metric in ("accuracy", "macro_f1"):
-        problems.append(
-            f"eval.metric is {metric}; the labels are numbers, which have none: use rmse, mae, r2, "
-            "spearman or loss, or data.kind = 'single' if they are classes"
-        )
-    if not number and metric in ("rmse", "mae", "r2", "spearman"):
-        problems.append(
-            f"eval.metric is {metric}; the labels are classes, which have none: use accuracy, "
-            "macro_f1 or loss, or data.kind = 'regression' if they are numbers to be predicted"
-        )
-    if number and config.precision.device == "mps":
-        problems.append(
-            "precision.device is mps, which has no 64-bit numbers; figures of numbers need them: "
-            "use cpu"
-        )
-    if number and config.train.class_weights is not None:
-        problems.append(
-            "train.class_weights weighs classes; the labels are numbers: remove it (--unset "
-            "train.class_weights), or set data.kind = 'single' if they are classes"
-        )
-    if data.kind != "single" and config.train.label_smoothing:
-        problems.append(
-            f"train.label_smoothing goes with one class a row; the labels are {data.kind}: "
-            "set it to 0"
-        )
-    if "validation" not in data.splits and config.eval.patience is not None:
-        problems.append("eval.patience needs a validation split; data.validation is 0")
-    if problems:
-        raise ValueError("\n".join(problems))
 
 
 def memory_advice(config: Config) -> str:
@@ -227,7 +197,9 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
         model_args, more = keep_target(model_args, built.target)
         label_notes += more
     target = target_of(model_args)
-    loss = problems.attempt(lambda: choose_loss(config, data, target, precision.device))
+    loss = problems.attempt(
+        lambda: choose_loss(config=config, data=data, target=target, device=precision.device)
+    )
     problems.check()
     assert built is not None
     assert loss is not None
@@ -274,7 +246,8 @@ def assemble(
     )
     loss_fn, loss_said = loss
     compute_loss = loss_from_logits(loss_fn)
-    resident = peak_memory(precision.device)
+    check_head(built, model_args, encoded["train"], padding, precision)
+    resident = held_memory(precision.device)
     rows_at_once = evaluation_rows(config, built.model, precision.device)
     built.model.train()
     with explained(memory_advice(config)):
@@ -294,4 +267,5 @@ def assemble(
         schedule=Schedule(train.schedule, total, warmup_steps(train.warmup, total)),
         plan=plan, estimate=needs, resident_before=resident,
         evaluation_rows=rows_at_once, notes=notes, details=details,
+        probed_loss=compute_loss,
     )  # fmt: skip

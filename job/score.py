@@ -11,24 +11,30 @@ from engine.metrics import build_counter
 from engine.precision import choose_precision
 from job.folder import refuse_other_trajectory, run_folder
 from job.loss import choose_loss, target_of
-from job.predictor import make_padding
+from job.predictor import made_with, make_padding
 from job.prepare import data_args, encode_split
 from job.speed import evaluation_rows, feed_batches, set_up_torch, speed_up_model
+from job.verify import check_run
 from models.export import load_exported
 
 
-def score_finished(config: Config, allow_code: bool, base: Path | None) -> dict[str, Any]:
+def score_finished(
+    config: Config, base: Path | None, allow_code: bool, allow_drift: bool, allow_network: bool
+) -> dict[str, Any]:
     """Metrics of a finished run's exported model on its test rows, under "test", and what the run
     found beside them on the same rows, under "compared". `base` is where the base of its adapter is
     now, if it has moved.
 
     Raises ValueError where the run is not finished, was another recipe, has no test rows, or where
-    its rows have changed since.
+    its rows have changed since; unless `allow_drift`, also where its files have. `allow_network`
+    lets the base be fetched from its hub.
     """
     folder = run_folder(config)
     set_up_torch(config)
     if not folder.result.exists():
         raise ValueError(f"{folder.path} holds no finished run; train it without --eval-only")
+    for note in check_run(folder, allow_drift):
+        print(note)
     refuse_other_trajectory(config, folder)
     data = load_data(data_args(config))
     if data.fingerprint != folder.read_json("data.json")["fingerprint"]:
@@ -38,13 +44,15 @@ def score_finished(config: Config, allow_code: bool, base: Path | None) -> dict[
         )
     if "test" not in data.splits:
         raise ValueError(f"{folder.path} has no test split (data.test is 0)")
-    model, tokenizer, args = load_exported(folder.model, allow_code, base)
-    recorded = folder.read_json("environment.json")["dtype"]
+    model, tokenizer, args = load_exported(
+        folder.model, allow_code, base, allow_network, verified=True
+    )
+    recorded = made_with(folder).get("dtype")
     precision = choose_precision(config.precision.device, config.precision.dtype, recorded)
     model.to(precision.device)
     speed = speed_up_model(model, config, precision, tokenizer.padding_side)
     target = target_of(args)
-    loss_fn, _ = choose_loss(config, data, target, precision.device)
+    loss_fn, _ = choose_loss(config=config, data=data, target=target, device=precision.device)
     rows = encode_split(config, tokenizer, data, "test").dataset
     rows_at_once = evaluation_rows(config, model, precision.device)
     batches = feed_batches(

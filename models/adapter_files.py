@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from files.read import read_json
 from models.heads import Classifier, backbone_name, head_modules
+from models.load import read_tensors
 from models.lora import LoRAArgs, adapters_of, is_below, plain_name
 
 ROOT = "base_model.model."
@@ -82,8 +84,11 @@ def write_adapter(
 
 def adapted_layers(folder: str | Path) -> tuple[str, ...]:
     """Full names, in the model without a head of ours, of the layers that our export adapts."""
-    config = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
-    return tuple(config["target_modules"])
+    path = Path(folder) / "adapter_config.json"
+    targets = read_json(path, ["target_modules"])["target_modules"]
+    if not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
+        raise ValueError(f"{path}: target_modules is {targets!r:.200}; expected names of layers")
+    return tuple(targets)
 
 
 @torch.no_grad()
@@ -94,7 +99,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> set[str]:
     Raises ValueError when the adapter uses what LoRALinear does not compute, was trained with
     another scaling, names a tensor the model has not, or leaves one of its adapters unfilled.
     """
-    config = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_json(Path(folder) / "adapter_config.json")
     adapters = adapters_of(model)
     _check_config(config, {a.scaling for a in adapters.values()}, folder)
     root = backbone_name(model) + "." if isinstance(model, Classifier) else ""
@@ -104,7 +109,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> set[str]:
         key = f"{name}.weight" if plain is None else plain
         places[ROOT + key.removeprefix(root)] = (name, tensor)
     filled = set()
-    for key, tensor in load_file(Path(folder) / "adapter_model.safetensors").items():
+    for key, tensor in read_tensors(Path(folder) / "adapter_model.safetensors").items():
         if key not in places:
             raise ValueError(f"the adapter in {folder} has {key!r}, which this model has not")
         name, place = places[key]
@@ -128,8 +133,10 @@ def _check_config(config: dict[str, Any], scalings: set[float], folder: str | Pa
     if config.get("peft_type") != "LORA" or used:
         what = ", ".join(used) or f"peft_type {config.get('peft_type')!r}"
         raise ValueError(f"the adapter in {folder} uses {what}; only plain LoRA can be loaded")
-    rank = config["r"]
-    scaling = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+        raise ValueError(f"the adapter in {folder} has r = {rank!r} and lora_alpha = {alpha!r}")
+    scaling = alpha / (rank**0.5 if config.get("use_rslora") else rank)
     if scalings != {scaling}:
         raise ValueError(
             f"the adapter in {folder} has scaling alpha/rank = {scaling}; "

@@ -69,7 +69,7 @@ def fit_embeddings(model: Any, tokenizer: Any) -> list[str]:
     New rows are zero: a pad token is masked, so its row is never read into a real token's output.
     """
     notes = []
-    table = token_table(model)
+    table: Any = token_table(model)
     rows = len(tokenizer) if table is None else table.weight.shape[0]
     if len(tokenizer) > rows:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)

@@ -2,8 +2,9 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from models.lora import LoRAArgs
 from models.trainable import last_layers
@@ -14,7 +15,8 @@ KINDS = ("single", "multi", "regression")  # of labels: one class, several at on
 @dataclass(frozen=True, kw_only=True)
 class ModelArgs:
     """All that says what model a run trains: [model], [head] and [lora], and the labels' side of
-    the data. `allow_code` is a permission, not a property, and is never stored.
+    the data. `allow_code` and `allow_network` (to ask a hub for a run's base) are permissions and
+    no properties: they are never stored.
 
     A regression answers in deviations from a mean: answer * target_deviation + target_mean is in
     the labels' own unit. Records from before these two have neither, and models with 0 and 1."""
@@ -35,24 +37,63 @@ class ModelArgs:
     target_mean: float = 0.0
     target_deviation: float = 1.0
     allow_code: bool = False
+    allow_network: bool = False
+
+    @property
+    def trains(self) -> str:
+        """What trains beside adapters and whatever is newly initialised: "all", "head" or "last:N".
+        Where `train` says nothing adapters leave the backbone frozen, and without them all of it
+        trains. Decided here alone."""
+        return self.train or ("head" if self.lora else "all")
 
 
 def args_to_json(args: ModelArgs) -> dict[str, Any]:
     """The arguments as JSON values; args_from_json gives equal ones back."""
     values = json.loads(json.dumps(asdict(args)))
-    del values["allow_code"]
-    return values
+    return {k: v for k, v in values.items() if k not in ("allow_code", "allow_network")}
 
 
-def args_from_json(values: dict[str, Any], allow_code: bool = False) -> ModelArgs:
-    """The arguments that args_to_json wrote."""
-    values = values | {"label_names": tuple(values["label_names"]), "allow_code": allow_code}
-    if values["lora"] is not None:
-        lora: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values["lora"].items()
-        }
-        values["lora"] = LoRAArgs(**lora)
-    return ModelArgs(**values)
+def args_from_json(values: Any, allow_code: bool = False, allow_network: bool = False) -> ModelArgs:
+    """The arguments that args_to_json wrote. Raises ValueError for values of another kind."""
+    values = dict(_checked(ModelArgs, values, "model"))
+    lora = values.get("lora")
+    values["lora"] = None if lora is None else LoRAArgs(**_checked(LoRAArgs, lora, "lora"))
+    args = ModelArgs(**values, allow_code=allow_code, allow_network=allow_network)
+    check_model_args(args)
+    return args
+
+
+def _checked(cls: Any, values: Any, name: str) -> dict[str, Any]:
+    """A JSON object's values for the fields of a dataclass, lists as tuples. Raises ValueError
+    where one is missing, unknown or of another type."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{name} is {values!r:.100}; expected an object")
+    hints = {k: v for k, v in get_type_hints(cls).items() if not k.startswith("allow_")}
+    needed = {f.name for f in fields(cls) if f.default is f.default_factory is MISSING}
+    if wrong := sorted((values.keys() - hints.keys()) | (needed - values.keys())):
+        raise ValueError(f"{name}.{wrong[0]} is {'unknown' if wrong[0] in values else 'missing'}")
+    checked = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    for key, value in checked.items():
+        if key != "lora" and not _fits(value, hints[key]):
+            raise ValueError(f"{name}.{key} is {values[key]!r:.100}; expected {hints[key]}")
+    return checked
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a JSON value, lists as tuples, is of the type of a field."""
+    outer, inner = get_origin(hint) or hint, get_args(hint)
+    if outer in (Union, UnionType):
+        return any(_fits(value, one) for one in inner)
+    if outer is Literal:
+        return value in inner
+    if outer is tuple:
+        kinds = inner[:1] * len(value) if inner[-1] is ... and isinstance(value, tuple) else inner
+        return (
+            isinstance(value, tuple) and len(value) == len(kinds) and all(map(_fits, value, kinds))
+        )
+    if outer is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, outer) and not (outer is int and isinstance(value, bool))
 
 
 def check_model_args(args: ModelArgs) -> None:

@@ -3,15 +3,21 @@
 from pathlib import Path
 from typing import Any
 
+from models.foreign import check_model_folder
 from models.load import hash_weights, resolve_source
+from models.record import read_record
+from models.verified import RECORD
+
+MOST_BASES = 16  # runs on top of each other
 
 
 def find_base(
-    folder: str | Path, record: dict[str, Any], path: str | Path | None
-) -> tuple[str, str | None, str | None]:
-    """(source, revision, sha256) of the weights that an exported folder is built on, by its record;
-    `path` is where a person says they are. A folder that holds all it needs is its own base, and
-    the hash, which was checked with the folder, is None.
+    folder: str | Path, record: dict[str, Any], path: str | Path | None, allow_network: bool
+) -> tuple[str, str]:
+    """(folder, sha256) of the weights that an exported folder is built on, by its record; `path` is
+    where a person says they are. A folder that holds all it needs is its own base, and the hash,
+    which was checked with the folder, is empty. A hub is asked only with `allow_network`; what was
+    fetched from it once is found without.
 
     Raises ValueError where they are gone, are other weights by their hash, or `path` is not needed.
     """
@@ -22,7 +28,7 @@ def find_base(
                 f"{folder} holds all its weights and has no base elsewhere; leave out --base {path}"
             )
         here = folder if record["model"]["lora"] is None else Path(folder) / "base"
-        return str(here), None, None
+        return str(here), ""
     source, revision = base["source"], base["revision"]
     if path is not None:
         source, revision = _as_given(str(path), source), None
@@ -32,8 +38,15 @@ def find_base(
         + f", weights with sha256 {base['sha256']}. Put it back, or say where it is now: "
         "--base PATH, in Python load_run(..., base=PATH)"
     )
+    if source.startswith("hub:") and not allow_network:
+        way_out += (
+            ". It is looked for on this machine alone; --allow-network, in Python "
+            "allow_network=True, lets it be fetched"
+        )
     try:
-        sha256 = hash_weights(resolve_source(source, revision))
+        there = resolve_source(source, revision, allow_network)
+        check_model_folder(there)
+        sha256 = hash_weights(there)
     except ValueError as error:
         raise ValueError(
             f"the base of this run's adapter is not there: {error}.\n{way_out}"
@@ -43,7 +56,26 @@ def find_base(
             f"{source!r}, as the base of this run's adapter, is not the one it was trained on: its "
             f"weights have sha256 {sha256}.\n{way_out}"
         )
-    return source, revision, sha256
+    return there, sha256
+
+
+def check_chain(folder: str | Path) -> None:
+    """Raises ValueError where a run's base, or that one's base, is the run itself again."""
+    seen: list[Path] = []
+    while (Path(folder) / RECORD).exists():
+        here = Path(folder).resolve()
+        if here in seen or len(seen) == MOST_BASES:
+            ring = " -> ".join(map(str, [*seen, here]))
+            what = "stands on itself" if here in seen else f"has more than {MOST_BASES} bases"
+            raise ValueError(f"a run's model {what}, by the base in each {RECORD}: {ring}")
+        seen.append(here)
+        record = read_record(folder)
+        if record["model"]["lora"] is None or record["base"]["in_memory"]:
+            return
+        try:
+            folder = resolve_source(record["base"]["source"], record["base"]["revision"], False)
+        except ValueError:
+            return  # gone or moved: said where it is needed
 
 
 def _as_given(path: str, before: str) -> str:

@@ -17,7 +17,7 @@ from models.adapter_files import adapted_layers, load_adapter
 from models.adjust import adjust_config, check_tokenizer, fit_embeddings, limit_length
 from models.apart import needs_apart, run_apart
 from models.args import ModelArgs, args_from_json, check_model_args
-from models.base import find_base
+from models.base import check_chain, find_base
 from models.heads import Classifier, build_head, head_modules, load_head_class, transformers_model
 from models.limits import check_head, check_parameters
 from models.load import (
@@ -33,8 +33,9 @@ from models.load import (
     stored_dtypes,
 )
 from models.lora import inject_lora, merge_lora, named_seed, plain_state
-from models.record import HEAD_CODE, RECORD, check_files, head_code, read_record
+from models.record import HEAD_CODE, head_code, read_record
 from models.trainable import choose_trainable, head_parameters, last_layers, modules_of_last
+from models.verified import RECORD, check_exported
 
 HEAD_DROPOUT = 0.1  # of a head of ours when neither head.dropout nor model.dropout says
 
@@ -65,17 +66,20 @@ class Source:
     record: dict[str, Any] | None
 
 
-def build_model(args: ModelArgs, tokenizer: Any, seed: int, sha256: str | None = None) -> Built:
+def build_model(
+    args: ModelArgs, tokenizer: Any, seed: int, sha256: str | None = None, verified: bool = False
+) -> Built:
     """Load, adapt and mark what trains (requires_grad), in evaluation mode, on the CPU.
 
     What is drawn depends on `seed` and the names of the parameters alone; torch's own generator is
-    left where it was. `sha256` is the hash of the source's weights where it is known already.
+    left where it was. `sha256` is the hash of the source's weights where it is known already, and
+    `verified` says that the source's files were compared with those of its export.
     Raises ValueError for what the arguments, the source or a head file get wrong.
     """
     check_model_args(args)
     native = args.head_kind == "native"
     own_head = None if native else load_head_class(args.head_kind, args.allow_code)
-    source = _open_source(args)
+    source = _open_source(args, verified)
     notes = _source_notes(args, source)
     keeps_head = _has_this_head(source, args)
     model: nn.Module
@@ -98,7 +102,7 @@ def build_model(args: ModelArgs, tokenizer: Any, seed: int, sha256: str | None =
     base = {
         "source": _absolute(args.source),
         "revision": args.revision,
-        "sha256": sha256 or hash_weights(source.folder),
+        "sha256": hash_weights(source.folder) if sha256 is None else sha256,
         "in_memory": source.state is not None,
     }
     head_names = head_parameters(model) | set(initialised)
@@ -110,7 +114,7 @@ def source_state(args: ModelArgs, tokenizer: Any, base: dict[str, Any]) -> dict[
     """The weights a model started from, fp32, by the names they have in it without adapters; a
     head of ours is left out, and its code not run. Raises ValueError where the source is no longer
     the one in `base`."""
-    source = _open_source(args)
+    source = _open_source(args, verified=False)
     if (found := hash_weights(source.folder)) != base["sha256"]:
         raise ValueError(
             f"the weights of {args.source} have changed since this run started: sha256 {found}, "
@@ -124,30 +128,33 @@ def source_state(args: ModelArgs, tokenizer: Any, base: dict[str, Any]) -> dict[
 
 
 def load_exported(
-    folder: str | Path, allow_code: bool = False, base: str | Path | None = None
-) -> tuple[nn.Module, Any, ModelArgs]:
+    folder: str | Path, allow_code: bool = False, base: str | Path | None = None,
+    allow_network: bool = False, verified: bool = False,
+) -> tuple[nn.Module, Any, ModelArgs]:  # fmt: skip
     """(model in evaluation mode, tokenizer, arguments) of an exported model folder: the same
     logits, to the bit, as the model that was exported. `base` is where the base of its adapter is
-    now, if it has moved.
+    now, if it has moved; a hub is asked for it only with `allow_network`. `verified` says that the
+    folder's files were compared with those of the export.
 
     Raises ValueError when the folder, or the base it was trained on, is missing or has changed,
     and when it has a head of the user's own that `allow_code` does not allow.
     """
     record = read_record(folder)
-    args = args_from_json(record["model"], allow_code)
+    check_chain(folder)
+    if not verified:
+        check_exported(folder)
+    args = args_from_json(record["model"], allow_code, allow_network)
     tokenizer = read_tokenizer(folder)
     kind = args.head_kind
     if record["head_code"]:
         kind = f"{Path(folder) / HEAD_CODE}:{record['head_code']['class']}"
-    # Without adapters the folder holds all the weights; with them it needs its base.
-    if args.lora is not None:
-        check_files(folder, record)
-    source, revision, sha256 = find_base(folder, record, base)
-    here = replace(args, source=source, revision=revision, head_kind=kind)
+    source, sha256 = find_base(folder, record, base, allow_network)
+    here = replace(args, source=source, revision=None, head_kind=kind)
     if args.lora is not None:
         exact = replace(args.lora, targets=adapted_layers(folder), layers=None)
         here = replace(here, lora=exact)
-    built = build_model(here, tokenizer, seed=0, sha256=sha256)
+    # without adapters the folder is its own base
+    built = build_model(here, tokenizer, 0, sha256, verified=args.lora is None)
     unfilled = set(built.initialised)
     if args.lora is not None:
         unfilled -= load_adapter(built.model, folder)
@@ -158,15 +165,16 @@ def load_exported(
     return built.model.eval(), tokenizer, args
 
 
-def _open_source(args: ModelArgs) -> Source:
+def _open_source(args: ModelArgs, verified: bool) -> Source:
     folder = resolve_source(args.source, args.revision)
     if not (Path(folder) / RECORD).is_file():
         return Source(folder, read_config(folder), None, None)
     record = read_record(folder)
     if record["model"]["lora"] is None:
-        check_files(folder, record)
+        if not verified:
+            check_exported(folder)
         return Source(folder, read_config(folder), None, record)
-    before, _, _ = load_exported(folder, args.allow_code)
+    before, _, _ = load_exported(folder, args.allow_code, None, args.allow_network)
     merge_lora(before)
     inner = transformers_model(before)
     return Source(folder, inner.config, plain_state(inner), record)
@@ -281,8 +289,7 @@ def _load_head(model: Classifier, folder: str | Path) -> set[str]:
 
 def _adapt(model: nn.Module, args: ModelArgs, initialised: list[str], seed: int) -> list[str]:
     """Inject adapters and set requires_grad; returns notes."""
-    everything = args.train == "all" or (args.train is None and args.lora is None)
-    count = last_layers(args.train)
+    count = last_layers(args.trains)
     whole = modules_of_last(model, count) if count else []
     notes = []
     heads = head_modules(model)
@@ -291,7 +298,7 @@ def _adapt(model: nn.Module, args: ModelArgs, initialised: list[str], seed: int)
         # An adapter on a layer that trains whole would only learn the same thing twice.
         adapted = inject_lora(model, args.lora, seed, exclude=[*heads, *whole, *fresh])
         notes.append(f"lora: {len(adapted)} layers adapted")
-    choose_trainable(model, everything, [*whole, *initialised])
+    choose_trainable(model, args.trains == "all", [*whole, *initialised])
     if initialised:
         notes.append(f"newly initialised, so they train: {', '.join(initialised)}")
     return notes

@@ -36,12 +36,13 @@ HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 SOURCES = "'hub:NAME', 'package:NAME/path', 'run:PATH' or the path of a local folder"
 
 
-def resolve_source(source: str, revision: str | None = None) -> str:
-    """The local folder that holds a source; downloads (into the hub's cache) only for `hub:`.
+def resolve_source(source: str, revision: str | None = None, allow_network: bool = True) -> str:
+    """The local folder that holds a source; downloads (into the hub's cache) only for `hub:`, and
+    only with `allow_network`.
 
     Raises ValueError when there is no such folder, package or run, or the hub cannot be reached.
     """
-    return as_characters(_find_source(source, revision))
+    return as_characters(_find_source(source, revision, allow_network))
 
 
 def as_characters(path: str) -> str:
@@ -50,9 +51,9 @@ def as_characters(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
-def _find_source(source: str, revision: str | None) -> str:
+def _find_source(source: str, revision: str | None, allow_network: bool) -> str:
     if source.startswith("hub:"):
-        return _hub_folder(source.removeprefix("hub:"), revision)
+        return _hub_folder(source.removeprefix("hub:"), revision, allow_network)
     if revision is not None:
         raise ValueError(f"model.revision is {revision!r}, but {source!r} is not a 'hub:' source")
     if source.startswith("package:"):
@@ -69,12 +70,13 @@ def _find_source(source: str, revision: str | None) -> str:
     return str(Path(source).expanduser())
 
 
-def _hub_folder(name: str, revision: str | None) -> str:
+def _hub_folder(name: str, revision: str | None, allow_network: bool) -> str:
     # One call fetches the whole snapshot (root files only); offline it answers from the cache.
     try:
         return snapshot_download(
-            name, revision=revision, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]
-        )
+            name, revision=revision, allow_patterns=HUB_FILES, ignore_patterns=["*/*"],
+            local_files_only=not allow_network,
+        )  # fmt: skip
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(

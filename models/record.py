@@ -1,13 +1,15 @@
-"""openloop.json: what a model folder says about itself, and the check that it is still so."""
+"""openloop.json: what a model folder says about itself."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from models.args import ModelArgs, args_to_json
+from files.read import read_json
+from models.args import ModelArgs, args_from_json, args_to_json
 from models.heads import hash_file, head_file
+from models.verified import RECORD, check_digests
 
-RECORD = "openloop.json"
+FORMAT = 1
 HEAD_CODE = "head_code.py"  # the copy of a user's own head file, beside the weights it made
 
 
@@ -23,9 +25,9 @@ def write_record(folder: Path, args: ModelArgs, base: dict[str, Any]) -> None:
     """Describe a complete model folder: arguments, base with its hash, hashes of what it holds."""
     own = head_file(args.head_kind)
     kind = f"{folder / HEAD_CODE}:{args.head_kind.rpartition(':')[2]}" if own else args.head_kind
-    held = sorted([*folder.rglob("*.safetensors"), *folder.glob(HEAD_CODE)])
+    held = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
     record = {
-        "format": 1,
+        "format": FORMAT,
         "model": args_to_json(args),
         "base": base,
         "head_code": head_code(kind),
@@ -37,17 +39,23 @@ def write_record(folder: Path, args: ModelArgs, base: dict[str, Any]) -> None:
 
 
 def read_record(folder: str | Path) -> dict[str, Any]:
-    """A model folder's record. Raises ValueError if there is none."""
+    """A model folder's record. Raises ValueError if there is none, or none that this version wrote
+    or can read."""
     path = Path(folder) / RECORD
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{folder} is not the model folder of a run: it has no {RECORD}")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def check_files(folder: str | Path, record: dict[str, Any]) -> None:
-    """Raises ValueError if a file that the record names is missing or not the one exported."""
-    for name, sha256 in record["files"].items():
-        file = Path(folder) / name
-        if not file.is_file() or hash_file(file) != sha256:
-            what = "was changed" if file.is_file() else "is missing"
-            raise ValueError(f"{file} {what} since the export; take the folder from its run again")
+    record = read_json(path, ["format", "model", "base", "head_code", "files"])
+    if record["format"] != FORMAT:
+        raise ValueError(f"{path} has format {record['format']!r}; this version reads {FORMAT}")
+    base, code = record["base"], record["head_code"]
+    wanted = {"source": str, "revision": str | None, "sha256": str, "in_memory": bool}
+    if not isinstance(base, dict) or not all(isinstance(base.get(k), wanted[k]) for k in wanted):
+        raise ValueError(f"{path} is damaged: base is {base!r:.200}; expected {', '.join(wanted)}")
+    if code is not None and not (isinstance(code, dict) and isinstance(code.get("class"), str)):
+        raise ValueError(f"{path} is damaged: head_code is {code!r:.200}")
+    check_digests(path, record["files"])
+    try:
+        args_from_json(record["model"])
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    return record

@@ -64,8 +64,9 @@ def layer_lists(backbone: Any) -> tuple[list[str], int]:
     the head reads."""
     config = backbone.config.get_text_config()
     depths = [getattr(config, name, None) for name in ("decoder_layers", "num_decoder_layers")]
-    depth = next((n for n in depths if n), None) if config.is_encoder_decoder else None
-    depth = depth or getattr(config, "num_hidden_layers", 0)
+    depth = getattr(config, "num_hidden_layers", 0)
+    if config.is_encoder_decoder:
+        depth = next((n for n in depths if n), depth)
     names: list[str] = []
     for name, module in backbone.named_modules():
         fits = isinstance(module, nn.ModuleList) and len(module) == depth

@@ -149,8 +149,8 @@ def _class_lines(classes: Sequence[ClassScore]) -> list[str]:
 def _confusion_lines(classes: Sequence[ClassScore], counts: Sequence[Sequence[int]]) -> list[str]:
     if not counts:
         return []
-    if len(counts) > MOST_CLASSES:
-        return [f"Left out: {len(counts)} classes are too many for a table."]
+    if len(classes) > MOST_CLASSES:
+        return [f"Left out: {len(classes)} classes are too many for a table."]
     labels = [escape_markdown(score.label) for score in classes]
     header = ("own label ↓ predicted →", *labels)
     rows = [(label, *map(format_count, row)) for label, row in zip(labels, counts, strict=True)]

@@ -51,7 +51,7 @@ def test_eval_only_weighs_as_training_did(recipe, tmp_path, capsys):
     from configs.read import read_config
     from job.score import score_finished
 
-    again = score_finished(read_config(path), allow_code=False, base=None)
+    again = score_finished(read_config(path), None, False, False, False)
     assert again["test"]["loss"] == pytest.approx(test["loss"], rel=1e-6)
     capsys.readouterr()
 
@@ -96,7 +96,7 @@ def test_the_weights_stand_in_the_plan_by_name_and_are_cut_after_twelve(kind, wh
     from configs.read import read_config
 
     config = read_config(recipe(train={"class_weights": [1.5] * 15}))
-    _, sentence = choose_loss(config, Rows(15, kind), IDENTITY, CPU)
+    _, sentence = choose_loss(config=config, data=Rows(15, kind), target=IDENTITY, device=CPU)
     assert f"{what} weights: class00 1.5, class01 1.5" in sentence
     assert sentence.endswith("class11 1.5 and 3 more")
 
@@ -106,5 +106,7 @@ def test_a_regression_has_no_weights(recipe):
         {"run": {"name": "x"}, "model": {"source": "x"}, "data": {"source": "x"},
          "train": {"class_weights": "balanced"}}, "test", [],
     )  # fmt: skip
-    _, sentence = choose_loss(config, Rows(0, "regression"), IDENTITY, CPU)
+    _, sentence = choose_loss(
+        config=config, data=Rows(0, "regression"), target=IDENTITY, device=CPU
+    )
     assert "weights" not in sentence

@@ -10,9 +10,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("configs", "data", "engine", "files", "job", "models", "report")
-ENTRIES = ("train", "predict")  # files, not folders: with their back room, job/, they know all
-ARROWS = {**{entry: set(ROOMS) for entry in ENTRIES}, **{room: {"files"} for room in ROOMS}}
+ENTRIES = ("openloop", "train", "predict")  # files: with their back room, job/, they know all
+ARROWS = {entry: {*ROOMS, "openloop"} for entry in ENTRIES}
+ARROWS |= {room: {"files"} for room in ROOMS}
 ARROWS["files"] = set()
+ARROWS["examples"] = {*ROOMS, "openloop"}  # programs of a user's, who may import all
 ARROWS["job"] = set(ROOMS)
 NO_SOURCE = {"benchmarks", "build", "dist", "runs", "tests"}  # folders outside these rules
 
@@ -57,7 +59,7 @@ MOST_FUNCTION_LINES, MOST_FILE_LINES, MOST_BATCH_WAY_LINES = 60, 300, 1500
 def list_sources() -> list[str]:
     """Paths from the repository's root: the entries, then every file of every room."""
     paths = [f"{entry}.py" for entry in ENTRIES if (ROOT / f"{entry}.py").exists()]
-    for room in ROOMS:
+    for room in (*ROOMS, "examples"):
         paths += sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / room).rglob("*.py"))
     return paths
 
@@ -200,7 +202,10 @@ def test_no_source_stands_outside_the_rooms():
 
 def test_every_room_is_read_and_packaged():
     packages = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]["packages"]
-    folders = {Path(path).parent.as_posix().replace("/", ".") for path in SOURCES} - {"."}
+    folders = {Path(path).parent.as_posix().replace("/", ".") for path in SOURCES} - {
+        ".",
+        "examples",
+    }
     assert folders == set(packages)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from data.labels.numbers import is_number
 from data.labels.reader import MISSING, OFF, ON, WHOLE, parse_list, plain_form
 from data.labels.settle import MOST_NAMES, Kind
+from data.reading.rows import list_columns
 
 Columns = dict[str, list[Any]]  # name -> values from rows all over a file, missing ones left out
 
@@ -41,7 +42,9 @@ def guess_label(
         reason = f"label = {', '.join(flags)}: columns of 0 and 1, so several can hold at once"
         return tuple(flags), None, None, [reason]
     if not labels:
-        looks = "; ".join(f"{name}: {describe(columns[name])}" for name in columns)
+        looks = "; ".join(
+            f"{list_columns([n])}: {describe(columns[n])}" for n in list(columns)[:12]
+        )
         raise ValueError(
             f"{path}: no column beside {' and '.join(map(repr, text))} looks like labels "
             f"({looks}); "

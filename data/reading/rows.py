@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+MOST_NAMES, MOST_LETTERS = 20, 24  # of a header that is shown
+
 
 class Row(NamedTuple):
     """One record; `address` is "file.csv:12" (the line where it starts) or "set/train[7]"."""
@@ -27,7 +29,15 @@ def nearest(name: str, names: Sequence[str]) -> str:
     """The end of an error message: " (did you mean 'label'?)", or nothing where no name is near."""
     folded = {n.casefold(): n for n in names}
     close = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.5)
-    return f" (did you mean {folded[close[0]]!r}?)" if close else ""
+    return f" (did you mean {list_columns([folded[close[0]]])!r}?)" if close else ""
+
+
+def list_columns(names: Sequence[str]) -> str:
+    """Column names for a message, cut to what helps: a file that is no table may come with a secret
+    in its first line, or with a megabyte."""
+    shown = [n if len(n) <= MOST_LETTERS else f"{n[:MOST_LETTERS]}…" for n in names[:MOST_NAMES]]
+    rest = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {rest:,} more" if rest else "")
 
 
 def is_encodable(text: str) -> bool:

@@ -83,7 +83,7 @@ def test_another_machine_or_length_or_fresh_measures_again(path, change):
 
 def test_a_store_says_what_differs(path):
     run(path, [])
-    said = Store(path, {**MACHINE, "versions": {"torch": "2"}}).said
+    said = Store(path, {**MACHINE, "versions": {"torch": "2"}}).note
     assert "another versions: starting over" in said
 
 

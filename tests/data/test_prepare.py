@@ -521,3 +521,13 @@ def test_texts_that_parquet_holds_as_bytes_are_texts_labels_and_filtered(load, t
     data = load(str(tmp_path / "rows.parquet"), filter='label in ["neg", "pos"]')
     assert data.label_names == ("neg", "pos")
     assert data.report.filtered == 0
+
+
+@pytest.mark.parametrize("header", ["s3cret" * 40, ",".join(f"column{i}" for i in range(5000))])
+def test_a_header_that_lacks_a_column_is_shown_only_as_far_as_it_helps(load, tmp_path, header):
+    path = tmp_path / "shadow.csv"
+    path.write_text(f"{header}\nrow\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="has no column 'text'") as error:
+        load(str(path))
+    assert len(str(error.value)) < 1500
+    assert "s3cret" * 5 not in str(error.value)

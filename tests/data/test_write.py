@@ -20,7 +20,8 @@ ROWS = [
 
 def write(path, rows):
     types = column_types(["text"], [rows[:1], rows[1:]])
-    write_rows(path, path.suffix, types, [rows[:2], rows[2:]])
+    with path.open("wb") as file:
+        write_rows(file, path.suffix, types, [rows[:2], rows[2:]])
     return types
 
 
@@ -60,6 +61,7 @@ def test_json_lines_hold_the_values_themselves(tmp_path):
 def test_half_a_surrogate_pair_and_no_number_can_be_written(tmp_path, ending):
     path = tmp_path / f"a{ending}"
     rows = [{"text": "cut \ud83d", "big": 2**70, "mixed": 1}, {"text": "b", "big": 1, "mixed": "x"}]
-    write_rows(path, ending, column_types([], [rows]), [rows])
+    with path.open("wb") as file:
+        write_rows(file, ending, column_types([], [rows]), [rows])
     assert b"cut \xef\xbf\xbd" in path.read_bytes()
     assert b"1180591620717411303424" in path.read_bytes()

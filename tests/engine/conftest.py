@@ -47,7 +47,7 @@ def make_rows(
     vocabulary: int = VOCABULARY,
     ragged: bool = True,
 ) -> Batch:
-    """All rows as one padded batch, as the data room would lay them out."""
+    """All rows as one padded batch, as the data package would lay them out."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(2, WIDTH + 1, (count,), generator=generator)
     if not ragged:

@@ -176,7 +176,7 @@ def test_counters_do_not_depend_on_how_rows_are_cut(kind, cuts, seed):
 
 
 def test_counters_are_integers_until_the_end():
-    assert SingleCounter(2, CPU).confusion.dtype == torch.int64
+    assert SingleCounter(2, CPU).cells[0].dtype == torch.int64
     assert MultiCounter(2, CPU).counts.dtype == torch.int64
     counter = RegressionCounter(CPU)
     counter.update(torch.zeros(2, 1).half(), torch.zeros(2))
@@ -191,3 +191,26 @@ def test_probabilities_by_kind():
     numbers = probabilities("regression", torch.tensor([[0.5]]).bfloat16(), Target(1.7e9, 100.0))
     assert (numbers.shape, numbers.item()) == ((1, 1), 1.7e9 + 50)
     assert np.isclose(probabilities("single", torch.zeros(1, 4).half()).sum(), 1.0)
+
+
+def test_of_many_classes_the_matrix_holds_those_in_the_most_mistakes():
+    labels = torch.arange(200)
+    said = labels.clone()
+    said[[7, 150]] = torch.tensor([150, 7])  # two mistakes, of the same two classes
+    said[199] = 3
+    results = count_all("single", 200, torch.eye(200)[said], labels)
+    assert len(results["confused"]) == len(results["confusion"]) == 50
+    assert {3, 7, 150, 199} <= set(results["confused"])
+    assert results["confused"] == sorted(results["confused"])
+    seven, hundred = (results["confused"].index(c) for c in (7, 150))
+    assert results["confusion"][seven][hundred] == results["confusion"][hundred][seven] == 1
+    assert results["accuracy"] == pytest.approx(197 / 200)
+
+
+def test_no_counter_grows_with_the_square_of_the_classes():
+    classes, rows = 100_000, 64  # a matrix would take 80 GB
+    labels = torch.arange(rows) * 1000
+    results = count_all("single", classes, torch.zeros(rows, classes), labels, cuts=(20,))
+    assert (results["n"], results["accuracy"]) == (64, 1 / 64)
+    assert len(results["classes"]) == classes
+    assert len(results["confusion"]) == 50

@@ -181,7 +181,8 @@ def test_tensorboard_reads_what_was_written(open_tracker, tmp_path):
     tracker = open_tracker()
     tracker.log_text(0, "samples/before", "It was good.\n| a | b |")
     log(tracker, [1, 2])
-    tracker.log_confusion(2, "eval", [[5, 1], [2, 4]], ["neg", "pos"])
+    metrics = {"confusion": [[5, 1], [2, 4]], "confused": [0, 2]}
+    tracker.log_confusion(2, "eval", metrics, ["neg", "neutral", "pos"])
     settings = {"train.lr": 1e-3, "run.name": "x", "lora.layers": None, "data.labels": ["a", "b"]}
     tracker.log_hyperparameters(settings, {"test/accuracy": 0.75})
     tracker.close()

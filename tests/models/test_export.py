@@ -210,7 +210,7 @@ def test_changed_base_or_changed_export_is_refused(trained, folders, tmp_path):
         load_exported(tmp_path / "out")
     with (tmp_path / "out" / "adapter_model.safetensors").open("ab") as file:
         file.write(b"x")
-    with pytest.raises(ValueError, match=r"adapter_model\.safetensors was changed"):
+    with pytest.raises(ValueError, match=r"bytes of adapter_model\.safetensors have changed"):
         load_exported(tmp_path / "out")
     with pytest.raises(ValueError, match=r"has no openloop\.json"):
         load_exported(tmp_path)

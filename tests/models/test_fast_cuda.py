@@ -286,9 +286,20 @@ def traced(graph, inputs):
     return graph.forward
 
 
-@pytest.mark.parametrize(("name", "adapted"), [("bert", True), ("distilbert", False)])
-def test_compiled_parts_give_the_same_losses_over_200_lengths(model_of, name, adapted):
-    again = check_lengths(model_of, Compilations(lower=traced), name, adapted, steps=200)
+SOME, MANY = 60, 200  # steps, each of new lengths
+
+
+@pytest.mark.parametrize(
+    ("name", "adapted", "steps"),
+    [
+        ("bert", True, SOME),
+        ("distilbert", False, SOME),
+        pytest.param("bert", True, MANY, marks=pytest.mark.slow),
+        pytest.param("distilbert", False, MANY, marks=pytest.mark.slow),
+    ],
+)
+def test_compiled_parts_give_the_same_losses_over_many_lengths(model_of, name, adapted, steps):
+    again = check_lengths(model_of, Compilations(lower=traced), name, adapted, steps)
     assert again <= 2
 
 

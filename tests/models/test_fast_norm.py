@@ -99,7 +99,7 @@ def test_output_in_bf16_errs_no_more_than_the_modules(native_kernels):
     exact = F.layer_norm(
         y.double() * mask + residual, (64,), norm.weight.double(), norm.bias.double()
     )
-    ours, *_ = native_kernels.add_norm(y, residual, norm, draw, True)
+    ours, *_ = native_kernels.add_norm(y, residual, norm, draw, False)
     theirs = norm(native_kernels.drop(y, draw) + residual)
     mine, its = ((t - exact).square().mean().item() for t in (ours, theirs))
     assert mine < its / 100  # the modules round the dropped y to bf16, the kernel does not
@@ -112,7 +112,7 @@ def test_weights_that_are_frozen_get_no_gradient(native_kernels):
     assert y.grad is not None
     for trains in (False, True):
         ones = torch.ones(3, 8)
-        out, _, s, stats = native_kernels.add_norm(ones, ones, norm, None, False)
+        out, _, s, stats = native_kernels.add_norm(ones, ones, norm, None, True)
         given = (out, None, s, stats, norm, None, torch.float32, trains)
         grads = native_kernels.add_norm_backward(*given)
         assert [g is not None for g in grads] == [True, True, trains, trains]
@@ -191,15 +191,15 @@ def test_plain_modules_run_where_the_kernel_does_not_fit(native_kernels, case):
 def test_without_gradients_no_sum_is_kept(native_kernels, monkeypatch, grad):
     seen, kernel = [], native_kernels.add_norm
 
-    def watched(*given, spare):
-        seen.append(spare)
-        return kernel(*given, spare)
+    def watched(*inputs, for_backward):
+        seen.append(for_backward)
+        return kernel(*inputs, for_backward)
 
     monkeypatch.setattr(native_kernels, "add_norm", watched)
     with torch.set_grad_enabled(grad):
         add_norm(*torch.randn(2, 3, 8), make_norm(8), None, native_kernels)
-    assert seen == [not grad]
-    out, _, s, _ = kernel(torch.randn(3, 8), torch.randn(3, 8), make_norm(8), None, True)
+    assert seen == [grad]
+    out, _, s, _ = kernel(torch.randn(3, 8), torch.randn(3, 8), make_norm(8), None, False)
     assert out.data_ptr() == s.data_ptr()
 
 

@@ -1,8 +1,8 @@
-"""Builds the C++ of this folder on first use, into a file of its own in the cache.
+"""Builds the C++ of this folder on first use, into a folder of its own in the cache.
 
-One call of the machine's own C++ compiler, to a temporary name, then one rename: a build that is
-killed leaves nothing that a later one would wait for or trust. The file's name holds what it
-depends on: sources, torch, instruction set and machine.
+One call of the machine's own C++ compiler, published with its sha256 in one rename: a build that is
+killed leaves nothing that a later one would wait for or trust. The folder's name holds what the
+library depends on: sources, torch, instruction set and machine.
 """
 
 import hashlib
@@ -11,10 +11,12 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
+
+from files.publish import publish, sweep
+from models.fast.cpu.library import LIBRARY, ForeignError, make_private
 
 SOURCES = sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in (".cpp", ".h"))
 # at::vec without these falls back to a slow generic type, and parallel_for to one thread
@@ -29,10 +31,11 @@ SECONDS = 120  # a compiler that takes longer is not waited for
 
 
 def cache_folder() -> Path:
-    """`$OPENLOOP_CACHE/native`, or `~/.cache/openloop/native`."""
+    """`$OPENLOOP_CACHE/native-UID`, or `~/.cache/openloop/native-UID`: one a user, who alone may
+    write there."""
     named = os.environ.get("OPENLOOP_CACHE")
     root = Path(named).expanduser() if named else Path.home() / ".cache" / "openloop"
-    return root / "native"
+    return root / f"native-{os.geteuid()}"
 
 
 def find_compiler() -> str | None:
@@ -57,8 +60,8 @@ def command(compiler: str, target: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def library_path() -> Path:
-    """Where the built file of this source for this torch and machine lies."""
+def library_folder() -> Path:
+    """Where the library of this source for this torch and machine lies."""
     parts = [
         *(path.read_text(encoding="utf-8") for path in SOURCES), torch.__version__,
         str(Path(torch.__file__).parent), torch.backends.cpu.get_cpu_capability(),
@@ -66,11 +69,11 @@ def library_path() -> Path:
         *COMMON, str(FLAGS), os.environ.get("CXX", ""),
     ]  # fmt: skip
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    return cache_folder() / f"kernels-{digest}.so"
+    return cache_folder() / f"kernels-{digest}"
 
 
-def build(path: Path) -> str | None:
-    """Compile to `path`; returns what went wrong, or None."""
+def build(folder: Path) -> str | None:
+    """Publish the library in `folder`; returns what went wrong, or None."""
     compiler = find_compiler()
     if compiler is None:
         return "no C++ compiler on PATH"
@@ -78,25 +81,36 @@ def build(path: Path) -> str | None:
         f"building CPU kernels with {Path(compiler).name} (once, some seconds) …", file=sys.stderr
     )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".so.part")
-        os.close(handle)
-        try:
-            done = subprocess.run(
-                command(compiler, Path(name)),
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",  # what it says of a path may be in another one
-                timeout=SECONDS,
-            )
-            if done.returncode != 0:
-                first = next((s for s in done.stderr.splitlines() if "error" in s), done.stderr)
-                return f"{Path(compiler).name} failed: {first.strip()[:200]}"
-            os.replace(name, path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        make_private(folder.parent)
+        sweep(folder.parent)
+        with publish(folder) as made:
+            made.chmod(0o700)
+            compile_to(made / LIBRARY, compiler)
+            (made / LIBRARY).chmod(0o600)
+    except FileExistsError:  # another process was quicker
+        return None
     except subprocess.TimeoutExpired:
         return f"{Path(compiler).name} took more than {SECONDS} s"
-    except OSError as error:
+    except (OSError, ForeignError, CompilerError) as error:
         return str(error)
     return None
+
+
+class CompilerError(ValueError):
+    """A compiler that says no."""
+
+
+def compile_to(target: Path, compiler: str) -> None:
+    """Compile the library to a file. Raises CompilerError with the compiler's first error."""
+    done = subprocess.run(
+        command(compiler, target),
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",  # what it says of a path may be in another one
+        timeout=SECONDS,
+    )
+    if done.returncode != 0:
+        first = next((s for s in done.stderr.splitlines() if "error" in s), done.stderr)
+        raise CompilerError(f"{Path(compiler).name} failed: {first.strip()[:200]}")
+    if not target.is_file():
+        raise CompilerError(f"{Path(compiler).name} wrote nothing")

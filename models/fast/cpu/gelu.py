@@ -69,10 +69,10 @@ class FastGELU(nn.Module):
 
 def replace_gelu(backbone: nn.Module, kernels: NativeKernels) -> list[nn.Module]:
     """Put a FastGELU into each feed-forward block of BLOCKS, in place; returns what it replaced."""
-    found = []
+    replaced = []
     for module in backbone.modules():
         name = BLOCKS.get(type(module).__name__)
         if name is not None and type(getattr(module, name)) is GELUActivation:
-            found.append(getattr(module, name))
+            replaced.append(getattr(module, name))
             setattr(module, name, FastGELU(kernels).train(module.training))
-    return found
+    return replaced

@@ -13,7 +13,7 @@ from torch import Tensor
 from models.fast.cpu.masks import Draw, keep_bits
 
 Spans = list[tuple[int, int]]  # first and end of each text
-Needs = tuple[bool, bool, bool]  # whose gradient is asked for: q, k, v
+Needs = tuple[bool, bool, bool]  # whose gradient is queries for: q, k, v
 SCRATCH = 1 << 20  # scores in one block of heads: 4 MiB of fp32
 
 
@@ -65,13 +65,13 @@ class PlainKernels:
         """
         out = q.new_zeros(q.shape)
         lse = q.new_empty(q.shape[1], q.shape[0], dtype=torch.float32)
-        for asked, tokens, heads in blocks(texts, q.shape[1]):
-            Q = q[asked, heads].transpose(0, 1).float()  # (h, M, D)
+        for queries, tokens, heads in blocks(texts, q.shape[1]):
+            Q = q[queries, heads].transpose(0, 1).float()  # (h, M, D)
             K, V = (t[tokens, heads].transpose(0, 1).float() for t in (k, v))  # (h, T, D)
             scores = torch.bmm(Q, K.mT).mul_(scale)  # (h, M, T)
             p = torch.softmax(scores, -1)
-            kept = p if draw is None else drop_(p, draw_part(draw, heads, asked))
-            out[asked, heads] = torch.bmm(kept, V).transpose(0, 1).to(out.dtype)
+            kept = p if draw is None else drop_(p, draw_part(draw, heads, queries))
+            out[queries, heads] = torch.bmm(kept, V).transpose(0, 1).to(out.dtype)
         return out, lse
 
     def attend_backward(
@@ -83,39 +83,39 @@ class PlainKernels:
         With P the probabilities and M the scaled mask:
         dS = scale * P * (M * dP - sum(P * M * dP)).
         """
-        found = dq, dk, dv = empty_grads([q, k, v], texts, needs)
-        for asked, tokens, heads in blocks(texts, q.shape[1]):
-            Q, G = (t[asked, heads].transpose(0, 1).float() for t in (q, grad))  # (h, M, D)
+        grads = dq, dk, dv = empty_grads([q, k, v], texts, needs)
+        for queries, tokens, heads in blocks(texts, q.shape[1]):
+            Q, G = (t[queries, heads].transpose(0, 1).float() for t in (q, grad))  # (h, M, D)
             K, V = (t[tokens, heads].transpose(0, 1).float() for t in (k, v))  # (h, T, D)
             # softmax again: exp alone takes plain torch four times as long
             p = torch.softmax(torch.bmm(Q, K.mT).mul_(scale), -1)  # (h, M, T)
             grad_p, kept = torch.bmm(G, V.mT), p
             if draw is not None:
-                part = draw_part(draw, heads, asked)
+                part = draw_part(draw, heads, queries)
                 kept, grad_p = drop_(p.clone(), part), drop_(grad_p, part)
             total = (p * grad_p).sum(-1, keepdim=True)
             grad_scores = grad_p.sub_(total).mul_(p).mul_(scale)
             if dq is not None:
-                dq[asked, heads] = torch.bmm(grad_scores, K).transpose(0, 1).to(q.dtype)
+                dq[queries, heads] = torch.bmm(grad_scores, K).transpose(0, 1).to(q.dtype)
             if dk is not None:
                 dk[tokens, heads] = torch.bmm(grad_scores.mT, Q).transpose(0, 1).to(q.dtype)
             if dv is not None:
                 dv[tokens, heads] = torch.bmm(kept.mT, G).transpose(0, 1).to(q.dtype)
-        return found
+        return grads
 
 
 def empty_grads(inputs: list[Tensor], texts: Texts, needs: Needs) -> list[Tensor | None]:
     """What the gradients of q, k, v (., H, D) are written into: zero outside every text, anything
     inside. Those of one length lie side by side, (., 3, H, D), so that the layers which made q, k
     and v can take them as one matrix (linear.py)."""
-    found: list[Tensor | None] = [None, None, None]
+    grads: list[Tensor | None] = [None, None, None]
     for length in {len(x) for x in inputs}:
         here = [i for i in range(3) if needs[i] and len(inputs[i]) == length]
         wide = inputs[0].new_empty(length, len(here), *inputs[0].shape[1:])
         for place, i in enumerate(here):
-            found[i] = part = wide[:, place]
+            grads[i] = part = wide[:, place]
             zero_outside(part, texts.spans if i else texts.queries)
-    return found
+    return grads
 
 
 def zero_outside(x: Tensor, spans: Spans) -> None:
@@ -135,15 +135,15 @@ def drop_(x: Tensor, draw: Draw) -> Tensor:
 
 def blocks(texts: Texts, heads: int) -> list[tuple[slice, slice, slice]]:
     """(queries, tokens, heads) of each piece of work: a text, as many heads as stay in cache."""
-    found = []
-    for asked, span in zip(texts.queries, texts.spans, strict=True):
-        size = (asked[1] - asked[0]) * (span[1] - span[0])
+    pieces = []
+    for queries, span in zip(texts.queries, texts.spans, strict=True):
+        size = (queries[1] - queries[0]) * (span[1] - span[0])
         step = max(1, min(heads, SCRATCH // max(1, size)))
         for first in range(0, heads, step):
-            found.append((slice(*asked), slice(*span), slice(first, min(heads, first + step))))
-    return found
+            pieces.append((slice(*queries), slice(*span), slice(first, min(heads, first + step))))
+    return pieces
 
 
-def draw_part(draw: Draw, heads: slice, asked: slice) -> Draw:
+def draw_part(draw: Draw, heads: slice, queries: slice) -> Draw:
     """The draw of one block: rows (h, M) of (H, queries)."""
-    return Draw(draw.rows[heads, asked], draw.columns, draw.threshold, draw.scale)
+    return Draw(draw.rows[heads, queries], draw.columns, draw.threshold, draw.scale)

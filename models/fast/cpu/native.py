@@ -4,6 +4,7 @@ compiler.py builds it on first use. Gain: see benchmarks/ablation.md.
 """
 
 import ctypes
+import os
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -11,8 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.fast.cpu.compiler import WIDTHS, build, library_path
+from files.publish import remove
+from files.verify import DamagedError
+from models.fast.cpu.compiler import WIDTHS, build, library_folder
 from models.fast.cpu.kernels import Needs, PlainKernels, Spans, Texts, empty_grads, zero_outside
+from models.fast.cpu.library import ForeignError, make_private, open_library
 from models.fast.cpu.masks import Draw
 
 
@@ -89,9 +93,9 @@ class NativeKernels:
 
     name = "native"
 
-    def __init__(self, path: Path) -> None:
-        self.library = ctypes.CDLL(str(path))
-        self.version = path.stem
+    def __init__(self, folder: Path) -> None:
+        self.library = open_library(folder)
+        self.version = folder.name
         for function in ("vector_width", "threads", "bf16_products", "norm_group"):
             getattr(self.library, f"openloop_{function}").restype = ctypes.c_int64
         self.bf16_products = bool(self.library.openloop_bf16_products())
@@ -145,23 +149,23 @@ class NativeKernels:
         """As PlainKernels."""
         if not self.attends(q):
             return PlainKernels().attend_backward(q, k, v, grad, lse, texts, scale, draw, needs)
-        found = empty_grads([q, k, v], texts, needs)
-        given = [q, k, v, grad]
-        self._run_attention("attend_backward", given, found, lse, texts, scale, draw)
-        return found
+        grads = empty_grads([q, k, v], texts, needs)
+        inputs = [q, k, v, grad]
+        self._run_attention("attend_backward", inputs, grads, lse, texts, scale, draw)
+        return grads
 
     def _run_attention(
         self, function: str, inputs: list[Tensor], outputs: Sequence[Tensor | None], lse: Tensor,
         texts: Texts, scale: float, draw: Draw | None,
     ) -> None:  # fmt: skip
         """Call one pass of attention: inputs (., H, D) in any order of memory, then the outputs."""
-        (count, heads, size), given = inputs[0].shape, [by_token(t) for t in inputs]
-        spans, asked = c_spans(texts.spans), c_spans(texts.queries)
+        (count, heads, size), by_rows = inputs[0].shape, [by_token(t) for t in inputs]
+        spans, queries = c_spans(texts.spans), c_spans(texts.queries)
         shape = CShape(
-            ctypes.addressof(spans), ctypes.addressof(asked), len(texts.spans), heads, count, size,
-            scale, c_draw(draw),
+            ctypes.addressof(spans), ctypes.addressof(queries), len(texts.spans), heads, count,
+            size, scale, c_draw(draw),
         )  # fmt: skip
-        tensors = [*given, *outputs]
+        tensors = [*by_rows, *outputs]
         strides = (0 if t is None else t.stride(0) for t in tensors)
         run = getattr(self.library, f"openloop_{function}_{NAMES[inputs[0].dtype]}")
         run(
@@ -178,36 +182,37 @@ class NativeKernels:
         return x
 
     def add_norm(
-        self, y: Tensor, residual: Tensor, norm: nn.LayerNorm, draw: Draw | None, spare: bool
+        self, y: Tensor, residual: Tensor, norm: nn.LayerNorm, draw: Draw | None, for_backward: bool
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         """layer_norm(dropout(y) + residual): y fp32 or bf16, all else fp32, (..., C) each.
 
-        Returns (out, its twin in bf16 where y is, s, stats (rows, 2)), the last two for the
-        backward pass; where `spare`, there will be none.
+        Returns (out, its copy in bf16 where y is, s, stats (rows, 2)), the last two for the
+        backward pass; only `for_backward` are they kept.
         """
         y, residual = y.contiguous(), residual.contiguous()
         out = torch.empty_like(residual)
-        twin = torch.empty_like(y) if y.dtype == torch.bfloat16 else None
-        s = out if spare else torch.empty_like(residual)
+        cast = torch.empty_like(y) if y.dtype == torch.bfloat16 else None
+        s = torch.empty_like(residual) if for_backward else out
         stats = residual.new_empty(residual.numel() // residual.shape[-1], 2)
         run = getattr(self.library, f"openloop_add_norm_{NAMES[y.dtype]}")
-        given = (y, residual, s, out, twin, stats)
-        run(ctypes.byref(c_norm(residual, norm, draw)), *map(pointer, given))
-        return out, twin, s, stats
+        arrays = (y, residual, s, out, cast, stats)
+        run(ctypes.byref(c_norm(residual, norm, draw)), *map(pointer, arrays))
+        return out, cast, s, stats
 
     def add_norm_backward(
-        self, grad: Tensor, twin: Tensor | None, s: Tensor, stats: Tensor, norm: nn.LayerNorm,
+        self, grad: Tensor, grad_cast: Tensor | None, s: Tensor, stats: Tensor, norm: nn.LayerNorm,
         draw: Draw | None, dtype: torch.dtype, trains: bool,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # fmt: skip
         """Gradients of y (in `dtype`), of the residual (in the memory of s), and where the norm
-        `trains` of its weight and bias, from those of out and of its twin."""
+        `trains` of its weight and bias, from those of out and of its copy."""
         dy = torch.empty_like(s, dtype=dtype)
         groups = -(-len(stats) // self.library.openloop_norm_group())
         partial = s.new_zeros(groups, 2, s.shape[-1]) if trains else None
         run = getattr(self.library, f"openloop_add_norm_backward_{NAMES[dtype]}")
-        grad, twin = grad.contiguous(), None if twin is None else twin.contiguous()
-        given = (grad, twin, s, stats, dy, partial)
-        run(ctypes.byref(c_norm(s, norm, draw)), *map(pointer, given))
+        grad = grad.contiguous()
+        grad_cast = None if grad_cast is None else grad_cast.contiguous()
+        arrays = (grad, grad_cast, s, stats, dy, partial)
+        run(ctypes.byref(c_norm(s, norm, draw)), *map(pointer, arrays))
         dweight, dbias = (None, None) if partial is None else partial.sum(0).unbind()
         return dy, s, dweight, dbias
 
@@ -223,21 +228,31 @@ def c_norm(x: Tensor, norm: nn.LayerNorm, draw: Draw | None) -> CNorm:
 
 def load_native() -> tuple[NativeKernels | None, str]:
     """The compiled kernels, built where they are not yet; or None. And what to say of it."""
-    path = library_path()
+    folder = library_folder()
     try:
-        kernels = NativeKernels(path)
-    except OSError:  # not built yet, or damaged since
-        if problem := build(path):
+        if folder.parent.exists():
+            make_private(folder.parent)  # before anything in it is looked at
+        there = os.path.lexists(folder)
+        kernels = NativeKernels(folder)
+    except ForeignError as error:
+        return None, str(error)
+    except (DamagedError, OSError):  # not built yet, or not what was built
+        try:
+            if there:  # else another process may have built it by now
+                remove(folder)
+        except OSError as error:
+            return None, f"{folder} cannot be replaced: {error}"
+        if problem := build(folder):
             return None, problem
         try:
-            kernels = NativeKernels(path)
-        except OSError as error:
+            kernels = NativeKernels(folder)
+        except (DamagedError, OSError) as error:
             return None, f"the built kernels cannot be loaded: {error}"
     width = kernels.vector_width()
     if width < WIDTHS.get(torch.backends.cpu.get_cpu_capability(), 1):
         return None, f"the compiler's vectors are only {width} floats wide"
-    said = f"{width} floats at a time, {kernels.threads()} threads"
-    return kernels, said + ("" if kernels.bf16_products else "; attention in bf16 is plain torch")
+    note = f"{width} floats at a time, {kernels.threads()} threads"
+    return kernels, note + ("" if kernels.bf16_products else "; attention in bf16 is plain torch")
 
 
 if __name__ == "__main__":  # make kernels

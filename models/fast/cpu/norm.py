@@ -2,7 +2,7 @@
 
 Replaces what BERT and its kin do after attention and after the feed-forward block: three passes
 over (N, D), with a rounding to bf16 after the dropout that is left out here. Beside its fp32 output
-comes a twin in bf16 for the products that read it; the gradients of both are summed where they are
+comes a copy in bf16 for the products that read it; the gradients of both are summed where they are
 used, so nothing is cast in a pass of its own. The backward pass writes the residual's gradient into
 the memory of the sum it saved. Gain: see benchmarks/ablation.md.
 """
@@ -28,30 +28,30 @@ class AddNorm(torch.autograd.Function):
         ctx: Any, y: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, norm: nn.LayerNorm,
         draw: Draw | None, kernels: NativeKernels,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-        out, twin, s, stats = kernels.add_norm(y, residual, norm, draw, spare=False)
+        out, cast, s, stats = kernels.add_norm(y, residual, norm, draw, for_backward=True)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(s, stats, weight)  # the weight only to see that it stays
         ctx.rest = (norm, draw, kernels, y.dtype)
-        return out, twin
+        return out, cast
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor | None, twin: Tensor | None) -> tuple:
+    def backward(ctx: Any, grad: Tensor | None, grad_cast: Tensor | None) -> tuple:
         take_once(ctx)
         s, stats, _ = ctx.saved_tensors
         norm, draw, kernels, dtype = ctx.rest
         trains = any(ctx.needs_input_grad[2:4])
         grad = torch.zeros_like(s) if grad is None else grad
-        found = kernels.add_norm_backward(grad, twin, s, stats, norm, draw, dtype, trains)
-        return (*found, None, None, None)
+        grads = kernels.add_norm_backward(grad, grad_cast, s, stats, norm, draw, dtype, trains)
+        return (*grads, None, None, None)
 
 
 def add_norm(
     y: Tensor, residual: Tensor, norm: nn.Module, dropout: nn.Dropout | None,
     kernels: NativeKernels | None,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """norm(dropout(y) + residual), (..., D) each, and its twin; plain torch, without a twin, for
-    what the kernel does not take."""
+    """norm(dropout(y) + residual), (..., D) each, and its copy in bf16. Plain torch, and no
+    copy, for what the kernel does not take."""
     drops = dropout is not None and dropout.training and dropout.p > 0
     known = not drops or (isinstance(dropout, FastDropout) and dropout.p < 1)
     takes = residual.dtype == torch.float32 and y.dtype in NAMES and y.numel() > 0
@@ -60,7 +60,7 @@ def add_norm(
     draw = None
     if isinstance(dropout, FastDropout) and dropout.drops():
         draw = dropout.draw(y.shape)
-    given = (y, residual, norm.weight, norm.bias)
-    if not torch.is_grad_enabled() or not any(t.requires_grad for t in given):
-        return kernels.add_norm(y, residual, norm, draw, spare=True)[:2]
-    return AddNorm.apply(*given, norm, draw, kernels)
+    inputs = (y, residual, norm.weight, norm.bias)
+    if not torch.is_grad_enabled() or not any(t.requires_grad for t in inputs):
+        return kernels.add_norm(y, residual, norm, draw, for_backward=False)[:2]
+    return AddNorm.apply(*inputs, norm, draw, kernels)

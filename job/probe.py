@@ -1,0 +1,130 @@
+"""A user's own code, tried on a few rows before step 1: what it gives must be what a step takes."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from data.encode import Encoded
+from data.loaders import Padding, collate
+from engine.estimate import double
+from engine.evaluate import inference, to_device
+from engine.loop import fit
+from engine.losses import Batch
+from engine.precision import Precision
+from engine.randomness import preserve_randomness
+from models.args import ModelArgs
+from models.build import Built
+from models.heads import Classifier, head_file, where_raised
+
+if TYPE_CHECKING:
+    from job.prepare import Job
+
+ROWS = 3  # not two, which many labels have too: (B, C) must not look like (C, B)
+DOUBLED = 0.01  # how far from twice the loss that of twice the rows may lie
+
+
+def make_probe(encoded: Encoded, padding: Padding, precision: Precision) -> Batch:
+    """The first training rows, as one padded batch on the device."""
+    rows = [encoded.dataset[row % encoded.rows] for row in range(ROWS)]
+    return to_device(collate(rows, padding), precision.device)
+
+
+def check_head(
+    built: Built, args: ModelArgs, encoded: Encoded, padding: Padding, precision: Precision
+) -> None:
+    """Call a head from a user's own file once. Raises ValueError where it fails, and where what it
+    returns is no logits (B, C), with its file and the shapes; heads of ours are not tried."""
+    model, file = built.model, head_file(args.head_kind)
+    if file is None or not isinstance(model, Classifier):
+        return
+    batch = make_probe(encoded, padding, precision)
+    got: list[Tensor] = []
+    hook = model.head.register_forward_pre_hook(lambda _, inputs: got.extend(inputs))
+    try:
+        with inference(model), precision.autocast():
+            logits = model(**batch["inputs"])
+    except Exception as error:  # whatever the user's own code raises
+        if not got:  # not the head's: the backbone comes before it
+            raise
+        hidden, mask = (shape(tensor) for tensor in got)
+        raise ValueError(
+            f"head.kind {args.head_kind!r}: forward(hidden {hidden}, mask {mask}) failed: "
+            f"{where_raised(error, file)}"
+        ) from error
+    finally:
+        hook.remove()
+    expected = (len(batch["rows"]), args.num_labels)
+    if not (isinstance(logits, Tensor) and logits.shape == expected and logits.is_floating_point()):
+        hidden, mask = (shape(tensor) for tensor in got)
+        raise ValueError(
+            f"head.kind {args.head_kind!r}: forward(hidden {hidden}, mask {mask}) returned "
+            f"{shape(logits)}; expected logits (B, C), here {expected}: one row a text and "
+            f"num_labels = {args.num_labels} columns of floating-point numbers"
+        )
+
+
+def shape(value: Any) -> str:
+    """A tensor by its shape, and its dtype where it holds no floating-point numbers; other things
+    by their type."""
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    exact = "" if value.is_floating_point() else f" of {str(value.dtype).removeprefix('torch.')}"
+    return f"{tuple(value.shape)}{exact}"
+
+
+def replaced(job: "Job") -> dict[str, str]:
+    """What a program put into the job in place of ours, by field: where it stands in which file."""
+    parts = {}
+    if job.compute_loss is not job.probed_loss:
+        parts["compute_loss"] = where_defined(job.compute_loss)
+    if job.fit is not fit:
+        parts["fit"] = where_defined(job.fit)
+    return parts
+
+
+def where_defined(function: Callable) -> str:
+    """A function by file and name; an object by those of its class."""
+    named: Any = function if hasattr(function, "__qualname__") else type(function)
+    try:
+        file = Path(inspect.getfile(named)).name
+    except (OSError, TypeError):
+        file = "unknown"  # typed in, or built in
+    return f"{file}:{named.__qualname__}"
+
+
+def check_loss(job: "Job") -> list[str]:
+    """Notes on what a program put in place of ours. A loss is tried on a few rows, without dropout.
+
+    Raises ValueError where it gives no number that can be minimised.
+    """
+    notes = [f"{name} is a program's own: {place}" for name, place in replaced(job).items()]
+    if job.compute_loss is job.probed_loss:
+        return notes
+    model, place = job.built.model, where_defined(job.compute_loss)
+    batch = make_probe(job.encoded["train"], job.padding, job.precision)
+    model.eval()
+    try:
+        with preserve_randomness(), job.precision.autocast():
+            once, twice = (job.compute_loss(model, rows) for rows in (batch, double(batch)))
+    finally:
+        model.train()
+        model.zero_grad(set_to_none=True)
+    if not isinstance(once, Tensor) or once.shape != () or not once.requires_grad:
+        raise ValueError(
+            f"compute_loss {place} returned {shape(once)} for {ROWS} rows; expected the sum of "
+            "their losses as a tensor of shape () that depends on the model's parameters"
+        )
+    if not torch.isfinite(once):
+        raise ValueError(f"compute_loss {place} returned {once.item()} for the first {ROWS} rows")
+    ratio = (twice / once).item() if once else 2.0
+    if abs(ratio - 2) > 2 * DOUBLED:
+        notes.append(
+            f"WARNING: compute_loss {place} is {ratio:.3g} times as large for twice the rows, "
+            "expected 2: give the sum over the rows, which the engine divides by their number; a "
+            "mean would be divided twice, and train.accumulate would change what is trained"
+        )
+    return notes

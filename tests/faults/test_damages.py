@@ -1,0 +1,150 @@
+"""Every file of a run, its checkpoints, its model, its base and the cache, damaged in every way:
+each command then gives the same answers, or one message that names the file."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.watched import Outcome, Trial, run_trials
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def halve(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes()) or bytearray(b" ")
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def put_an_object(path: Path) -> None:
+    path.write_bytes(b"{}")
+
+
+def put_a_list(path: Path) -> None:
+    path.write_bytes(b"[]\n")
+
+
+def append(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"x")
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def make_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def link_to_another(path: Path) -> None:
+    """A link to a copy with one bit flipped."""
+    other = path.with_name(f"{path.name}.other")
+    path.rename(other)
+    flip_a_bit(other)
+    path.symlink_to(other.name)
+
+
+WAYS = (empty, halve, flip_a_bit, put_an_object, put_a_list, append, delete, make_a_folder,
+        link_to_another)  # fmt: skip
+
+
+def ask() -> int:
+    """Predict, twice the same two texts."""
+    import predict
+
+    return predict.main(["--run", "runs/one", "--json", "good film", "bad film"])
+
+
+def score() -> int:
+    import train
+
+    return train.main(["--config", "recipe.toml", "--eval-only"])
+
+
+def go_on() -> int:
+    """Resume the stopped run; its bits are printed last."""
+    import train
+
+    code = train.main(["--config", "recipe.toml", "run.name=two", "--resume"])
+    files = ("model/adapter_model.safetensors", "model/head.safetensors", "test_predictions.jsonl")
+    if code == 0:
+        print(*(hashlib.sha256(Path("runs/two", f).read_bytes()).hexdigest() for f in files))
+    return code
+
+
+COMMANDS: dict[str, tuple[Callable[[], int], str]] = {
+    "predict": (ask, "runs/one"),
+    "eval-only": (score, "runs/one"),
+    "resume": (go_on, "runs/two"),
+}
+
+
+def damages(pristine: Path) -> Iterator[Trial]:
+    """Each file that a command may read, in each way. Of two ways alike, each file has one where a
+    command takes long."""
+    files = sorted(p.relative_to(pristine) for p in pristine.rglob("*") if p.is_file())
+    for command, (action, run) in COMMANDS.items():
+        other = "runs/two" if run == "runs/one" else "runs/one"
+        for number, name in enumerate(str(f) for f in files):
+            if name.startswith((other, "recipe.toml", "reviews.csv")) or ".lock" in name:
+                continue
+            left_out = {WAYS[3 + number % 2], WAYS[7 + number % 2]}
+            for way in WAYS:
+                if way in left_out and command != "predict":
+                    continue
+                if command != "resume" and "/checkpoints/" in name:
+                    continue
+                yield Trial(
+                    f"{command}: {name}: {way.__name__}", lambda p, n=name, w=way: w(p / n),
+                    action, word=Path(name).name,
+                )  # fmt: skip
+
+
+def answer(outcome: Outcome) -> str:
+    """What a command answered: all of predict's, the last lines of the others."""
+    lines = outcome.out.strip().splitlines()
+    return "\n".join(lines if outcome.trial.name.startswith("predict") else lines[-1:])
+
+
+def holds(outcome: Outcome, right: str) -> bool:
+    """The same answers, or a message with the name of the file or of the folder it is read as."""
+    if outcome.code == 0:
+        return answer(outcome) == right
+    named = any(word in outcome.err for word in (outcome.trial.word, "base", "step-000"))
+    return outcome.refused and named
+
+
+def test_damaged_files_give_the_same_answers_or_a_message(places, capsys):
+    for place in places:
+        shutil.rmtree(place.path)
+    whole = [Trial(f"{name}: whole", lambda p: None, act) for name, (act, _) in COMMANDS.items()]
+    right: dict[str, str] = {}
+    for outcome in run_trials(whole, places):
+        assert outcome.code == 0, outcome.describe()
+        right[outcome.trial.name.partition(":")[0]] = answer(outcome)
+    trials, held, failed = 0, 0, []
+    same = 0
+    for outcome in run_trials(damages(places[0].pristine), places):
+        trials += 1
+        if holds(outcome, right[outcome.trial.name.partition(":")[0]]):
+            held += 1
+            same += outcome.code == 0
+        else:
+            failed.append(outcome.describe())
+    with capsys.disabled():
+        print(f"\ndamages {held}/{trials} ({same} with the same answers)")
+    assert failed == []

@@ -1,0 +1,163 @@
+"""Strangers' model folders, run folders, tables, recipes and texts: no code of theirs runs, no
+pickle is opened, no socket, nothing outside is read or written, nothing steers the terminal; and
+each ends with an answer or with one message, within seconds."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.strangers import (
+    FILTERS,
+    RECIPES,
+    SPOKEN,
+    Harm,
+    model_cases,
+    plant_outside,
+    run_cases,
+    table_cases,
+)
+from tests.faults.watched import Outcome, Trial, run_trials
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+OWN = ("runs", "cache", "out.jsonl")
+SOURCES = ("base: itself", "base: a ring", "base: a tower", "base: of a hub", "model is a link",
+           "a vocabulary planted", "record: format 99", "model: a head of their own",
+           "model: rank 10^9", "model: labels swapped")  # fmt: skip
+
+
+def train(*words: str) -> int:
+    import train
+
+    return train.main(list(words))
+
+
+def predict(*words: str) -> int:
+    import predict
+
+    return predict.main(list(words))
+
+
+def start_on_base() -> int:
+    return train("--config", "recipe.toml", "run.name=new", "--dry-run")
+
+
+def start_on_run() -> int:
+    return train(
+        "--config", "recipe.toml", "run.name=new", "model.source=run:runs/one", "--dry-run"
+    )
+
+
+def ask() -> int:
+    return predict("--run", "runs/one", "--json", "good film", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx")
+
+
+def with_outside(harm: Harm) -> Harm:
+    def both(place: Path) -> None:
+        plant_outside(place)
+        harm(place)
+
+    return both
+
+
+def trial(name: str, harm: Harm, action) -> Trial:
+    return Trial(name, with_outside(harm), action, own=OWN, outside=("outside",))
+
+
+def nothing(place: Path) -> None:
+    pass
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def put_recipe(text: str) -> Harm:
+    return lambda place: (
+        (place / "hostile.toml").write_text(f"[run]\n{text}\n", encoding="utf-8") and None
+    )
+
+
+def cases() -> Iterator[Trial]:
+    for name, harm in model_cases().items():
+        yield trial(f"model folder: {name}", harm, start_on_base)
+    for name, harm in run_cases().items():
+        yield trial(f"run folder: {name}", harm, ask)
+    for name in SOURCES:
+        yield trial(f"source of a run: {name}", run_cases()[name], start_on_run)
+    for name, (harm, file) in table_cases().items():
+        yield trial(
+            f"table, guessed: {name}",
+            harm,
+            lambda f=file: train(
+                "--csv", f, "--dry-run", "run.dir=runs", "model.source=base", "data.max_length=32"
+            ),
+        )
+        yield trial(
+            f"table, asked about: {name}",
+            harm,
+            lambda f=file: predict("--run", "runs/one", "--file", f, "--output", "out.jsonl"),
+        )
+    for name, text in RECIPES.items():
+        yield trial(
+            f"recipe: {name}",
+            put_recipe(text),
+            lambda: train(
+                "--config",
+                "hostile.toml",
+                "model.source=base",
+                "data.source=reviews.csv",
+                "--dry-run",
+            ),
+        )
+    for number, text in enumerate(FILTERS):
+        yield trial(
+            f"filter {number}",
+            nothing,
+            lambda t=text: train(
+                "--config", "recipe.toml", "run.name=new", f"data.filter={t}", "--dry-run"
+            ),
+        )
+    for number, text in enumerate(SPOKEN):
+        yield trial(f"text {number}", nothing, lambda t=text: predict("--run", "runs/one", "--", t))
+        yield trial(
+            f"text in JSON {number}",
+            nothing,
+            lambda t=text: predict("--run", "runs/one", "--json", "--", t),
+        )
+        yield trial(
+            f"name {number}", nothing, lambda t=text: predict("--run", f"runs/{t[:99]}", "x")
+        )
+
+
+def is_clean(text: str) -> bool:
+    """Whether output steers nothing: a line at a time, tabs and a bar's returns apart."""
+    plain = text.replace("\n", "").replace("\t", "").replace("\r", "")
+    return plain.replace("\u200d", "").isprintable()
+
+
+def holds(outcome: Outcome) -> bool:
+    ended = outcome.code == 0 or outcome.refused
+    pwned = any((outcome.place / name).exists() for name in ("pwned", "base/pwned"))
+    return ended and not outcome.deeds and not pwned and is_clean(outcome.out + outcome.err)
+
+
+def test_files_of_strangers_run_nothing_and_end_with_a_message(places, capsys):
+    for place in places:
+        shutil.rmtree(place.path, ignore_errors=True)
+    only = os.environ.get("OPENLOOP_ONLY", "")  # a part of a case's name, for whoever mends one
+    outcomes = [(o, holds(o)) for o in run_trials((t for t in cases() if only in t.name), places)]
+    held = [outcome for outcome, good in outcomes if good]
+    with capsys.disabled():
+        slowest = max((outcome.seconds for outcome, _ in outcomes), default=0.0)
+        answered = sum(outcome.code == 0 for outcome in held)
+        print(f"\nhostile files {len(held)}/{len(outcomes)} ({answered} answered, the others "
+              f"refused; the slowest took {slowest:.1f} s)")  # fmt: skip
+        for outcome, _ in outcomes:
+            if os.environ.get("OPENLOOP_SHOW"):
+                first = outcome.err.strip().splitlines()[:1]
+                print(f"  {outcome.trial.name}: {outcome.code} {outcome.seconds:.1f} s {first}")
+    assert [outcome.describe() for outcome, good in outcomes if not good] == []

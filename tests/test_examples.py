@@ -1,0 +1,107 @@
+"""The programs of examples/ run, and do what they say."""
+
+import json
+
+import pytest
+import torch
+
+import train
+from openloop import load_run, open_job, read_config, run_job
+from data.loaders import collate
+from examples import fgm, own_fit, own_loss, r_drop
+
+
+@pytest.fixture
+def words(recipe):
+    """A recipe of few steps, and changes to it."""
+    path = recipe(train={"max_steps": 3, "accumulate": 1}, speed={"native": "off"})
+    return lambda *changes: [str(path), *changes]
+
+
+def read_losses(folder):
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row["train/loss"] for row in map(json.loads, lines) if "train/loss" in row]
+
+
+@pytest.fixture
+def job(words):
+    """A run before its first step, without streams."""
+    return open_job(read_config(words()[0], ["speed.unpad=false", "model.dropout=0.1"]))
+
+
+def first_batch(job):
+    return collate([job.encoded["train"].dataset[row] for row in range(4)], job.padding)
+
+
+@pytest.mark.parametrize("program", [own_loss, r_drop, fgm])
+def test_an_example_trains_to_a_model_that_answers(program, words, tmp_path):
+    result = program.main(words())
+    assert result["progress"]["step"] == 3
+    card = (tmp_path / "runs/tiny/README.md").read_text(encoding="utf-8")
+    assert "was a program's own" in card
+    assert load_run(tmp_path / "runs/tiny")(["good film"])[0].label in ("neg", "pos")
+
+
+def test_a_head_of_the_examples_trains_and_answers(words, tmp_path):
+    kind = "head.kind=examples/own_head.py:MeanMaxHead"
+    flags = ["--unset", "head.pool", "--allow-code"]
+    assert train.main(["--config", *words(kind), *flags]) == 0
+    answers = load_run(tmp_path / "runs/tiny", allow_code=True)(["good film", "bad"])
+    assert [answer.label in ("neg", "pos") for answer in answers] == [True, True]
+
+
+def test_the_focal_loss_is_its_formula():
+    logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 3.0]], dtype=torch.float64)
+    labels = torch.tensor([0, 1])
+    p = torch.softmax(logits, dim=1)[[0, 1], labels]
+    expected = -((1 - p) ** 2 * p.log()).sum()
+    assert own_loss.focal_loss(logits, labels).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_r_drop_without_dropout_is_the_plain_loss_and_with_it_more(job):
+    model, batch = job.built.model, first_batch(job)
+    loss = r_drop.r_drop(job.loss_fn)
+    model.eval()
+    plain = job.compute_loss(model, batch).item()
+    assert loss(model, batch).item() == pytest.approx(plain, rel=1e-6)
+    model.train()
+    torch.manual_seed(0)
+    logits = [model(**batch["inputs"]) for _ in range(2)]
+    p, q = (one.softmax(dim=1) for one in logits)
+    apart = ((p - q) * (p.log() - q.log())).sum().item() / 2  # KL both ways, written as one sum
+    plain = sum(job.loss_fn(one, batch["labels"]).item() for one in logits) / 2
+    torch.manual_seed(0)
+    assert apart > 1e-5
+    assert loss(model, batch).item() == pytest.approx(plain + apart, rel=1e-5)
+
+
+def test_fgm_moves_each_text_for_itself_to_where_its_loss_is_higher(job):
+    model, batch = job.built.model.eval(), first_batch(job)
+    loss, moves = fgm.fgm(job.compute_loss), []
+
+    def note(module, inputs, output):
+        moves.append(output.detach().clone())
+
+    table = model.backbone.get_input_embeddings()
+    handle = table.register_forward_hook(note, always_call=True)
+    plain = job.compute_loss(model, batch).item()
+    both = loss(model, batch).item()
+    handle.remove()
+    assert both - plain > plain  # the moved batch's is the higher one
+    rows = [fgm.fgm(job.compute_loss)(model, part(batch, row)).item() for row in range(4)]
+    assert sum(rows) == pytest.approx(both, rel=1e-4)
+
+
+def part(batch, row):
+    inputs = {name: tensor[row : row + 1] for name, tensor in batch["inputs"].items()}
+    return {**batch, "inputs": inputs, "labels": batch["labels"][row : row + 1]}
+
+
+def test_the_copied_fit_trains_to_the_same_bits_and_ends_when_time_is_over(words, tmp_path):
+    own_fit.main(["1000", *words("run.name=long", "eval.every=2")])
+    run_job(open_job(read_config(words()[0], ["run.name=ours", "eval.every=2"])))
+    assert read_losses(tmp_path / "runs/long") == read_losses(tmp_path / "runs/ours")
+    result = own_fit.main(["0", *words("run.name=short")])
+    assert result["progress"]["step"] == 1
+    assert result["weights"].startswith("the best weights")
+    assert load_run(tmp_path / "runs/short")(["good film"])[0].label in ("neg", "pos")
