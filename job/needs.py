@@ -47,14 +47,14 @@ def describe_idle(idle: Sequence[str], adapters: Collection[str]) -> list[str]:
     idle = [n for n in idle if n.rpartition(".")[0] not in adapters or n.endswith(".lora_B")]
     if unused and len(unused) == len(adapters):
         raise ValueError(
-            f"lora.targets: the model's answer depends on none of the {len(adapters)} layers adapted "
-            f"({shorten(unused)}); choose others, or 'all-linear'"
+            f"lora.targets: the model's answer depends on none of the {len(adapters)} layers "
+            f"adapted ({shorten(unused)}); choose others, or 'all-linear'"
         )
     if not idle:
         return []
     return [
-        f"in a trial step no gradient reached {len(idle)} of the parameter tensors that train; those"
-        f" that no text reaches stay as they are: {shorten(idle)}"
+        f"in a trial step no gradient reached {len(idle)} of the parameter tensors that train; "
+        f"those that no text reaches stay as they are: {shorten(idle)}"
     ]
 
 

@@ -94,18 +94,17 @@ def token_table(model: Any) -> nn.Module | None:
     return table if isinstance(table, nn.Module) else None
 
 
-def check_tokenizer(model: Any, tokenizer: Any) -> None:
-    """Raises ValueError where a head looks for end tokens that the tokenizer does not set."""
+def fit_tokenizer(model: Any, tokenizer: Any) -> list[str]:
+    """Make a model and its tokenizer suit each other: a row for each token, no text longer than the
+    model has positions for; returns notes. Raises ValueError where a head looks for end tokens that
+    the tokenizer does not set."""
     end = model.config.eos_token_id
     if reads_end(model) and end not in tokenizer("a")["input_ids"]:
         raise ValueError(
             f"the head of {model.config.model_type!r} reads a text at its end token, id {end}, and "
             "this tokenizer ends no text with it: give the model's own tokenizer"
         )
-
-
-def limit_length(model: Any, tokenizer: Any) -> None:
-    """`model_max_length` of the tokenizer is no more than the model has positions for."""
     longest = longest_text(model)
     if longest is not None:
         tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
+    return fit_embeddings(model, tokenizer)

@@ -22,7 +22,7 @@ def needs_apart(model: nn.Module) -> str | None:
     kind = transformers_model(model).config.model_type
     if kind in READS_PADDING:
         return f"{READS_PADDING[kind]} would read padding"
-    return "its head wants as many end tokens in each" if reads_end(model) else None
+    return "its head wants as many end tokens in each row" if reads_end(model) else None
 
 
 def keys_of(model: Any, input_ids: Tensor, attention_mask: Tensor) -> tuple[list[Any], bool]:
@@ -69,6 +69,11 @@ def logits_in(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output.logits
 
 
-def run_apart(model: nn.Module) -> None:
-    """Replace `model.forward` in place; parameters and modules keep their names."""
+def run_apart(model: nn.Module) -> list[str]:
+    """Replace `model.forward` in place where some rows must not run together; parameters and
+    modules keep their names. Returns notes."""
+    reason = needs_apart(model)
+    if reason is None:
+        return []
     model.forward = MethodType(forward_apart, model)
+    return [f"batches: in parts, rows of one kind together, for {reason}"]
