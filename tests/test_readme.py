@@ -15,7 +15,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ROOMS = ("benchmarks", "configs", "data", "data/labels", "data/reading", "engine", "job", "models")
 ROOMS += ("files", "models/fast", "models/fast/cpu", "models/fast/cuda", "report")
-ROOMS += ("examples", "benchmarks/gpu_steps", "benchmarks/gpu_steps/bare")
+ROOMS += ("examples", "benchmarks/architectures")
+ROOMS += ("benchmarks/gpu_steps", "benchmarks/gpu_steps/bare")
 ENDS = (".py", ".toml", ".cpp", ".h")
 BASH = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [
