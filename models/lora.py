@@ -46,7 +46,8 @@ class LoRAArgs:
 
 class LoRALinear(nn.Module):
     """`base` (a Linear or GPT-2's Conv1D) plus scaling · B A x. A variant overrides `forward` and
-    `merged_weight` and is a row of ADAPTERS."""
+    `merged_weight` and is a row of ADAPTERS. In a run models/fast/linear.py:product_forward
+    computes the same in its place, unless speed.lora is off."""
 
     def __init__(self, base: nn.Linear | Conv1D, rank: int, alpha: float, dropout: float) -> None:
         super().__init__()
