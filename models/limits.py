@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.foreign import entries
+from files.read import read_json
+from models.foreign import check_model_folder, entries
 
 MOST_LAYERS = 1024  # the deepest published text models have a tenth of it
 MOST_LABELS = 1_000_000
@@ -39,6 +40,15 @@ def check_bytes(size: int, what: str) -> None:
         raise ValueError(
             f"{what} needs {size / 1e9:,.1f} GB of memory; this machine has {memory / 1e9:,.1f} GB"
         )
+
+
+def check_before_reading(folder: str | Path) -> None:
+    """Raises ValueError unless what transformers reads in a folder, for its tokenizer too, is data
+    of that folder alone and of a size that this machine holds."""
+    check_model_folder(folder)
+    path = Path(folder) / "config.json"
+    if path.is_file():
+        check_numbers(read_json(path), str(path))
 
 
 def check_numbers(config: dict[str, Any], name: str) -> None:

@@ -27,10 +27,9 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging
 
-from files.read import read_json
 from models.architectures import why_refused
-from models.foreign import check_model_folder, weight_files
-from models.limits import check_numbers
+from models.foreign import weight_files
+from models.limits import check_before_reading
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 SOURCES = "'hub:NAME', 'package:NAME/path', 'run:PATH' or the path of a local folder"
@@ -147,15 +146,6 @@ def read_config(folder: str) -> PretrainedConfig:
             )
     except Exception as error:  # a config class may stumble over anything that a file can hold
         raise ValueError(f"config.json in {folder} cannot be used: {_one_line(error)}") from error
-
-
-def check_before_reading(folder: str | Path) -> None:
-    """Raises ValueError unless what transformers reads in a folder, for its tokenizer too, is data
-    of that folder alone and of a size that this machine holds."""
-    check_model_folder(folder)
-    path = Path(folder) / "config.json"
-    if path.is_file():
-        check_numbers(read_json(path), str(path))
 
 
 def _one_line(error: BaseException) -> str:
