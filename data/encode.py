@@ -58,8 +58,7 @@ def encode(
 
     `fingerprint` is that of the data; together with the split's rows, the tokenizer's bytes, the
     options and this package's code it makes the key under `cache_dir`. Without a `cache_dir` the
-    result is held in memory. Raises ValueError for a length that leaves no room for text, or a
-    tokenizer that is not one of the fast ones.
+    result is held in memory. Raises ValueError for a length that leaves no room for text.
     """
     has_pairs = "text_pair" in dataset.column_names
     _check(tokenizer, max_length, truncation, has_pairs)
@@ -104,22 +103,51 @@ def encode_texts(
     _check(tokenizer, max_length, truncation, pairs is not None)
     special = tokenizer.num_special_tokens_to_add(pair=pairs is not None)
     has_types = "token_type_ids" in tokenizer.model_input_names
+    if not tokenizer.is_fast:
+        rows = _encode_in_python(tokenizer, texts, pairs, max_length, truncation, special)
+        _check_lengths(rows, texts)
+        return rows
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
     first = _tokenize(backend, texts)
     second = [None] * len(first) if pairs is None else _tokenize(backend, pairs)
     backend.enable_truncation(max_length, strategy="longest_first", direction=truncation)
-    rows: list[dict[str, Any]] = []
+    rows = []
     for one, other in zip(first, second, strict=True):
         # Counted now: post_process may truncate what it is given in place.
         full_length = len(one) + (len(other) if other else 0) + special
         done = backend.post_process(one, other)
-        if not len(done):
-            raise ValueError(f"a text without a single token: {texts[len(rows)]!r}")
         row = {"input_ids": done.ids, "length": len(done), "full_length": full_length}
         rows.append(row | ({"token_type_ids": done.type_ids} if has_types else {}))
     backend.no_truncation()
+    _check_lengths(rows, texts)
+    return rows
+
+
+def _check_lengths(rows: list[dict[str, Any]], texts: list[str]) -> None:
+    for row, text in zip(rows, texts, strict=True):
+        if not row["length"]:
+            raise ValueError(f"a text without a single token: {text!r}")
+
+
+def _encode_in_python(
+    tokenizer: Any, texts: list[str], pairs: list[str] | None, max_length: int, truncation: Side,
+    special: int,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The rows of encode_texts by a tokenizer that has no fast twin (CANINE's characters), which
+    takes `special` tokens for itself."""
+    rows: list[dict[str, Any]] = []
+    tokenizer.truncation_side = truncation
+    for texts_of_row in zip(*([texts] if pairs is None else [texts, pairs]), strict=True):
+        tokens = [tokenizer.tokenize(text) for text in texts_of_row]
+        parts = [tokenizer.convert_tokens_to_ids(part) for part in tokens]
+        done = tokenizer.prepare_for_model(
+            *parts, truncation="longest_first", max_length=max_length, return_attention_mask=False,
+            verbose=False,
+        )  # fmt: skip
+        length = len(done["input_ids"])
+        rows.append({**done, "length": length, "full_length": sum(map(len, parts)) + special})
     return rows
 
 
@@ -143,6 +171,11 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
     Its padding and truncation, which every call here sets anew, are reset.
     """
+    if not tokenizer.is_fast:  # what it was made from, and what it makes of every token it has
+        made_of = {k: str(v) for k, v in tokenizer.init_kwargs.items() if "name_or_path" not in k}
+        made_of["class"] = type(tokenizer).__name__
+        known = [sorted(made_of.items()), sorted(tokenizer.get_vocab().items())]
+        return hashlib.sha256(repr([*known, tokenizer.model_input_names]).encode()).hexdigest()
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
@@ -153,11 +186,6 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 def _check(
     tokenizer: PreTrainedTokenizerBase, max_length: int, truncation: str, has_pairs: bool
 ) -> None:
-    if not tokenizer.is_fast:
-        raise ValueError(
-            f"the tokenizer is a {type(tokenizer).__name__}; expected one of the fast tokenizers "
-            "(a tokenizer.json beside the model)"
-        )
     if truncation not in ("right", "left"):
         raise ValueError(f"data.truncation: got {truncation!r}, expected 'right' or 'left'")
     least = tokenizer.num_special_tokens_to_add(pair=has_pairs) + 1 + has_pairs

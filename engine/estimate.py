@@ -4,7 +4,7 @@ import resource
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +37,7 @@ class Estimate:
     libraries: int  # on the CPU: what they took at their first products, and keep
     holes: int  # on the CPU: HOLES of the activations
     seconds_per_token: float  # forward and backward, tokens of the probe with their padding
+    idle: tuple[str, ...] = ()  # parameters that train and had no gradient, or zeros, in the probe
 
     @property
     def total(self) -> int:
@@ -122,8 +123,8 @@ def estimate(
     on top. AdamW keeps two fp32 numbers a parameter. No gradient, weight, buffer or random state is
     left behind.
     """
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    trained = sum(p.nbytes for p in trainable)
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    trained = sum(p.nbytes for p in trainable.values())
     probe_tokens = probe["inputs"]["input_ids"].numel()
     small, large = (to_device(batch, precision.device) for batch in (probe, double(probe)))
     on_cpu = precision.device.type == "cpu"
@@ -139,7 +140,7 @@ def estimate(
 
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     resident = resident_bytes("VmRSS")
-    with preserve_randomness(), dropped_gradients(trainable):
+    with preserve_randomness(), dropped_gradients(trainable) as reached:
         steps = most(lambda batch: forward(batch).backward())
         taken = max(0, resident_bytes("VmRSS") - resident - steps[1]) if on_cpu else 0
         start = time.perf_counter()
@@ -161,19 +162,26 @@ def estimate(
         libraries=taken,
         holes=int(HOLES * peak) if on_cpu else 0,
         seconds_per_token=seconds / (2 * probe_tokens),
+        idle=tuple(name for name in trainable if name not in reached),
     )
 
 
 @contextmanager
-def dropped_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Each gradient is dropped as soon as a backward pass has made it."""
+def dropped_gradients(parameters: Mapping[str, nn.Parameter]) -> Iterator[set[str]]:
+    """Each gradient is dropped as soon as a backward pass has made it; gives the names, which grow
+    meanwhile, of the parameters that had one other than zero."""
+    reached = set[str]()
 
-    def drop(parameter: Tensor) -> None:
+    def drop(name: str, parameter: Tensor) -> None:
+        if name not in reached and bool(parameter.grad.any()):  # type: ignore[union-attr]
+            reached.add(name)
         parameter.grad = None
 
-    hooks = [p.register_post_accumulate_grad_hook(drop) for p in parameters]
+    hooks = [
+        p.register_post_accumulate_grad_hook(partial(drop, name)) for name, p in parameters.items()
+    ]
     try:
-        yield
+        yield reached
     finally:
         for hook in hooks:
             hook.remove()

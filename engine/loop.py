@@ -117,6 +117,7 @@ def train_step(
             micro_loss = compute_loss(model, batch) / max(items, 1)
         scaler.scale(micro_loss).backward()
         losses.append(micro_loss.detach())
+    # fp16 gradients are `scale` times too large so far: max_norm is meant for the true ones
     scaler.unscale_(optimizer)
     grad_norm = clip_gradients(optimizer, plan.max_grad_norm)
     figures = torch.stack([torch.stack(losses).sum(), grad_norm])  # (2,)
@@ -126,9 +127,11 @@ def train_step(
         overflow = scaler.is_enabled() and not math.isfinite(figures[1])
         Launched(figures, None, optimizer, micro_batches, before, overflow, items).result(progress)
     if not overflow:
+        # not scaler.step(optimizer): it skips in silence, and the step counter would move on
         optimizer.step()
         progress.step += 1
     scaler.update()  # after an overflow it halves the scale
+    # after the step: the rate is a function of the steps done, and stays where one was skipped
     set_learning_rate(optimizer, schedule, progress.step)
     optimizer.zero_grad(set_to_none=True)
     progress.skipped += overflow

@@ -18,7 +18,7 @@ class Schedule:
     def factor(self, step: int) -> float:
         """Factor in [0, 1] for the update after `step` finished ones. Steps past the end give 0
         (constant: 1), a warm-up as long as the run or longer never comes down."""
-        if step < self.warmup_steps:
+        if step < self.warmup_steps:  # the first rate is 0, as in transformers: Adam only averages
             return step / self.warmup_steps
         if self.kind == "constant":
             return 1.0

@@ -4,20 +4,29 @@ from dataclasses import dataclass, field
 from shlex import join
 from typing import Any
 
+from configs.fields import list_settings
 from configs.read import trajectory
 from job.banner import estimated_memory, estimated_seconds
 from job.folder import Folder, train_on
 from job.predictor import text_columns
 from job.prepare import Job
 from job.probe import replaced
-from models.export import loading_snippet
 from models.heads import head_file
+from models.snippet import loading_snippet, needs_openloop
 from report.baseline import Comparison, comparison_line
 from report.card import Card, ClassScore, Compared, Mistake, Result
 
 IMDB_CAVEAT = (
     "The rows come from IMDb's train split, cut by row: several reviews of one film can stand on "
     "both sides of the cut."
+)
+ELSEWHERE = (
+    "Elsewhere, with transformers and without openloop. It takes the texts as they are; openloop "
+    "cleans them first, as [data.clean] says:"
+)
+ELSEWHERE_OWN = (
+    "Elsewhere. The head is code of its own, so openloop has to be on Python's path; the backbone "
+    "alone opens without:"
 )
 
 
@@ -103,7 +112,9 @@ def make_card(
             takes_pairs(job),
         ),
         data=job.data.report.lines(),
+        elsewhere=ELSEWHERE_OWN if needs_openloop(job.model_args) else ELSEWHERE,
         settings=trajectory(job.config),
+        defaults={key: setting.default for key, setting in list_settings().items()},
         results=card_results(metrics),
         compared=comparison_line(tested.comparison) if tested.comparison else "",
         classes=classes,

@@ -1,7 +1,7 @@
 """What a run will need: its largest batches, which are known beforehand, and a small probe."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from torch import Tensor, nn
@@ -37,6 +37,31 @@ def measure_needs(
         tokens=most_tokens(lengths["train"], plan, micro_batch_size, streams),
         evaluated=max(held_out, default=0),
     )  # fmt: skip
+
+
+def describe_idle(idle: Sequence[str], adapters: Collection[str]) -> list[str]:
+    """A line on trained parameters that no gradient of the probe reached; none where all had one.
+    Raises ValueError where every one of the adapters is among them: nothing would be learned."""
+    unused = [name for name in adapters if f"{name}.lora_B" in idle]
+    # a lora_A has no gradient as long as its lora_B is zero
+    idle = [n for n in idle if n.rpartition(".")[0] not in adapters or n.endswith(".lora_B")]
+    if unused and len(unused) == len(adapters):
+        raise ValueError(
+            f"lora.targets: the model's answer depends on none of the {len(adapters)} layers "
+            f"adapted ({shorten(unused)}); choose others, or 'all-linear'"
+        )
+    if not idle:
+        return []
+    return [
+        f"in a trial step no gradient reached {len(idle)} of the parameter tensors that train; "
+        f"those that no text reaches stay as they are: {shorten(idle)}"
+    ]
+
+
+def shorten(names: Sequence[str], most: int = 6) -> str:
+    """The first names, and how many more there are."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
 
 
 def held_out_tokens(lengths: np.ndarray, size: int, multiple: int, streams: bool) -> int:

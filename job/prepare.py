@@ -27,7 +27,7 @@ from engine.precision import Precision, choose_precision
 from engine.targets import Target
 from job.ending import reading
 from job.loss import choose_loss, keep_target, measure_labels, target_of
-from job.needs import measure_needs
+from job.needs import describe_idle, measure_needs
 from job.predictor import clean_args, make_padding, text_columns
 from job.probe import check_head
 from job.relations import check_relations
@@ -36,7 +36,7 @@ from models.args import ModelArgs
 from models.build import Built, build_model
 from models.fast.speed import Speed
 from models.load import load_tokenizer
-from models.lora import LoRAArgs
+from models.lora import LoRAArgs, adapters_of
 from report.plan import Plan as Banner
 
 T = TypeVar("T")
@@ -258,6 +258,7 @@ def assemble(
             built.model, compute_loss, encoded, padding, precision, plan, train.micro_batch_size,
             rows_at_once, speed.streams,
         )  # fmt: skip
+    notes += describe_idle(needs.idle, adapters_of(built.model))
     if config.model.compile:
         built.model.compile()  # in place: the parameters keep their names
     return Job(

@@ -78,7 +78,7 @@ def write_adapter(
     (folder / "adapter_config.json").write_text(
         json.dumps(config, indent=2) + "\n", encoding="utf-8"
     )
-    stored = {k: t.detach().float().cpu().contiguous() for k, t in tensors.items()}
+    stored = {k: t.detach().float().cpu().clone().contiguous() for k, t in tensors.items()}
     save_file(stored, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 

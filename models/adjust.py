@@ -3,8 +3,10 @@
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PretrainedConfig
 
+from models.architectures import longest_text, reads_end
 from models.args import ModelArgs
 from models.limits import check_bytes
 
@@ -40,7 +42,13 @@ def adjust_config(config: Any, args: ModelArgs) -> list[str]:
         for name in fields:
             setattr(config, name, args.head_dropout)
     shown = ", ".join(f"{name} {getattr(config, name)}" for name in dropouts)
-    return [f"dropout: {shown or 'none'}"]
+    notes = [f"dropout: {shown or 'none'}"]
+    if getattr(config, "attention_type", None) == "block_sparse":
+        # BigBird draws blocks from numpy's generator, and gives them up for good at its first short
+        # batch: what a text is answered would depend on what came before
+        config.attention_type = "original_full"
+        notes.append("attention: of all tokens, where this model also knows blocks drawn at random")
+    return notes
 
 
 def dropout_fields(config: PretrainedConfig) -> list[str]:
@@ -62,7 +70,8 @@ def fit_embeddings(model: Any, tokenizer: Any) -> list[str]:
     New rows are zero: a pad token is masked, so its row is never read into a real token's output.
     """
     notes = []
-    rows = model.get_input_embeddings().weight.shape[0]
+    table: Any = token_table(model)
+    rows = len(tokenizer) if table is None else table.weight.shape[0]
     if len(tokenizer) > rows:
         width = model.get_input_embeddings().weight.shape[1]
         check_bytes(
@@ -74,5 +83,33 @@ def fit_embeddings(model: Any, tokenizer: Any) -> list[str]:
             f"embeddings: {len(tokenizer) - rows} row(s) of zeros added after the first {rows}, "
             f"for what the tokenizer has beyond them (its pad token is {tokenizer.pad_token!r})"
         )
-    model.config.pad_token_id = tokenizer.pad_token_id
+    for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
+        config.pad_token_id = tokenizer.pad_token_id
     return notes
+
+
+def token_table(model: Any) -> nn.Module | None:
+    """The table of token embeddings; None for a model that hashes characters (CANINE) or hides its
+    table in a preprocessor (Perceiver), where a tokenizer of bytes or characters cannot outgrow it.
+    """
+    try:
+        table = model.get_input_embeddings()
+    except NotImplementedError:
+        return None
+    return table if isinstance(table, nn.Module) else None
+
+
+def fit_tokenizer(model: Any, tokenizer: Any) -> list[str]:
+    """Make a model and its tokenizer suit each other: a row for each token, no text longer than the
+    model has positions for; returns notes. Raises ValueError where a head looks for end tokens that
+    the tokenizer does not set."""
+    end = model.config.eos_token_id
+    if reads_end(model) and end not in tokenizer("a")["input_ids"]:
+        raise ValueError(
+            f"the head of {model.config.model_type!r} reads a text at its end token, id {end}, and "
+            "this tokenizer ends no text with it: give the model's own tokenizer"
+        )
+    longest = longest_text(model)
+    if longest is not None:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
+    return fit_embeddings(model, tokenizer)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from models.adapter_files import adapted_layers, load_adapter
-from models.adjust import adjust_config, fit_embeddings
+from models.adjust import adjust_config, fit_embeddings, fit_tokenizer
+from models.apart import run_apart
 from models.args import ModelArgs, args_from_json, check_model_args
 from models.base import check_chain, find_base
 from models.heads import Classifier, build_head, head_modules, load_head_class, transformers_model
@@ -84,13 +85,14 @@ def build_model(
     model: nn.Module
     with torch.random.fork_rng(devices=[]):
         model, initialised = _load_transformers_model(args, source, keeps_head, seed, notes)
-        notes += fit_embeddings(model, tokenizer)
+        notes += fit_tokenizer(model, tokenizer)
         if own_head is not None:
             model = _add_head(model, own_head, args, seed, notes)
             filled = _load_head(model, source.folder) if keeps_head else set()
             initialised = [f"backbone.{name}" for name in initialised]
             initialised += sorted(head_parameters(model) - filled)
     notes += _adapt(model, args, initialised, seed)
+    notes += run_apart(model)
     if args.activation_checkpointing:
         transformers_model(model).activation_checkpointing_enable({"use_reentrant": False})
     base = {
@@ -259,7 +261,7 @@ def _add_head(
 ) -> Classifier:
     chosen = (args.head_dropout, args.dropout, HEAD_DROPOUT)
     dropout = next(value for value in chosen if value is not None)
-    hidden_size = backbone.config.hidden_size  # also where a config says dim, n_embd or d_model
+    hidden_size = backbone.config.get_text_config().hidden_size  # dim, n_embd, d_model: all have it
     check_head(hidden_size, args.num_labels, args.head_args)
     torch.default_generator.manual_seed(named_seed(seed, "head"))
     head = build_head(

@@ -25,9 +25,9 @@ from models.build import Built, load_exported
 from models.heads import Classifier, head_file, transformers_model
 from models.load import quiet_transformers, resolve_source
 from models.lora import adapters_of, plain_state
-from models.record import HEAD_CODE, read_record, write_record
+from models.record import HEAD_CODE, write_record
 
-__all__ = ["export_model", "load_exported", "loading_snippet"]
+__all__ = ["export_model", "load_exported"]
 
 
 def export_model(built: Built, args: ModelArgs, tokenizer: Any, folder: str | Path) -> None:
@@ -44,7 +44,7 @@ def export_model(built: Built, args: ModelArgs, tokenizer: Any, folder: str | Pa
     else:
         if any(adapter.merged for adapter in adapters_of(built.model).values()):
             raise ValueError("the model's adapters are merged: call unmerge_lora before the export")
-        write_adapter(built.model, args.lora, _base_path(built.base), args.revision, folder)
+        write_adapter(built.model, args.lora, base_path(built.base), args.revision, folder)
         if built.base["in_memory"]:
             _save_transformers(model, folder / "base")
     if isinstance(built.model, Classifier):
@@ -82,92 +82,9 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _base_path(base: dict[str, Any]) -> str | None:
+def base_path(base: dict[str, Any]) -> str | None:
     """Where PEFT finds the base of an adapter: the hub's name, or a folder on this machine."""
     if base["in_memory"]:
         return None
     source = base["source"]
     return source.removeprefix("hub:") if source.startswith("hub:") else resolve_source(source)
-
-
-def loading_snippet(
-    folder: str | Path,
-    args: ModelArgs,
-    max_length: int = 512,
-    truncation: str = "right",
-    pairs: bool = False,
-) -> str:
-    """Python that opens an exported folder with transformers and PEFT, for people to copy.
-
-    It leaves `tokenizer`, `model` and `logits (2, C)` behind, of two texts or of two `pairs`; for a
-    regression also `values (2,)`, in the labels' own unit. A model with a head of ours opens with
-    openloop; then it also shows how the backbone alone opens elsewhere, as `backbone`.
-    """
-    columns = "texts, others" if pairs else "texts"
-    texts = (
-        f'tokenizer.truncation_side = "{truncation}"\n'
-        'texts = ["It was good.", "Not a fan."]\n'
-        + ('others = ["I liked it.", "I liked it too."]\n' if pairs else "")
-        + f"inputs = tokenizer({columns}, padding=True, truncation=True, max_length={max_length}, "
-        'return_tensors="pt")'
-    )
-    values = []
-    if args.kind == "regression":
-        scale = f"* {args.target_deviation!r} + {args.target_mean!r}"
-        values = [f"values = logits.squeeze(-1).double() {scale}  # in the labels' own unit"]
-    imports = ["import torch"]
-    if args.head_kind == "native":
-        loading = _transformers_lines(folder, args, "AutoModelForSequenceClassification", "model")
-        end = ["with torch.no_grad():", "    logits = model(**inputs).logits"]
-        return "\n".join([*imports, *loading, texts, *end, *values]) + "\n"
-    allow = ", allow_code=True" if head_file(args.head_kind) else ""
-    lines = [
-        *imports,
-        "from models.export import load_exported  # openloop's: the head is its own",
-        "",
-        f"model, tokenizer, args = load_exported({str(folder)!r}{allow})",
-        texts,
-        "with torch.no_grad():",
-        "    logits = model(**inputs)",
-        *values,
-        "",
-        "# the backbone alone, without the head, needs no openloop:",
-        *_transformers_lines(folder, args, "AutoModel", "backbone"),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _transformers_lines(folder: str | Path, args: ModelArgs, auto: str, name: str) -> list[str]:
-    """Lines that open `folder` as `name` with transformers, and PEFT where it holds an adapter."""
-    lines = ["from peft import PeftModel  # pip install peft"] if args.lora is not None else []
-    lines += [f"from transformers import {auto}, AutoTokenizer", "", f"folder = {str(folder)!r}"]
-    lines += ["tokenizer = AutoTokenizer.from_pretrained(folder)"]
-    if args.lora is None:
-        return [*lines, f"{name} = {auto}.from_pretrained(folder).eval()"]
-    return [*lines, *_adapter_lines(folder, args, auto, name)]
-
-
-def _adapter_lines(folder: str | Path, args: ModelArgs, auto: str, name: str) -> list[str]:
-    base = read_record(folder)["base"]
-    lines, extra = [], ""
-    if base["in_memory"]:
-        lines += ['base = folder + "/base"']
-    elif base["source"].startswith("package:"):
-        package, _, inside = base["source"].removeprefix("package:").partition("/")
-        lines += [
-            "from importlib.util import find_spec",
-            f"base = find_spec({package!r}).submodule_search_locations[0] + {'/' + inside!r}",
-        ]
-    else:
-        lines += [f"base = {_base_path(base)!r}"]
-        extra = f", revision={args.revision!r}" if args.revision else ""
-    if args.head_kind == "native":  # the base's own head, if it has one, gives way
-        extra += f", num_labels={args.num_labels}, ignore_mismatched_sizes=True"
-    return [
-        *lines,
-        f"{name} = {auto}.from_pretrained(base{extra})",
-        f"if len(tokenizer) > {name}.get_input_embeddings().num_embeddings:",
-        f"    {name}.resize_token_embeddings(len(tokenizer), mean_resizing=False)",
-        f"{name}.config.pad_token_id = tokenizer.pad_token_id",
-        f"{name} = PeftModel.from_pretrained({name}, folder).eval()",
-    ]

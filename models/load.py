@@ -27,13 +27,12 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging
 
+from models.architectures import why_refused
 from models.foreign import check_model_folder, weight_files
 from models.limits import MOST_TENSORS
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 SOURCES = "'hub:NAME', 'package:NAME/path', 'run:PATH' or the path of a local folder"
-# Positions that a table of max_position_embeddings rows keeps for itself (the padding offset).
-RESERVED_POSITIONS = {"roberta": 2, "xlm-roberta": 2, "camembert": 2, "mpnet": 2}
 
 
 def resolve_source(source: str, revision: str | None = None, allow_network: bool = True) -> str:
@@ -155,10 +154,10 @@ def _one_line(error: BaseException) -> str:
 
 def load_tokenizer(source: str, revision: str | None = None) -> Any:
     """The source's tokenizer, made to suit its model: no truncation or padding of its own, a pad
-    token, `token_type_ids` only for a model that tells segments apart, and `model_max_length` no
-    more than the model has positions for.
+    token after the text, and `token_type_ids` only for a model that tells segments apart.
 
-    Raises ValueError when the source holds no usable tokenizer.
+    Raises ValueError when the source holds no usable tokenizer, and for an architecture that texts
+    alone cannot serve.
     """
     folder = resolve_source(source, revision)
     tokenizer = read_tokenizer(folder)
@@ -189,11 +188,14 @@ def read_tokenizer(folder: str | Path) -> Any:
         known = tokenizer.get_vocab()
         name = next((n for n in ("[PAD]", "<pad>", "<|pad|>") if n in known), "<pad>")
         tokenizer.add_special_tokens({"pad_token": name})
+    # before the text it would move BERT's and GPT-2's positions; what reads the last column in
+    # spite of it is run without padding (models/apart.py)
+    tokenizer.padding_side = "right"
     return tokenizer
 
 
 def _suit_tokenizer(tokenizer: Any, config: PretrainedConfig) -> None:
-    cls = model_class(config, native=False)
+    cls = model_class(config, native=type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING)
     # GPT-2 would add wte[token_type_ids] to every position and DistilBERT takes none at all, so
     # they go only to a model with a table of at least two segments.
     takes_types = "token_type_ids" in inspect.signature(cls.forward).parameters
@@ -201,15 +203,11 @@ def _suit_tokenizer(tokenizer: Any, config: PretrainedConfig) -> None:
         names = [n for n in tokenizer.model_input_names if n != "token_type_ids"]
         tokenizer.model_input_names = names
         tokenizer.init_kwargs["model_input_names"] = names  # so that it is saved with it
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions and positions > 0:  # XLNet has -1: no limit
-        positions -= RESERVED_POSITIONS.get(config.model_type, 0)
-        tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
 
 
 def model_class(config: PretrainedConfig, native: bool) -> Any:
     """transformers' class for a config: its sequence classifier where `native`, else its bare
-    backbone. Raises ValueError where it has none."""
+    backbone. Raises ValueError where it has none, and where texts alone do not serve it."""
     mapping: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if native else MODEL_MAPPING
     if type(config) not in mapping:
         raise ValueError(
@@ -218,7 +216,10 @@ def model_class(config: PretrainedConfig, native: bool) -> Any:
             + ("; use head.kind = 'linear' or 'mlp'" if native else "")
         )
     found = mapping[type(config)]
-    return found[0] if isinstance(found, tuple) else found
+    chosen = found[0] if isinstance(found, tuple) else found
+    if reason := why_refused(config, chosen):
+        raise ValueError(f"model.source is of type {config.model_type!r}, which {reason}")
+    return chosen
 
 
 def read_weights(folder: str | Path) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
+from models.architectures import sees
 from models.limits import check_bytes
 
 
@@ -45,7 +46,8 @@ class LoRAArgs:
 
 class LoRALinear(nn.Module):
     """`base` (a Linear or GPT-2's Conv1D) plus scaling · B A x. A variant overrides `forward` and
-    `merged_weight` and is a row of ADAPTERS."""
+    `merged_weight` and is a row of ADAPTERS. In a run models/fast/linear.py:product_forward
+    computes the same in its place, unless speed.lora is off."""
 
     def __init__(self, base: nn.Linear | Conv1D, rank: int, alpha: float, dropout: float) -> None:
         super().__init__()
@@ -64,6 +66,28 @@ class LoRALinear(nn.Module):
         low = F.linear(self.dropout(x), self.lora_A)  # (..., R)
         return out + F.linear(low, self.lora_B) * self.scaling
 
+    # What model code asks of the layer that this one stands for.
+
+    @property
+    def weight(self) -> Tensor:
+        """What a Linear here would multiply by, in its dtype: code that multiplies by `weight`
+        itself (DeBERTa does) sees the adapter too, though not its dropout."""
+        if self.merged:
+            return self.base.weight
+        return self.merged_weight().to(self.base.weight.dtype)
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.base.bias
+
+    @property
+    def in_features(self) -> int:
+        return self.lora_A.shape[1]
+
+    @property
+    def out_features(self) -> int:
+        return self.lora_B.shape[0]
+
     def change(self) -> Tensor:
         """scaling · B A, laid out as base.weight is: (out, in), for a Conv1D (in, out)."""
         change = (self.lora_B @ self.lora_A) * self.scaling
@@ -75,6 +99,12 @@ class LoRALinear(nn.Module):
 
 
 ADAPTERS: dict[str, type[LoRALinear]] = {"lora": LoRALinear}
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module multiplies by its weight and does no more: what inherits from Linear may do
+    anything (a router that answers with two tensors), and an adapter beside it would be wrong."""
+    return type(module).forward in (nn.Linear.forward, Conv1D.forward)
 
 
 def linear_size(layer: nn.Linear | Conv1D) -> tuple[int, int]:
@@ -102,9 +132,12 @@ def inject_lora(
     linears = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and not is_below(name, exclude)
+        if is_linear(module) and not is_below(name, exclude) and not sees(name)
     }
     chosen = _choose_targets(list(linears), args)
+    places: dict[nn.Module, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        places.setdefault(module, []).append(name)
     numbers = args.rank * sum(sum(linear_size(linears[name])) for name in chosen)
     check_bytes(4 * numbers, f"lora.rank = {args.rank:,}")
     for name in chosen:
@@ -115,7 +148,8 @@ def inject_lora(
         nn.init.kaiming_uniform_(values, a=5**0.5, generator=draw)
         with torch.no_grad():
             adapter.lora_A.copy_(values)
-        model.set_submodule(name, adapter)
+        for place in places[linears[name]]:  # a layer that stands in two places stays one
+            model.set_submodule(place, adapter)
     return chosen
 
 
@@ -190,11 +224,15 @@ def merge_lora(model: nn.Module) -> float:
     Returns the drift: the largest absolute difference that rounding will leave in a weight once
     unmerge_lora has taken the change out again (fp32 weights of about 0.1: near 1e-8).
     """
-    drift = 0.0
-    for adapter in adapters_of(model).values():
+    drift, shared = 0.0, Counter(id(p) for m in model.modules() for p in m._parameters.values())
+    for name, adapter in adapters_of(model).items():
         if adapter.merged:
             continue
         weight, merged = adapter.base.weight, adapter.merged_weight()
+        if shared[id(weight)] > 1:
+            raise ValueError(
+                f"the adapter of {name} cannot be merged: the layer shares its weight with another"
+            )
         if weight.dtype != merged.dtype:
             raise ValueError(
                 f"a frozen weight is kept in {weight.dtype}, which would round the merged one: "
@@ -225,6 +263,7 @@ def plain_name(name: str, adapters: Collection[str]) -> str | None:
 
 def plain_state(model: nn.Module) -> dict[str, Tensor]:
     """The state of the model without its adapters; merged adapters stay in the weights."""
-    adapters = adapters_of(model)
+    everywhere = model.named_modules(remove_duplicate=False)
+    adapters = {name for name, module in everywhere if isinstance(module, LoRALinear)}
     named = ((plain_name(name, adapters), tensor) for name, tensor in model.state_dict().items())
     return {name: tensor for name, tensor in named if name is not None}

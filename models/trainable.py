@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from models.architectures import sees
 from models.heads import backbone_name, head_modules
 from models.lora import adapters_of, is_below
 
@@ -41,29 +42,46 @@ def modules_of_last(model: nn.Module, count: int) -> list[str]:
     """
     prefix = backbone_name(model)
     backbone: Any = model.get_submodule(prefix)
-    depth = getattr(backbone.config, "num_hidden_layers", None)
-    lists = {n: m for n, m in backbone.named_modules() if isinstance(m, nn.ModuleList)}
-    if backbone.config.is_encoder_decoder:  # two lists of layers, and the last is not the end
-        lists = {}
-    layers = next((name for name, found in lists.items() if len(found) == depth), None)
-    if layers is None or depth is None or count > depth:
-        held = "no list of its layers" if layers is None else f"{depth} layers"
+    lists, depth = layer_lists(backbone)
+    if not lists or count > depth:
+        held = f"{depth} layers" if lists else "no list with a module for each of its layers"
         raise ValueError(f"model.train is 'last:{count}', but this backbone has {held}")
-    names = [f"{layers}.{number}" for number in range(depth - count, depth)]
+    names = [f"{name}.{number}" for name in lists for number in range(depth - count, depth)]
     passed = False
     for name, module in backbone.named_modules():
-        inside = name.startswith(layers + ".")
+        inside = is_below(name, lists)
         passed = passed or inside
         owns = next(module.parameters(recurse=False), None) is not None
-        if passed and owns and not inside and not isinstance(module, nn.Embedding):
+        after = passed and not inside and "embed" not in name and not sees(name)
+        if after and owns and not isinstance(module, nn.Embedding):
             names.append(name)
     return [f"{prefix}.{name}" for name in names]
 
 
+def layer_lists(backbone: Any) -> tuple[list[str], int]:
+    """Names of the lists that hold the layers, and how many there are: one list, or where the parts
+    of a layer lie apart (XLM) one for each. Of an encoder and a decoder it is the decoder's, which
+    the head reads."""
+    config = backbone.config.get_text_config()
+    depths = [getattr(config, name, None) for name in ("decoder_layers", "num_decoder_layers")]
+    depth = getattr(config, "num_hidden_layers", 0)
+    if config.is_encoder_decoder:
+        depth = next((n for n in depths if n), depth)
+    names: list[str] = []
+    for name, module in backbone.named_modules():
+        fits = isinstance(module, nn.ModuleList) and len(module) == depth
+        inside = is_below(name, names) or sees(name)
+        before = backbone.config.is_encoder_decoder and not is_below(name, ["decoder"])
+        if fits and not inside and not before:
+            names.append(name)
+    return names, depth
+
+
 def choose_trainable(model: nn.Module, everything: bool, whole: Collection[str]) -> None:
     """Set requires_grad on all, or else on adapters, the head, and the modules and parameters
-    named in `whole`."""
+    named in `whole`. What the architecture itself keeps as it is (a table of sines) stays so."""
     adapters, heads = adapters_of(model), head_modules(model)
     for name, parameter in model.named_parameters():
         adapting = name.rpartition(".")[0] in adapters
-        parameter.requires_grad = everything or adapting or is_below(name, [*heads, *whole])
+        chosen = everything or adapting or is_below(name, [*heads, *whole])
+        parameter.requires_grad = chosen and parameter.requires_grad

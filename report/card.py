@@ -71,9 +71,11 @@ class Card:
     command: str  # with which the run is repeated
     predict_command: str
     load_run: str  # Python that opens the run with openloop
+    elsewhere: str  # what that takes, in words
     snippet: str  # Python that loads the exported model elsewhere
     data: Sequence[str]  # the data report's lines
     settings: Mapping[str, object]  # dotted key -> value
+    defaults: Mapping[str, object]  # the same where nothing is set; None where something must be
     results: Sequence[Result]
     compared: str  # the test figure beside its baselines
     classes: Sequence[ClassScore]
@@ -187,9 +189,26 @@ def _show_setting(value: object) -> str:
     return str(value)
 
 
+def _setting_lines(values: Mapping[str, object], defaults: Mapping[str, object]) -> list[str]:
+    """First the settings that are not the defaults, then those that are."""
+    changed, usual = [], []
+    for key, value in values.items():
+        cells = (_code(key), _code(_show_setting(value)))
+        default = defaults.get(key)
+        if value == default:
+            usual.append(cells)
+        else:
+            changed.append((*cells, _code(_show_setting(default))))
+    lines = []
+    if changed:
+        lines += ["Not the defaults:", "", *_table(("key", "value", "default"), changed), ""]
+    if usual:
+        lines += ["The defaults:", "", *_table(("key", "value"), usual)]
+    return lines
+
+
 def run_card(card: Card) -> str:
     """The Markdown text of a run's `README.md`. Sections without content are left out."""
-    settings = [(_code(key), _code(_show_setting(x))) for key, x in card.settings.items()]
     use = [
         "From the command line:",
         "",
@@ -199,7 +218,7 @@ def run_card(card: Card) -> str:
         "",
         *_fence(card.load_run, "python"),
         "",
-        "Elsewhere, with transformers:",
+        card.elsewhere,
         "",
         *_fence(card.snippet, "python"),
     ]
@@ -224,6 +243,6 @@ def run_card(card: Card) -> str:
         *_section("Most confident mistakes", _mistake_lines(card.mistakes)),
         *_section("Data", _bullets(card.data)),
         *_section("Memory and time", _estimate_lines(card.memory, card.seconds)),
-        *_section("Settings", _table(("key", "value"), settings) if settings else []),
+        *_section("Settings", _setting_lines(card.settings, card.defaults)),
     ]
     return "\n".join(lines).rstrip("\n") + "\n"

@@ -1,4 +1,5 @@
-"""Several seeds of one recipe, summarised: mean, spread and a 95 % interval for the mean."""
+"""Several seeds of one recipe, summarised: mean, spread and, from three seeds on, a 95 % interval
+for the mean."""
 
 import math
 import statistics
@@ -16,11 +17,18 @@ T_975 = {
     **{25: 2.060, 26: 2.056, 27: 2.052, 28: 2.048, 29: 2.045, 30: 2.042, 40: 2.021, 60: 2.000},
     **{100: 1.984},
 }
+FEWEST = 3  # of two values t is 12.7: the interval would hold nearly every value there is
+RANGES = {  # what a metric can be; the mean of several lies within it too
+    **{"accuracy": (0.0, 1.0), "macro_f1": (0.0, 1.0), "spearman": (-1.0, 1.0)},
+    **{"r2": (-math.inf, 1.0)},
+    **{"loss": (0.0, math.inf), "rmse": (0.0, math.inf), "mae": (0.0, math.inf)},
+}
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What several seeds say together. From a single value only the mean is known."""
+    """What several seeds say together. From a single value only the mean is known, from two no
+    interval that would tell anything."""
 
     values: int  # how many there were
     mean: float
@@ -30,16 +38,22 @@ class Summary:
 
     def __str__(self) -> str:
         mean = f"mean {format_number(self.mean)}"
-        if self.spread is None or self.low is None or self.high is None:
+        if self.spread is None:
             return f"{mean} (one seed: neither spread nor interval)"
+        if self.low is None or self.high is None:
+            spread = format_number(self.spread)
+            return f"{mean}, spread {spread} ({self.values} seeds: too few for an interval)"
         return (
             f"{mean}, spread {format_number(self.spread)}, 95 % interval "
             f"{format_number(self.low)} to {format_number(self.high)} (n = {self.values} seeds)"
         )
 
 
-def summarise(values: Sequence[float]) -> Summary:
-    """Mean, sample standard deviation s, and the interval mean ± t·s/√n (n - 1 degrees of freedom).
+def summarise(
+    values: Sequence[float], within: tuple[float, float] = (-math.inf, math.inf)
+) -> Summary:
+    """Mean, sample standard deviation s, and the interval mean ± t·s/√n (n - 1 degrees of freedom),
+    cut off where it leaves what a value can be. From FEWEST values on.
 
     Raises ValueError when there are no values.
     """
@@ -50,12 +64,17 @@ def summarise(values: Sequence[float]) -> Summary:
     if count == 1:
         return Summary(values=1, mean=mean, spread=None, low=None, high=None)
     spread = statistics.stdev(values)
+    if count < FEWEST:
+        return Summary(values=count, mean=mean, spread=spread, low=None, high=None)
     quantile = T_975[max(degrees for degrees in T_975 if degrees <= count - 1)]
     half = quantile * spread / math.sqrt(count)
-    return Summary(values=count, mean=mean, spread=spread, low=mean - half, high=mean + half)
+    low, high = max(within[0], mean - half), min(within[1], mean + half)
+    return Summary(values=count, mean=mean, spread=spread, low=low, high=high)
 
 
 def seeds_table(metric: str, by_seed: Mapping[int, float]) -> str:
-    """One line a seed, and the summary under them."""
+    """One line a seed, and the summary under them. `metric` is a name such as "test accuracy"."""
     rows = [("seed", metric), *((str(seed), format_number(v)) for seed, v in by_seed.items())]
-    return "\n".join([*align_table(rows, right=(0, 1)), str(summarise(list(by_seed.values())))])
+    within = RANGES.get(metric.split()[-1], (-math.inf, math.inf))
+    summary = summarise(list(by_seed.values()), within)
+    return "\n".join([*align_table(rows, right=(0, 1)), str(summary)])

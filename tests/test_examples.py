@@ -1,6 +1,8 @@
 """The programs of examples/ run, and do what they say."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -105,3 +107,21 @@ def test_the_copied_fit_trains_to_the_same_bits_and_ends_when_time_is_over(words
     assert result["progress"]["step"] == 1
     assert result["weights"].startswith("the best weights")
     assert load_run(tmp_path / "runs/short")(["good film"])[0].label in ("neg", "pos")
+
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("page", ["docs/extend.md", "docs/glossary.md", "docs/how-it-works.md"])
+def test_a_page_names_files_that_are_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"`([a-z_]+/[a-z_/-]*\.?[a-z]*)[`:]", text)
+    linked = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert named
+    assert [name for name in named if "." in name and not (ROOT / name).exists()] == []
+    assert [name for name in linked if not (ROOT / "docs" / name).exists()] == []
+
+
+def test_every_example_stands_in_the_page_that_says_what_to_put_where():
+    text = (ROOT / "docs/extend.md").read_text(encoding="utf-8")
+    assert [p.name for p in (ROOT / "examples").glob("*.py") if p.name not in text] == []

@@ -2,11 +2,14 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import shipped
+from shipped import list_shipped
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("configs", "data", "engine", "files", "job", "models", "report")
@@ -59,8 +62,9 @@ MOST_FUNCTION_LINES, MOST_FILE_LINES, MOST_BATCH_WAY_LINES = 60, 300, 1500
 def list_sources() -> list[str]:
     """Paths from the repository's root: the entries, then every file of every room."""
     paths = [f"{entry}.py" for entry in ENTRIES if (ROOT / f"{entry}.py").exists()]
-    for room in (*ROOMS, "examples"):
+    for room in ROOMS:
         paths += sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / room).rglob("*.py"))
+    paths += [path.relative_to(ROOT).as_posix() for path in list_shipped("examples/*.py")]
     return paths
 
 
@@ -155,8 +159,7 @@ def find_unencoded(source: str) -> list[int]:
 
 
 def test_every_text_is_opened_with_its_encoding():
-    paths = [*ROOT.glob("*.py"), *ROOT.glob("[!.]*/**/*.py")]
-    paths = [p for p in paths if p.relative_to(ROOT).parts[0] not in ("build", "dist", "runs")]
+    paths = list_shipped("*.py")
     assert len(paths) > len(SOURCES)  # tests and benchmarks included
     found = {str(path): find_unencoded(path.read_text(encoding="utf-8")) for path in paths}
     assert {path: lines for path, lines in found.items() if lines} == {}
@@ -194,8 +197,7 @@ def test_no_file_is_named_utils():
 
 
 def test_no_source_stands_outside_the_rooms():
-    paths = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("[!.]*/**/*.py")]
-    paths += [path.name for path in ROOT.glob("*.py")]
+    paths = [path.relative_to(ROOT).as_posix() for path in list_shipped("*.py")]
     unknown = [path for path in paths if path not in SOURCES]
     assert [path for path in unknown if path.split("/")[0] not in NO_SOURCE] == []
 
@@ -266,3 +268,22 @@ def test_a_lawful_import_passes(path, source):
 def test_functions_are_measured_with_their_docstrings_and_nested():
     source = 'class A:\n    def f(self):\n        """One\n        two."""\n        def g(): ...\n'
     assert measure_functions(source) == [("f", 4), ("g", 1)]
+
+
+def test_what_a_user_leaves_beside_the_sources_is_theirs(tmp_path, monkeypatch):
+    (tmp_path / "configs").mkdir()
+    for name in ("train.py", "my_head.py", "configs/ours.toml", "configs/mine.toml"):
+        (tmp_path / name).write_text("", encoding="utf-8")
+    for words in (["init", "-q"], ["add", "train.py", "configs/ours.toml"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    monkeypatch.setattr(shipped, "ROOT", tmp_path)
+    assert list_shipped("*.py") == [tmp_path / "train.py"]
+    assert list_shipped("configs/*.toml") == [tmp_path / "configs/ours.toml"]
+
+
+def test_a_tree_without_git_is_read_whole(tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/load.py").write_text("", encoding="utf-8")
+    monkeypatch.setattr(shipped, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert list_shipped("*.py") == [tmp_path / "models/load.py"]

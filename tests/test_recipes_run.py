@@ -4,14 +4,14 @@ The hub recipes get a local folder for `hub:` with the columns of the real data 
 """
 
 import json
-from pathlib import Path
 
 import pytest
+from shipped import list_shipped
 
 import train
 from configs.read import read_config
 
-RECIPES = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
+RECIPES = list_shipped("configs/*.toml")
 HUB = {"imdb_distilbert_lora": "distilbert", "imdb_bert": "bert", "yelp_bert": "bert"}
 
 

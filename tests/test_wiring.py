@@ -164,6 +164,21 @@ def test_the_dtype_that_was_found_is_asked_of_the_record(finished):
     assert open_job(config).precision.dtype == "fp32"
 
 
+@pytest.mark.parametrize("kind", ["single", "multi"])
+def test_an_answer_by_name_is_the_one_that_is_counted(kind):
+    """Metrics count from logits, answers are named from probabilities: one threshold for both."""
+    from engine.metrics import answers, probabilities
+    from engine.targets import IDENTITY
+    from job.predictor import name_prediction
+
+    near = torch.tensor([[-0.02, 0.02, 1.0], [0.02, -0.02, -1.0], [0.3, -0.3, 0.29]])  # (B, C)
+    counted = answers(kind, near, IDENTITY).tolist()
+    for row, number in zip(probabilities(kind, near, IDENTITY).tolist(), counted, strict=True):
+        chosen = [number] if kind == "single" else [i for i in range(3) if number[i]]
+        named = name_prediction("text", kind, row, ["0", "1", "2"]).label
+        assert named == ", ".join(map(str, chosen))
+
+
 @pytest.mark.parametrize("how", ["cls", "mean", "last"])
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_pooling_a_row_without_tokens_is_a_number_and_leaves_the_others(how, side):

@@ -58,8 +58,8 @@ def cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 def add_up(
     x: Tensor, dtype: torch.dtype, scalings: Sequence[float], tensors: Sequence[Tensor | None]
 ) -> tuple[list[Tensor], Tensor, list[Tensor | None]]:
-    """The outputs of Product; and in `dtype`, which is autocast's where it is on, what a backward
-    pass needs: x as (N, in), and W, x A^T (N, R), A, B of each part."""
+    """The outputs (N, out) of Product; and in `dtype`, which is autocast's where it is on, what a
+    backward pass needs: x as (N, in), and W, x A^T (N, R), A, B of each part."""
     outs, saved, flat = [], list[Tensor | None](), by_row(x).to(dtype)  # (N, in)
     for i, scaling in enumerate(scalings):
         W, b, A, B = (cast(t, dtype) for t in tensors[4 * i : 4 * i + 4])
@@ -68,13 +68,14 @@ def add_up(
         if A is not None and B is not None:
             low = flat @ A.T  # (N, R)
             out.addmm_(low, B.T, alpha=scaling)
-        outs.append(out.view(*x.shape[:-1], W.shape[0]))
+        outs.append(out)
         saved += [W, low, A, B]
     return outs, flat, saved
 
 
 class Product(torch.autograd.Function):
-    """x W^T + b + scaling * (x A^T) B^T for each part; x (..., in) -> one (..., out) a part.
+    """x W^T + b + scaling * (x A^T) B^T for each part; x (..., in) -> one (N, out) a part: a view
+    that is made in here could not be written to, as Longformer does with its queries.
 
     `tensors`: W (out, in), b (out,), A (R, in), B (out, R) of each part; b, and A with B, may be
     None. Whatever requires a gradient gets one.
@@ -188,9 +189,11 @@ def multiply_parts(x: Tensor, parts: Sequence[Part]) -> tuple[Tensor, ...]:
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     tensors = [t for *four, _ in parts for t in four]
     scalings = tuple(scaling for *_, scaling in parts)
-    if not torch.is_grad_enabled():  # a short text would wait for autograd longer than for products
-        return tuple(add_up(x, dtype, scalings, tensors)[0])
-    return Product.apply(x, dtype, scalings, *tensors)
+    if torch.is_grad_enabled():
+        outs = Product.apply(x, dtype, scalings, *tensors)
+    else:  # a short text would wait for autograd longer than for products
+        outs = add_up(x, dtype, scalings, tensors)[0]
+    return tuple(out.view(*x.shape[:-1], out.shape[1]) for out in outs)  # (..., out)
 
 
 def product_forward(layer: Any, x: Tensor) -> Tensor:

@@ -74,7 +74,9 @@ def stream_forward(
         layout = layout_of(attention_mask.cpu()).to(input_ids.device)
     if token_type_ids is not None:
         given["token_type_ids"] = layout.stream(token_type_ids)
-    positions = POSITIONS[backbone.config.model_type](input_ids, backbone.config.pad_token_id)
+    # the id that its positions go by, whatever the tokenizer pads with
+    pad = getattr(backbone.embeddings, "padding_idx", None)
+    positions = POSITIONS[backbone.config.model_type](input_ids, pad)
     with NamedRows(layout.ids):
         output = plain(
             backbone, input_ids=layout.stream(input_ids), position_ids=layout.stream(positions),

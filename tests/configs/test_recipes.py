@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+from shipped import list_shipped
 
 from configs import reference
 from configs.fields import list_settings
 from configs.read import read_config
 
 FOLDER = Path(reference.__file__).parent
-RECIPES = sorted(FOLDER.glob("*.toml"))
+RECIPES = list_shipped("configs/*.toml")
 SAMPLES = [
     "It was good.",
     "Not a fan, don't recommend.",

@@ -114,9 +114,15 @@ def test_token_type_ids_go_only_to_models_with_segments(folders, tmp_path):
     assert set(load_tokenizer(str(tmp_path))("good").keys()) == two  # kept without a config.json
 
 
-def test_model_max_length_is_no_more_than_the_model_has_positions(folders):
-    limits = {name: load_tokenizer(str(folders[name])).model_max_length for name in folders}
-    assert limits == {"bert": 64, "distilbert": 128, "gpt2": 64, "llama": 64, "roberta": 62}
+def test_model_max_length_is_no_more_than_the_model_has_positions(folders, make):
+    limits = {name: make(name)[2].model_max_length for name in folders}
+    assert limits == {
+        "bert": 64,
+        "distilbert": 128,
+        "gpt2": 64,
+        "llama": 64,
+        "roberta": 63,
+    }  # its pad token is 0
 
 
 def test_weight_hash_follows_bytes_and_config_and_not_the_folder(folders, tmp_path):
@@ -171,3 +177,14 @@ def test_weights_that_do_not_fit_their_config_are_refused(make, folders, tmp_pat
     (tmp_path / "m" / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ValueError, match="do not load"):
         make(source=str(tmp_path / "m"))
+
+
+@pytest.mark.parametrize("key", ["num_labels", "_num_labels"])
+def test_a_trillion_labels_are_refused_at_once_by_the_tokenizer_too(tiny_folder, tmp_path, key):
+    folder = tmp_path / "many"
+    shutil.copytree(tiny_folder, folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, key: 10**12}), encoding="utf-8")
+    for read in (load_tokenizer, read_config):
+        with pytest.raises(ValueError, match="num_labels is 1,000,000,000,000"):
+            read(str(folder))

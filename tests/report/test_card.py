@@ -27,9 +27,11 @@ CARD = Card(
     command="python train.py --config configs/imdb_lora.toml",
     predict_command='python predict.py --run runs/imdb_lora "It was good."',
     load_run="from predict import load_run\n",
+    elsewhere="Elsewhere, with transformers:",
     snippet='from predict import load_run\n\nload_run("runs/imdb_lora")(["It was good."])\n',
     data=["25,000 rows read", "96 exact duplicates dropped"],
     settings={"train.lr": 3e-4, "lora.targets": ["query", "value"], "run.deterministic": False},
+    defaults={"train.lr": 2e-4, "run.deterministic": False},
     results=[
         Result("test/accuracy", 0.9012, 2000, 0.8873, 0.9135),
         Result("test/loss", 0.25, 2000),
@@ -99,10 +101,16 @@ def test_estimate_stands_beside_the_measured_figure():
     ]
 
 
-def test_settings_look_as_in_toml():
-    assert section(run_card(CARD), "Settings")[2:] == [
-        "| `train.lr` | `0.0003` |",
-        "| `lora.targets` | `[query, value]` |",
+def test_settings_look_as_in_toml_and_those_that_are_not_the_defaults_come_first():
+    assert section(run_card(CARD), "Settings") == [
+        "Not the defaults:",
+        "| key | value | default |",
+        "| :-- | :-- | :-- |",
+        "| `train.lr` | `0.0003` | `0.0002` |",
+        "| `lora.targets` | `[query, value]` | `unset` |",
+        "The defaults:",
+        "| key | value |",
+        "| :-- | :-- |",
         "| `run.deterministic` | `false` |",
     ]
 

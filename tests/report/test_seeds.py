@@ -14,7 +14,7 @@ def test_table_holds_the_t_quantiles(degrees):
     assert T_975[degrees] == pytest.approx(stats.t.ppf(0.975, degrees), abs=5.1e-4)
 
 
-@pytest.mark.parametrize("count", [2, 3, 5, 10, 31])
+@pytest.mark.parametrize("count", [3, 5, 10, 31])
 def test_interval_is_scipys(count):
     values = [0.9 + 0.01 * math.sin(7 * i) for i in range(count)]
     summary = summarise(values)
@@ -43,6 +43,31 @@ def test_one_seed_has_a_mean_and_claims_nothing_more():
     summary = summarise([0.91])
     assert (summary.mean, summary.spread, summary.low, summary.high) == (0.91, None, None, None)
     assert "neither spread nor interval" in str(summary)
+
+
+def test_two_seeds_have_a_spread_and_no_interval():
+    summary = summarise([0.6, 0.77])
+    assert summary.spread == pytest.approx(0.1202, abs=1e-4)
+    assert (summary.low, summary.high) == (None, None)
+    assert str(summary) == "mean 0.685, spread 0.1202 (2 seeds: too few for an interval)"
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "least", "most"),
+    [
+        ("test accuracy", [0.5, 0.99, 0.98], 0, 1), ("test accuracy", [0.02, 0.3, 0.0], 0, 1),
+        ("test r2", [0.9, 0.2, 0.95], -math.inf, 1), ("test loss", [0.1, 0.9, 0.2], 0, math.inf),
+        ("rmse", [5.0, 900.0, 10.0], 0, math.inf), ("unknown", [0.5, 9.0, 1.0], -99, 99),
+    ],
+)  # fmt: skip
+def test_an_interval_ends_where_the_metric_does(metric, values, least, most):
+    line = seeds_table(metric, dict(enumerate(values))).splitlines()[-1]
+    shown = line.partition("interval ")[2].partition(" (n")[0].replace(",", "").split(" to ")
+    mean, error = sum(values) / 3, stats.sem(values)
+    low, high = stats.t.interval(0.95, 2, loc=mean, scale=error)
+    assert low < least or high > most or metric == "unknown"  # else it would show nothing
+    expected = [max(least, low), min(most, high)]
+    assert [float(number) for number in shown] == pytest.approx(expected, rel=1e-2, abs=1e-3)
 
 
 def test_no_values_are_refused():
