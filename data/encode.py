@@ -110,8 +110,10 @@ def encode_texts(
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
-    first = _tokenize(backend, texts)
-    second = [None] * len(first) if pairs is None else _tokenize(backend, pairs)
+    first = backend.encode_batch_fast(texts, add_special_tokens=False)
+    second = [None] * len(first)
+    if pairs is not None:
+        second = backend.encode_batch_fast(pairs, add_special_tokens=False)
     backend.enable_truncation(max_length, strategy="longest_first", direction=truncation)
     rows = []
     for one, other in zip(first, second, strict=True):
@@ -149,21 +151,6 @@ def _encode_in_python(
         length = len(done["input_ids"])
         rows.append({**done, "length": length, "full_length": sum(map(len, parts)) + special})
     return rows
-
-
-def _tokenize(backend: Any, texts: list[str]) -> list[Any]:
-    """The tokens of each text. Raises ValueError where the tokenizer gives up, as it does on a
-    pattern that would search for ever: its panics are no Exception."""
-    try:
-        return backend.encode_batch_fast(texts, add_special_tokens=False)
-    except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise ValueError(
-            f"the tokenizer cannot read {texts[0]!r:.80}"
-            + (f" or one of {len(texts) - 1:,} more texts" if len(texts) > 1 else "")
-            + f": {error!s:.200}; its tokenizer.json has a fault"
-        ) from None
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

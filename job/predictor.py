@@ -135,7 +135,9 @@ class Predictor:
         """Token rows of the chunk; each keeps its place under "row"."""
         first = [clean_text(t[0] if isinstance(t, tuple) else t, self.clean) for t in chunk]
         second = [clean_text(t[1], self.clean) for t in chunk if isinstance(t, tuple)]
-        rows = encode_texts(self.tokenizer, first, second or None, self.max_length, self.truncation)
+        length, side = self.max_length, self.truncation
+        with reading("the tokenizer"):  # a pattern of it may search for ever, and gives up
+            rows = encode_texts(self.tokenizer, first, second or None, length, side)
         return [{**row, "row": i, "labels": 0} for i, row in enumerate(rows)]
 
     def predict_chunk(self, chunk: list[Text]) -> list[Prediction]:

@@ -21,7 +21,9 @@ def copy(run, tmp_path):
 
 
 def edit(path, **values):
-    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | values), encoding="utf-8")
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8"
+    )
 
 
 def ask(capsys, run, *words):

@@ -147,8 +147,8 @@ def test_files_of_strangers_run_nothing_and_end_with_a_message(places, capsys):
         answered = sum(outcome.code == 0 for outcome in held)
         print(f"\nhostile files {len(held)}/{len(outcomes)} ({answered} answered, the others "
               f"refused; the slowest took {slowest:.1f} s)")  # fmt: skip
-        for outcome, _ in outcomes:
-            if os.environ.get("OPENLOOP_SHOW"):
-                first = outcome.err.strip().splitlines()[:1]
-                print(f"  {outcome.trial.name}: {outcome.code} {outcome.seconds:.1f} s {first}")
+        for outcome, good in outcomes if os.environ.get("OPENLOOP_SHOW") else []:
+            first = outcome.err.strip().splitlines()[:1]
+            print(f"  {outcome.trial.name}: {outcome.code} {outcome.seconds:.1f} s {first}")
+            print("" if good else f"FAILED {outcome.describe()}")
     assert [outcome.describe() for outcome, good in outcomes if not good] == []

@@ -24,7 +24,9 @@ def folder(tiny_folder, tmp_path):
 
 
 def edit(path, **values):
-    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | values), encoding="utf-8")
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize(
