@@ -193,3 +193,16 @@ def test_pooling_a_row_without_tokens_is_a_number_and_leaves_the_others(how, sid
     assert torch.equal(pooled[:1], pool(hidden[:1], mask[:1], how))
     if how == "mean":
         assert torch.equal(pooled[1], torch.zeros(3))
+
+
+def test_the_samples_are_asked_without_dropout_and_the_model_trains_on(finished):
+    from job.finish import predict_samples
+
+    config, _ = finished(next(iter(CASES)))
+    changes = {"model": config.model.model_copy(update={"dropout": 0.5}),
+               "samples": config.samples.model_copy(update={"texts": ["a good film"]})}  # fmt: skip
+    job = open_job(config.model_copy(update=changes))
+    job.built.model.train()
+    first = predict_samples(job)
+    assert [predict_samples(job) for _ in range(3)] == [first] * 3
+    assert job.built.model.training
