@@ -13,7 +13,7 @@ from configs.read import trajectory
 from engine.estimate import peak_memory
 from engine.evaluate import evaluate
 from engine.losses import Batch
-from engine.metrics import answers, build_counter, probabilities
+from engine.metrics import MOST_CONFUSED, answers, build_counter, probabilities
 from engine.plan import Progress
 from engine.stop import StopRequest
 from engine.tracker import Tracker
@@ -67,7 +67,7 @@ class TestWriter:
             if "text_pair" in source:
                 line["text_pair"] = source["text_pair"]
             line |= {"label": label, "predicted": prediction.label}
-            line["probabilities"] = prediction.probabilities
+            line["probabilities"] = likeliest(prediction.probabilities)
             self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
             sure = prediction.probability
             if kind == "single" and prediction.label != label and sure is not None:
@@ -88,6 +88,15 @@ class TestWriter:
     def worst(self) -> list[Mistake]:
         """The most confident mistakes, the worst first."""
         return [mistake for _, _, mistake in sorted(self.mistakes, reverse=True)]
+
+
+def likeliest(probabilities: dict[str, float]) -> dict[str, float]:
+    """All of them, in the labels' order; of more than MOST_CONFUSED classes so many, the likeliest
+    first: a file of all would grow with rows times classes."""
+    if len(probabilities) <= MOST_CONFUSED:
+        return probabilities
+    largest = heapq.nlargest(MOST_CONFUSED, probabilities.items(), key=lambda item: item[1])
+    return dict(largest)
 
 
 def run_test(job: Job, folder: Folder, stop: StopRequest) -> tuple[dict[str, Any], TestWriter]:

@@ -29,6 +29,7 @@ from report.baseline import CONSTANTS, Comparison
 from report.format import format_number
 from report.verdict import ClassCount, Evaluation, Evidence, Settings, verdict_lines
 
+MOST_CLASSES = 300  # of a bag of words beside a run: its time and memory go with terms * classes
 USUAL_LR = {True: 1e-3, False: 5e-5}  # whether new weights alone train: adapters, a head
 
 
@@ -86,6 +87,8 @@ def compare(data: Data, figures: np.ndarray, baseline: bool) -> tuple[Comparison
 def fit_beside(data: Data, test: Rows) -> tuple[BagOfWords | None, str]:
     """A bag of words in seconds, and what the reader has to know of it. What goes wrong with it is
     said, and costs the finished run nothing."""
+    if data.kind != "regression" and len(data.label_names) > MOST_CLASSES:
+        return None, f"none beside {len(data.label_names):,} classes, which takes minutes"
     rows = {split: rows_of(data, split, MOST_ROWS) for split in data.splits if split != "test"}
     try:
         bag = fit_bag_of_words(data.kind, {**rows, "test": test}, FEW_STRENGTHS, quick=True)

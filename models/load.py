@@ -27,10 +27,9 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging
 
-from files.read import read_json
 from models.architectures import why_refused
 from models.foreign import check_model_folder, weight_files
-from models.limits import check_numbers
+from models.limits import MOST_TENSORS
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 SOURCES = "'hub:NAME', 'package:NAME/path', 'run:PATH' or the path of a local folder"
@@ -140,7 +139,6 @@ def read_config(folder: str) -> PretrainedConfig:
     if not path.is_file():
         raise ValueError(f"no config.json in {folder}: expected the folder of a transformers model")
     check_model_folder(folder)
-    check_numbers(read_json(path), str(path))
     try:
         with quiet_transformers():
             return AutoConfig.from_pretrained(
@@ -235,6 +233,10 @@ def read_weights(folder: str | Path) -> dict[str, Tensor]:
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file. Raises ValueError, naming it, where it is damaged."""
     try:
+        with safe_open(file, framework="pt") as tensors:
+            count = len(tensors.keys())
+        if count > MOST_TENSORS:
+            raise ValueError(f"{count:,} tensors; no model has more than {MOST_TENSORS:,}")
         return load_file(file)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{file} is damaged: {_one_line(error)}; fetch it again") from error

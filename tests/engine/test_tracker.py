@@ -245,3 +245,9 @@ def test_confusion_image_is_darker_where_the_share_is_larger():
 
 def test_confusion_image_takes_names_of_any_script():
     assert confusion_image([[1]], ["плохой 悪い"]).shape == (MARGIN + CELL, MARGIN + CELL, 3)
+
+
+def test_confusion_image_of_the_most_classes_is_of_bounded_size():
+    image = confusion_image([[1] * 50] * 50, ["name"] * 50)
+    assert image.nbytes < 6e6
+    assert confusion_image([[1] * 18] * 18, ["name"] * 18).shape[0] == MARGIN + 18 * CELL

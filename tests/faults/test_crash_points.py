@@ -100,7 +100,7 @@ def test_torn_in_any_write_a_run_resumes_to_the_same_bits(run_trials, title, wor
 
     def choose(kinds):
         points.extend((TORN, at) for at, kind in enumerate(kinds, start=1) if kind == "w")
-        return evenly(points, 60)
+        return evenly(points, 40)
 
     outcomes = run_trials(words, warm, choose)
     assert all(outcome["status"] == -9 for outcome in outcomes)
@@ -114,7 +114,7 @@ def test_on_a_full_disk_a_run_ends_with_a_message_and_resumes(run_trials, title,
 
     def choose(kinds):
         points.extend((mode, at) for at, kind in enumerate(kinds, start=1) if kind in "womls")
-        return evenly(points, 40)
+        return evenly(points, 25)
 
     outcomes = run_trials(words, warm, choose)
     assert {outcome["status"] for outcome in outcomes} <= {0, 2}

@@ -177,3 +177,14 @@ def test_weights_that_do_not_fit_their_config_are_refused(make, folders, tmp_pat
     (tmp_path / "m" / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ValueError, match="do not load"):
         make(source=str(tmp_path / "m"))
+
+
+@pytest.mark.parametrize("key", ["num_labels", "_num_labels"])
+def test_a_trillion_labels_are_refused_at_once_by_the_tokenizer_too(tiny_folder, tmp_path, key):
+    folder = tmp_path / "many"
+    shutil.copytree(tiny_folder, folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, key: 10**12}), encoding="utf-8")
+    for read in (load_tokenizer, read_config):
+        with pytest.raises(ValueError, match="num_labels is 1,000,000,000,000"):
+            read(str(folder))
