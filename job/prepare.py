@@ -25,6 +25,7 @@ from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_ste
 from engine.plan import Plan, planned_steps
 from engine.precision import Precision, choose_precision
 from engine.targets import Target
+from job.ending import reading
 from job.loss import choose_loss, keep_target, measure_labels, target_of
 from job.needs import describe_idle, measure_needs
 from job.predictor import clean_args, make_padding, text_columns
@@ -100,7 +101,8 @@ class Problems:
     def attempt(self, action: Callable[[], T]) -> T | None:
         """The action's result, or None with its complaint kept."""
         try:
-            return action()
+            with reading("a file of the model or of the data"):
+                return action()
         except ValueError as error:
             self.found.append(str(error))
             return None
@@ -203,7 +205,8 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     problems.check()
     assert built is not None
     assert loss is not None
-    encoded = {name: encode_split(config, tokenizer, data, name) for name in data.splits}
+    with reading("the tokenizer"):
+        encoded = {name: encode_split(config, tokenizer, data, name) for name in data.splits}
     built.model.to(precision.device)
     side, compiled = tokenizer.padding_side, config.model.compile
     speed = speed_up_model(built.model, config, precision, side, compiled)

@@ -9,6 +9,7 @@ from data.prepare import load_data
 from engine.evaluate import evaluate
 from engine.metrics import build_counter
 from engine.precision import choose_precision
+from job.ending import reading
 from job.folder import refuse_other_trajectory, run_folder
 from job.loss import choose_loss, target_of
 from job.predictor import made_with, make_padding
@@ -19,7 +20,12 @@ from models.export import load_exported
 
 
 def score_finished(
-    config: Config, base: Path | None, allow_code: bool, allow_drift: bool, allow_network: bool
+    config: Config,
+    base: Path | None = None,
+    *,
+    allow_code: bool = False,
+    allow_drift: bool = False,
+    allow_network: bool = False,
 ) -> dict[str, Any]:
     """Metrics of a finished run's exported model on its test rows, under "test", and what the run
     found beside them on the same rows, under "compared". `base` is where the base of its adapter is
@@ -44,9 +50,10 @@ def score_finished(
         )
     if "test" not in data.splits:
         raise ValueError(f"{folder.path} has no test split (data.test is 0)")
-    model, tokenizer, args = load_exported(
-        folder.model, allow_code, base, allow_network, verified=True
-    )
+    with reading(f"the model in {folder.path}"):
+        model, tokenizer, args = load_exported(
+            folder.model, allow_code, base, allow_network, verified=True
+        )
     recorded = made_with(folder).get("dtype")
     precision = choose_precision(config.precision.device, config.precision.dtype, recorded)
     model.to(precision.device)

@@ -28,8 +28,8 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging
 
 from models.architectures import why_refused
-from models.foreign import weight_files
-from models.limits import check_before_reading
+from models.foreign import check_model_folder, weight_files
+from models.limits import MOST_TENSORS
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 SOURCES = "'hub:NAME', 'package:NAME/path', 'run:PATH' or the path of a local folder"
@@ -138,7 +138,7 @@ def read_config(folder: str) -> PretrainedConfig:
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise ValueError(f"no config.json in {folder}: expected the folder of a transformers model")
-    check_before_reading(folder)
+    check_model_folder(folder)
     try:
         with quiet_transformers():
             return AutoConfig.from_pretrained(
@@ -168,7 +168,7 @@ def load_tokenizer(source: str, revision: str | None = None) -> Any:
 
 def read_tokenizer(folder: str | Path) -> Any:
     """The tokenizer in a folder, with truncation and padding reset and a pad token present."""
-    check_before_reading(folder)
+    check_model_folder(folder)
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(
@@ -233,6 +233,10 @@ def read_weights(folder: str | Path) -> dict[str, Tensor]:
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file. Raises ValueError, naming it, where it is damaged."""
     try:
+        with safe_open(file, framework="pt") as tensors:
+            count = len(tensors.keys())
+        if count > MOST_TENSORS:
+            raise ValueError(f"{count:,} tensors; no model has more than {MOST_TENSORS:,}")
         return load_file(file)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{file} is damaged: {_one_line(error)}; fetch it again") from error

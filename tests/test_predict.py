@@ -158,3 +158,11 @@ def test_an_output_that_is_no_regular_file_is_told_before_the_model_loads(run, t
     output = str(tmp_path / "answers.csv")
     assert predict.main(["--run", str(run), "good film", "--output", output]) == 2
     assert "no regular file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "item", [None, "", "  ", 3, b"good", ("good", None), ["good"], float("nan")]
+)
+def test_what_is_no_text_is_named_by_its_place(run, item):
+    with pytest.raises(ValueError, match=r"item 1: |this run was trained on"):
+        predict.load_run(run)(["good film", item])
