@@ -117,6 +117,7 @@ def headline(result: dict[str, Any]) -> str:
 
 def train_seeds(config: Config, options: argparse.Namespace, command: str) -> None:
     """Each seed in a run of its own, then mean, spread and interval."""
+    from engine.memory import release_memory
     from job.finish import main_metric
     from report.seeds import seeds_table
 
@@ -137,6 +138,7 @@ def train_seeds(config: Config, options: argparse.Namespace, command: str) -> No
         result, shown = train_run(one, options, command, shown)
         if result.get("test"):
             name, values[seed] = main_metric(result["test"])
+        release_memory()  # else the next plan would count what this run held
     if values:
         print(seeds_table(f"test {name}", values))
 
@@ -145,8 +147,11 @@ def score(config: Config, options: argparse.Namespace) -> None:
     """Score a finished run's model on its test rows again; nothing is written."""
     from job.score import score_finished
 
-    code, drift, network = options.allow_code, options.allow_drift, options.allow_network
-    print(headline(score_finished(config, options.base, code, drift, network)))
+    result = score_finished(
+        config, options.base, allow_code=options.allow_code, allow_drift=options.allow_drift,
+        allow_network=options.allow_network,
+    )  # fmt: skip
+    print(headline(result))
 
 
 def config_for_csv(options: argparse.Namespace) -> Config:

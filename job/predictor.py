@@ -113,6 +113,8 @@ class Predictor:
             return f"this run was trained on {wanted}; got {text!r:.100}"
         names = ("first text", "second text") if is_pair else ("text",)
         for name, part in zip(names, text if is_pair else (text,), strict=True):
+            if isinstance(part, bytes):
+                return f"{name}: expected text, got the bytes {part!r:.60}; decode them first"
             try:
                 checked = check_text(name, part)
             except RowError as error:

@@ -20,7 +20,12 @@ from models.export import load_exported
 
 
 def score_finished(
-    config: Config, base: Path | None, allow_code: bool, allow_drift: bool, allow_network: bool
+    config: Config,
+    base: Path | None = None,
+    *,
+    allow_code: bool = False,
+    allow_drift: bool = False,
+    allow_network: bool = False,
 ) -> dict[str, Any]:
     """Metrics of a finished run's exported model on its test rows, under "test", and what the run
     found beside them on the same rows, under "compared". `base` is where the base of its adapter is

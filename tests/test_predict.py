@@ -138,3 +138,11 @@ def test_predictions_do_not_depend_on_their_neighbours(run):
 
 def test_no_texts_at_all_is_no_error(run):
     assert predict.load_run(run)([]) == []
+
+
+@pytest.mark.parametrize(
+    "item", [None, "", "  ", 3, b"good", ("good", None), ["good"], float("nan")]
+)
+def test_what_is_no_text_is_named_by_its_place(run, item):
+    with pytest.raises(ValueError, match=r"item 1: |this run was trained on"):
+        predict.load_run(run)(["good film", item])
