@@ -151,6 +151,8 @@ def test_damaged_files_give_the_same_answers_or_a_message(places, capsys):
             same += outcome.code == 0
         else:
             failed.append(outcome.describe())
+            with capsys.disabled():
+                print(f"\n{failed[-1]}", flush=True)
     with capsys.disabled():
         print(f"\ndamages {held}/{trials} ({same} the same answers, the others refused)")
     assert failed == []
