@@ -165,8 +165,8 @@ def config_for_csv(options: argparse.Namespace) -> Config:
         os.environ["HF_HUB_OFFLINE"] = "1"  # before datasets is imported, which reads it then
     recipe, notes = guess_recipe(options.csv)
     print("\n".join(notes))
-    where = f"the recipe guessed for {options.csv}"
-    config = parse_config(recipe, where, options.overrides, options.unset)
+    title = f"the recipe guessed for {options.csv}"
+    config = parse_config(recipe, title, options.overrides, options.unset)
     path = guessed_recipe_path(config)
     if path.exists() and (lines := difference(trajectory(read_config(path)), trajectory(config))):
         raise ValueError(

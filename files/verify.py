@@ -60,12 +60,6 @@ def check_file(folder: Path, name: str, digest: str, size: int | None = None) ->
         raise DamagedError(f"{folder}: {name} cannot be read ({error.strerror})") from error
 
 
-def check_files(folder: Path, digests: Mapping[str, str]) -> None:
-    """check_file for each of a folder's files: name -> sha256."""
-    for name, digest in digests.items():
-        check_file(folder, name, digest)
-
-
 def differences(folder: Path, digests: Mapping[str, str]) -> list[str]:
     """A line for each of a folder's files that is not the one of these digests, as check_file says
     it: name -> sha256."""

@@ -96,7 +96,7 @@ class Problems:
     """Collects what several independent steps have to complain about."""
 
     def __init__(self) -> None:
-        self.found: list[str] = []
+        self.messages: list[str] = []
 
     def attempt(self, action: Callable[[], T]) -> T | None:
         """The action's result, or None with its complaint kept."""
@@ -104,13 +104,13 @@ class Problems:
             with reading("a file of the model or of the data"):
                 return action()
         except ValueError as error:
-            self.found.append(str(error))
+            self.messages.append(str(error))
             return None
 
     def check(self) -> None:
         """Raise ValueError with everything collected so far."""
-        if self.found:
-            raise ValueError("\n".join(self.found))
+        if self.messages:
+            raise ValueError("\n".join(self.messages))
 
 
 def data_args(config: Config) -> DataArgs:

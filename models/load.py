@@ -217,8 +217,8 @@ def model_class(config: PretrainedConfig, native: bool) -> Any:
             f"model_type {config.model_type!r}"
             + ("; use head.kind = 'linear' or 'mlp'" if native else "")
         )
-    found = mapping[type(config)]
-    chosen = found[0] if isinstance(found, tuple) else found
+    classes = mapping[type(config)]
+    chosen = classes[0] if isinstance(classes, tuple) else classes
     if reason := why_refused(config, chosen):
         raise ValueError(f"model.source is of type {config.model_type!r}, which {reason}")
     return chosen
@@ -286,12 +286,12 @@ def load_pretrained(
 
 def stored_dtypes(folder: str | Path) -> str:
     """The dtypes in which a folder's weights are stored, such as "F32" or "BF16, F32"."""
-    found = set()
+    dtypes = set()
     for file in weight_files(folder):
         try:
             with safe_open(file, framework="pt") as tensors:
                 names = tensors.keys()
-                found |= {tensors.get_slice(name).get_dtype() for name in names}
+                dtypes |= {tensors.get_slice(name).get_dtype() for name in names}
         except SafetensorError as error:
             raise ValueError(f"{file} is damaged: {_one_line(error)}; fetch it again") from error
-    return ", ".join(sorted(found))
+    return ", ".join(sorted(dtypes))

@@ -60,8 +60,8 @@ def make_folder(model_type: str, folder: Path) -> Path:
     tokenizer = make_tokenizer(kind_of(model_type))
     config = tiny_config(model_type, special_ids(tokenizer), len(tokenizer))
     torch.manual_seed(0)
-    found = MODEL_MAPPING[type(config)]
-    model = (found[0] if isinstance(found, tuple) else found)(config)
+    classes = MODEL_MAPPING[type(config)]
+    model = (classes[0] if isinstance(classes, tuple) else classes)(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 2 and name.endswith(".weight"):
@@ -142,7 +142,7 @@ def stuck_parameters(job: Job, before: dict[str, torch.Tensor]) -> list[str]:
                 continue
             stuck.append(name)
     stuck = [name for name in stuck if name not in job.estimate.idle]
-    return [f"not trained and not said: {len(stuck)}: {', '.join(stuck[:6])}"] if stuck else []
+    return [f"not trained in silence: {len(stuck)}: {', '.join(stuck[:6])}"] if stuck else []
 
 
 def padding_faults(predictor: Predictor) -> list[str]:
