@@ -22,6 +22,7 @@ from engine.wait_policy import wait_passively
 from job.console import prepare_console, read_words
 from job.ending import run_command
 from job.folder import check_folder, mend_config, run_folder
+from job.verify import read_result
 from report.baseline import Comparison, comparison_line
 from report.format import format_number
 from report.plan import Plan
@@ -80,7 +81,7 @@ def train_run(
         check_folder(config, folder, options.resume, options.fresh)
     if options.resume and folder.result.exists():
         try:
-            result = folder.read_json("result.json", "weights", "progress", "test", "compared")
+            result = read_result(folder)
             print(f"{folder.path} is finished, nothing to do. {headline(result)}")
             return result, shown
         except (ValueError, KeyError, TypeError) as error:
@@ -117,6 +118,7 @@ def headline(result: dict[str, Any]) -> str:
 
 def train_seeds(config: Config, options: argparse.Namespace, command: str) -> None:
     """Each seed in a run of its own, then mean, spread and interval."""
+    from engine.memory import release_memory
     from job.finish import main_metric
     from report.seeds import seeds_table
 
@@ -137,6 +139,7 @@ def train_seeds(config: Config, options: argparse.Namespace, command: str) -> No
         result, shown = train_run(one, options, command, shown)
         if result.get("test"):
             name, values[seed] = main_metric(result["test"])
+        release_memory()  # else the next plan would count what this run held
     if values:
         print(seeds_table(f"test {name}", values))
 
@@ -145,8 +148,11 @@ def score(config: Config, options: argparse.Namespace) -> None:
     """Score a finished run's model on its test rows again; nothing is written."""
     from job.score import score_finished
 
-    code, drift, network = options.allow_code, options.allow_drift, options.allow_network
-    print(headline(score_finished(config, options.base, code, drift, network)))
+    result = score_finished(
+        config, options.base, allow_code=options.allow_code, allow_drift=options.allow_drift,
+        allow_network=options.allow_network,
+    )  # fmt: skip
+    print(headline(result))
 
 
 def config_for_csv(options: argparse.Namespace) -> Config:
@@ -160,8 +166,8 @@ def config_for_csv(options: argparse.Namespace) -> Config:
         os.environ["HF_HUB_OFFLINE"] = "1"  # before datasets is imported, which reads it then
     recipe, notes = guess_recipe(options.csv)
     print("\n".join(notes))
-    where = f"the recipe guessed for {options.csv}"
-    config = parse_config(recipe, where, options.overrides, options.unset)
+    title = f"the recipe guessed for {options.csv}"
+    config = parse_config(recipe, title, options.overrides, options.unset)
     path = guessed_recipe_path(config)
     if path.exists() and (lines := difference(trajectory(read_config(path)), trajectory(config))):
         raise ValueError(

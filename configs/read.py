@@ -10,6 +10,7 @@ Nothing heavy is imported here, so that a typo is answered at once.
 import copy
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +23,10 @@ from configs.fields import begins, explain_unknown, first_key, list_sections, li
 from configs.overrides import apply_override, remove_key
 from configs.relations import broken_relations
 from configs.schema import Config
+from files.read import MOST_DEPTH, depth
 from files.write import save_text
 
+MANY_PARTS = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){64}""")
 Values = dict[str, Any]  # as tomllib gives them: sections of keys
 Problems = dict[str, str]  # key path -> message; the first word about a key stands
 
@@ -63,7 +66,12 @@ def read_toml(path: Path) -> Values:
     """The tables of a TOML file. ConfigError names the nearest file, or line and column."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
-        return tomllib.loads(text)
+        if MANY_PARTS.search(text):  # whose reading takes time with the square of them
+            raise RecursionError
+        values = tomllib.loads(text)
+        if depth(values) > MOST_DEPTH:
+            raise RecursionError
+        return values
     except UnicodeDecodeError as error:
         place = _place(error.object[: error.start].decode("utf-8"))
         raise ConfigError(f"{path}, {place}: this byte is not UTF-8; save it as UTF-8") from None
@@ -71,6 +79,10 @@ def read_toml(path: Path) -> Values:
         reason, _, position = str(error).partition(" (at ")
         place = _place(text) if "end of document" in position else position.rstrip(")")
         raise ConfigError(f"{path}, {place}: not TOML: {reason}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not read: its keys or values are nested too deep") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigError(f"{path}: not TOML: {error}") from None
     except OSError as error:
         raise ConfigError(f"{path}: {_explain_missing(path, error)}") from None
 

@@ -27,6 +27,7 @@ def field(default: Any, doc: str, trajectory: bool = True, allowed: str | None =
 
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
+Threads = Annotated[int, Field(ge=1, le=1024)]  # a system that has no more ends the process
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -74,7 +75,7 @@ class Run(Section):
         None, "Steps between checkpoints, besides the one at each evaluation.", False
     )
     log_every: Count = field(1, "Steps between two lines of training metrics.", False)
-    threads: Count | None = field(None, "CPU threads torch may use; unset: torch's own choice.")
+    threads: Threads | None = field(None, "CPU threads torch may use; unset: torch's own choice.")
 
 
 class Model(Section):

@@ -137,7 +137,7 @@ def _encode_in_python(
     tokenizer: Any, texts: list[str], pairs: list[str] | None, max_length: int, truncation: Side,
     special: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The rows of encode_texts by a tokenizer that has no fast twin (CANINE's characters), which
+    """The rows of encode_texts by a tokenizer that has no fast form (CANINE's characters), which
     takes `special` tokens for itself."""
     rows: list[dict[str, Any]] = []
     tokenizer.truncation_side = truncation

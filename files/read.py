@@ -10,30 +10,25 @@ from typing import Any
 MOST_BYTES = 64 << 20  # the largest that we write, of a data report with many notes, has a few MB
 MOST_DEPTH = 64  # objects and lists within each other
 KINDS: dict[type, str] = {
-    dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number",
+    list: "a list", str: "a text", bool: "true or false", int: "a number",
     float: "a number", type(None): "null",
 }  # fmt: skip
 
 
-def read_json(
-    path: str | Path,
-    keys: Iterable[str] = (),
-    kind: type = dict,
-    most_bytes: int = MOST_BYTES,
-) -> Any:
-    """The value in a JSON file. Raises ValueError, naming the file, where it is missing, no regular
-    file, larger than `most_bytes`, no JSON, nested deeper than MOST_DEPTH, no `kind`, or an object
-    without one of `keys`."""
-    value: Any = parse_json(read_bounded(Path(path), most_bytes), str(path))
-    if not isinstance(value, kind):
-        raise ValueError(f"{path} holds {KINDS[type(value)]}; expected {KINDS[kind]}")
-    missing = [key for key in keys if isinstance(value, dict) and key not in value]
+def read_json(path: str | Path, keys: Iterable[str] = ()) -> dict[str, Any]:
+    """The object in a JSON file. Raises ValueError, naming the file, where it is missing, no plain
+    file, larger than MOST_BYTES, no JSON, nested deeper than MOST_DEPTH, no object, or one without
+    one of `keys`."""
+    value = parse_json(read_bounded(Path(path)), str(path))
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds {KINDS[type(value)]}; expected an object")
+    missing = [key for key in keys if key not in value]
     if missing:
         raise ValueError(f"{path} has no {', '.join(map(repr, missing))}; it is not complete")
     return value
 
 
-def read_bounded(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
+def read_bounded(path: Path) -> bytes:
     """The bytes of a regular file. Raises ValueError as read_json does."""
     try:
         # without waiting: opening a pipe that nobody writes to would never end
@@ -41,13 +36,13 @@ def read_bounded(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ValueError(f"{path} is no regular file")
-            content = file.read(most_bytes + 1)
+            content = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    if len(content) > most_bytes:
-        raise ValueError(f"{path} is larger than {most_bytes:,} bytes; no file of its kind is")
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"{path} is larger than {MOST_BYTES:,} bytes; no file of its kind is")
     return content
 
 

@@ -43,6 +43,9 @@ def check_file(folder: Path, name: str, digest: str, size: int | None = None) ->
     if parts.is_absolute() or ".." in parts.parts:
         raise DamagedError(f"{folder}: its list of files names {name}, which lies outside")
     path = folder / name
+    for part in list(path.parents)[: len(parts.parts) - 1]:
+        if part.is_symlink():
+            raise DamagedError(f"{folder}: {part.name}, with {name}, is a link")
     try:
         status = os.lstat(path)
         if not stat.S_ISREG(status.st_mode):
@@ -55,12 +58,6 @@ def check_file(folder: Path, name: str, digest: str, size: int | None = None) ->
         raise DamagedError(f"{folder}: {name} is missing") from None
     except OSError as error:
         raise DamagedError(f"{folder}: {name} cannot be read ({error.strerror})") from error
-
-
-def check_files(folder: Path, digests: Mapping[str, str]) -> None:
-    """check_file for each of a folder's files: name -> sha256."""
-    for name, digest in digests.items():
-        check_file(folder, name, digest)
 
 
 def differences(folder: Path, digests: Mapping[str, str]) -> list[str]:

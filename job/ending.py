@@ -2,7 +2,10 @@
 
 import os
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 # what libraries and the system say of a limit on memory or threads, in exceptions of many kinds
 LIMITS = (
@@ -36,6 +39,27 @@ def run_command(program: str, work: Callable[[], None], way_on: str = "") -> int
         )
         return complain(program, message, 2)
     return 0
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """While libraries read somebody's files: whatever they stumble over there is a ValueError with
+    its place. What a limit on memory or threads causes stays as it is."""
+    try:
+        yield
+    except (ValueError, OSError, MemoryError):
+        raise
+    except BaseException as error:
+        panic = type(error).__name__ == "PanicException"  # of Rust's, which is no Exception
+        if meets_limit(error) or not (panic or isinstance(error, Exception)):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        message = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"{what} cannot be used: {type(error).__name__}: {message} (at "
+            f"{'/'.join(Path(place.filename).parts[-3:])}:{place.lineno}); it is damaged, or of a "
+            "kind that is not known here"
+        ) from error
 
 
 def meets_limit(error: BaseException) -> bool:

@@ -27,10 +27,10 @@ from job.folder import Folder
 from job.judge import judge
 from job.predictor import make_predictor, name_prediction
 from job.prepare import Job
-from job.verify import list_files
+from job.verify import list_files, seal
 from models.build import source_state
 from models.export import export_model
-from models.fast.frozen import thaw
+from models.fast.frozen import restore_exact
 from report.baseline import comparison_line
 from report.card import Mistake, run_card
 from report.format import format_bytes, format_seconds
@@ -142,7 +142,7 @@ def compare_samples(job: Job, folder: Folder) -> str:
 def save_model(job: Job, folder: Folder) -> None:
     """Publish `model/`. One left by an attempt that was killed before the end is replaced."""
     if "frozen" in job.speed.resolved:
-        thaw(job.built.model, source_state(job.model_args, job.tokenizer, job.built.base))
+        restore_exact(job.built.model, source_state(job.model_args, job.tokenizer, job.built.base))
     remove(folder.model)
     with publish(folder.model) as temporary:
         export_model(job.built, job.model_args, job.tokenizer, temporary)
@@ -220,6 +220,6 @@ def finish(
         "seconds": seconds,
         "files": list_files(folder),
     }
-    folder.write_json("result.json", result)
+    folder.write_json("result.json", seal(result))
     tracker.say(f"ask it: {ask_command(job, folder)}")
     return result

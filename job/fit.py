@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from data.encode import tokenizer_digest
 from data.loaders import eval_batches, train_batches
 from engine.checkpoint import (
     best_folder,
@@ -36,12 +37,13 @@ def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]
     """What differs from when the checkpoint was made, besides the config. Raises ValueError unless
     that is allowed: the run could not go on to the same bits."""
     record = make_record(job)
+    saved = {"tokenizer": record["tokenizer"]} | saved  # the first checkpoints did not note it
     lines = [
         *drift(saved["environment"], record["environment"]),
         *drift(saved["base"], record["base"]),
         *(
             line
-            for key in ("data", "target", "replaced")
+            for key in ("data", "tokenizer", "target", "replaced")
             for line in drift({key: saved.get(key)}, {key: record.get(key)})
         ),
     ]
@@ -65,6 +67,7 @@ def make_record(job: Job) -> dict[str, Any]:
         "environment": environment(job.precision, job.speed.resolved),
         "base": job.built.base,
         "data": job.data.fingerprint,
+        "tokenizer": tokenizer_digest(job.tokenizer),
         "config": job.config.model_dump(exclude_none=True),
     }
     if job.data.kind == "regression":

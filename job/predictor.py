@@ -19,6 +19,7 @@ from engine.losses import logits_of
 from engine.metrics import probabilities
 from engine.precision import DTYPES, Precision, choose_precision
 from engine.targets import Target
+from job.ending import reading
 from job.folder import Folder, finished_config
 from job.loss import target_of
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
@@ -112,6 +113,8 @@ class Predictor:
             return f"this run was trained on {wanted}; got {text!r:.100}"
         names = ("first text", "second text") if is_pair else ("text",)
         for name, part in zip(names, text if is_pair else (text,), strict=True):
+            if isinstance(part, bytes):
+                return f"{name}: expected text, got the bytes {part!r:.60}; decode them first"
             try:
                 checked = check_text(name, part)
             except RowError as error:
@@ -134,7 +137,9 @@ class Predictor:
         """Token rows of the chunk; each keeps its place under "row"."""
         first = [clean_text(t[0] if isinstance(t, tuple) else t, self.clean) for t in chunk]
         second = [clean_text(t[1], self.clean) for t in chunk if isinstance(t, tuple)]
-        rows = encode_texts(self.tokenizer, first, second or None, self.max_length, self.truncation)
+        length, side = self.max_length, self.truncation
+        with reading("the tokenizer"):  # a pattern of it may search for ever, and gives up
+            rows = encode_texts(self.tokenizer, first, second or None, length, side)
         return [{**row, "row": i, "labels": 0} for i, row in enumerate(rows)]
 
     def predict_chunk(self, chunk: list[Text]) -> list[Prediction]:
@@ -194,9 +199,10 @@ def load_predictor(
     folder = Folder(Path(run))
     config = finished_config(folder)
     details = set_up_torch(config)
-    model, tokenizer, args = load_exported(
-        folder.model, allow_code, base, allow_network, verified=True
-    )
+    with reading(f"the model in {folder.path}"):
+        model, tokenizer, args = load_exported(
+            folder.model, allow_code, base, allow_network, verified=True
+        )
     then = made_with(folder)
     chosen = device or config.precision.device
     precision = choose_precision(chosen, config.precision.dtype)

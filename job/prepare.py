@@ -25,6 +25,7 @@ from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_ste
 from engine.plan import Plan, planned_steps
 from engine.precision import Precision, choose_precision
 from engine.targets import Target
+from job.ending import reading
 from job.loss import choose_loss, keep_target, measure_labels, target_of
 from job.needs import describe_idle, measure_needs
 from job.predictor import clean_args, make_padding, text_columns
@@ -95,20 +96,21 @@ class Problems:
     """Collects what several independent steps have to complain about."""
 
     def __init__(self) -> None:
-        self.found: list[str] = []
+        self.messages: list[str] = []
 
     def attempt(self, action: Callable[[], T]) -> T | None:
         """The action's result, or None with its complaint kept."""
         try:
-            return action()
+            with reading("a file of the model or of the data"):
+                return action()
         except ValueError as error:
-            self.found.append(str(error))
+            self.messages.append(str(error))
             return None
 
     def check(self) -> None:
         """Raise ValueError with everything collected so far."""
-        if self.found:
-            raise ValueError("\n".join(self.found))
+        if self.messages:
+            raise ValueError("\n".join(self.messages))
 
 
 def data_args(config: Config) -> DataArgs:
@@ -203,7 +205,8 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     problems.check()
     assert built is not None
     assert loss is not None
-    encoded = {name: encode_split(config, tokenizer, data, name) for name in data.splits}
+    with reading("the tokenizer"):
+        encoded = {name: encode_split(config, tokenizer, data, name) for name in data.splits}
     built.model.to(precision.device)
     side, compiled = tokenizer.padding_side, config.model.compile
     speed = speed_up_model(built.model, config, precision, side, compiled)

@@ -9,17 +9,23 @@ from data.prepare import load_data
 from engine.evaluate import evaluate
 from engine.metrics import build_counter
 from engine.precision import choose_precision
+from job.ending import reading
 from job.folder import refuse_other_trajectory, run_folder
 from job.loss import choose_loss, target_of
 from job.predictor import made_with, make_padding
 from job.prepare import data_args, encode_split
 from job.speed import evaluation_rows, feed_batches, set_up_torch, speed_up_model
-from job.verify import check_run
+from job.verify import check_run, read_result
 from models.export import load_exported
 
 
 def score_finished(
-    config: Config, base: Path | None, allow_code: bool, allow_drift: bool, allow_network: bool
+    config: Config,
+    base: Path | None = None,
+    *,
+    allow_code: bool = False,
+    allow_drift: bool = False,
+    allow_network: bool = False,
 ) -> dict[str, Any]:
     """Metrics of a finished run's exported model on its test rows, under "test", and what the run
     found beside them on the same rows, under "compared". `base` is where the base of its adapter is
@@ -32,7 +38,9 @@ def score_finished(
     folder = run_folder(config)
     set_up_torch(config)
     if not folder.result.exists():
-        raise ValueError(f"{folder.path} holds no finished run; train it without --eval-only")
+        raise ValueError(
+            f"{folder.path} holds no finished run (no result.json); train it without --eval-only"
+        )
     for note in check_run(folder, allow_drift):
         print(note)
     refuse_other_trajectory(config, folder)
@@ -44,9 +52,10 @@ def score_finished(
         )
     if "test" not in data.splits:
         raise ValueError(f"{folder.path} has no test split (data.test is 0)")
-    model, tokenizer, args = load_exported(
-        folder.model, allow_code, base, allow_network, verified=True
-    )
+    with reading(f"the model in {folder.path}"):
+        model, tokenizer, args = load_exported(
+            folder.model, allow_code, base, allow_network, verified=True
+        )
     recorded = made_with(folder).get("dtype")
     precision = choose_precision(config.precision.device, config.precision.dtype, recorded)
     model.to(precision.device)
@@ -61,4 +70,5 @@ def score_finished(
     )  # fmt: skip
     counter = build_counter(data.kind, args.num_labels, precision.device, target)
     metrics = evaluate(model, batches, loss_fn, counter, precision)
-    return {"test": metrics, "compared": folder.read_json("result.json").get("compared")}
+    compared = None if allow_drift else read_result(folder).get("compared")
+    return {"test": metrics, "compared": compared}

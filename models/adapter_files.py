@@ -29,13 +29,13 @@ def modules_to_save(model: nn.Module) -> list[str]:
     head's top modules, and the backbone's modules that own trainable parameters."""
     adapters = adapters_of(model)
     heads = head_modules(model)
-    found = [] if isinstance(model, Classifier) else list(heads)  # heads of ours have their file
+    to_save = [] if isinstance(model, Classifier) else list(heads)  # heads of ours have their file
     for name, parameter in model.named_parameters():
         owner = name.rpartition(".")[0]
-        elsewhere = owner in adapters or owner in found or is_below(owner, heads)
+        elsewhere = owner in adapters or owner in to_save or is_below(owner, heads)
         if parameter.requires_grad and not elsewhere:
-            found.append(owner)
-    return [name for name in found if not is_below(name.rpartition(".")[0], found)]
+            to_save.append(owner)
+    return [name for name in to_save if not is_below(name.rpartition(".")[0], to_save)]
 
 
 def write_adapter(

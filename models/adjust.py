@@ -8,6 +8,7 @@ from transformers import PretrainedConfig
 
 from models.architectures import longest_text, reads_end
 from models.args import ModelArgs
+from models.limits import check_bytes
 
 PROBLEM_TYPES = {
     "single": "single_label_classification",
@@ -72,6 +73,10 @@ def fit_embeddings(model: Any, tokenizer: Any) -> list[str]:
     table: Any = token_table(model)
     rows = len(tokenizer) if table is None else table.weight.shape[0]
     if len(tokenizer) > rows:
+        width = model.get_input_embeddings().weight.shape[1]
+        check_bytes(
+            4 * width * len(tokenizer), f"a table of the tokenizer's {len(tokenizer):,} words"
+        )
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         model.get_input_embeddings().weight[rows:] = 0
         notes.append(

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from files.read import read_json
+from models.limits import check_numbers, entries
 
 READ = (".json", ".safetensors", ".txt", ".model", ".jinja")  # endings that loading may open
 INDEX = "model.safetensors.index.json"
 OWN_WEIGHTS = ("head.safetensors", "adapter_model.safetensors")  # read by name, never as a model's
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+MOST_ENTRIES = 20_000  # of a list in tokenizer_config.json, which each take a millisecond
 TOKENIZER_CLASS = re.compile(
     r"(?!Auto)[A-Z]\w*Tokenizer(Fast)?|TokenizersBackend|PythonBackend|MistralCommonBackend"
 )
@@ -70,6 +72,7 @@ def check_config(path: Path) -> None:
     if not path.exists():
         return
     config = read_json(path)
+    check_numbers(config, str(path))
     for key, value in entries(config):
         if "attn_implementation" in key or "experts_implementation" in key:
             for name in value.values() if isinstance(value, dict) else [value]:
@@ -94,6 +97,9 @@ def check_tokenizer_config(path: Path) -> None:
         return
     config = read_json(path)
     check_tokenizer_class(path, config.get("tokenizer_class"))
+    for key, value in config.items():
+        if isinstance(value, list | dict) and len(value) > MOST_ENTRIES:
+            raise ValueError(f"{path}: {key} has {len(value):,} entries; expected a few")
     if config.get("init_inputs"):
         raise ValueError(f"{path}: init_inputs is {config['init_inputs']!r:.100}; expected none")
     if config.get("auto_map"):
@@ -110,18 +116,6 @@ def check_tokenizer_class(path: Path, name: Any) -> None:
             f"{path}: tokenizer_class is {name!r:.100}; expected one of transformers, such as "
             "BertTokenizer"
         )
-
-
-def entries(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every key of an object, and of all objects and lists within it, with its value."""
-    inside = [value]
-    while inside:
-        item = inside.pop()
-        if isinstance(item, dict):
-            yield from item.items()
-            inside += item.values()
-        elif isinstance(item, list):
-            inside += item
 
 
 def weight_files(folder: str | Path) -> list[Path]:

@@ -116,9 +116,9 @@ class Classifier(nn.Module):
 
 def transformers_model(model: nn.Module) -> PreTrainedModel:
     """The transformers model inside: a Classifier's backbone, or a native model itself."""
-    found = model.backbone if isinstance(model, Classifier) else model
-    assert isinstance(found, PreTrainedModel)
-    return found
+    inner = model.backbone if isinstance(model, Classifier) else model
+    assert isinstance(inner, PreTrainedModel)
+    return inner
 
 
 def backbone_name(model: nn.Module) -> str:
@@ -165,8 +165,8 @@ def load_head_class(kind: str, allow_code: bool = False) -> type[nn.Module]:
         exec(compile(module.code, path, "exec"), vars(module))
     except Exception as error:  # whatever the user's own code raises
         raise ValueError(f"head.kind {kind!r}: {where_raised(error, path)}") from error
-    found = getattr(module, name, None)
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+    head_class = getattr(module, name, None)
+    if not (isinstance(head_class, type) and issubclass(head_class, nn.Module)):
         classes = [
             n
             for n, v in vars(module).items()
@@ -176,7 +176,7 @@ def load_head_class(kind: str, allow_code: bool = False) -> type[nn.Module]:
             f"head.kind {kind!r}: {path} has no nn.Module class {name!r}; "
             f"its classes are {', '.join(classes) or 'none'}"
         )
-    return found
+    return head_class
 
 
 def where_raised(error: Exception, path: Path) -> str:
@@ -209,26 +209,26 @@ def build_head(
     """
     if pool is not None and pool not in POOLS:
         raise ValueError(f"head.pool is {pool!r}; expected one of {', '.join(POOLS)}")
-    where = head_class.__name__
-    given = dict(args) if pool is None else {**args, "pool": pool}
+    title = head_class.__name__
+    words = dict(args) if pool is None else {**args, "pool": pool}
     takes = dict(inspect.signature(head_class.__init__).parameters)
     for name in ("self", *GIVEN):
         if takes.pop(name, None) is None:
-            raise ValueError(f"{where}.__init__ must take {name!r}: ({', '.join(GIVEN)}, ...)")
-    for name in given:
+            raise ValueError(f"{title}.__init__ must take {name!r}: ({', '.join(GIVEN)}, ...)")
+    for name in words:
         if name not in takes:
             near = difflib.get_close_matches(name, takes, n=1)
             raise ValueError(
-                f"{where} takes no argument {name!r} ([head.args] and head.pool); "
+                f"{title} takes no argument {name!r} ([head.args] and head.pool); "
                 + (f"did you mean {near[0]!r}? " if near else "")
                 + f"it takes {', '.join(takes) or 'none of its own'}"
                 + ("; leave pooling to the head with --unset head.pool" if name == "pool" else "")
             )
-    missing = [n for n, p in takes.items() if p.default is p.empty and n not in given]
+    missing = [n for n, p in takes.items() if p.default is p.empty and n not in words]
     if missing:
-        raise ValueError(f"{where} needs {', '.join(missing)}: give them in [head.args]")
+        raise ValueError(f"{title} needs {', '.join(missing)}: give them in [head.args]")
     try:
-        return head_class(hidden_size=hidden_size, num_labels=num_labels, dropout=dropout, **given)
+        return head_class(hidden_size=hidden_size, num_labels=num_labels, dropout=dropout, **words)
     except Exception as error:
         file = Path(inspect.getfile(head_class))
-        raise ValueError(f"{where} cannot be built: {where_raised(error, file)}") from error
+        raise ValueError(f"{title} cannot be built: {where_raised(error, file)}") from error

@@ -1,28 +1,25 @@
 """Sizes that a stranger's folder may ask for: what this machine can hold, and no more.
 
 A few bytes of JSON can ask for a million layers or for a table of a terabyte. So numbers are looked
-at as numbers first, then the model is built without memory (torch's "meta" device) and counted.
+at as numbers first; then counted.py counts the tensors of the model. Nothing here loads torch.
 """
 
-import copy
+import functools
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from files.read import read_json
-from models.foreign import check_model_folder, entries
-
 MOST_LAYERS = 1024  # the deepest published text models have a tenth of it
 MOST_LABELS = 1_000_000
-LAYERS = re.compile(r"(num_|n_)?(\w+_)?(layers?|blocks|depth|groups)")
+MOST_TENSORS = 50_000  # mixtures of experts have as many
+LAYERS = re.compile(r"(num_|n_)?(\w+_)?(layers?|blocks|depths?|groups)|block_(sizes|repeats)")
 SIZES = re.compile(r".*(size|dim|embd|embed|d_model|d_ff|inner|width|vocab|positions|embeddings).*")
 FLOAT = 4  # bytes of a weight
 
 
+@functools.cache
 def machine_memory() -> int:
     """Bytes of memory that this process may have: the machine's, or its container's."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -42,13 +39,16 @@ def check_bytes(size: int, what: str) -> None:
         )
 
 
-def check_before_reading(folder: str | Path) -> None:
-    """Raises ValueError unless what transformers reads in a folder, for its tokenizer too, is data
-    of that folder alone and of a size that this machine holds."""
-    check_model_folder(folder)
-    path = Path(folder) / "config.json"
-    if path.is_file():
-        check_numbers(read_json(path), str(path))
+def entries(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key of an object, and of all objects and lists within it, with its value."""
+    inside = [value]
+    while inside:
+        item = inside.pop()
+        if isinstance(item, dict):
+            yield from item.items()
+            inside += item.values()
+        elif isinstance(item, list):
+            inside += item
 
 
 def check_numbers(config: dict[str, Any], name: str) -> None:
@@ -56,33 +56,18 @@ def check_numbers(config: dict[str, Any], name: str) -> None:
     model's that fits this machine: as many layers, labels, or rows of one number each."""
     for key, value in entries(config):
         if key in ("id2label", "label2id") and isinstance(value, dict):
-            _check_count(name, f"entries of {key}", len(value), MOST_LABELS)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        if key in ("num_labels", "_num_labels"):
-            _check_count(name, key, value, MOST_LABELS)
-        elif LAYERS.fullmatch(key):
-            _check_count(name, key, value, MOST_LAYERS)
-        elif SIZES.fullmatch(key):
-            _check_count(name, key, value, machine_memory() // FLOAT)
+            check_count(name, f"entries of {key}", len(value), MOST_LABELS)
+        most = machine_memory() // FLOAT if SIZES.fullmatch(key) else None
+        most = MOST_LAYERS if LAYERS.fullmatch(key) else most
+        most = MOST_LABELS if key in ("num_labels", "_num_labels") else most
+        for number in value if isinstance(value, list) else [value]:
+            if most is not None and isinstance(number, int | float):
+                check_count(name, key, number, most)
 
 
-def _check_count(name: str, key: str, value: float, most: int) -> None:
+def check_count(name: str, key: str, value: float, most: int) -> None:
     if value > most:
         raise ValueError(f"{name}: {key} is {value:,}; at most {most:,} fit this machine")
-
-
-def check_parameters(cls: type[nn.Module], config: Any, folder: str) -> None:
-    """Raises ValueError where the model of a config has more weights than this machine has memory
-    for, or cannot be built; none is allocated, and torch's generator is left where it was."""
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            model = cls(copy.deepcopy(config))
-    except Exception as error:  # a model's code may stumble over anything that a config can hold
-        line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise ValueError(f"no model can be built from config.json in {folder}: {line}") from error
-    count = sum(tensor.numel() for tensor in [*model.parameters(), *model.buffers()])
-    check_bytes(count * FLOAT, f"the model of config.json in {folder}, {count:,} weights in fp32,")
 
 
 def check_head(hidden_size: int, num_labels: int, head_args: dict[str, Any]) -> None:

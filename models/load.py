@@ -28,8 +28,8 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging
 
 from models.architectures import why_refused
-from models.foreign import weight_files
-from models.limits import check_before_reading
+from models.foreign import check_model_folder, weight_files
+from models.limits import MOST_TENSORS
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 SOURCES = "'hub:NAME', 'package:NAME/path', 'run:PATH' or the path of a local folder"
@@ -59,6 +59,8 @@ def _find_source(source: str, revision: str | None, allow_network: bool) -> str:
         return _package_folder(source)
     if source.startswith("run:"):
         folder = Path(source.removeprefix("run:")).expanduser() / "model"
+        if folder.is_symlink():
+            raise ValueError(f"{folder} is a link; a run's model is read where it was written")
         if not (folder / "openloop.json").is_file():
             raise ValueError(
                 f"model.source {source!r} is not a finished run: no {folder}/openloop.json"
@@ -138,7 +140,7 @@ def read_config(folder: str) -> PretrainedConfig:
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise ValueError(f"no config.json in {folder}: expected the folder of a transformers model")
-    check_before_reading(folder)
+    check_model_folder(folder)
     try:
         with quiet_transformers():
             return AutoConfig.from_pretrained(
@@ -168,7 +170,7 @@ def load_tokenizer(source: str, revision: str | None = None) -> Any:
 
 def read_tokenizer(folder: str | Path) -> Any:
     """The tokenizer in a folder, with truncation and padding reset and a pad token present."""
-    check_before_reading(folder)
+    check_model_folder(folder)
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(
@@ -215,8 +217,8 @@ def model_class(config: PretrainedConfig, native: bool) -> Any:
             f"model_type {config.model_type!r}"
             + ("; use head.kind = 'linear' or 'mlp'" if native else "")
         )
-    found = mapping[type(config)]
-    chosen = found[0] if isinstance(found, tuple) else found
+    classes = mapping[type(config)]
+    chosen = classes[0] if isinstance(classes, tuple) else classes
     if reason := why_refused(config, chosen):
         raise ValueError(f"model.source is of type {config.model_type!r}, which {reason}")
     return chosen
@@ -233,6 +235,10 @@ def read_weights(folder: str | Path) -> dict[str, Tensor]:
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file. Raises ValueError, naming it, where it is damaged."""
     try:
+        with safe_open(file, framework="pt") as tensors:
+            count = len(tensors.keys())
+        if count > MOST_TENSORS:
+            raise ValueError(f"{count:,} tensors; no model has more than {MOST_TENSORS:,}")
         return load_file(file)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{file} is damaged: {_one_line(error)}; fetch it again") from error
@@ -280,12 +286,12 @@ def load_pretrained(
 
 def stored_dtypes(folder: str | Path) -> str:
     """The dtypes in which a folder's weights are stored, such as "F32" or "BF16, F32"."""
-    found = set()
+    dtypes = set()
     for file in weight_files(folder):
         try:
             with safe_open(file, framework="pt") as tensors:
                 names = tensors.keys()
-                found |= {tensors.get_slice(name).get_dtype() for name in names}
+                dtypes |= {tensors.get_slice(name).get_dtype() for name in names}
         except SafetensorError as error:
             raise ValueError(f"{file} is damaged: {_one_line(error)}; fetch it again") from error
-    return ", ".join(sorted(found))
+    return ", ".join(sorted(dtypes))

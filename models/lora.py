@@ -209,8 +209,8 @@ def is_below(name: str, modules: Collection[str]) -> bool:
 
 def layer_number(name: str) -> int | None:
     """The layer a name belongs to: its first part that is a number."""
-    found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", name)
-    return int(found.group(1)) if found else None
+    match = re.search(r"(?:^|\.)(\d+)(?:\.|$)", name)
+    return int(match.group(1)) if match else None
 
 
 def _in_layers(name: str, layers: tuple[int, int] | None) -> bool:
@@ -243,7 +243,7 @@ def merge_lora(model: nn.Module) -> float:
         if weight.dtype != merged.dtype:
             raise ValueError(
                 f"a frozen weight is kept in {weight.dtype}, which would round the merged one: "
-                "put the exact weights back first (models.fast.frozen.thaw)"
+                "put the exact weights back first (models.fast.frozen.restore_exact)"
             )
         drift = max(drift, (merged - adapter.change() - weight).abs().max().item())
         weight.copy_(merged)

@@ -1,4 +1,4 @@
-"""What trains, said in one place: an adapter's own parameters, the head, and by model.train the
+"""What trains, decided in one place: an adapter's own parameters, the head, and by model.train the
 whole model or its last layers. requires_grad is the one record of the choice."""
 
 import re
@@ -28,10 +28,10 @@ def last_layers(train: str | None) -> int:
     """The N of "last:N", 0 for the other forms. Raises ValueError for what is no form at all."""
     if train in (None, "all", "head"):
         return 0
-    found = re.fullmatch(r"last:([1-9]\d*)", str(train))
-    if not found:
+    match = re.fullmatch(r"last:([1-9]\d*)", str(train))
+    if not match:
         raise ValueError(f"model.train is {train!r}; expected 'all', 'head' or 'last:N' (N >= 1)")
-    return int(found.group(1))
+    return int(match.group(1))
 
 
 def modules_of_last(model: nn.Module, count: int) -> list[str]:

@@ -167,9 +167,9 @@ def _mistake_lines(mistakes: Sequence[Mistake]) -> list[str]:
         text = clean_line(mistake.text)
         if len(text) > TEXT_CHARACTERS:
             text = text[:TEXT_CHARACTERS].rstrip() + "…"
-        said = f"{escape_markdown(mistake.predicted)} ({100 * mistake.probability:.1f} %)"
+        predicted = f"{escape_markdown(mistake.predicted)} ({100 * mistake.probability:.1f} %)"
         own = escape_markdown(mistake.label)
-        rows.append((_code(mistake.address), own, said, escape_markdown(text)))
+        rows.append((_code(mistake.address), own, predicted, escape_markdown(text)))
     return _table(("row", "own label", "predicted", "text"), rows)
 
 

@@ -51,7 +51,7 @@ def test_eval_only_weighs_as_training_did(recipe, tmp_path, capsys):
     from configs.read import read_config
     from job.score import score_finished
 
-    again = score_finished(read_config(path), None, False, False, False)
+    again = score_finished(read_config(path))
     assert again["test"]["loss"] == pytest.approx(test["loss"], rel=1e-6)
     capsys.readouterr()
 

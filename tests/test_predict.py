@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import pytest
 
@@ -138,3 +139,30 @@ def test_predictions_do_not_depend_on_their_neighbours(run):
 
 def test_no_texts_at_all_is_no_error(run):
     assert predict.load_run(run)([]) == []
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
+def test_no_link_that_somebody_planted_is_followed_by_an_output(run, tmp_path, ending):
+    victim, output = tmp_path / "victim", tmp_path / f"answers{ending}"
+    victim.write_text("mine", encoding="utf-8")
+    for name in (output.name, f".{output.name}.{os.getpid()}.tmp", f".{output.name}.tmp"):
+        (tmp_path / name).symlink_to(victim)
+    assert predict.main(["--run", str(run), "good film", "--output", str(output)]) == 0
+    assert victim.read_text(encoding="utf-8") == "mine"
+    assert output.is_file()
+    assert not output.is_symlink()
+
+
+def test_an_output_that_is_no_regular_file_is_told_before_the_model_loads(run, tmp_path, capsys):
+    os.mkfifo(tmp_path / "answers.csv")
+    output = str(tmp_path / "answers.csv")
+    assert predict.main(["--run", str(run), "good film", "--output", output]) == 2
+    assert "no regular file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "item", [None, "", "  ", 3, b"good", ("good", None), ["good"], float("nan")]
+)
+def test_what_is_no_text_is_named_by_its_place(run, item):
+    with pytest.raises(ValueError, match=r"item 1: |this run was trained on"):
+        predict.load_run(run)(["good film", item])

@@ -148,7 +148,7 @@ def test_predict_answers_as_the_test_did(case, finished, tmp_path):
 def test_eval_only_finds_what_the_test_found(case, finished):
     config, run = finished(case)
     before = json.loads((run / "result.json").read_text(encoding="utf-8"))["test"]
-    again = json.loads(json.dumps(score_finished(config, allow_code=False, base=None)["test"]))
+    again = json.loads(json.dumps(score_finished(config)["test"]))
     assert again.keys() == before.keys()
     for name, value in before.items():
         if isinstance(value, int | float):
@@ -193,3 +193,46 @@ def test_pooling_a_row_without_tokens_is_a_number_and_leaves_the_others(how, sid
     assert torch.equal(pooled[:1], pool(hidden[:1], mask[:1], how))
     if how == "mean":
         assert torch.equal(pooled[1], torch.zeros(3))
+
+
+def test_the_samples_are_asked_without_dropout_and_the_model_trains_on(finished):
+    from job.finish import predict_samples
+
+    config, _ = finished(next(iter(CASES)))
+    changes = {"model": config.model.model_copy(update={"dropout": 0.5}),
+               "samples": config.samples.model_copy(update={"texts": ["a good film"]})}  # fmt: skip
+    job = open_job(config.model_copy(update=changes))
+    job.built.model.train()
+    first = predict_samples(job)
+    assert [predict_samples(job) for _ in range(3)] == [first] * 3
+    assert job.built.model.training
+
+
+def test_seed_and_sizes_reach_every_place(finished, monkeypatch):
+    from data.loaders import epoch_order
+    from job import score
+    from job.fit import epoch_batches
+
+    config, _ = finished(next(case for case in CASES if "few rows" in case))
+    changes = {"run": config.run.model_copy(update={"seed": 5}),
+               "train": config.train.model_copy(update={"micro_batch_size": 7}),
+               "head": config.head.model_copy(update={"kind": "linear"})}  # fmt: skip
+    job = open_job(config.model_copy(update=changes))
+    rows = job.encoded["train"].dataset["row"]
+    order = [rows[place] for place in epoch_order(len(rows), 5, 2)]
+    taken = [batch["rows"].tolist() for batch in epoch_batches(job, 2, 1)]
+    assert taken == [order[first : first + 7] for first in range(7, len(rows), 7)]
+    assert job.plan.seed == 5
+    other = open_job(config.model_copy(update={"head": changes["head"]}))
+    assert not torch.equal(job.built.model.head.out.weight, other.built.model.head.out.weight)
+
+    sizes = []
+
+    def note(dataset, size, padding):
+        sizes.append(size)
+        return eval_batches(dataset, size, padding)
+
+    eval_batches = score.eval_batches
+    monkeypatch.setattr(score, "eval_batches", note)
+    score_finished(config)
+    assert sizes == [job.evaluation_rows] == [2]

@@ -63,9 +63,9 @@ def make_folder(model_type: str, folder: Path) -> Path:
     config = tiny_config(model_type, special_ids(tokenizer), len(tokenizer))
     torch.manual_seed(0)
     tokenizer.save_pretrained(folder)
-    found = MODEL_MAPPING[type(config)]
+    classes = MODEL_MAPPING[type(config)]
     try:
-        model = (found[0] if isinstance(found, tuple) else found)(config)
+        model = (classes[0] if isinstance(classes, tuple) else classes)(config)
     except ImportError:  # it wants a library for pictures
         config.save_pretrained(folder)
         return folder
@@ -175,7 +175,7 @@ def stuck_parameters(job: Job, before: dict[str, torch.Tensor]) -> list[str]:
                 continue
             stuck.append(name)
     stuck = [name for name in stuck if name not in job.estimate.idle]
-    return [f"not trained and not said: {len(stuck)}: {', '.join(stuck[:6])}"] if stuck else []
+    return [f"not trained in silence: {len(stuck)}: {', '.join(stuck[:6])}"] if stuck else []
 
 
 def padding_faults(predictor: Predictor) -> list[str]:

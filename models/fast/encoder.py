@@ -7,7 +7,7 @@ but each text's first token (first_token_only), the last layer's queries, and al
 attention, are worked out for those tokens alone: the same logits and gradients without five sixths
 of that layer's arithmetic. Gain: see benchmarks/ablation.md.
 
-What is called as a module, so that a hook on it works: the layers, which then return (x, twin), and
+What is called as a module, so that a hook on it works: the layers, which then return (x, cast), and
 all linear layers and activations; the blocks between are not.
 """
 
@@ -30,7 +30,7 @@ from models.heads import Classifier, LinearHead, MLPHead
 Project = Callable[[Tensor, Sequence[nn.Module]], tuple[Tensor, ...]]
 # (q, k, v, layout, first_only, scale, dropout) -> attention within each text, (M, H, D)
 Attend = Callable[[Tensor, Tensor, Tensor, Layout, bool, float, float], Tensor]
-# (parts, attended, residual) -> the layer's output, and its twin
+# (parts, attended, residual) -> the layer's output, and its cast
 Finish = Callable[["Parts", Tensor, Tensor], tuple[Tensor, Tensor | None]]
 # model types of transformers whose layers are written as BERT's
 KIN = ("bert", "electra", "roberta", "xlm-roberta")
@@ -108,7 +108,7 @@ class Stream(NamedTuple):
     """What a layer needs to know beside its input x (1, N, D)."""
 
     layout: Layout
-    twin: Tensor | None  # x in the dtype of the products, where it is at hand
+    cast: Tensor | None  # x in the dtype of the products, where it is at hand
     how: Written
     first_only: bool
 
@@ -122,14 +122,14 @@ def attend_within(parts: Parts, x: Tensor, stream: Stream, training: bool) -> tu
     """Attention within the texts of a stream, and what is to be added to it, (1, M, D) each, from
     x (1, N, D): M is N, or with `first_only` the number of first tokens."""
     how, residual = stream.how, x
-    given = x if stream.twin is None else stream.twin
+    factor = x if stream.cast is None else stream.cast
     if stream.first_only:
         residual = x.index_select(1, stream.layout.firsts)
         with named_rows(stream):
             (q,) = how.project(residual, (parts.query,))
-        k, v = how.project(given, (parts.key, parts.value))
+        k, v = how.project(factor, (parts.key, parts.value))
     else:
-        q, k, v = how.project(given, (parts.query, parts.key, parts.value))
+        q, k, v = how.project(factor, (parts.query, parts.key, parts.value))
     size, rate = parts.head_size, parts.attention_dropout if training else 0.0
     q, k, v = (t.view(-1, t.shape[-1] // size, size) for t in (q, k, v))  # (N, H, D)
     out = how.attend(q, k, v, stream.layout, stream.first_only, size**-0.5, rate)
@@ -145,15 +145,15 @@ def named_rows(stream: Stream) -> NamedRows:
 def finish_layer(
     parts: Parts, attended: Tensor, residual: Tensor, norm: NativeKernels | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """What follows attention, token by token: (1, M, D) each -> (1, M, D), and its twin. `norm`:
-    kernels for AddNorm."""
-    x, twin = add_norm(parts.out(attended), residual, parts.out_norm, parts.out_dropout, norm)
-    inner = parts.activation(parts.up(x if twin is None else twin))  # (1, M, I)
+    """What follows attention, token by token: (1, M, D) each -> (1, M, D), and its copy for
+    the products. `norm`: kernels for AddNorm."""
+    x, cast = add_norm(parts.out(attended), residual, parts.out_norm, parts.out_dropout, norm)
+    inner = parts.activation(parts.up(x if cast is None else cast))  # (1, M, I)
     return add_norm(parts.down(inner), x, parts.norm, parts.dropout, norm)
 
 
 def run_layer(layer: nn.Module, x: Tensor, stream: Stream) -> tuple[Tensor, Tensor | None]:
-    """One layer: x (1, N, D) -> (1, M, D), and its twin."""
+    """One layer: x (1, N, D) -> (1, M, D), and its copy for the products."""
     parts = parts_of(layer)
     with NamedRows(stream.layout.ids):  # again: this may be a recomputation
         attended, residual = attend_within(parts, x, stream, layer.training)
@@ -161,26 +161,26 @@ def run_layer(layer: nn.Module, x: Tensor, stream: Stream) -> tuple[Tensor, Tens
         return stream.how.finish(parts, attended, residual)
 
 
-def layer_forward(layer: Any, x: Tensor, *given: Any, **others: Any) -> Any:
-    """run_layer for a layer that is given a Stream, so that a hook on it sees (x, twin); else the
+def layer_forward(layer: Any, x: Tensor, *rest: Any, **others: Any) -> Any:
+    """run_layer for a layer that is given a Stream, so that a hook on it sees (x, cast); else the
     plain forward."""
-    if not given or not isinstance(given[0], Stream):
-        return type(layer).forward(layer, x, *given, **others)
+    if not rest or not isinstance(rest[0], Stream):
+        return type(layer).forward(layer, x, *rest, **others)
     if layer.gradient_checkpointing and layer.training:
-        return layer._gradient_checkpointing_func(partial(run_layer, layer), x, given[0])
-    return run_layer(layer, x, given[0])
+        return layer._gradient_checkpointing_func(partial(run_layer, layer), x, rest[0])
+    return run_layer(layer, x, rest[0])
 
 
 def encoder_forward(
-    encoder: Any, hidden_states: Tensor, *given: Any, layout: Layout | None = None, **others: Any
+    encoder: Any, hidden_states: Tensor, *rest: Any, layout: Layout | None = None, **others: Any
 ) -> Any:
     """All layers on a stream, hidden_states (1, N, D); the plain forward on a padded batch."""
     if layout is None:
-        return type(encoder).forward(encoder, hidden_states, *given, **others)
-    x, twin, how = hidden_states, None, encoder.how
+        return type(encoder).forward(encoder, hidden_states, *rest, **others)
+    x, cast, how = hidden_states, None, encoder.how
     for layer in encoder.layer:
         short = how.first_only and layer is encoder.layer[-1]
-        x, twin = layer(x, Stream(layout, twin, how, short))
+        x, cast = layer(x, Stream(layout, cast, how, short))
     return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=x)
 
 

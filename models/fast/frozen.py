@@ -2,7 +2,7 @@
 
 Replaces the cast that autocast makes of every frozen weight at every forward: the products get the
 same bits. What trains stays fp32, and so do norms and embeddings. Before full weights are exported
-`thaw` puts the fp32 values back. Gain: see benchmarks/ablation.md.
+`restore_exact` puts the fp32 values back. Gain: see benchmarks/ablation.md.
 """
 
 import torch
@@ -34,7 +34,7 @@ def freeze_in(model: nn.Module, dtype: torch.dtype) -> list[nn.Module]:
     return [model.get_submodule(name) for name in holders]
 
 
-def thaw(model: nn.Module, source: dict[str, Tensor]) -> None:
+def restore_exact(model: nn.Module, source: dict[str, Tensor]) -> None:
     """Put back the exact values of the frozen weights, by the names they have without adapters."""
     adapters = adapters_of(model)
     for name, parameter in frozen_weights(model).items():

@@ -100,7 +100,7 @@ class Product(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple:
         flat, *saved = ctx.saved_tensors
         shape, x_dtype, scalings, dtypes = ctx.rest
-        needs, found = ctx.needs_input_grad[3:], list[Any]([None] * len(dtypes))
+        needs, results = ctx.needs_input_grad[3:], list[Any]([None] * len(dtypes))
         flats = [None if g is None else by_row(g) for g in grads]  # (N, out)
         grad_x = None
         with torch.autocast(saved[0].device.type, enabled=False):
@@ -111,22 +111,22 @@ class Product(torch.autograd.Function):
                     continue
                 W, b, A, B = range(4 * part, 4 * part + 4)
                 if needs[W]:
-                    found[W] = (g.T @ flat).to(dtypes[W])
+                    results[W] = (g.T @ flat).to(dtypes[W])
                 if needs[b]:
-                    found[b] = g.sum(0).to(dtypes[b])
+                    results[b] = g.sum(0).to(dtypes[b])
                 if dtypes[A] is None:
                     continue
                 # thin products as MKL is fast in them: R rows of an operand, not R columns
                 grad_low = F.linear(g, saved[B].T.contiguous()).mul_(scaling)  # (N, R)
                 if needs[A]:
-                    found[A] = (grad_low.T @ flat).to(dtypes[A])
+                    results[A] = (grad_low.T @ flat).to(dtypes[A])
                 if needs[B]:
-                    found[B] = (saved[4 * part + 1].T @ g).T.to(dtypes[B]).mul_(scaling)
+                    results[B] = (saved[4 * part + 1].T @ g).T.to(dtypes[B]).mul_(scaling)
                 if grad_x is not None:
                     grad_x.addmm_(grad_low, saved[A])
         if grad_x is not None:
             grad_x = grad_x.to(x_dtype).view(shape)
-        return grad_x, None, None, *found
+        return grad_x, None, None, *results
 
 
 def input_gradient(pairs: list[tuple[Tensor | None, Tensor]]) -> Tensor:

@@ -83,15 +83,15 @@ def choose_kernels(mode: str) -> tuple[Kernels, str]:
     """The kernels, and why. Raises ValueError where "on" cannot be had."""
     if mode == "off":
         return PlainKernels(), "kernels: plain torch, as configured"
-    kernels, said = load_native()
+    kernels, note = load_native()
     if kernels is not None:
-        return kernels, f"kernels: native, {said}"
+        return kernels, f"kernels: native, {note}"
     if mode == "on":
         raise ValueError(
-            f'speed.native is "on", but the kernels cannot be built: {said}. Install a C++ '
+            f'speed.native is "on", but the kernels cannot be built: {note}. Install a C++ '
             'compiler (on Debian and Ubuntu: apt install g++), or set speed.native = "auto"'
         )
-    return PlainKernels(), f"kernels: plain torch ({said})"
+    return PlainKernels(), f"kernels: plain torch ({note})"
 
 
 def speed_up(
@@ -191,10 +191,10 @@ def _speed_up_on_cpu(
         speed.notes.append(f"attention: stock, {stock}")
     if not (args.dropout or args.gelu) and stock is not None:
         return
-    kernels, said = choose_kernels(args.native)
+    kernels, note = choose_kernels(args.native)
     native = kernels if isinstance(kernels, NativeKernels) else None
     unusual = native is None and args.native == "auto"
-    (speed.notes if unusual else speed.details).append(said)
+    (speed.notes if unusual else speed.details).append(note)
     speed.resolved["kernels"] = kernels.version
     if args.dropout:
         speed.resolved["dropout"] = "hashed"

@@ -62,25 +62,25 @@ def stream_forward(
     plain padded batch goes the plain way. `layout` is the batch's own where it is known already:
     without it the mask is asked, for which a host has to wait on CUDA."""
     plain = type(backbone).forward
-    given = {name: value for name, value in others.items() if value is not None}
-    if given.get("return_dict"):  # what it does anyway; as a tuple it takes the plain way
-        del given["return_dict"]
-    if input_ids is None or attention_mask is None or attention_mask.dim() != 2 or given:
+    keywords = {name: value for name, value in others.items() if value is not None}
+    if keywords.get("return_dict"):  # what it does anyway; as a tuple it takes the plain way
+        del keywords["return_dict"]
+    if input_ids is None or attention_mask is None or attention_mask.dim() != 2 or keywords:
         if token_type_ids is not None:
-            given["token_type_ids"] = token_type_ids
+            keywords["token_type_ids"] = token_type_ids
         with NamedRows(None):
-            return plain(backbone, input_ids=input_ids, attention_mask=attention_mask, **given)
+            return plain(backbone, input_ids=input_ids, attention_mask=attention_mask, **keywords)
     if layout is None:
         layout = layout_of(attention_mask.cpu()).to(input_ids.device)
     if token_type_ids is not None:
-        given["token_type_ids"] = layout.stream(token_type_ids)
+        keywords["token_type_ids"] = layout.stream(token_type_ids)
     # the id that its positions go by, whatever the tokenizer pads with
     pad = getattr(backbone.embeddings, "padding_idx", None)
     positions = POSITIONS[backbone.config.model_type](input_ids, pad)
     with NamedRows(layout.ids):
         output = plain(
             backbone, input_ids=layout.stream(input_ids), position_ids=layout.stream(positions),
-            layout=layout, **given,
+            layout=layout, **keywords,
         )  # fmt: skip
     output.last_hidden_state = layout.padded(output.last_hidden_state)
     if getattr(backbone, "pooler", None) is not None:

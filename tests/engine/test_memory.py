@@ -1,11 +1,16 @@
 """Running out of memory says what to lower; a budget of tokens from what is free."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from engine import memory
 
+ROOT = Path(__file__).parent.parent.parent
 GPU = torch.device("cuda")
 MODEL = nn.Sequential(nn.Linear(768, 3072), nn.GELU(), nn.Linear(3072, 768))
 
@@ -53,3 +58,21 @@ def test_running_out_says_what_to_lower(error):
 def test_another_error_stays_what_it_is():
     with pytest.raises(RuntimeError, match="shapes differ"), memory.explained("lower the batch"):
         raise RuntimeError("shapes differ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak cannot be forgotten")
+def test_between_two_runs_memory_is_given_back_and_its_peak_forgotten():
+    code = (
+        "import torch; from engine.estimate import resident_bytes as held\n"
+        "from engine.machine import keep_freed_memory; from engine.memory import release_memory\n"
+        "keep_freed_memory(); before = held('VmRSS')\n"
+        "tensors = [torch.ones(1 << 20) for _ in range(64)]; del tensors\n"  # 256 MiB
+        "kept = held('VmHWM') - before; release_memory()\n"
+        "print(kept >> 20, held('VmHWM') - before >> 20)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, cwd=ROOT
+    )
+    kept, left = map(int, done.stdout.split())
+    assert kept > 200
+    assert left < 50

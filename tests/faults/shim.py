@@ -33,7 +33,7 @@ class Shim:
 
     def arm(self, folder: Path, mode: int, at: int = 0) -> None:
         """Watch the calls that change files under `folder` from now on."""
-        self.library.shim_arm(os.fsencode(folder), mode, at)
+        self.library.shim_arm(os.fsencode(f"{folder}/"), mode, at)
 
     def kinds(self) -> str:
         """A letter for each call so far: w write, o open, m mkdir, r rename, f fsync, u unlink."""

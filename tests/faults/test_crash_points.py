@@ -65,12 +65,14 @@ def run_trials(recipe, tiny_folder, tmp_path):
 def report(title, outcomes, total):
     held = sum(outcome["problem"] is None for outcome in outcomes)
     of = "" if len(outcomes) == total else f" (of {total}, evenly chosen)"
-    print(f"\n{title} {held}/{len(outcomes)}{of}")
+    print(f"\n{title} {held}/{len(outcomes)}{of}", flush=True)
     assert [outcome for outcome in outcomes if outcome["problem"]] == []
 
 
 KINDS = [("LoRA, cold cache", [], False), ("all weights", ["--unset", "lora"], True)]
-every_kind = pytest.mark.parametrize(("title", "words", "warm"), KINDS, ids=["lora", "all"])
+every_kind = pytest.mark.parametrize(
+    ("title", "words", "warm"), KINDS, ids=["lora", "full_weights"]
+)
 
 
 def evenly(points, most):
@@ -108,7 +110,7 @@ def test_torn_in_any_write_a_run_resumes_to_the_same_bits(run_trials, title, wor
 
 
 @every_kind
-@pytest.mark.parametrize("mode", [FULL, FULL_FROM], ids=["once", "from_then_on"])
+@pytest.mark.parametrize("mode", [FULL, FULL_FROM], ids=["at_one_call", "from_one_on"])
 def test_on_a_full_disk_a_run_ends_with_a_message_and_resumes(run_trials, title, words, warm, mode):
     points = []
 
@@ -118,4 +120,5 @@ def test_on_a_full_disk_a_run_ends_with_a_message_and_resumes(run_trials, title,
 
     outcomes = run_trials(words, warm, choose)
     assert {outcome["status"] for outcome in outcomes} <= {0, 2}
-    report(f"full disks ({title})", outcomes, len(points))
+    moment = "at one call" if mode == FULL else "from one on"
+    report(f"full disks {moment} ({title})", outcomes, len(points))

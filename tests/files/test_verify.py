@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from files.verify import DamagedError, check_file, check_files, sha256, sha256_of_start
+from files.verify import DamagedError, check_file, differences, sha256, sha256_of_start
 
 
 @pytest.fixture
@@ -21,7 +21,8 @@ DIGEST = hashlib.sha256(b"payload").hexdigest()
 def test_a_file_as_it_was_written_passes(folder):
     assert sha256(folder / "inner" / "a.txt") == DIGEST
     check_file(folder, "inner/a.txt", DIGEST, 7)
-    check_files(folder, {"inner/a.txt": DIGEST})
+    assert differences(folder, {"inner/a.txt": DIGEST}) == []
+    assert len(differences(folder, {"inner/a.txt": "0", "b": "0"})) == 2
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,11 @@ def test_the_start_of_a_file_has_a_hash_of_its_own(folder):
     assert sha256_of_start(path, 7) == DIGEST
     assert sha256_of_start(path, 0) == hashlib.sha256(b"").hexdigest()
     assert sha256_of_start(path, 8) is None
+
+
+def test_a_linked_folder_on_the_way_to_a_file_is_named(folder, tmp_path):
+    moved = tmp_path / "moved"
+    (folder / "inner").rename(moved)
+    (folder / "inner").symlink_to(moved)
+    with pytest.raises(DamagedError, match=r"inner, with inner/a\.txt, is a link"):
+        check_file(folder, "inner/a.txt", DIGEST)

@@ -10,7 +10,6 @@ from models.architectures import longest_text
 from models.fast.linear import fuse
 from models.lora import LoRAArgs, LoRALinear, inject_lora, merge_lora
 
-
 XLM_PARTS = ("attentions", "layer_norm1", "ffns", "layer_norm2")
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForMaskedLM
 
-from models.fast.frozen import freeze_in, frozen_weights, thaw
+from models.fast.frozen import freeze_in, frozen_weights, restore_exact
 from models.lora import LoRAArgs, adapters_of, merge_lora, plain_name
 
 BF16 = torch.bfloat16
@@ -107,18 +107,18 @@ def by_plain_name(model, state):
     return {plain_name(name, adapters) or name: tensor for name, tensor in state.items()}
 
 
-def test_thaw_puts_the_exact_bits_back(adapted):
+def test_restoring_puts_the_exact_bits_back(adapted):
     model = adapted()
     source = {n: t.clone() for n, t in model.state_dict().items()}
     freeze_in(model, BF16)
     assert any(not torch.equal(p.float(), source[n]) for n, p in model.named_parameters())
-    thaw(model, by_plain_name(model, source))
+    restore_exact(model, by_plain_name(model, source))
     for name, tensor in model.state_dict().items():
         assert tensor.dtype == source[name].dtype
         assert torch.equal(tensor, source[name])
 
 
-def test_thaw_leaves_what_trained_as_it_is(adapted):
+def test_restoring_leaves_what_trained_as_it_is(adapted):
     model = adapted()
     source = {n: t.clone() for n, t in model.state_dict().items()}
     freeze_in(model, BF16)
@@ -126,18 +126,18 @@ def test_thaw_leaves_what_trained_as_it_is(adapted):
     with torch.no_grad():
         for parameter in trained:
             parameter += 1
-    thaw(model, by_plain_name(model, source))
+    restore_exact(model, by_plain_name(model, source))
     for name, parameter in model.named_parameters():
         change = 1 if parameter.requires_grad else 0
         assert torch.equal(parameter, source[name] + change)
 
 
-def test_merging_after_a_thaw_does_not_write_into_the_source(adapted):
+def test_merging_after_restoring_does_not_write_into_the_source(adapted):
     model = adapted()
     source = {n: t.clone() for n, t in model.state_dict().items()}
     before = {n: t.clone() for n, t in source.items()}
     freeze_in(model, BF16)
-    thaw(model, by_plain_name(model, source))
+    restore_exact(model, by_plain_name(model, source))
     merge_lora(model)
     assert all(torch.equal(source[n], before[n]) for n in source)
 
@@ -145,5 +145,5 @@ def test_merging_after_a_thaw_does_not_write_into_the_source(adapted):
 def test_merging_into_a_rounded_weight_is_refused(adapted):
     model = adapted()
     freeze_in(model, BF16)
-    with pytest.raises(ValueError, match="thaw"):
+    with pytest.raises(ValueError, match="restore_exact"):
         merge_lora(model)

@@ -8,7 +8,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 
 from models.build import source_state
 from models.fast.cpu.kernels import Texts
-from models.fast.frozen import freeze_in, thaw
+from models.fast.frozen import freeze_in, restore_exact
 from models.fast.speed import SpeedArgs, speed_up
 from models.lora import LoRAArgs
 
@@ -84,7 +84,7 @@ def test_the_source_holds_the_exact_weights_that_were_rounded(make, kind):
     built, args, tokenizer = make("bert", lora=LoRAArgs(("query",), rank=2), head_kind=kind)
     before = {n: t.clone() for n, t in built.model.state_dict().items()}
     freeze_in(built.model, BF16)
-    thaw(built.model, source_state(args, tokenizer, built.base))
+    restore_exact(built.model, source_state(args, tokenizer, built.base))
     after = built.model.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before)
 

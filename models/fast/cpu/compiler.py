@@ -41,8 +41,8 @@ def cache_folder() -> Path:
 def find_compiler() -> str | None:
     """`$CXX`, or the first of g++, clang++ and c++ on PATH."""
     candidates = [os.environ.get("CXX"), "g++", "clang++", "c++"]
-    found = (shutil.which(name) for name in candidates if name)
-    return next((path for path in found if path is not None), None)
+    paths = (shutil.which(name) for name in candidates if name)
+    return next((path for path in paths if path is not None), None)
 
 
 def command(compiler: str, target: Path) -> list[str]:

@@ -67,7 +67,7 @@ def compile_parts(seen: Compilations) -> tuple[Project, Finish]:
         return seen.call(fast_project, way, x, tuple(layers))
 
     def finish(parts: Parts, attended: Tensor, residual: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(1, M, D) each -> (1, M, D); no twin."""
+        """(1, M, D) each -> (1, M, D); no copy."""
         vary(attended, residual)
         way = partial(way_of, "finish", (parts.out, parts.up, parts.down), attended, residual)
         return seen.call(fast_finish, way, parts, attended, residual)

@@ -1,0 +1,150 @@
+"""A model folder is data alone, read within itself, and no larger than the machine."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+
+from models.counted import check_parameters
+from models.foreign import check_inside, check_model_folder, weight_files
+from models.limits import (
+    MOST_LABELS,
+    MOST_LAYERS,
+    check_bytes,
+    machine_memory,
+)
+from models.load import load_tokenizer, read_config, read_weights
+
+
+@pytest.fixture
+def folder(tiny_folder, tmp_path):
+    return shutil.copytree(tiny_folder, tmp_path / "m")
+
+
+def edit(path, **values):
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"attn_implementation": "a/kernel"}, r"attn_implementation is 'a/kernel'"),
+        ({"text_config": {"_attn_implementation": "a/b"}}, "_attn_implementation is 'a/b'"),
+        ({"attn_implementation": {"": "a/b"}}, "'a/b'"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantised weights"),
+        ({"tokenizer_class": "AutoModel"}, "tokenizer_class is 'AutoModel'"),
+        ({"num_hidden_layers": MOST_LAYERS + 1}, "num_hidden_layers is 1,025"),
+        ({"num_labels": MOST_LABELS + 1}, "num_labels is 1,000,001"),
+        ({"vocab_size": 10**12}, "vocab_size is 1,000,000,000,000"),
+        ({"hidden_size": "32"}, "cannot be used"),
+    ],
+)
+def test_a_config_that_asks_for_more_is_refused_with_its_key(folder, values, message):
+    edit(folder / "config.json", **values)
+    with pytest.raises(ValueError, match=message):
+        read_config(str(folder))
+
+
+def test_a_config_of_a_size_the_machine_has_not_is_refused_before_it_is_allocated(
+    make, folder, monkeypatch
+):
+    monkeypatch.setattr("models.limits.machine_memory", lambda: 50_000)
+    with pytest.raises(ValueError, match=r"in fp32, needs .* this machine has 0\.0 GB"):
+        make(source=str(folder))
+
+
+def test_a_config_of_endless_layers_is_refused_while_they_are_counted(folder, monkeypatch):
+    from transformers import BertConfig, BertModel
+
+    monkeypatch.setattr("models.counted.MOST_TENSORS", 100)
+    config = BertConfig(num_hidden_layers=10**6, hidden_size=2, num_attention_heads=1)
+    with pytest.raises(ValueError, match="the number of its tensors is 101"):
+        check_parameters(BertModel, config, str(folder))
+
+
+def test_the_machines_memory_is_that_of_its_container_at_most():
+    assert 1 << 28 < machine_memory() < 1 << 50
+    check_bytes(machine_memory(), "this")
+    with pytest.raises(ValueError, match="this needs"):
+        check_bytes(machine_memory() + 1, "this")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"tokenizer_class": "AutoModel"}, {"tokenizer_class": "Trainer"}, {"init_inputs": ["x"]},
+     {"auto_map": {"AutoTokenizer": ["evil.T", None]}}],
+)  # fmt: skip
+def test_a_tokenizer_config_that_names_code_is_refused(folder, values):
+    edit(folder / "tokenizer_config.json", **values)
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json"):
+        load_tokenizer(str(folder))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "x.jinja"])
+@pytest.mark.parametrize("make_one", ["link", "pipe", "folder"])
+def test_what_is_no_file_of_the_folder_is_refused(folder, tmp_path, name, make_one):
+    (folder / name).unlink(missing_ok=True)
+    if make_one == "link":
+        (tmp_path / "outside").write_text("{}", encoding="utf-8")
+        (folder / name).symlink_to("../outside")
+    elif make_one == "pipe":
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).mkdir()
+    with pytest.raises(ValueError, match=f"{name} is (a link|no regular file)"):
+        check_model_folder(folder)
+
+
+def test_links_of_a_hubs_cache_are_read_and_those_that_leave_it_are_not(folder, tmp_path):
+    snapshot = tmp_path / "hub" / "snapshots" / "abc"
+    blobs = tmp_path / "hub" / "blobs"
+    blobs.mkdir(parents=True)
+    shutil.copytree(folder, snapshot)
+    (snapshot / "model.safetensors").rename(blobs / "123")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/123")
+    check_model_folder(snapshot)
+    assert read_weights(snapshot)
+    (blobs / "123").rename(tmp_path / "elsewhere")
+    (blobs / "123").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="outside its folder"):
+        check_inside(snapshot, snapshot / "model.safetensors")
+
+
+def shard(folder, names):
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    index = {"metadata": {}, "weight_map": names}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
+def test_weights_by_an_index_are_those_of_its_files(folder):
+    whole = read_weights(folder)
+    shard(folder, dict.fromkeys(whole, "model-00001-of-00001.safetensors"))
+    (folder / "other.safetensors").write_bytes(b"never opened")
+    parts = read_weights(folder)
+    assert parts.keys() == whole.keys()
+    assert all(torch.equal(parts[name], whole[name]) for name in whole)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "../x.safetensors", "/x.safetensors", "", 5])
+def test_an_index_of_anything_but_safetensors_in_the_folder_is_refused(make, folder, name):
+    torch.save({}, folder / "pytorch_model.bin")
+    shard(folder, {"a": name})
+    with pytest.raises(ValueError, match=r"safetensors files of the same folder alone.*Convert"):
+        make(source=str(folder))
+
+
+def test_a_file_that_the_index_names_and_the_folder_lacks_is_named(folder):
+    shard(folder, {"a": "model-00002-of-00002.safetensors"})
+    with pytest.raises(ValueError, match="has no model-00002-of-00002"):
+        weight_files(folder)
+
+
+def test_an_adapter_beside_a_model_leads_nowhere(make, folder):
+    config = {"peft_type": "LORA", "base_model_name_or_path": "nobody/nothing", "r": 1}
+    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    built, _, _ = make(source=str(folder))
+    assert built.model is not None
