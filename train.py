@@ -22,6 +22,7 @@ from engine.wait_policy import wait_passively
 from job.console import prepare_console, read_words
 from job.ending import run_command
 from job.folder import check_folder, mend_config, run_folder
+from job.verify import read_result
 from report.baseline import Comparison, comparison_line
 from report.format import format_number
 from report.plan import Plan
@@ -80,7 +81,7 @@ def train_run(
         check_folder(config, folder, options.resume, options.fresh)
     if options.resume and folder.result.exists():
         try:
-            result = folder.read_json("result.json", "weights", "progress", "test", "compared")
+            result = read_result(folder)
             print(f"{folder.path} is finished, nothing to do. {headline(result)}")
             return result, shown
         except (ValueError, KeyError, TypeError) as error:

@@ -10,6 +10,7 @@ Nothing heavy is imported here, so that a typo is answered at once.
 import copy
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from configs.schema import Config
 from files.read import MOST_DEPTH, depth
 from files.write import save_text
 
+MANY_PARTS = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){64}""")
 Values = dict[str, Any]  # as tomllib gives them: sections of keys
 Problems = dict[str, str]  # key path -> message; the first word about a key stands
 
@@ -64,6 +66,8 @@ def read_toml(path: Path) -> Values:
     """The tables of a TOML file. ConfigError names the nearest file, or line and column."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
+        if MANY_PARTS.search(text):  # whose reading takes time with the square of them
+            raise RecursionError
         values = tomllib.loads(text)
         if depth(values) > MOST_DEPTH:
             raise RecursionError
@@ -76,7 +80,7 @@ def read_toml(path: Path) -> Values:
         place = _place(text) if "end of document" in position else position.rstrip(")")
         raise ConfigError(f"{path}, {place}: not TOML: {reason}") from None
     except RecursionError:
-        raise ConfigError(f"{path}: not read: its values are nested too deep") from None
+        raise ConfigError(f"{path}: not read: its keys or values are nested too deep") from None
     except ValueError as error:  # a number of thousands of digits
         raise ConfigError(f"{path}: not TOML: {error}") from None
     except OSError as error:

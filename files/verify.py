@@ -43,6 +43,9 @@ def check_file(folder: Path, name: str, digest: str, size: int | None = None) ->
     if parts.is_absolute() or ".." in parts.parts:
         raise DamagedError(f"{folder}: its list of files names {name}, which lies outside")
     path = folder / name
+    for part in list(path.parents)[: len(parts.parts) - 1]:
+        if part.is_symlink():
+            raise DamagedError(f"{folder}: {part.name}, with {name}, is a link")
     try:
         status = os.lstat(path)
         if not stat.S_ISREG(status.st_mode):

@@ -27,7 +27,7 @@ from job.folder import Folder
 from job.judge import judge
 from job.predictor import make_predictor, name_prediction
 from job.prepare import Job
-from job.verify import list_files
+from job.verify import list_files, seal
 from models.build import source_state
 from models.export import export_model
 from models.fast.frozen import restore_exact
@@ -220,6 +220,6 @@ def finish(
         "seconds": seconds,
         "files": list_files(folder),
     }
-    folder.write_json("result.json", result)
+    folder.write_json("result.json", seal(result))
     tracker.say(f"ask it: {ask_command(job, folder)}")
     return result

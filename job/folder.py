@@ -227,7 +227,7 @@ def check_finished(folder: Folder) -> None:
         runs = sorted(p.parent.name for p in folder.path.parent.glob("*/result.json"))
         known = f"finished runs there: {', '.join(runs)}" if runs else "no finished run is there"
         raise ValueError(
-            f"{folder.path} is not a run folder ({known}). Train one with "
+            f"{folder.path} is not a run folder: it has no config.toml ({known}). Train one with "
             "`python train.py --config configs/imdb_lora.toml`."
         )
     if not folder.model.is_dir():

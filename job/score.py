@@ -15,7 +15,7 @@ from job.loss import choose_loss, target_of
 from job.predictor import made_with, make_padding
 from job.prepare import data_args, encode_split
 from job.speed import evaluation_rows, feed_batches, set_up_torch, speed_up_model
-from job.verify import check_run
+from job.verify import check_run, read_result
 from models.export import load_exported
 
 
@@ -38,7 +38,9 @@ def score_finished(
     folder = run_folder(config)
     set_up_torch(config)
     if not folder.result.exists():
-        raise ValueError(f"{folder.path} holds no finished run; train it without --eval-only")
+        raise ValueError(
+            f"{folder.path} holds no finished run (no result.json); train it without --eval-only"
+        )
     for note in check_run(folder, allow_drift):
         print(note)
     refuse_other_trajectory(config, folder)
@@ -68,4 +70,5 @@ def score_finished(
     )  # fmt: skip
     counter = build_counter(data.kind, args.num_labels, precision.device, target)
     metrics = evaluate(model, batches, loss_fn, counter, precision)
-    return {"test": metrics, "compared": folder.read_json("result.json").get("compared")}
+    compared = None if allow_drift else read_result(folder).get("compared")
+    return {"test": metrics, "compared": compared}

@@ -1,9 +1,14 @@
 """Whether a finished run is still what it was when its training ended. Nothing here loads torch.
 
 result.json, written last, lists the files that decide what the run answers, by their sha256: its
-settings, what it was made with, and the manifest of model/, which lists all files there. Whoever
-edits one of them by accident is told; somebody who rewrites all of them is not found out by this.
+settings, what it was made with, and the manifest of model/, which lists all files there. Its own
+digest stands in it. Whoever edits one of them by accident is told; somebody who rewrites all of
+them is not found out by this.
 """
+
+import hashlib
+import json
+from typing import Any
 
 from files.publish import MANIFEST
 from files.verify import differences, sha256
@@ -18,6 +23,26 @@ def list_files(folder: Folder) -> dict[str, str]:
     return {name: sha256(folder.path / name) for name in DECISIVE}
 
 
+def seal(result: dict[str, Any]) -> dict[str, Any]:
+    """What result.json holds, with the sha256 of it all."""
+    return result | {"sha256": digest(json.loads(json.dumps(result)))}
+
+
+def digest(values: dict[str, Any]) -> str:
+    """sha256 of JSON values, whatever the order of their keys."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_result(folder: Folder) -> dict[str, Any]:
+    """A finished run's result.json. Raises ValueError where it is not what was written."""
+    result = folder.read_json("result.json")
+    sealed = result.pop("sha256", None)  # the first runs have none
+    if sealed is not None and sealed != digest(result):
+        raise ValueError(f"{folder.result} was changed since the training ended (sha256 differs)")
+    return result
+
+
 def check_run(folder: Folder, allow_drift: bool) -> list[str]:
     """Compare a finished run with its own lists; what to say of it.
 
@@ -27,7 +52,7 @@ def check_run(folder: Folder, allow_drift: bool) -> list[str]:
     check_finished(folder)
     lines, notes = [], []
     try:
-        result = folder.read_json("result.json")
+        result = read_result(folder)
         if "files" in result:
             lines += differences(folder.path, check_digests(folder.result, result["files"]))
         else:

@@ -18,8 +18,9 @@ from models.adjust import adjust_config, fit_embeddings, fit_tokenizer
 from models.apart import run_apart
 from models.args import ModelArgs, args_from_json, check_model_args
 from models.base import check_chain, find_base
+from models.counted import check_parameters
 from models.heads import Classifier, build_head, head_modules, load_head_class, transformers_model
-from models.limits import check_head, check_parameters
+from models.limits import check_head
 from models.load import (
     as_characters,
     hash_weights,

@@ -1,20 +1,15 @@
 """Sizes that a stranger's folder may ask for: what this machine can hold, and no more.
 
 A few bytes of JSON can ask for a million layers or for a table of a terabyte. So numbers are looked
-at as numbers first, then the model is built without memory (torch's "meta" device) and counted.
+at as numbers first; then counted.py counts the tensors of the model. Nothing here loads torch.
 """
 
-import copy
 import functools
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
 MOST_LAYERS = 1024  # the deepest published text models have a tenth of it
 MOST_LABELS = 1_000_000
@@ -61,43 +56,18 @@ def check_numbers(config: dict[str, Any], name: str) -> None:
     model's that fits this machine: as many layers, labels, or rows of one number each."""
     for key, value in entries(config):
         if key in ("id2label", "label2id") and isinstance(value, dict):
-            _check_count(name, f"entries of {key}", len(value), MOST_LABELS)
+            check_count(name, f"entries of {key}", len(value), MOST_LABELS)
         most = machine_memory() // FLOAT if SIZES.fullmatch(key) else None
         most = MOST_LAYERS if LAYERS.fullmatch(key) else most
         most = MOST_LABELS if key in ("num_labels", "_num_labels") else most
         for number in value if isinstance(value, list) else [value]:
             if most is not None and isinstance(number, int | float):
-                _check_count(name, key, number, most)
+                check_count(name, key, number, most)
 
 
-def _check_count(name: str, key: str, value: float, most: int) -> None:
+def check_count(name: str, key: str, value: float, most: int) -> None:
     if value > most:
         raise ValueError(f"{name}: {key} is {value:,}; at most {most:,} fit this machine")
-
-
-def check_parameters(cls: type[nn.Module], config: Any, folder: str) -> None:
-    """Raises ValueError where the model of a config has more weights than this machine has memory
-    for, more tensors than any model has, or cannot be built; none is allocated, and torch's
-    generator is left where it was."""
-    tensors = numbers = 0
-
-    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
-        nonlocal tensors, numbers
-        tensors, numbers = tensors + 1, numbers + (0 if parameter is None else parameter.numel())
-        _check_count(f"config.json in {folder}", "the number of its tensors", tensors, MOST_TENSORS)
-        check_bytes(FLOAT * numbers, f"the model of config.json in {folder}, in fp32,")
-
-    hook = register_module_parameter_registration_hook(count)  # a loop of layers ends while it runs
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            model = cls(copy.deepcopy(config))
-    except Exception as error:  # a model's code may stumble over anything that a config can hold
-        line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise ValueError(f"no model can be built from config.json in {folder}: {line}") from error
-    finally:
-        hook.remove()
-    size = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
-    check_bytes(FLOAT * numbers + size, f"the model of config.json in {folder}, in fp32,")
 
 
 def check_head(hidden_size: int, num_labels: int, head_args: dict[str, Any]) -> None:

@@ -59,6 +59,8 @@ def _find_source(source: str, revision: str | None, allow_network: bool) -> str:
         return _package_folder(source)
     if source.startswith("run:"):
         folder = Path(source.removeprefix("run:")).expanduser() / "model"
+        if folder.is_symlink():
+            raise ValueError(f"{folder} is a link; a run's model is read where it was written")
         if not (folder / "openloop.json").is_file():
             raise ValueError(
                 f"model.source {source!r} is not a finished run: no {folder}/openloop.json"

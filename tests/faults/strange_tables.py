@@ -115,7 +115,7 @@ FILTERS = (
     "__import__('os').system('touch pwned')", "text == open('outside/secret.json').read()",
     "(" * 20_000 + "label == 1" + ")" * 20_000, "not " * 50_000 + "label == 1",
     "text == '" + "a" * 1_000_000 + "'", "label ** 99 ** 99 ** 99 > 1", "text.__class__ == 1",
-    "label in [" + "1," * 100_000 + "1]", "\x1b[31m == 1", "label == 9" + "9" * 5000,
+    "label in [" + "1," * 1_000 + "1]", "\x1b[31m == 1", "label == 9" + "9" * 5000,
 )  # fmt: skip
 SPOKEN = (
     "\x1b[31mred\x1b]0;title\x07", "\u202eevil", "a\rb\x08\x08", "\ud800", "\x00", "", " ", "-",

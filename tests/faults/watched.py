@@ -116,7 +116,10 @@ class Watch:
         if event == "open":
             return self.opening(*words[:3])
         if event in CHANGES and isinstance(words[0], str | bytes | os.PathLike):
-            return None if self.may_write(words[0]) else f"{event} {words[0]!r}"
+            path = os.fsdecode(words[0])
+            if isinstance(words[-1], int) and words[-1] >= 0 and event != "os.truncate":
+                path = os.path.join(os.readlink(f"/proc/self/fd/{words[-1]}"), path)
+            return None if self.may_write(path) else f"{event} {path!r}"
         return None
 
     def opening(self, path: object, mode: object, flags: int) -> str | None:

@@ -49,3 +49,11 @@ def test_the_start_of_a_file_has_a_hash_of_its_own(folder):
     assert sha256_of_start(path, 7) == DIGEST
     assert sha256_of_start(path, 0) == hashlib.sha256(b"").hexdigest()
     assert sha256_of_start(path, 8) is None
+
+
+def test_a_linked_folder_on_the_way_to_a_file_is_named(folder, tmp_path):
+    moved = tmp_path / "moved"
+    (folder / "inner").rename(moved)
+    (folder / "inner").symlink_to(moved)
+    with pytest.raises(DamagedError, match=r"inner, with inner/a\.txt, is a link"):
+        check_file(folder, "inner/a.txt", DIGEST)

