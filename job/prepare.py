@@ -29,7 +29,7 @@ from job.ending import reading
 from job.loss import choose_loss, keep_target, measure_labels, target_of
 from job.needs import describe_idle, measure_needs
 from job.predictor import clean_args, make_padding, text_columns
-from job.probe import check_head
+from job.probe import check_head, said_plainly
 from job.relations import check_relations
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from models.args import ModelArgs
@@ -253,7 +253,7 @@ def assemble(
     resident = held_memory(precision.device)
     rows_at_once = evaluation_rows(config, built.model, precision.device)
     built.model.train()
-    with explained(memory_advice(config)):
+    with said_plainly(model_args.source), explained(memory_advice(config)):
         needs = measure_needs(
             built.model, compute_loss, encoded, padding, precision, plan, train.micro_batch_size,
             rows_at_once, speed.streams,

@@ -1,7 +1,9 @@
 """A user's own code, tried on a few rows before step 1: what it gives must be what a step takes."""
 
 import inspect
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +67,24 @@ def check_head(
             f"{shape(logits)}; expected logits (B, C), here {expected}: one row a text and "
             f"num_labels = {args.num_labels} columns of floating-point numbers"
         )
+
+
+@contextmanager
+def said_plainly(source: str) -> Iterator[None]:
+    """A model's own code that fails in the trial step becomes a ValueError with the place: nobody
+    has to read a traceback to learn that an architecture does not go with texts as they are."""
+    try:
+        yield
+    except (ValueError, AssertionError):  # in words already, or our own mistake
+        raise
+    except Exception as error:  # whatever a model's code raises
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        words = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"model.source {source!r} fails on a batch of texts before step 1: "
+            f"{type(error).__name__}: {words} ({last.filename}:{last.lineno}); with --plain it may "
+            "run, else choose another model"
+        ) from error
 
 
 def shape(value: Any) -> str:

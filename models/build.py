@@ -33,7 +33,7 @@ from models.load import (
     resolve_source,
     stored_dtypes,
 )
-from models.lora import inject_lora, merge_lora, named_seed, plain_state
+from models.lora import beyond_linear, inject_lora, merge_lora, named_seed, plain_state
 from models.record import HEAD_CODE, head_code, read_record
 from models.trainable import choose_trainable, head_parameters, last_layers, modules_of_last
 from models.verified import RECORD, check_exported
@@ -293,7 +293,7 @@ def _adapt(model: nn.Module, args: ModelArgs, initialised: list[str], seed: int)
     if args.lora is not None:
         # An adapter on a layer that trains whole would only learn the same thing twice.
         adapted = inject_lora(model, args.lora, seed, exclude=[*heads, *whole, *fresh])
-        notes.append(f"lora: {len(adapted)} layers adapted")
+        notes.append(f"lora: {len(adapted)} layers adapted{beyond_linear(model)}")
     choose_trainable(model, args.trains == "all", [*whole, *initialised])
     if initialised:
         notes.append(f"newly initialised, so they train: {', '.join(initialised)}")

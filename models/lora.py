@@ -107,6 +107,13 @@ def is_linear(module: nn.Module) -> bool:
     return type(module).forward in (nn.Linear.forward, Conv1D.forward)
 
 
+def beyond_linear(model: nn.Module) -> str:
+    """What no adapter can reach: weights of more than two dimensions, as experts that lie in one
+    tensor; "" where there are none."""
+    stacked = [p.numel() for p in model.parameters() if p.dim() > 2]
+    return f"; {sum(stacked):,} weights of experts or convolutions get none" if stacked else ""
+
+
 def linear_size(layer: nn.Linear | Conv1D) -> tuple[int, int]:
     """(in, out) of a layer; GPT-2's Conv1D keeps its weight as (in, out), a Linear as (out, in)."""
     rows, columns = layer.weight.shape

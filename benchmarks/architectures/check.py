@@ -16,19 +16,22 @@ from typing import Any
 import torch
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-import train
-from benchmarks.architectures.configs import tiny_config
+from openloop import open_job, run_job
+from benchmarks.architectures.configs import POSITIONS, tiny_config
 from benchmarks.architectures.tokenizers import WORDS, kind_of, make_tokenizer, special_ids
 from configs.read import parse_config
+from data.encode import encode_texts
 from data.loaders import Padding, collate
 from engine.evaluate import inference
 from engine.losses import logits_of
-from job.banner import make_plan
-from job.folder import open_folder, run_folder
+from job.folder import run_folder
 from job.predictor import Predictor, load_predictor
-from job.prepare import Job, prepare
+from job.prepare import Job
+from models.apart import forward_apart
+from models.fast.map import PATHS, Replacement
+from models.heads import transformers_model
+from models.load import quiet_transformers
 from models.lora import adapters_of
-from report.plan import plan_lines
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "lora": {"lora": {"targets": "all-linear", "rank": 2, "alpha": 4.0}},
@@ -45,13 +48,12 @@ CLOSE = 2e-4  # of logits, which are of order 1
 class Seen:
     """One run of one architecture. `refused`: why it was not begun; `faults`: what must not be."""
 
-    model_type: str
     variant: str
     refused: str | None = None
     faults: list[str] = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)  # fast ones, by what runs
-    notes: list[str] = field(default_factory=list)
-    run: str | None = None
+    paths: set[str] = field(default_factory=set)  # fast ones, by their names in models/fast/map.py
+    apart: bool = False  # whether padded batches run in parts
+    run: Path | None = None
 
 
 def make_folder(model_type: str, folder: Path) -> Path:
@@ -60,8 +62,13 @@ def make_folder(model_type: str, folder: Path) -> Path:
     tokenizer = make_tokenizer(kind_of(model_type))
     config = tiny_config(model_type, special_ids(tokenizer), len(tokenizer))
     torch.manual_seed(0)
+    tokenizer.save_pretrained(folder)
     classes = MODEL_MAPPING[type(config)]
-    model = (classes[0] if isinstance(classes, tuple) else classes)(config)
+    try:
+        model = (classes[0] if isinstance(classes, tuple) else classes)(config)
+    except ImportError:  # it wants a library for pictures
+        config.save_pretrained(folder)
+        return folder
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 2 and name.endswith(".weight"):
@@ -71,8 +78,8 @@ def make_folder(model_type: str, folder: Path) -> Path:
                 table = getattr(module, "weight", None)
                 if table is not None:
                     table[module.padding_idx] = 0  # as it is made, and stays
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with quiet_transformers():
+        model.save_pretrained(folder)
     return folder
 
 
@@ -102,32 +109,58 @@ def make_config(source: Path, rows: Path, runs: Path, variant: str) -> Any:
     return parse_config(tables, "benchmarks/architectures/check.py", [])
 
 
-def check(model_type: str, source: Path, rows: Path, runs: Path, variant: str) -> Seen:
+def check(source: Path, rows: Path, runs: Path, variant: str) -> Seen:
     """One run of an architecture's folder `source`, from the plan to a second loading."""
-    seen = Seen(model_type, variant)
+    seen = Seen(variant)
     config = make_config(source, rows, runs, variant)
-    console = StringIO()
-    with redirect_stdout(console), redirect_stderr(console):
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         try:
-            job = prepare(config, allow_code=False)
+            job = open_job(config)
         except ValueError as error:
             seen.refused = str(error)
             return seen
-        folder = run_folder(config)
-        plan_lines(make_plan(job, folder), verbose=True)
-        seen.paths = [row.by for row in job.speed.replaced]
-        seen.notes = job.notes
-        folder.path.mkdir(parents=True)
-        open_folder(config, folder, resume=False, fresh=False)
+        seen.paths = {path_name(row) for row in job.speed.replaced}
+        forward = getattr(job.built.model.forward, "__func__", None)
+        seen.apart = forward is forward_apart
+        if variant == "checkpointing":
+            seen.faults += recomputed_faults(job)
+            return seen
         before = {n: p.detach().clone() for n, p in job.built.model.named_parameters()}
-        options = train.parse_arguments(["--config", "x.toml"])
-        train.train_and_finish(job, folder, options, "python train.py")
-        seen.run = str(folder.path)
+        run_job(job)
+        seen.run = run_folder(config).path
         seen.faults += stuck_parameters(job, before)
-        predictor = load_predictor(folder.path, "cpu", False, None)
+        predictor = load_predictor(seen.run, "cpu", False, None)
         seen.faults += padding_faults(predictor)
+        seen.faults += length_faults(predictor)
         seen.faults += answers_faults(predictor)
     return seen
+
+
+def path_name(row: Replacement) -> str:
+    """The name in PATHS of what was replaced."""
+    fits = [
+        name
+        for name, path in PATHS.items()
+        if path.by.__name__ == row.by and row.switch == "speed." + "/".join(path.switches)
+    ]
+    return fits[0]
+
+
+def recomputed_faults(job: Job) -> list[str]:
+    """Gradients with activations recomputed beside those of the same pass without."""
+    batch = collate([job.encoded["train"].dataset[i] for i in range(4)], job.padding)
+    model, grads = job.built.model.train(), []
+    for recompute in (True, False):
+        if not recompute:
+            transformers_model(model).activation_checkpointing_disable()
+        torch.manual_seed(1)
+        job.compute_loss(model, batch).backward()
+        grads.append([p.grad for p in model.parameters() if p.grad is not None])
+        model.zero_grad(set_to_none=True)
+    if len(grads[0]) != len(grads[1]):
+        return [f"recomputed: {len(grads[0])} gradients, else {len(grads[1])}"]
+    apart = max((a - b).abs().max().item() for a, b in zip(*grads, strict=True))
+    return [f"recomputed gradients differ by {apart:.2g}"] if not apart < CLOSE else []
 
 
 def stuck_parameters(job: Job, before: dict[str, torch.Tensor]) -> list[str]:
@@ -147,26 +180,30 @@ def stuck_parameters(job: Job, before: dict[str, torch.Tensor]) -> list[str]:
 
 def padding_faults(predictor: Predictor) -> list[str]:
     """Logits of texts alone, without any padding, beside those of the same in one padded batch."""
-    rows = predictor.encode(TEXTS)
-    alone = Padding(predictor.tokenizer.pad_token_id, predictor.tokenizer.padding_side, 1)
-    together = Padding(
-        predictor.tokenizer.pad_token_id, predictor.tokenizer.padding_side, 32,
-        predictor.tokenizer.model_max_length,
-    )  # fmt: skip
+    rows, pad = predictor.encode(TEXTS), predictor.tokenizer.pad_token_id
+    longest = predictor.tokenizer.model_max_length
     with inference(predictor.model):
-        singles = torch.cat(
-            [logits_of(predictor.model(**collate([row], alone)["inputs"])) for row in rows]
-        )
-        batch = logits_of(predictor.model(**collate(rows, together)["inputs"]))
+        alone = [collate([row], Padding(pad, multiple=1)) for row in rows]
+        singles = torch.cat([logits_of(predictor.model(**batch["inputs"])) for batch in alone])
+        together = collate(rows, Padding(pad, multiple=32, max_length=longest))
+        batch = logits_of(predictor.model(**together["inputs"]))
     faults = []
     if not singles.isfinite().all():
         faults.append("logits are not finite")
-    if float((singles[0] - singles[1:]).abs().max()) < 10 * CLOSE:
+    if (singles[0] - singles[1:]).abs().max().item() < 10 * CLOSE:
         faults.append("all texts have the same logits")
     apart = (singles - batch).abs().max().item()
-    if not apart < CLOSE:
-        faults.append(f"padded is not alone: {apart:.2g}")
-    return faults
+    return [*faults, f"padded is not alone: {apart:.2g}"] if not apart < CLOSE else faults
+
+
+def length_faults(predictor: Predictor) -> list[str]:
+    """A text as long as the tokenizer says the model takes."""
+    longest = min(predictor.tokenizer.model_max_length, 2 * POSITIONS)
+    row = encode_texts(predictor.tokenizer, [TOO_LONG * 8], None, longest, "right")[0]
+    batch = collate([row], Padding(predictor.tokenizer.pad_token_id, max_length=longest))
+    with inference(predictor.model):
+        logits = logits_of(predictor.model(**batch["inputs"]))
+    return [] if logits.isfinite().all() else [f"{longest} tokens have no finite answer"]
 
 
 def answers_faults(predictor: Predictor) -> list[str]:
@@ -179,10 +216,10 @@ def answers_faults(predictor: Predictor) -> list[str]:
     return faults
 
 
-def reloaded_faults(run: str) -> list[str]:
+def reloaded_faults(run: Path) -> list[str]:
     """In another process: the exported model beside what the run's test wrote."""
     predictor = load_predictor(run, "cpu", False, None)
-    lines = (Path(run) / "test_predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (run / "test_predictions.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     answers = predictor([row["text"] for row in rows])
     apart = max(

@@ -149,3 +149,18 @@ def test_a_text_without_tokens_is_refused():
     bare = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="[UNK]")
     with pytest.raises(ValueError, match="a text without a single token: ' '"):
         encode_texts(bare, ["a", " "], None, 50, "right")
+
+
+def test_a_tokenizer_in_python_gives_the_rows_of_its_own_call():
+    from transformers import CanineTokenizer
+
+    tokenizer = CanineTokenizer()
+    for pairs in (None, ["and another", "b"]):
+        rows = encode_texts(tokenizer, ["a film", "x"], pairs, 12, "right")
+        for i, text in enumerate(["a film", "x"]):
+            other = [] if pairs is None else [pairs[i]]
+            own = tokenizer(text, *other, truncation="longest_first", max_length=12)
+            whole = tokenizer(text, *other)
+            assert rows[i]["input_ids"] == own["input_ids"]
+            assert rows[i]["full_length"] == len(whole["input_ids"])
+            assert rows[i]["length"] == len(own["input_ids"])

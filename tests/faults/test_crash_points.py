@@ -25,7 +25,7 @@ WORDS = [
 WORDS += ["train.epochs=1", "train.max_steps=3", "data.workers=0", "speed.plain=true"]
 MEMORY = Path("/dev/shm")  # where fsync takes no time; nothing here cuts the power
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture

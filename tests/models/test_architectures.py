@@ -10,6 +10,8 @@ from models.architectures import longest_text
 from models.fast.linear import fuse
 from models.lora import LoRAArgs, LoRALinear, inject_lora, merge_lora
 
+XLM_PARTS = ("attentions", "layer_norm1", "ffns", "layer_norm2")
+
 
 def adapter(base):
     """A layer with an adapter that does something."""
@@ -130,3 +132,49 @@ def test_rows_apart_are_answered_as_if_alone():
     run_apart(model)
     torch.testing.assert_close(model(ids * mask, mask).logits, torch.cat(alone))
     assert model.forward.__func__ is forward_apart
+
+
+def test_what_an_architecture_keeps_fixed_is_not_trained():
+    import transformers
+
+    from models.trainable import choose_trainable
+
+    config = transformers.RoFormerConfig(
+        vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, embedding_size=16,
+    )  # fmt: skip
+    model = transformers.RoFormerForSequenceClassification(config)
+    sines = model.roformer.encoder.embed_positions.weight
+    assert not sines.requires_grad
+    choose_trainable(model, everything=True, whole=[])
+    assert not sines.requires_grad
+    assert model.classifier.dense.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("class_name", "values", "names"),
+    [
+        (
+            "BartConfig",
+            {"d_model": 16, "encoder_layers": 2, "decoder_layers": 3},
+            ["model.decoder.layers.2"],
+        ),
+        (
+            "XLMConfig",
+            {"emb_dim": 16, "n_layers": 2, "n_heads": 2},
+            [
+                f"transformer.{part}.1"
+                for part in ("attentions", "layer_norm1", "ffns", "layer_norm2")
+            ],
+        ),
+    ],
+)
+def test_last_layers_are_found_where_they_lie_apart(class_name, values, names):
+    import transformers
+
+    from models.trainable import modules_of_last
+
+    with torch.device("meta"):
+        config = getattr(transformers, class_name)(vocab_size=40, **values)
+        model = transformers.AutoModelForSequenceClassification.from_config(config)
+    assert modules_of_last(model, 1)[: len(names)] == names
