@@ -125,7 +125,7 @@ class OpenloopScoring:
         tokenizer, data = load_tokenizer(config.model.source), load_data(data_args(config))
         args = make_model_args(config, data, Target(), allow_code=False)
         model = build_model(args, tokenizer, config.run.seed).model.to(precision.device)
-        speed = speed_up_model(model, config, precision, tokenizer.padding_side)
+        speed = speed_up_model(model, config, precision)
         rows_at_once = evaluation_rows(config, model, precision.device)
         loss_fn, _ = build_loss(data.kind, device=precision.device)
         self.rows = encode_split(config, tokenizer, data, "validation").dataset

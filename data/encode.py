@@ -17,6 +17,7 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from data.cache import make_key, open_built, read_arrow, write_arrow
+from data.slow_tokenizers import encode_in_python
 from files.read import read_json
 
 Side = Literal["right", "left"]
@@ -104,7 +105,7 @@ def encode_texts(
     special = tokenizer.num_special_tokens_to_add(pair=pairs is not None)
     has_types = "token_type_ids" in tokenizer.model_input_names
     if not tokenizer.is_fast:
-        rows = _encode_in_python(tokenizer, texts, pairs, max_length, truncation, special)
+        rows = encode_in_python(tokenizer, texts, pairs, max_length, truncation, special)
         _check_lengths(rows, texts)
         return rows
     backend = tokenizer.backend_tokenizer
@@ -131,26 +132,6 @@ def _check_lengths(rows: list[dict[str, Any]], texts: list[str]) -> None:
     for row, text in zip(rows, texts, strict=True):
         if not row["length"]:
             raise ValueError(f"a text without a single token: {text!r}")
-
-
-def _encode_in_python(
-    tokenizer: Any, texts: list[str], pairs: list[str] | None, max_length: int, truncation: Side,
-    special: int,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """The rows of encode_texts by a tokenizer that has no fast form (CANINE's characters), which
-    takes `special` tokens for itself."""
-    rows: list[dict[str, Any]] = []
-    tokenizer.truncation_side = truncation
-    for texts_of_row in zip(*([texts] if pairs is None else [texts, pairs]), strict=True):
-        tokens = [tokenizer.tokenize(text) for text in texts_of_row]
-        parts = [tokenizer.convert_tokens_to_ids(part) for part in tokens]
-        done = tokenizer.prepare_for_model(
-            *parts, truncation="longest_first", max_length=max_length, return_attention_mask=False,
-            verbose=False,
-        )  # fmt: skip
-        length = len(done["input_ids"])
-        rows.append({**done, "length": length, "full_length": sum(map(len, parts)) + special})
-    return rows
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

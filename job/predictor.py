@@ -44,10 +44,8 @@ class Prediction:
 
 
 def make_padding(tokenizer: Any) -> Padding:
-    """The tokenizer's own padding, never past the model's last position."""
-    return Padding(
-        tokenizer.pad_token_id, tokenizer.padding_side, max_length=tokenizer.model_max_length
-    )
+    """Padding after the text, never past the model's last position."""
+    return Padding(tokenizer.pad_token_id, max_length=tokenizer.model_max_length)
 
 
 def text_columns(config: Config) -> tuple[str, ...]:
@@ -209,7 +207,7 @@ def load_predictor(
     if config.precision.dtype == "auto" and str(precision.device) == then.get("device"):
         precision = choose_precision(chosen, "auto", then["dtype"])
     model.to(precision.device).eval()
-    speed = speed_up_model(model, config, precision, tokenizer.padding_side, answers=True)
+    speed = speed_up_model(model, config, precision, answers=True)
     print(f"openloop: {folder.path} on {precision.device} in {precision.dtype}", file=sys.stderr)
     if verbose:
         paths = replaced_lines([astuple(row) for row in speed.replaced])

@@ -208,8 +208,7 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     with reading("the tokenizer"):
         encoded = {name: encode_split(config, tokenizer, data, name) for name in data.splits}
     built.model.to(precision.device)
-    side, compiled = tokenizer.padding_side, config.model.compile
-    speed = speed_up_model(built.model, config, precision, side, compiled)
+    speed = speed_up_model(built.model, config, precision, config.model.compile)
     return assemble(
         config, precision, tokenizer, data, encoded, model_args, built, speed,
         loss, [*built.notes, *label_notes], details,

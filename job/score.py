@@ -59,7 +59,7 @@ def score_finished(
     recorded = made_with(folder).get("dtype")
     precision = choose_precision(config.precision.device, config.precision.dtype, recorded)
     model.to(precision.device)
-    speed = speed_up_model(model, config, precision, tokenizer.padding_side)
+    speed = speed_up_model(model, config, precision)
     target = target_of(args)
     loss_fn, _ = choose_loss(config=config, data=data, target=target, device=precision.device)
     rows = encode_split(config, tokenizer, data, "test").dataset

@@ -40,7 +40,6 @@ def speed_up_model(
     model: nn.Module,
     config: Config,
     precision: Precision,
-    padding_side: str,
     compiled: bool = False,
     answers: bool = False,
 ) -> Speed:
@@ -50,9 +49,7 @@ def speed_up_model(
     if answers:
         args = replace(args, compile=False)
     dtype = DTYPES[precision.dtype]
-    speed = speed_up(
-        model, args, precision.device, dtype, compiled, left_padded=padding_side == "left"
-    )
+    speed = speed_up(model, args, precision.device, dtype, compiled)
     tf32 = config.precision.tf32
     if note := multiply_in_tf32(precision, tf32):
         (speed.notes if tf32 else speed.details).append(note)

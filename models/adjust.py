@@ -113,3 +113,13 @@ def fit_tokenizer(model: Any, tokenizer: Any) -> list[str]:
     if longest is not None:
         tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
     return fit_embeddings(model, tokenizer)
+
+
+def recompute_activations(model: Any) -> None:
+    """Switch activation checkpointing on. Raises ValueError where transformers has none."""
+    if not model.supports_gradient_checkpointing:
+        raise ValueError(
+            f"model.activation_checkpointing is true, but transformers has none for "
+            f"{model.config.model_type!r}: leave it out"
+        )
+    model.activation_checkpointing_enable({"use_reentrant": False})

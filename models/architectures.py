@@ -23,22 +23,28 @@ NEEDED_INPUTS = {
 REFUSED_BY_CONFIG: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     (
         "block_per_row",
-        lambda blocks: True,
+        lambda config: True,
         "attends by a CUDA kernel that is not here, and without it to nothing",
     ),
     (
         "type_vocab_sizes",
-        lambda sizes: len(sizes) > 1,
+        lambda config: len(config.type_vocab_sizes) > 1,
         "reads tables, each token with its row and column",
     ),
     (
         "default_language",
-        lambda name: name is None,
+        lambda config: config.default_language is None,
         "has weights for each language, and its config names none: set default_language there",
     ),
     (
+        "num_landmarks",
+        lambda config: config.num_landmarks != config.segment_means_seq_len,
+        "cuts a text into landmarks, and so takes one length alone; set num_landmarks to "
+        "segment_means_seq_len in its config for attention without them",
+    ),
+    (
         "lsh_attn_chunk_length",
-        lambda length: True,
+        lambda config: True,
         "hashes tokens at random to choose what attends to what, and trains on one length alone",
     ),
 )
@@ -47,7 +53,9 @@ READS_PADDING = {  # and what of it does
     "canine": "its strided convolution",
     "convbert": "its convolutions",
     "fnet": "its Fourier transform",
+    "nystromformer": "its convolutions",
     "t5gemma": "its head, which looks one column further where there is one",
+    "t5gemma2": "its head, which looks one column further where there is one",
     "xlnet": "its head, which looks at the last column",
     "yoso": "its attention",
 }
@@ -70,7 +78,7 @@ def why_refused(config: PretrainedConfig, model_class: type[nn.Module]) -> str |
     if "input_ids" not in takes:
         return "takes no tokens"
     for name, stands_in_the_way, reason in REFUSED_BY_CONFIG:
-        if hasattr(config, name) and stands_in_the_way(getattr(config, name)):
+        if hasattr(config, name) and stands_in_the_way(config):
             return reason
     return None
 

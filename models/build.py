@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from models.adapter_files import adapted_layers, load_adapter
-from models.adjust import adjust_config, fit_embeddings, fit_tokenizer
+from models.adjust import adjust_config, fit_embeddings, fit_tokenizer, recompute_activations
 from models.apart import run_apart
 from models.args import ModelArgs, args_from_json, check_model_args
 from models.base import check_chain, find_base
@@ -95,7 +95,7 @@ def build_model(
     notes += _adapt(model, args, initialised, seed)
     notes += run_apart(model)
     if args.activation_checkpointing:
-        transformers_model(model).activation_checkpointing_enable({"use_reentrant": False})
+        recompute_activations(transformers_model(model))
     base = {
         "source": _absolute(args.source),
         "revision": args.revision,

@@ -101,10 +101,23 @@ class LoRALinear(nn.Module):
 ADAPTERS: dict[str, type[LoRALinear]] = {"lora": LoRALinear}
 
 
+@torch.no_grad()
 def is_linear(module: nn.Module) -> bool:
-    """Whether a module multiplies by its weight and does no more: what inherits from Linear may do
-    anything (a router that answers with two tensors), and an adapter beside it would be wrong."""
-    return type(module).forward in (nn.Linear.forward, Conv1D.forward)
+    """Whether a module multiplies by its weight and does no more. What inherits from Linear may do
+    anything (a router answers with two tensors), and an adapter beside it would be wrong: it is
+    tried on two rows."""
+    if type(module).forward in (nn.Linear.forward, Conv1D.forward):
+        return True
+    if not isinstance(module, nn.Linear):
+        return False
+    x = torch.linspace(-1, 1, 2 * module.in_features, dtype=module.weight.dtype)
+    x = x.view(2, -1).to(module.weight.device)  # (2, in)
+    try:
+        out = module(x)
+    except Exception:  # it wants other arguments
+        return False
+    plain = F.linear(x, module.weight, module.bias)  # (2, out)
+    return isinstance(out, Tensor) and out.shape == plain.shape and torch.allclose(out, plain, 1e-3)
 
 
 def beyond_linear(model: nn.Module) -> str:

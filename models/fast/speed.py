@@ -36,7 +36,7 @@ from models.fast.frozen import freeze_in
 from models.fast.linear import fuse_linear, fuse_lora, project, takes_onednn
 from models.fast.map import Replacement, replacement
 from models.fast.streams import POSITIONS, run_as_stream
-from models.heads import Classifier, backbone_name, transformers_model
+from models.heads import backbone_name, transformers_model
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,12 @@ def choose_kernels(mode: str) -> tuple[Kernels, str]:
 
 def speed_up(
     model: nn.Module, args: SpeedArgs, device: torch.device, dtype: torch.dtype,
-    compiled: bool = False, left_padded: bool = False,
+    compiled: bool = False,
 ) -> Speed:  # fmt: skip
     """Put the fast paths that are switched on and fit into `model`, in place.
 
-    `dtype` is that of the matrix products; `compiled` says that torch.compile will see the model,
-    `left_padded` that batches are padded before the text. Raises ValueError for native = "on"
-    without a compiler.
+    `dtype` is that of the matrix products; `compiled` says that torch.compile will see the model.
+    Batches are padded after the text. Raises ValueError for native = "on" without a compiler.
     """
     speed = Speed()
     if args.plain:
@@ -114,7 +113,7 @@ def speed_up(
     if args.frozen and dtype != torch.float32 and (holders := freeze_in(model, dtype)):
         speed.resolved["frozen"] = str(dtype)
         speed.put("frozen", holders)
-    stock = why_stock(model, args, left_padded)
+    stock = why_stock(model, args)
     if device.type == "cuda":
         _speed_up_on_gpu(model, args, device, stock, compiled, speed)
     else:
@@ -255,7 +254,7 @@ def attentions(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if hasattr(module, "is_causal")]
 
 
-def why_stock(model: nn.Module, args: SpeedArgs, left_padded: bool) -> str | None:
+def why_stock(model: nn.Module, args: SpeedArgs) -> str | None:
     """Why a model keeps stock attention, and with it padding; None if it need not."""
     config = transformers_model(model).config
     if not args.attention:
@@ -264,6 +263,4 @@ def why_stock(model: nn.Module, args: SpeedArgs, left_padded: bool) -> str | Non
         return f"since {config.model_type} is not among {', '.join(POSITIONS)}"
     if getattr(config, "is_decoder", False):
         return "since this encoder is set up as a decoder"
-    if left_padded and not isinstance(model, Classifier):
-        return "since the architecture's own head looks at the first column, which is padding here"
     return None

@@ -63,8 +63,12 @@ def test_a_layer_that_does_more_than_multiply_gets_no_adapter():
         def forward(self, x):
             return super().forward(x).topk(1)
 
-    model = nn.ModuleDict({"router": Router(6, 4), "dense": nn.Linear(6, 4)})
-    assert inject_lora(model, LoRAArgs(targets="all-linear", rank=2), seed=0) == ["dense"]
+    class Plain(nn.Linear):  # as Falcon writes it
+        def forward(self, x):
+            return x @ self.weight.T + self.bias
+
+    model = nn.ModuleDict({"router": Router(6, 4), "dense": nn.Linear(6, 4), "own": Plain(6, 4)})
+    assert inject_lora(model, LoRAArgs(targets="all-linear", rank=2), seed=0) == ["dense", "own"]
 
 
 def test_an_adapter_stands_in_every_place_of_a_shared_layer():
