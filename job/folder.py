@@ -230,6 +230,8 @@ def check_finished(folder: Folder) -> None:
             f"{folder.path} is not a run folder: it has no config.toml ({known}). Train one with "
             "`python train.py --config configs/imdb_lora.toml`."
         )
+    if folder.model.is_symlink():
+        raise ValueError(f"{folder.model} is a link; a run's model is read where it was written")
     if not folder.model.is_dir():
         raise ValueError(
             f"{folder.path} has no model yet: its training is not finished. Finish it with "

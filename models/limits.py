@@ -13,6 +13,7 @@ from typing import Any
 
 MOST_LAYERS = 1024  # the deepest published text models have a tenth of it
 MOST_LABELS = 1_000_000
+MOST_WORDS = 10_000_000  # a tokenizer keeps a place for every number up to its largest
 MOST_TENSORS = 50_000  # mixtures of experts have as many
 LAYERS = re.compile(r"(num_|n_)?(\w+_)?(layers?|blocks|depths?|groups)|block_(sizes|repeats)")
 SIZES = re.compile(r".*(size|dim|embd|embed|d_model|d_ff|inner|width|vocab|positions|embeddings).*")

@@ -29,7 +29,7 @@ from transformers.utils import logging
 
 from models.architectures import why_refused
 from models.foreign import check_model_folder, weight_files
-from models.limits import MOST_TENSORS
+from models.limits import MOST_TENSORS, MOST_WORDS, check_count
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 SOURCES = "'hub:NAME', 'package:NAME/path', 'run:PATH' or the path of a local folder"
@@ -180,6 +180,9 @@ def read_tokenizer(folder: str | Path) -> Any:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise ValueError(f"no usable tokenizer in {folder}: {_one_line(error)}") from error
+    check_count(
+        str(folder), "a word's number", max(tokenizer.get_vocab().values(), default=0), MOST_WORDS
+    )
     if tokenizer.is_fast:
         # A tokenizer.json can carry both (all-MiniLM-L6-v2's cuts at 128 and pads to 128).
         tokenizer.backend_tokenizer.no_truncation()

@@ -148,3 +148,10 @@ def test_an_adapter_beside_a_model_leads_nowhere(make, folder):
     (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     built, _, _ = make(source=str(folder))
     assert built.model is not None
+
+
+def test_a_tokenizer_of_numbers_far_apart_is_refused(folder):
+    edit(folder / "tokenizer.json", model={
+        "type": "WordLevel", "unk_token": "a", "vocab": {"a": 0, "b": 2**31}})  # fmt: skip
+    with pytest.raises(ValueError, match=r"a word's number is 2,147,483,648; at most 10,000,000"):
+        load_tokenizer(str(folder))
