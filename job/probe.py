@@ -82,8 +82,8 @@ def said_plainly(source: str) -> Iterator[None]:
         words = " ".join(str(error).split())[:300]
         raise ValueError(
             f"model.source {source!r} fails on a batch of texts before step 1: "
-            f"{type(error).__name__}: {words} ({last.filename}:{last.lineno}); with --plain it may "
-            "run, else choose another model"
+            f"{type(error).__name__}: {words} ({last.filename}:{last.lineno}); "
+            "precision.dtype = 'fp32' or --plain may help, else choose another model"
         ) from error
 
 

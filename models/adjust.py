@@ -103,7 +103,7 @@ def fit_tokenizer(model: Any, tokenizer: Any) -> list[str]:
     """Make a model and its tokenizer suit each other: a row for each token, no text longer than the
     model has positions for; returns notes. Raises ValueError where a head looks for end tokens that
     the tokenizer does not set."""
-    end = model.config.eos_token_id
+    end = getattr(model.config, "eos_token_id", None)
     if reads_end(model) and end not in tokenizer("a")["input_ids"]:
         raise ValueError(
             f"the head of {model.config.model_type!r} reads a text at its end token, id {end}, and "

@@ -52,6 +52,7 @@ REFUSED_BY_CONFIG: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 READS_PADDING = {  # and what of it does
     "canine": "its strided convolution",
     "convbert": "its convolutions",
+    "funnel": "its pooling",
     "fnet": "its Fourier transform",
     "nystromformer": "its convolutions",
     "t5gemma": "its head, which looks one column further where there is one",

@@ -48,7 +48,7 @@ def export_model(built: Built, args: ModelArgs, tokenizer: Any, folder: str | Pa
         if built.base["in_memory"]:
             _save_transformers(model, folder / "base")
     if isinstance(built.model, Classifier):
-        _save_head(built.model.head, model.config.hidden_size, args, folder)
+        _save_head(built.model.head, model.config.get_text_config().hidden_size, args, folder)
     tokenizer.save_pretrained(folder)
     labels: dict[str, Any] = {"kind": args.kind, "names": list(args.label_names)}
     if args.kind == "regression":

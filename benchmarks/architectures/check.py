@@ -182,7 +182,7 @@ def padding_faults(predictor: Predictor) -> list[str]:
     """Logits of texts alone, without any padding, beside those of the same in one padded batch."""
     rows, pad = predictor.encode(TEXTS), predictor.tokenizer.pad_token_id
     longest = predictor.tokenizer.model_max_length
-    with inference(predictor.model):
+    with inference(predictor.model), predictor.precision.autocast():
         alone = [collate([row], Padding(pad, multiple=1)) for row in rows]
         singles = torch.cat([logits_of(predictor.model(**batch["inputs"])) for batch in alone])
         together = collate(rows, Padding(pad, multiple=32, max_length=longest))
@@ -201,7 +201,7 @@ def length_faults(predictor: Predictor) -> list[str]:
     longest = min(predictor.tokenizer.model_max_length, 2 * POSITIONS)
     row = encode_texts(predictor.tokenizer, [TOO_LONG * 8], None, longest, "right")[0]
     batch = collate([row], Padding(predictor.tokenizer.pad_token_id, max_length=longest))
-    with inference(predictor.model):
+    with inference(predictor.model), predictor.precision.autocast():
         logits = logits_of(predictor.model(**batch["inputs"]))
     return [] if logits.isfinite().all() else [f"{longest} tokens have no finite answer"]
 
