@@ -3,6 +3,7 @@ each command then gives the same answers, or one message that names the file."""
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -146,7 +147,9 @@ def test_damaged_files_give_the_same_answers_or_a_message(places, capsys):
         right[outcome.trial.name.partition(":")[0]] = answer(outcome)
     trials, held, failed = 0, 0, []
     same = 0
-    for outcome in run_trials(damages(places[0].pristine), places):
+    only = os.environ.get("OPENLOOP_ONLY", "")  # a part of a case's name, for whoever mends one
+    chosen = (t for t in damages(places[0].pristine) if re.search(only, t.name))
+    for outcome in run_trials(chosen, places):
         trials += 1
         if holds(outcome, right[outcome.trial.name.partition(":")[0]]):
             held += 1
