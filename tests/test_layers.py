@@ -1,4 +1,4 @@
-"""The house rules that a test can read: which way imports go, and how long things may get."""
+"""The rules that a test can read: which way imports go, and how long things may get."""
 
 import ast
 import re
@@ -12,16 +12,16 @@ import shipped
 from shipped import list_shipped
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("configs", "data", "engine", "files", "job", "models", "report")
-ENTRIES = ("openloop", "train", "predict")  # files: with their back room, job/, they know all
-ARROWS = {entry: {*ROOMS, "openloop"} for entry in ENTRIES}
-ARROWS |= {room: {"files"} for room in ROOMS}
-ARROWS["files"] = set()
-ARROWS["examples"] = {*ROOMS, "openloop"}  # programs of a user's, who may import all
-ARROWS["job"] = set(ROOMS)
+PACKAGES = ("configs", "data", "engine", "files", "job", "models", "report")
+ENTRIES = ("openloop", "train", "predict")  # files that know all packages
+MAY_IMPORT = {entry: {*PACKAGES, "openloop"} for entry in ENTRIES}
+MAY_IMPORT |= {package: {"files"} for package in PACKAGES}
+MAY_IMPORT["files"] = set()
+MAY_IMPORT["examples"] = {*PACKAGES, "openloop"}  # programs of a user's, who may import all
+MAY_IMPORT["job"] = set(PACKAGES)
 NO_SOURCE = {"benchmarks", "build", "dist", "runs", "tests"}  # folders outside these rules
 
-# room -> what it may import besides the standard library and itself
+# package -> what it may import besides the standard library and itself
 THIRD_PARTY = {
     "configs": {"pydantic", "tomli_w"},
     "data": {
@@ -60,10 +60,12 @@ MOST_FUNCTION_LINES, MOST_FILE_LINES, MOST_BATCH_WAY_LINES = 60, 300, 1500
 
 
 def list_sources() -> list[str]:
-    """Paths from the repository's root: the entries, then every file of every room."""
+    """Paths from the repository's root: the entries, then every file of every package."""
     paths = [f"{entry}.py" for entry in ENTRIES if (ROOT / f"{entry}.py").exists()]
-    for room in ROOMS:
-        paths += sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / room).rglob("*.py"))
+    for package in PACKAGES:
+        paths += sorted(
+            path.relative_to(ROOT).as_posix() for path in (ROOT / package).rglob("*.py")
+        )
     paths += [path.relative_to(ROOT).as_posix() for path in list_shipped("examples/*.py")]
     return paths
 
@@ -95,23 +97,23 @@ def find_imports(path: str, source: str) -> list[tuple[int, str]]:
     return found
 
 
-def is_allowed(room: str, name: str) -> bool:
-    """Whether a file of `room` ("train" and "predict" are rooms of one file) may import `name`."""
+def is_allowed(package: str, name: str) -> bool:
+    """Whether a file of `package` (a package, or a script such as "train") may import `name`."""
     top = name.split(".")[0]
     if top in PICKLES or name in ("torch.save", "torch.load"):
         return False
-    if top in ARROWS:
-        return top == room or top in ARROWS[room]
-    return top in sys.stdlib_module_names or top in THIRD_PARTY.get(room, RUN_TIME)
+    if top in MAY_IMPORT:
+        return top == package or top in MAY_IMPORT[package]
+    return top in sys.stdlib_module_names or top in THIRD_PARTY.get(package, RUN_TIME)
 
 
 def find_breaches(path: str, source: str) -> list[str]:
-    """What in a file goes against the arrows, the allowlist or the ban on pickle."""
-    room = Path(path).parts[0].removesuffix(".py")
+    """What in a file goes against the directions, the allowlist or the ban on pickle."""
+    package = Path(path).parts[0].removesuffix(".py")
     breaches = [
-        f"{path}:{line}: {room} may not import {name}"
+        f"{path}:{line}: {package} may not import {name}"
         for line, name in find_imports(path, source)
-        if not is_allowed(room, name) and (path, name.split(".")[0]) != BASELINE
+        if not is_allowed(package, name) and (path, name.split(".")[0]) != BASELINE
     ]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute) and ast.unparse(node) in ("torch.save", "torch.load"):
@@ -202,7 +204,7 @@ def test_no_source_stands_outside_the_rooms():
     assert [path for path in unknown if path.split("/")[0] not in NO_SOURCE] == []
 
 
-def test_every_room_is_read_and_packaged():
+def test_every_package_is_read_and_packaged():
     packages = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]["packages"]
     folders = {Path(path).parent.as_posix().replace("/", ".") for path in SOURCES} - {
         ".",

@@ -13,10 +13,19 @@ import train
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ROOMS = ("benchmarks", "configs", "data", "data/labels", "data/reading", "engine", "job", "models")
-ROOMS += ("files", "models/fast", "models/fast/cpu", "models/fast/cuda", "report")
-ROOMS += ("examples", "benchmarks/architectures")
-ROOMS += ("benchmarks/gpu_steps", "benchmarks/gpu_steps/bare")
+PACKAGES = (
+    "benchmarks",
+    "configs",
+    "data",
+    "data/labels",
+    "data/reading",
+    "engine",
+    "job",
+    "models",
+)
+PACKAGES += ("files", "models/fast", "models/fast/cpu", "models/fast/cuda", "report")
+PACKAGES += ("examples", "benchmarks/architectures")
+PACKAGES += ("benchmarks/gpu_steps", "benchmarks/gpu_steps/bare")
 ENDS = (".py", ".toml", ".cpp", ".h")
 BASH = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [
@@ -57,11 +66,11 @@ def test_the_file_tree_names_every_source_file_once_and_no_other():
             named.append(folder + name if line.startswith(" ") else name)
     there = ["train.py", "predict.py", "openloop.py", "pyproject.toml"]
     shipped = list_shipped("configs/*", "examples/*")
-    for room in ROOMS:
-        files = [path for end in ENDS for path in (ROOT / room).glob(f"*{end}")]
-        if room in ("configs", "examples"):  # where a user's own recipes and programs land
+    for package in PACKAGES:
+        files = [path for end in ENDS for path in (ROOT / package).glob(f"*{end}")]
+        if package in ("configs", "examples"):  # where a user's own recipes and programs land
             files = [path for path in files if path in shipped]
-        there += [f"{room}/{path.name}" for path in files if path.name != "__init__.py"]
+        there += [f"{package}/{path.name}" for path in files if path.name != "__init__.py"]
     assert sorted(named) == sorted(there)
 
 

@@ -22,7 +22,7 @@ def build(tmp_path):
         (made / "rows.arrow").write_bytes(b"r" * 10_000)
         (made / "counts.json").write_text("{}", encoding="utf-8")
 
-    return lambda key, room="encoded": open_built(tmp_path / "cache" / room / key, fill)
+    return lambda key, part="encoded": open_built(tmp_path / "cache" / part / key, fill)
 
 
 @pytest.fixture
@@ -75,8 +75,8 @@ def test_what_stands_at_the_place_of_an_entry_is_taken_away(build, tmp_path, pla
 
 def test_what_killed_builds_left_is_swept_once_it_is_old(build, tmp_path, entries):
     build("a")
-    room = tmp_path / "cache" / "encoded"
-    old, young = temporary_name(room / "b"), temporary_name(room / "c")
+    part = tmp_path / "cache" / "encoded"
+    old, young = temporary_name(part / "b"), temporary_name(part / "c")
     for path in (old, young):
         path.mkdir()
         (path / "rows.arrow").write_bytes(b"half")
