@@ -61,7 +61,7 @@ def tables() -> Iterator[tuple[str, str, bytes | str | Callable[[], bytes]]]:
     yield "labels that are markup", "h.csv", "text,label\n" + ROWS.replace(",1", ",<script>`|")
     yield "texts that steer", "h.csv", "text,label\n" + ROWS.replace("some", "\x1b[2J\x9b")
     yield "zero bytes", "h.csv", "text,label\n" + ROWS.replace("some", "so\0me")
-    yield "a quote that is never closed", "h.csv", 'text,label\n"' + ROWS * 2000
+    yield "a quote that is never closed", "h.csv", 'text,label\n"' + ROWS * 50
     yield "one field of 2 MB", "h.csv", "text,label\n" + "a " * 1_000_000 + ",1\n" + ROWS
     yield "formulas", "h.csv", "text,label\n" + ROWS.replace("some", "=cmd|' /C calc'!A0")
     yield "half surrogates", "h.csv", "text,label\n" + ROWS.replace("some", "\ud83d")

@@ -17,7 +17,7 @@ from tests.faults.watched import Outcome, Trial, run_trials
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-OWN = ("runs", "cache", "out.jsonl")
+OWN = ("runs", "cache")
 SOURCES = ("base: itself", "base: a ring", "base: a tower", "base: of a hub", "model is a link",
            "a vocabulary planted", "record: format 99", "model: a head of their own",
            "model: rank 10^9", "model: labels swapped")  # fmt: skip
@@ -93,7 +93,7 @@ def cases() -> Iterator[Trial]:
         yield trial(
             f"table, asked about: {name}",
             harm,
-            lambda f=file: predict("--run", "runs/one", "--file", f, "--output", "out.jsonl"),
+            lambda f=file: predict("--run", "runs/one", "--file", f, "--output", "runs/out.jsonl"),
         )
     for name, text in RECIPES.items():
         yield trial(
