@@ -24,7 +24,8 @@ from files.publish import publish, sweep, verify
 from files.verify import DamagedError
 from files.write import temporary_name
 
-ROOMS = ("data", "encoded")  # folders of the cache
+PARTS = ("data", "encoded")  # folders of the cache
+LIMIT = re.compile(r"([0-9]+(?:\.[0-9]+)?) *(?:([kmgt]?)(i?)b)?")  # 20 GB, 1.5 GiB, 1000
 OLD = 3600  # seconds after which a half-built folder that nobody has locked is left over
 
 
@@ -97,7 +98,7 @@ def read_limit(text: str | None) -> int | None:
     """Bytes in a text such as "20 GB", "500 MiB" or "1000000"; None where there is none."""
     if not text:
         return None
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *(?:([kmgt]?)(i?)b)?", text.strip().lower())
+    match = LIMIT.fullmatch(text.strip().lower())
     if match is None:
         raise ValueError(f"OPENLOOP_CACHE_LIMIT is {text!r}; expected bytes, or a size as 20 GB")
     number, prefix, binary = match.groups()
@@ -107,7 +108,7 @@ def read_limit(text: str | None) -> int | None:
 def shrink(root: Path, limit: int) -> None:
     """Remove what was used longest ago until what is cached has at most `limit` bytes. What was
     used in the last minute stays: a run that is just starting may be about to open it."""
-    folders = [path for room in ROOMS for path in root.glob(f"{room}/*") if path.is_dir()]
+    folders = [path for part in PARTS for path in root.glob(f"{part}/*") if path.is_dir()]
     used = {}
     for path in folders:
         with suppress(OSError):  # another process removed it

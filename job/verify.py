@@ -36,7 +36,7 @@ def digest(values: dict[str, Any]) -> str:
 
 def read_result(folder: Folder) -> dict[str, Any]:
     """A finished run's result.json. Raises ValueError where it is not what was written."""
-    result = folder.read_json("result.json")
+    result = folder.read_json("result.json", "weights", "progress", "test")
     sealed = result.pop("sha256", None)  # the first runs have none
     if sealed is not None and sealed != digest(result):
         raise ValueError(f"{folder.result} was changed since the training ended (sha256 differs)")
@@ -67,7 +67,7 @@ def check_run(folder: Folder, allow_drift: bool) -> list[str]:
         shown = "\n".join("  " + line for line in lines)
         raise ValueError(
             f"{folder.path} is not as it was when its training ended, and may answer otherwise:\n"
-            f"{shown}\nRestore it, or go on with it as it is with --allow-drift (in Python "
-            "load_run(..., allow_drift=True))."
+            f"{shown}\nRestore it (train.py with --resume mends config.toml, result.json) or go "
+            "on with it as it is with --allow-drift (in Python load_run(..., allow_drift=True))."
         )
     return notes + [f"going on although {line}" for line in lines]

@@ -48,6 +48,7 @@ def test_an_architecture_learns_with_lora_as_the_table_says(model_type, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # the first one may build the kernels on a busy machine
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
 def test_every_architecture_does_what_the_table_says(model_type, tmp_path, reloader):
     row, faults = examine(model_type, tmp_path, reloader)
