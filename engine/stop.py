@@ -5,8 +5,10 @@ import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from engine.losses import Batch
+if TYPE_CHECKING:  # commands need this file before torch is loaded
+    from engine.losses import Batch
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -35,7 +37,7 @@ class StopRequest:
         if self.requested:
             raise Stopped
 
-    def guard(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    def guard(self, batches: "Iterable[Batch]") -> "Iterator[Batch]":
         """The same batches; raises Stopped between two of them once a stop was requested."""
         for batch in batches:
             self.check()
@@ -67,7 +69,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
 
 def leave_terminal() -> None:
-    """Standard output and error go nowhere from now on."""
+    """Standard output and error go nowhere from now on; at exit Python flushes them once more."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(nowhere, descriptor)

@@ -18,6 +18,7 @@ from engine.board import Board
 from engine.images import confusion_image
 from engine.loop import StepResult
 from engine.plan import Progress
+from files.publish import free_name
 from files.read import parse_json
 from files.verify import sha256_of_start
 from files.write import replace_text
@@ -31,10 +32,16 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
     a step."""
     with path.open("rb") as file:
         for number, content in enumerate(file, start=1):
-            line = parse_json(content, f"{path}, line {number}")
-            if not isinstance(line, dict) or not isinstance(line.get("step"), int):
-                raise ValueError(f"{path}, line {number}, is no object with a step")
-            yield line
+            yield parse_line(content, f"{path}, line {number}")
+
+
+def parse_line(content: bytes, name: str) -> dict[str, Any]:
+    """A line of metrics.jsonl. Raises ValueError, beginning with `name`, where it is no object with
+    a step."""
+    line = parse_json(content, name)
+    if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+        raise ValueError(f"{name}, is no object with a step")
+    return line
 
 
 def mend_log(folder: Path, mark: dict[str, Any], step: int) -> tuple[int, list[str]]:
@@ -49,18 +56,16 @@ def mend_log(folder: Path, mark: dict[str, Any], step: int) -> tuple[int, list[s
         return mark["bytes"], []
     if not path.exists():
         return 0, [f"WARNING: {path} is missing; it begins again after step {step}"]
-    number = 1
-    while os.path.lexists(aside := path.with_name(f"{LOG}.damaged-{number}")):
-        number += 1
+    aside = free_name(path, "damaged")
     shutil.copyfile(path, aside)
     whole, count = [], 0
     for content in aside.read_bytes().splitlines(keepends=True):
         count += 1
         try:
-            line = parse_json(content, str(path))
+            line = parse_line(content, str(path))
         except ValueError:
             continue
-        if isinstance(line, dict) and isinstance(line.get("step"), int) and line["step"] <= step:
+        if line["step"] <= step:
             whole.append(json.dumps(line) + "\n")
     with replace_text(path) as file:
         file.writelines(whole)

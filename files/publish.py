@@ -94,12 +94,18 @@ def verify(folder: Path) -> None:
 
 def set_aside(folder: Path, word: str) -> Path:
     """Rename a folder to the first free `name.word-1`, `name.word-2`, …; nothing is deleted."""
-    number = 1
-    while os.path.lexists(aside := folder.with_name(f"{folder.name}.{word}-{number}")):
-        number += 1
+    aside = free_name(folder, word)
     os.rename(folder, aside)
     sync(folder.parent)
     return aside
+
+
+def free_name(path: Path, word: str) -> Path:
+    """The first of `name.word-1`, `name.word-2`, … beside `path` that nothing has."""
+    number = 1
+    while os.path.lexists(name := path.with_name(f"{path.name}.{word}-{number}")):
+        number += 1
+    return name
 
 
 def remove(path: Path) -> None:

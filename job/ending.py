@@ -1,11 +1,12 @@
 """How a command ends: its exit status, and one readable message in place of a traceback."""
 
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from engine.stop import leave_terminal
 
 # what libraries and the system say of a limit on memory or threads, in exceptions of many kinds
 LIMITS = (
@@ -74,11 +75,3 @@ def complain(program: str, message: str, status: int) -> int:
     except OSError:
         leave_terminal()
     return status
-
-
-def leave_terminal() -> None:
-    """Standard output and error go nowhere from now on; at exit Python flushes them once more."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in (1, 2):
-        os.dup2(nowhere, descriptor)
-    os.close(nowhere)

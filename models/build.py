@@ -112,9 +112,9 @@ def source_state(args: ModelArgs, tokenizer: Any, base: dict[str, Any]) -> dict[
     head of ours is left out, and its code not run. Raises ValueError where the source is no longer
     the one in `base`."""
     source = _open_source(args, verified=False)
-    if (found := hash_weights(source.folder)) != base["sha256"]:
+    if (digest := hash_weights(source.folder)) != base["sha256"]:
         raise ValueError(
-            f"the weights of {args.source} have changed since this run started: sha256 {found}, "
+            f"the weights of {args.source} have changed since this run started: sha256 {digest}, "
             f"expected {base['sha256']}; restore them, then finish the run with --resume"
         )
     with torch.random.fork_rng(devices=[]):

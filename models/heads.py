@@ -7,7 +7,6 @@ One row in HEADS, or a class in the user's own file named as "my_file.py:MyHead"
 """
 
 import difflib
-import hashlib
 import importlib.util
 import inspect
 import sys
@@ -18,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from files.verify import sha256
 
 POOLS = ("cls", "mean", "last")
 ACTIVATIONS = {"tanh": nn.Tanh, "gelu": nn.GELU, "relu": nn.ReLU}
@@ -156,7 +157,7 @@ def load_head_class(kind: str, allow_code: bool = False) -> type[nn.Module]:
         raise ValueError(f"head.kind {kind!r} runs the code in {path}; allow it with --allow-code")
     if not path.is_file():
         raise ValueError(f"head.kind {kind!r}: there is no file {path}")
-    spec = importlib.util.spec_from_file_location(f"head_{hash_file(path)[:12]}", path)
+    spec = importlib.util.spec_from_file_location(f"head_{sha256(path)[:12]}", path)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     module.code = path.read_bytes()  # type: ignore[attr-defined]  # for the export: the file may change
@@ -186,12 +187,6 @@ def where_raised(error: Exception, path: Path) -> str:
         if frame.filename == str(path):
             line = frame.lineno
     return f"{path}:{line}: {type(error).__name__}: {error}"
-
-
-def hash_file(path: str | Path) -> str:
-    """sha256 of a file's bytes, in hexadecimal."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def build_head(

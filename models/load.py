@@ -28,10 +28,10 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging
 
 from models.architectures import why_refused
-from models.foreign import check_model_folder, weight_files
+from models.foreign import READ, check_model_folder, weight_files
 from models.limits import MOST_TENSORS, MOST_WORDS, check_count
 
-HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+HUB_FILES = [f"*{ending}" for ending in READ]
 SOURCES = "'hub:NAME', 'package:NAME/path', 'run:PATH' or the path of a local folder"
 
 

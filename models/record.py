@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from files.read import read_json
+from files.verify import sha256
 from models.args import ModelArgs, args_from_json, args_to_json
-from models.heads import hash_file, head_file
+from models.heads import head_file
 from models.verified import RECORD, check_digests
 
 FORMAT = 1
@@ -18,7 +19,7 @@ def head_code(kind: str) -> dict[str, str] | None:
     file = head_file(kind)
     if file is None:
         return None
-    return {"class": kind.rpartition(":")[2], "sha256": hash_file(file)}
+    return {"class": kind.rpartition(":")[2], "sha256": sha256(file)}
 
 
 def write_record(folder: Path, args: ModelArgs, base: dict[str, Any]) -> None:
@@ -31,7 +32,7 @@ def write_record(folder: Path, args: ModelArgs, base: dict[str, Any]) -> None:
         "model": args_to_json(args),
         "base": base,
         "head_code": head_code(kind),
-        "files": {file.relative_to(folder).as_posix(): hash_file(file) for file in held},
+        "files": {file.relative_to(folder).as_posix(): sha256(file) for file in held},
     }
     (folder / RECORD).write_text(
         json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"

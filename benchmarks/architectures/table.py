@@ -53,8 +53,8 @@ def examine(model_type: str, folder: Path, reloader: Reloader) -> tuple[str, lis
     seen, faults = [], []
     for variant in VARIANTS:
         one = check(source, rows, folder / "runs", variant)
-        found = [*one.faults, *(reloader.faults(one.run) if one.run else [])]
-        faults += [f"{model_type}, {variant}: {fault}" for fault in found]
+        own = [*one.faults, *(reloader.faults(one.run) if one.run else [])]
+        faults += [f"{model_type}, {variant}: {fault}" for fault in own]
         seen.append(one)
     return render_row(model_type, seen), faults
 
