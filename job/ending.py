@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine.stop import leave_terminal
+from files.errors import is_panic
 
 # what libraries and the system say of a limit on memory or threads, in exceptions of many kinds
 LIMITS = (
@@ -51,8 +52,7 @@ def reading(what: str) -> Iterator[None]:
     except (ValueError, OSError, MemoryError):
         raise
     except BaseException as error:
-        panic = type(error).__name__ == "PanicException"  # of Rust's, which is no Exception
-        if meets_limit(error) or not (panic or isinstance(error, Exception)):
+        if meets_limit(error) or not (is_panic(error) or isinstance(error, Exception)):
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]
         message = " ".join(str(error).split())[:300]

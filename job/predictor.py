@@ -17,7 +17,7 @@ from data.loaders import Padding, collate, fill_batches
 from engine.evaluate import inference, to_device
 from engine.losses import logits_of
 from engine.metrics import probabilities
-from engine.precision import DTYPES, Precision, choose_precision
+from engine.precision import DTYPES, Precision, choose_device, choose_precision
 from engine.targets import Target
 from job.ending import reading
 from job.folder import Folder, finished_config
@@ -203,9 +203,9 @@ def load_predictor(
         )
     then = made_with(folder)
     chosen = device or config.precision.device
-    precision = choose_precision(chosen, config.precision.dtype)
-    if config.precision.dtype == "auto" and str(precision.device) == then.get("device"):
-        precision = choose_precision(chosen, "auto", then["dtype"])
+    # on the device of the training "auto" means what it meant there, and nothing is probed
+    same = str(choose_device(chosen)[0]) == then.get("device")
+    precision = choose_precision(chosen, config.precision.dtype, then["dtype"] if same else None)
     model.to(precision.device).eval()
     speed = speed_up_model(model, config, precision, answers=True)
     print(f"openloop: {folder.path} on {precision.device} in {precision.dtype}", file=sys.stderr)

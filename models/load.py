@@ -27,6 +27,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging
 
+from files.errors import is_panic, one_line
 from models.architectures import why_refused
 from models.foreign import READ, check_model_folder, weight_files
 from models.limits import MOST_TENSORS, MOST_WORDS, check_count
@@ -147,11 +148,7 @@ def read_config(folder: str) -> PretrainedConfig:
                 folder, local_files_only=True, trust_remote_code=False
             )
     except Exception as error:  # a config class may stumble over anything that a file can hold
-        raise ValueError(f"config.json in {folder} cannot be used: {_one_line(error)}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:400]
+        raise ValueError(f"config.json in {folder} cannot be used: {one_line(error)}") from error
 
 
 def load_tokenizer(source: str, revision: str | None = None) -> Any:
@@ -177,9 +174,9 @@ def read_tokenizer(folder: str | Path) -> Any:
                 str(folder), local_files_only=True, trust_remote_code=False
             )
     except BaseException as error:  # Rust's panics are no Exception
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        if not (is_panic(error) or isinstance(error, Exception)):
             raise
-        raise ValueError(f"no usable tokenizer in {folder}: {_one_line(error)}") from error
+        raise ValueError(f"no usable tokenizer in {folder}: {one_line(error)}") from error
     check_count(
         str(folder), "a word's number", max(tokenizer.get_vocab().values(), default=0), MOST_WORDS
     )
@@ -244,7 +241,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             raise ValueError(f"{count:,} tensors; no model has more than {MOST_TENSORS:,}")
         return load_file(file)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{file} is damaged: {_one_line(error)}; fetch it again") from error
+        raise ValueError(f"{file} is damaged: {one_line(error)}; fetch it again") from error
 
 
 @dataclass(frozen=True)
@@ -282,7 +279,7 @@ def load_pretrained(
                 **extra,
             )
     except Exception as error:  # a model's code may stumble over anything that a config can hold
-        raise ValueError(f"the weights of {folder} do not load: {_one_line(error)}") from error
+        raise ValueError(f"the weights of {folder} do not load: {one_line(error)}") from error
     missing = tuple(name for name, _ in model.named_parameters() if name in report["missing_keys"])
     return Pretrained(model, missing, tuple(sorted(report["unexpected_keys"])))
 
@@ -296,5 +293,5 @@ def stored_dtypes(folder: str | Path) -> str:
                 names = tensors.keys()
                 dtypes |= {tensors.get_slice(name).get_dtype() for name in names}
         except SafetensorError as error:
-            raise ValueError(f"{file} is damaged: {_one_line(error)}; fetch it again") from error
+            raise ValueError(f"{file} is damaged: {one_line(error)}; fetch it again") from error
     return ", ".join(sorted(dtypes))
