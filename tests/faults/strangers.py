@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from files.verify import sha256
+from tests.edits import edit
 
 CODE = "# stranger\nimport os\nopen('pwned', 'w').close()\nclass Head: pass\n"
 
@@ -35,13 +36,6 @@ def plant_outside(place: Path) -> Path:
     shutil.copy(place / "base" / "model.safetensors", outside / "evil.safetensors")
     shutil.copy(place / "base" / "tokenizer.json", outside / "tokenizer.json")
     return outside
-
-
-def edit(path: Path, **values: Any) -> None:
-    """Set keys of a JSON file; those that are `...` go."""
-    held = json.loads(path.read_text(encoding="utf-8")) | values
-    held = {key: value for key, value in held.items() if value is not ...}
-    path.write_text(json.dumps(held), encoding="utf-8")
 
 
 def reseal(run: Path) -> None:

@@ -16,17 +16,12 @@ from models.limits import (
     machine_memory,
 )
 from models.load import load_tokenizer, read_config, read_weights
+from tests.edits import edit
 
 
 @pytest.fixture
 def folder(tiny_folder, tmp_path):
     return shutil.copytree(tiny_folder, tmp_path / "m")
-
-
-def edit(path, **values):
-    path.write_text(
-        json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8"
-    )
 
 
 @pytest.mark.parametrize(
