@@ -19,7 +19,14 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
-from configs.fields import begins, explain_unknown, first_key, list_sections, list_settings
+from configs.fields import (
+    begins,
+    explain_unknown,
+    first_key,
+    list_sections,
+    list_settings,
+    optional_sections,
+)
 from configs.overrides import apply_override, remove_key
 from configs.relations import broken_relations
 from configs.schema import Config
@@ -130,7 +137,7 @@ def _check_sections(values: Values, problems: Problems) -> None:
         if name in parent and not isinstance(parent[name], dict):
             got, example = _show(parent.pop(name)), first_key(section)
             problems[section] = f"got {got}; allowed: a section [{section}], as in {example}"
-        if section != "lora":
+        if section not in optional_sections():
             parent.setdefault(name, {})
 
 
@@ -153,7 +160,7 @@ def _report(kind: str, path: list[str], values: Values, problems: Problems) -> N
 
 def _valid_settings(values: Values, problems: Problems) -> dict[str, Any]:
     """Flat settings, defaults filled in, without those that `problems` speak of."""
-    valid: dict[str, Any] = {"lora": "lora" in values}
+    valid: dict[str, Any] = {name: name in values for name in optional_sections()}
     for key, setting in list_settings().items():
         wrong = any(begins(key, told) or begins(told, key) for told in problems)
         if not wrong:
@@ -189,7 +196,8 @@ def trajectory(config: Config) -> dict[str, Any]:
     """The settings that decide what is trained and measured: dotted key -> JSON value."""
     values = config.model_dump(exclude_none=True)
     flat = {key: _look_up(values, key) for key, s in list_settings().items() if s.trajectory}
-    return {key: v for key, v in flat.items() if "lora" in values or not begins(key, "lora")}
+    absent = [name for name in optional_sections() if name not in values]
+    return {k: v for k, v in flat.items() if not any(begins(k, name) for name in absent)}
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -154,7 +154,7 @@ def ended_by_steps(job: Job) -> bool:
 def trains_new_weights(args: ModelArgs) -> bool:
     """Whether the pretrained weights stay as they are: adapters or a head learn from scratch, at
     rates that would spoil pretrained weights."""
-    return args.lora is not None or args.trains == "head"
+    return args.method is not None or args.trains == "head"
 
 
 def class_counts(names: tuple[str, ...], metrics: dict[str, Any]) -> list[ClassCount]:

@@ -1,4 +1,4 @@
-"""What trains, decided in one place: an adapter's own parameters, the head, and by model.train the
+"""What trains, decided in one place: a method's own parameters, the head, and by model.train the
 whole model or its last layers. requires_grad is the one record of the choice."""
 
 import re
@@ -9,7 +9,8 @@ from torch import nn
 
 from models.architectures import sees
 from models.heads import backbone_name, head_modules
-from models.lora import adapters_of, is_below
+from models.methods.method import added_modules, plain_name
+from models.names import is_below
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -78,10 +79,11 @@ def layer_lists(backbone: Any) -> tuple[list[str], int]:
 
 
 def choose_trainable(model: nn.Module, everything: bool, whole: Collection[str]) -> None:
-    """Set requires_grad on all, or else on adapters, the head, and the modules and parameters
-    named in `whole`. What the architecture itself keeps as it is (a table of sines) stays so."""
-    adapters, heads = adapters_of(model), head_modules(model)
+    """Set requires_grad on all, or else on what a method added, the head, and the modules and
+    parameters named in `whole`. What the architecture itself keeps as it is (a table of sines)
+    stays so."""
+    added, heads = added_modules(model), head_modules(model)
     for name, parameter in model.named_parameters():
-        adapting = name.rpartition(".")[0] in adapters
-        chosen = everything or adapting or is_below(name, [*heads, *whole])
+        own = plain_name(name, added) is None
+        chosen = everything or own or is_below(name, [*heads, *whole])
         parameter.requires_grad = chosen and parameter.requires_grad

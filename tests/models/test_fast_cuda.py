@@ -23,7 +23,7 @@ from models.fast.layout import layout_of
 from models.fast.speed import SpeedArgs, speed_up
 from models.fast.streams import POSITIONS
 from models.heads import Classifier, LinearHead
-from models.lora import LoRAArgs, inject_lora
+from models.methods.lora import LoRA, inject_lora
 
 CUDA, FP32 = torch.device("cuda"), torch.float32
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -53,7 +53,7 @@ def model_of(encoder):
         torch.manual_seed(2)
         model = inner if head == "native" else Classifier(inner, LinearHead(16, 2, 0.0, head))
         if adapted:
-            inject_lora(model, LoRAArgs("all-linear", rank=2), 0, exclude=["head", "classifier"])
+            inject_lora(model, LoRA("all-linear", rank=2), 0, exclude=["head", "classifier"])
             for parameter_name, parameter in model.named_parameters():
                 parameter.requires_grad_("lora" in parameter_name)
                 if parameter_name.endswith("lora_B"):
