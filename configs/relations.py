@@ -1,8 +1,9 @@
 """What must hold between settings: one function a rule, listed at the end.
 
-A rule gets the settings by dotted key (plus, for the table of each method, whether there is one) and returns
-"KEY: what is wrong and what to do", or None. Keys whose own value is not valid are missing from
-the mapping: a rule that needs one stops with KeyError and is skipped, the others still speak.
+A rule gets the settings by dotted key (plus, for the table of each method, whether there is one)
+and returns "KEY: what is wrong and what to do", or None. Keys whose own value is not valid are
+missing from the mapping: a rule that needs one stops with KeyError and is skipped, the others still
+speak.
 """
 
 from collections.abc import Mapping
