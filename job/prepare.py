@@ -30,6 +30,7 @@ from job.loss import choose_loss, keep_target, measure_labels, target_of
 from job.needs import describe_idle, measure_needs
 from job.predictor import clean_args, make_padding, text_columns
 from job.probe import check_head, trial_step
+from job.rates import first_steps, layer_rates
 from job.relations import check_relations
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from models.args import ModelArgs
@@ -234,8 +235,9 @@ def assemble(
     micro_batches = math.ceil(encoded["train"].rows / train.micro_batch_size)
     total = planned_steps(train.epochs, micro_batches, train.accumulate, train.max_steps)
     groups = parameter_groups(
-        built.model, train.lr, train.head_lr, built.head_names, train.weight_decay
-    )
+        built.model, train.lr, train.head_lr, built.head_names, train.weight_decay,
+        layer_rates(train, built.model), first_steps(train, built.model, total),
+    )  # fmt: skip
     plan = Plan(
         seed=config.run.seed,
         epochs=train.epochs,

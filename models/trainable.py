@@ -59,6 +59,27 @@ def modules_of_last(model: nn.Module, count: int) -> list[str]:
     return [f"{prefix}.{name}" for name in names]
 
 
+def layers_above(model: nn.Module) -> tuple[dict[str, int], int]:
+    """How far each parameter is from the answer, in layers of the backbone: 0 for the head and what
+    follows the last layer, 1 in the last layer, one more than there are layers for embeddings; and
+    that largest distance. Raises ValueError where the backbone has no list of layers."""
+    prefix = backbone_name(model)
+    lists, depth = layer_lists(model.get_submodule(prefix))
+    if not lists:
+        raise ValueError("this backbone has no list with a module for each of its layers")
+    lists, heads = [f"{prefix}.{name}" for name in lists], head_modules(model)
+    above, passed = {}, False
+    for name, _ in model.named_parameters():
+        owner = next((one for one in lists if is_below(name, [one])), None)
+        passed = passed or owner is not None
+        if owner is not None:
+            above[name] = depth - int(name.removeprefix(owner + ".").partition(".")[0])
+        else:
+            after = is_below(name, heads) or (passed and "embed" not in name)
+            above[name] = 0 if after else depth + 1
+    return above, depth + 1
+
+
 def layer_lists(backbone: Any) -> tuple[list[str], int]:
     """Names of the lists that hold the layers, and how many there are: one list, or where the parts
     of a layer lie apart (XLM) one for each. Of an encoder and a decoder it is the decoder's, which
