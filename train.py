@@ -19,6 +19,7 @@ from openloop import open_job, run_job, set_up_environment
 from configs.read import difference, parse_config, read_config, trajectory, write_config
 from configs.schema import Config
 from engine.wait_policy import wait_passively
+from files.errors import UnreadableError
 from job.console import prepare_console, read_words
 from job.ending import run_command
 from job.folder import check_folder, mend_config, run_folder
@@ -84,6 +85,8 @@ def train_run(
             result = read_result(folder)
             print(f"{folder.path} is finished, nothing to do. {headline(result)}")
             return result, shown
+        except UnreadableError:
+            raise
         except (ValueError, KeyError, TypeError) as error:
             print(f"{folder.result} cannot be used ({error}): the run is tested again")
     job = open_job(

@@ -1,4 +1,8 @@
-"""Errors of libraries, as they are told in a message of ours."""
+"""Errors of libraries, as they are told in a message of ours, and of files that are not ours."""
+
+
+class UnreadableError(ValueError):
+    """A file that this user may not read. It may be whole: nobody puts another in its place."""
 
 
 def one_line(error: BaseException, most: int = 400) -> str:

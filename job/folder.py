@@ -22,6 +22,7 @@ from configs.read import (
 )
 from configs.schema import Config
 from engine.storage import step_folder, steps_on_disk
+from files.errors import UnreadableError
 from files.publish import set_aside, sweep, verify
 from files.read import read_json
 from files.write import LEFTOVER, save_text
@@ -66,6 +67,8 @@ class Folder:
         try:
             self.read_json(name)
             return []
+        except UnreadableError:
+            raise
         except ValueError as error:
             self.write_json(name, value)
             return [f"{error}; it is written anew"]
