@@ -102,7 +102,8 @@ def open_job(
     set_up_environment(config)
     with garbage_left_alone():
         from job.banner import make_plan
-        from job.folder import recorded_dtype, run_folder
+        from job.folder import run_folder
+        from job.predictor import recorded_dtype
         from job.prepare import prepare
         from report.plan import difference_lines, plan_lines
 

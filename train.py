@@ -22,7 +22,7 @@ from engine.wait_policy import wait_passively
 from files.errors import UnreadableError
 from job.console import prepare_console, read_words
 from job.ending import run_command
-from job.folder import check_folder, mend_config, run_folder
+from job.folder import check_folder, mend_config, read_recipe, run_folder, saved_config
 from job.verify import read_result
 from report.baseline import Comparison, comparison_line
 from report.format import format_number
@@ -83,6 +83,8 @@ def train_run(
     if options.resume and folder.result.exists():
         try:
             result = read_result(folder)
+            notes = [] if options.dry_run else mend_config(folder, saved_config(folder))
+            print("".join(f"{note}\n" for note in notes), end="")
             print(f"{folder.path} is finished, nothing to do. {headline(result)}")
             return result, shown
         except UnreadableError:
@@ -199,9 +201,7 @@ def run(options: argparse.Namespace, command: str) -> None:
     if options.csv is not None:
         config = config_for_csv(options)
     else:
-        if options.resume:
-            mend_config(options.config)
-        config = read_config(options.config, options.overrides, options.unset)
+        config = read_recipe(options.config, options.overrides, options.unset, options.resume)
     set_up_environment(config)
     if options.eval_only:
         score(config, options)

@@ -168,14 +168,14 @@ def test_the_limit_leaves_what_another_process_is_building(build, tmp_path, monk
 
 
 @pytest.fixture
-def shared(request):
+def shared():
     """A cache of three entries that all may write to."""
     root = Path(tempfile.mkdtemp())  # not in tmp_path, which is pytest's user's alone
-    request.addfinalizer(lambda: shutil.rmtree(root))
     root.chmod(0o777)
     for key in ("a", "spoilt", "closed"):
         open_built(root / "encoded" / key, fill_rows)
-    return root
+    yield root
+    shutil.rmtree(root)
 
 
 def fill_rows(made):
