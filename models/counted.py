@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from files.errors import one_line
+from files.errors import meets_limit, one_line
 from models.limits import FLOAT, MOST_TENSORS, check_bytes, check_count
 
 
@@ -28,6 +28,8 @@ def check_parameters(cls: type[nn.Module], config: Any, folder: str) -> None:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             model = cls(copy.deepcopy(config))
     except Exception as error:  # a model's code may stumble over anything that a config can hold
+        if meets_limit(error):
+            raise
         line = one_line(error, 300)
         raise ValueError(f"no model can be built from config.json in {folder}: {line}") from error
     finally:
