@@ -9,7 +9,6 @@ imported before the config is known to be right, so a typo is answered at once.
 """
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -165,10 +164,8 @@ def config_for_csv(options: argparse.Namespace) -> Config:
 
     Raises ValueError where another recipe of that name is there, which would be overwritten.
     """
-    from job.guess import guess_recipe, has_packaged_model
+    from job.guess import guess_recipe
 
-    if has_packaged_model() and not any("hub:" in word for word in options.overrides):
-        os.environ["HF_HUB_OFFLINE"] = "1"  # before datasets is imported, which reads it then
     recipe, notes = guess_recipe(options.csv)
     print("\n".join(notes))
     title = f"the recipe guessed for {options.csv}"
@@ -202,7 +199,7 @@ def run(options: argparse.Namespace, command: str) -> None:
         config = config_for_csv(options)
     else:
         config = read_recipe(options.config, options.overrides, options.unset, options.resume)
-    set_up_environment(config)
+    set_up_environment()
     if options.eval_only:
         score(config, options)
     elif options.seeds:
