@@ -31,7 +31,7 @@ test: $(VENV)/.dev-installed ## install the development extras, then run the def
 
 # pytest exits 5 where no test was selected: a tree without long tests has nothing to fail.
 test-slow: $(VENV)/.dev-installed ## run the long tests
-	$(PY) -m pytest -m slow --timeout 1800 $(ARGS) || [ $$? -eq 5 ]
+	$(PY) -m pytest -m slow -n 2 --timeout 1800 $(ARGS) || [ $$? -eq 5 ]
 
 kernels: $(VENV)/.run-installed ## build the CPU kernels now rather than at the first run
 	$(PY) -m models.fast.cpu.native

@@ -13,8 +13,8 @@ def wait_passively() -> str:
     """Let threads sleep while they wait, unless the environment says otherwise; says what was done.
 
     Without it they spin, 300,000 times between two parallel regions under GNU OpenMP: quick to
-    wake, but each turn is taken from whoever shares the cores. On two cores with other work, two
-    runs at once got little more than half of what they get asleep (benchmarks/sharing.py).
+    wake, but each turn is taken from whoever shares the cores. On two cores beside a third
+    program, two runs at once got little more than half of what they get asleep (benchmarks/LOG.md).
     """
     if names := [f"{name}={os.environ[name]}" for name in NAMES if name in os.environ]:
         return f"waiting threads: as the environment has it ({', '.join(names)})"

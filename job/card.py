@@ -11,6 +11,7 @@ from job.folder import Folder, train_on
 from job.predictor import text_columns
 from job.prepare import Job
 from job.probe import replaced
+from models.apart import needs_apart
 from models.heads import head_file
 from models.snippet import loading_snippet, needs_openloop
 from report.baseline import Comparison, comparison_line
@@ -110,6 +111,7 @@ def make_card(
             job.config.data.max_length,
             job.config.data.truncation,
             takes_pairs(job),
+            alone=needs_apart(job.built.model) is not None,
         ),
         data=job.data.report.lines(),
         elsewhere=ELSEWHERE_OWN if needs_openloop(job.model_args) else ELSEWHERE,

@@ -26,15 +26,17 @@ def loading_snippet(
     max_length: int = 512,
     truncation: str = "right",
     pairs: bool = False,
+    alone: bool = False,
 ) -> str:
     """Python that opens an exported folder with torch, transformers and, for adapters, PEFT.
 
-    It leaves `tokenizer` and `logits (2, C)` behind, of two texts or of two `pairs`; for a
-    regression also `values (2,)`, in the labels' own unit. A native model is left as `model`, the
-    backbone below a head of ours as `backbone`. With a head of a user's own it opens `model` with
-    openloop, and then the `backbone` alone without.
+    It leaves `tokenizer` and `logits (B, C)` behind, of two texts or of two `pairs`, of one where
+    texts have to be asked `alone` (models/apart.py); for a regression also `values (B,)`, in the
+    labels' own unit. A native model is left as `model`, the backbone below a head of ours as
+    `backbone`. With a head of a user's own it opens `model` with openloop, and then the `backbone`
+    alone without.
     """
-    texts = _text_lines(max_length, truncation, pairs)
+    texts = _text_lines(max_length, truncation, pairs, alone)
     native = args.head_kind == "native"
     values = []
     if args.kind == "regression":
@@ -45,7 +47,7 @@ def loading_snippet(
     )  # fmt: skip
     opened = _transformers_lines(folder, args, auto, name)
     if native:
-        end = ["with torch.no_grad():", "    logits = model(**inputs).logits  # (2, C)"]
+        end = ["with torch.no_grad():", "    logits = model(**inputs).logits  # (B, C)"]
         lines = ["import torch", *opened, *texts, *end, *values]
     elif needs_openloop(args):
         lines = [
@@ -55,7 +57,7 @@ def loading_snippet(
             f"model, tokenizer, args = load_exported({str(folder)!r}, allow_code=True)",
             *texts,
             "with torch.no_grad():",
-            "    logits = model(**inputs)  # (2, C)",
+            "    logits = model(**inputs)  # (B, C)",
             *values,
             "",
             "# the backbone alone, without the head, needs no openloop:",
@@ -67,12 +69,16 @@ def loading_snippet(
     return "\n".join(lines) + "\n"
 
 
-def _text_lines(max_length: int, truncation: str, pairs: bool) -> list[str]:
-    others = ['others = ["I liked it.", "I liked it too."]'] if pairs else []
+def _text_lines(max_length: int, truncation: str, pairs: bool, alone: bool) -> list[str]:
+    shown = 1 if alone else 2
+    texts = ", ".join(['"It was good."', '"Not a fan."'][:shown])
+    others = ", ".join(['"I liked it."', '"I liked it too."'][:shown])
+    why = ["# one text at a time: padded beside a longer one it would be answered otherwise"]
     return [
         f'tokenizer.truncation_side = "{truncation}"',
-        'texts = ["It was good.", "Not a fan."]',
-        *others,
+        *(why if alone else []),
+        f"texts = [{texts}]",
+        *([f"others = [{others}]"] if pairs else []),
         f"inputs = tokenizer({'texts, others' if pairs else 'texts'}, padding=True, "
         f'truncation=True, max_length={max_length}, return_tensors="pt")',
     ]
@@ -84,15 +90,15 @@ def _head_lines(args: ModelArgs) -> list[str]:
     lines = [
         'head = load_file(folder + "/head.safetensors")',
         "with torch.no_grad():",
-        "    hidden = backbone(**inputs).last_hidden_state  # (2, T, D)",
-        '    mask = inputs["attention_mask"]  # (2, T)',
+        "    hidden = backbone(**inputs).last_hidden_state  # (B, T, D)",
+        '    mask = inputs["attention_mask"]  # (B, T)',
         f"    pooled = {pooled}",
     ]
     if args.head_kind == "mlp":
         function = ACTIVATIONS[args.head_args.get("activation", "tanh")]
         dense = 'pooled @ head["dense.weight"].T + head["dense.bias"]'
         lines.append(f"    pooled = {function}({dense})")
-    return [*lines, '    logits = pooled @ head["out.weight"].T + head["out.bias"]  # (2, C)']
+    return [*lines, '    logits = pooled @ head["out.weight"].T + head["out.bias"]  # (B, C)']
 
 
 def _transformers_lines(folder: str | Path, args: ModelArgs, auto: str, name: str) -> list[str]:

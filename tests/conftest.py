@@ -115,8 +115,11 @@ def many_reviews(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """No test reads or writes the cache of the person who runs it."""
-    os.environ["OPENLOOP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """No test reads or writes the cache of the person who runs it. Processes that test together
+    share one, as runs side by side do: the first to need the kernels builds them for both."""
+    base = tmp_path_factory.getbasetemp()
+    together = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    os.environ["OPENLOOP_CACHE"] = str(together / "cache")
 
 
 @pytest.fixture(scope="session")

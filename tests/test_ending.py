@@ -89,7 +89,13 @@ def run(words, redirect="", limit=None, **named):
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("redirect", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "redirect",
+    [
+        "<&- >&- 2>&-",
+        *(pytest.param(r, marks=pytest.mark.slow) for r in (">&-", "2>&-", ">&- 2>&-")),
+    ],
+)
 @pytest.mark.parametrize("script", ["train.py", "predict.py"])
 def test_closed_streams_end_nothing_and_are_not_written_into_files(tmp_path, script, redirect):
     words = ["--config", "none.toml"] if script == "train.py" else ["--run", tmp_path, "text"]

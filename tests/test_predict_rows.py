@@ -156,7 +156,7 @@ def test_the_command_for_more_epochs_works(recipe, tmp_path, capsys):
 
 def test_a_reader_that_leaves_and_a_console_of_ascii_end_nothing(run, tmp_path):
     texts = tmp_path / "texts.txt"
-    texts.write_text("un été 好\n" * 20_000, encoding="utf-8")
+    texts.write_text("un été 好\n" * 4_000, encoding="utf-8")
     environment = {
         "PYTHONUTF8": "0",
         "PYTHONCOERCECLOCALE": "0",

@@ -7,6 +7,7 @@ from benchmarks.architectures.check import check, make_folder, make_rows
 from benchmarks.architectures.configs import ARCHITECTURES
 from benchmarks.architectures.reload import Reloader
 from benchmarks.architectures.table import DOC, examine, render
+from job.predictor import load_predictor
 from models.fast.cpu.compiler import find_compiler
 
 # one of each kind: encoder on fast paths, decoder without pad token, encoder and decoder, adapted
@@ -45,6 +46,20 @@ def test_an_architecture_learns_with_lora_as_the_table_says(model_type, tmp_path
     assert cells[1] == ("no" if seen.refused else "yes")
     if not seen.refused:
         assert cells[4] == ("in parts" if seen.apart else "yes")
+
+
+def test_where_texts_run_apart_the_python_of_the_card_asks_them_alone(tmp_path):
+    source = make_folder("fnet", tmp_path / "model")
+    seen = check(source, make_rows(tmp_path / "rows.csv"), tmp_path / "runs", "full")
+    card = (seen.run / "README.md").read_text(encoding="utf-8")
+    snippet = next(part for part in card.split("```python\n") if "from_pretrained" in part)
+    for text in ("good", "the film was a superb story"):
+        names = {}
+        exec(snippet.partition("```")[0].replace("It was good.", text), names)
+        (answer,) = load_predictor(seen.run, "cpu", False, None)([text])
+        assert names["texts"] == [text]
+        asked = names["logits"].softmax(-1).max().item()
+        assert asked == pytest.approx(answer.probability, abs=1e-6)
 
 
 @pytest.mark.slow

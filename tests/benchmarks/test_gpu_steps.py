@@ -201,6 +201,7 @@ def test_a_report_shows_what_there_is():
     assert "| bert_eval | openloop | 60 | 6.00 | – |" in text
 
 
+@pytest.mark.slow
 def test_all_steps_import_where_datasets_and_pydantic_are_missing():
     modules = ", ".join(f"gpu_steps.{name}" for name in [*STEPS, "contestant", "step"])
     code = f"import sys, {modules}, trainer\n"

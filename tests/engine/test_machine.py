@@ -93,11 +93,13 @@ def run_in_child(script, how):
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @glibc
 def test_kept_memory_is_not_asked_for_again():
     assert run_in_child(FAULTS, "keep") * 10 < run_in_child(FAULTS, "leave")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the peak is known")
 def test_steps_of_many_lengths_leave_few_kernels_behind(monkeypatch):
     for name in machine.CAPACITIES:

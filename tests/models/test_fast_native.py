@@ -334,6 +334,20 @@ def test_compiler_that_does_not_end_is_not_waited_for(empty_cache, compiler, mon
     assert "took more than 0.2 s" in said
 
 
+def test_of_two_processes_that_start_together_one_compiles(empty_cache, compiler, tmp_path):
+    compiler(f"echo one >> {tmp_path}/compiled; sleep 1; printf garbage > $target")
+    code = (
+        "from models.fast.cpu.compiler import build, library_folder; print(build(library_folder()))"
+    )
+    command = [sys.executable, "-c", code]
+    both = [
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, encoding="utf-8")
+        for _ in range(2)
+    ]
+    assert [process.communicate()[0] for process in both] == ["None\n", "None\n"]
+    assert (tmp_path / "compiled").read_text(encoding="utf-8") == "one\n"
+
+
 def test_folder_that_cannot_be_written_leaves_the_plain_kernels(tmp_path, monkeypatch, compiler):
     compiler("exit 0")
     (tmp_path / "file").write_text("", encoding="utf-8")
@@ -351,6 +365,7 @@ def test_build_that_is_cut_off_leaves_nothing(empty_cache, compiler, monkeypatch
     assert list(empty_cache.iterdir()) == []
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_build_after_one_that_was_cut_off_or_damaged_works(empty_cache, compiler, monkeypatch):
     compiler("printf garbage > $target; kill -9 $$")

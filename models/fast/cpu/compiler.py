@@ -11,11 +11,15 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from files.publish import publish, sweep
+from files.write import try_lock
 from models.fast.cpu.library import LIBRARY, ForeignError, make_private
 
 SOURCES = sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in (".cpp", ".h"))
@@ -77,16 +81,20 @@ def build(folder: Path) -> str | None:
     compiler = find_compiler()
     if compiler is None:
         return "no C++ compiler on PATH"
-    print(
-        f"building CPU kernels with {Path(compiler).name} (once, some seconds) …", file=sys.stderr
-    )
     try:
         make_private(folder.parent)
         sweep(folder.parent)
-        with publish(folder) as made:
-            made.chmod(0o700)
-            compile_to(made / LIBRARY, compiler)
-            (made / LIBRARY).chmod(0o600)
+        with one_at_a_time(folder.parent):
+            if os.path.lexists(folder):
+                return None  # another process was building it
+            print(
+                f"building CPU kernels with {Path(compiler).name} (once, some seconds) …",
+                file=sys.stderr,
+            )
+            with publish(folder) as made:
+                made.chmod(0o700)
+                compile_to(made / LIBRARY, compiler)
+                (made / LIBRARY).chmod(0o600)
     except FileExistsError:  # another process was quicker
         return None
     except subprocess.TimeoutExpired:
@@ -94,6 +102,20 @@ def build(folder: Path) -> str | None:
     except (OSError, ForeignError, CompilerError) as error:
         return str(error)
     return None
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Of several processes that start together one compiles, and the others wait for it, though no
+    longer than for a compiler. The lock ends with whoever holds it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    end = time.monotonic() + SECONDS
+    try:
+        while not try_lock(descriptor) and time.monotonic() < end:
+            time.sleep(0.1)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class CompilerError(ValueError):
