@@ -42,6 +42,10 @@ class ConfigError(ValueError):
     """Everything wrong with a config, one line a key: path, what was got, what is allowed."""
 
 
+class NoTomlError(ConfigError):
+    """There is no file, or what it holds is no TOML: no key of it can be spoken of."""
+
+
 def read_config(
     path: str | Path | None, overrides: Sequence[str] = (), unset: Sequence[str] = ()
 ) -> Config:
@@ -70,7 +74,8 @@ def parse_config(
 
 
 def read_toml(path: Path) -> Values:
-    """The tables of a TOML file. ConfigError names the nearest file, or line and column."""
+    """The tables of a TOML file. Raises NoTomlError, which names the nearest file, or line and
+    column; ConfigError where the file is there and cannot be read."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
         if MANY_PARTS.search(text):  # whose reading takes time with the square of them
@@ -81,15 +86,17 @@ def read_toml(path: Path) -> Values:
         return values
     except UnicodeDecodeError as error:
         place = _place(error.object[: error.start].decode("utf-8"))
-        raise ConfigError(f"{path}, {place}: this byte is not UTF-8; save it as UTF-8") from None
+        raise NoTomlError(f"{path}, {place}: this byte is not UTF-8; save it as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         reason, _, position = str(error).partition(" (at ")
         place = _place(text) if "end of document" in position else position.rstrip(")")
-        raise ConfigError(f"{path}, {place}: not TOML: {reason}") from None
+        raise NoTomlError(f"{path}, {place}: not TOML: {reason}") from None
     except RecursionError:
-        raise ConfigError(f"{path}: not read: its keys or values are nested too deep") from None
+        raise NoTomlError(f"{path}: not read: its keys or values are nested too deep") from None
     except ValueError as error:  # a number of thousands of digits
-        raise ConfigError(f"{path}: not TOML: {error}") from None
+        raise NoTomlError(f"{path}: not TOML: {error}") from None
+    except FileNotFoundError as error:
+        raise NoTomlError(f"{path}: {_explain_missing(path, error)}") from None
     except OSError as error:
         raise ConfigError(f"{path}: {_explain_missing(path, error)}") from None
 

@@ -6,6 +6,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from files.read import MOST_BYTES
 from models.limits import MOST_LABELS
 from models.methods import METHODS, Method
 from models.trainable import last_layers
@@ -119,6 +120,12 @@ def check_model_args(args: ModelArgs) -> None:
         raise ValueError(f"the labels' kind is {args.kind!r}; expected one of {', '.join(KINDS)}")
     if args.num_labels > MOST_LABELS:
         raise ValueError(f"num_labels is {args.num_labels:,}; at most {MOST_LABELS:,} are possible")
+    names = len(json.dumps(args.label_names))
+    if names > MOST_BYTES // 8:  # some files hold each name several times
+        raise ValueError(
+            f"the names of the {args.num_labels:,} labels take {names:,} bytes; at most "
+            f"{MOST_BYTES // 8:,} are possible. Is the label column one of texts?"
+        )
     if args.num_labels < 1 or (args.kind == "regression" and args.num_labels != 1):
         raise ValueError(f"num_labels is {args.num_labels}, which does not go with {args.kind!r}")
     if args.label_names and len(args.label_names) != args.num_labels:

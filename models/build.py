@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from models.adjust import adjust_config, fit_embeddings, fit_tokenizer, recompute_activations
 from models.apart import run_apart
+from models.architectures import why_native_only
 from models.args import ModelArgs, args_from_json, check_model_args
 from models.base import check_chain, find_base
 from models.counted import check_parameters
@@ -215,10 +216,9 @@ def _source_target(source: Source) -> tuple[float, float]:
 
 
 def _source_notes(args: ModelArgs, source: Source) -> list[str]:
+    stored = "with its adapters merged in"
     if source.state is None:
         stored = f"stored as {stored_dtypes(source.folder)}"
-    else:
-        stored = "with its adapters merged in"
     notes = [f"weights: {stored}; master weights are float32"]
     if code := head_code(args.head_kind):
         notes.append(f"head: code of {args.head_kind}, sha256 {code['sha256']}")
@@ -237,8 +237,8 @@ def _load_transformers_model(
     if native and not keeps_head and _has_native_head(source):
         state = read_weights(source.folder) if state is None else state
         state = _without_head(state)
-    if not native and source.config.is_encoder_decoder:
-        raise ValueError(f"{source.config.model_type!r} has a decoder: only head.kind = 'native'")
+    if not native and (reason := why_native_only(source.config)):
+        raise ValueError(f"{source.config.model_type!r} {reason}: only head.kind = 'native'")
     notes += adjust_config(source.config, args)
     check_parameters(model_class(source.config, native), source.config, source.folder)
     torch.default_generator.manual_seed(named_seed(seed, "head"))
@@ -261,7 +261,7 @@ def _add_head(
 ) -> Classifier:
     chosen = (args.head_dropout, args.dropout, HEAD_DROPOUT)
     dropout = next(value for value in chosen if value is not None)
-    hidden_size = backbone.config.get_text_config().hidden_size  # dim, n_embd, d_model: all have it
+    hidden_size = backbone.config.get_text_config().hidden_size  # dim, n_embd, d_model: by any name
     check_head(hidden_size, args.num_labels, args.head_args)
     torch.default_generator.manual_seed(named_seed(seed, "head"))
     head = build_head(

@@ -258,6 +258,21 @@ def test_encoder_decoder_takes_only_its_native_head(tmp_path, tiny_tokenizer):
         build_model(args, tiny_tokenizer, 0)
 
 
+def test_a_model_without_a_hidden_state_for_each_token_takes_only_its_native_head(
+    tmp_path, tiny_tokenizer
+):
+    from transformers import PerceiverConfig, PerceiverModel
+
+    config = PerceiverConfig(
+        num_latents=2, d_latents=16, d_model=16, num_blocks=1, num_self_attends_per_block=1,
+        num_self_attention_heads=1, num_cross_attention_heads=1,
+    )  # fmt: skip
+    PerceiverModel(config).save_pretrained(tmp_path)
+    args = ModelArgs(source=str(tmp_path), num_labels=2, head_kind="linear")
+    with pytest.raises(ValueError, match=r"no hidden state for each token .* 'native'"):
+        build_model(args, tiny_tokenizer, 0)
+
+
 def test_base_is_recorded_by_absolute_source_and_hash(make, folders):
     from models.load import hash_weights
 
