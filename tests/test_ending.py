@@ -11,7 +11,7 @@ from torch import nn
 
 import train
 from job.ending import run_command
-from models.lora import is_linear
+from models.methods.linears import is_linear
 
 ROOT = Path(__file__).parent.parent
 
