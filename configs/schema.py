@@ -91,7 +91,7 @@ class Model(Section):
     train: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]*)$")] | None = field(
         None,
         "What learns: all, only the head, or the head and the last N layers; "
-        "unset: head beside [lora], else all.",
+        "unset: head beside a method's table ([lora], [adapter]), else all.",
         allowed='"all", "head" or "last:N" with N from 1',
     )
     activation_checkpointing: bool = field(
@@ -132,6 +132,16 @@ class LoRA(Section):
     layers: Layers | None = field(
         None, "First and last layer (from 0, both included) that get one; unset: every one."
     )
+
+
+class Adapter(Section):
+    """Bottleneck adapters: freeze the backbone and learn a small network behind its parts."""
+
+    size: Count = field(32, "Width of the bottleneck.")
+    placement: Literal["both", "feed_forward"] = field(
+        "both", "Behind attention and feed-forward (Houlsby), or behind feed-forward (Pfeiffer)."
+    )
+    activation: Literal["gelu", "relu", "tanh"] = field("gelu", "What bends the bottleneck.")
 
 
 class Data(Section):
@@ -349,6 +359,7 @@ class Config(Section):
     model: Model
     head: Head = Head()
     lora: LoRA | None = None
+    adapter: Adapter | None = None
     data: Data
     train: Train = Train()
     eval: Eval = Eval()

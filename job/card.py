@@ -12,8 +12,9 @@ from job.predictor import text_columns
 from job.prepare import Job
 from job.probe import replaced
 from models.apart import needs_apart
+from models.args import ModelArgs
 from models.heads import head_file
-from models.snippet import loading_snippet, needs_openloop
+from models.snippet import loading_snippet, needs_openloop, opens_in_peft
 from report.baseline import Comparison, comparison_line
 from report.card import Card, ClassScore, Compared, Mistake, Result
 
@@ -24,6 +25,9 @@ IMDB_CAVEAT = (
 ELSEWHERE = (
     "Elsewhere, with transformers and without openloop. It takes the texts as they are; openloop "
     "cleans them first, as [data.clean] says:"
+)
+ELSEWHERE_METHOD = (
+    "Elsewhere. PEFT has no form for its method, so openloop has to be on Python's path:"
 )
 ELSEWHERE_OWN = (
     "Elsewhere. The head is code of its own, so openloop has to be on Python's path; the backbone "
@@ -55,6 +59,13 @@ def card_results(metrics: dict[str, Any]) -> list[Result]:
 def takes_pairs(job: Job) -> bool:
     """Whether the model answers for two texts together."""
     return len(text_columns(job.config)) == 2
+
+
+def elsewhere(args: ModelArgs) -> str:
+    """What to say before the Python that opens the model."""
+    if not needs_openloop(args):
+        return ELSEWHERE
+    return ELSEWHERE_OWN if opens_in_peft(args) else ELSEWHERE_METHOD
 
 
 def ask_command(job: Job, folder: Folder) -> str:
@@ -114,7 +125,7 @@ def make_card(
             alone=needs_apart(job.built.model) is not None,
         ),
         data=job.data.report.lines(),
-        elsewhere=ELSEWHERE_OWN if needs_openloop(job.model_args) else ELSEWHERE,
+        elsewhere=elsewhere(job.model_args),
         settings=trajectory(job.config),
         defaults={key: setting.default for key, setting in list_settings().items()},
         results=card_results(metrics),

@@ -172,7 +172,13 @@ def _open_source(args: ModelArgs, verified: bool) -> Source:
             check_exported(folder)
         return Source(folder, read_config(folder), None, record)
     before, _, _ = load_exported(folder, args.allow_code, None, args.allow_network)
-    merge(before)
+    try:
+        merge(before)
+    except ValueError as error:
+        raise ValueError(
+            f"model.source is {args.source!r}, and a run goes on from one weight a layer: {error}. "
+            "Train that run for longer, or start from the model that it started from"
+        ) from None
     inner = transformers_model(before)
     return Source(folder, inner.config, plain_state(inner), record)
 
