@@ -29,6 +29,7 @@ TABLE = {
     "model.revision": (["model.revision=v1"], SAID, ["model.source=hub:no/model"]),
     "model.dropout": (["model.dropout=0.5"], STEPS, DROPOUT),
     "model.train": (["model.train=head"], PLAN, [*NO_LORA]),
+    "model.cache": (["model.cache=off"], PLAN, ["--unset", "lora", "model.train=head"]),
     "model.activation_checkpointing": (["model.activation_checkpointing=true"], PLAN, []),
     "model.compile": (["model.compile=true"], PLAN, []),
     "head.kind": (["head.kind=mlp"], PLAN, []),
