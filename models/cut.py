@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
 from models.apart import logits_in, needs_apart
 from models.fast.encoder import first_token_only
@@ -37,7 +37,7 @@ EXACT, COARSE = 1e-4, 0.05  # how far logits may lie apart: of fp32 states, of h
 VECTORS = {"mean": "the mean", "cls": "the first token", "last": "the last token"}
 
 
-class Reached(Exception):  # noqa: N818 - no error
+class Reached(Exception):
     """Thrown at the cut by a pass that wants no more than what is there."""
 
 
@@ -143,7 +143,9 @@ class Cut:
         hidden = self.begun["kept"].float()  # (B, T, D)
         has_pooler = getattr(self.backbone, "pooler", None) is not None
         pooled = pool_again(self.backbone, hidden) if has_pooler else None
-        return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=pooled)
+        return BaseModelOutputWithPoolingAndCrossAttentions(
+            last_hidden_state=hidden, pooler_output=pooled
+        )
 
     def stand_for_layer(self, last: bool, plain: Any, x: Tensor, *rest: Any, **others: Any) -> Any:
         """The forward of a layer below the cut: the last of them returns what was kept, the others
