@@ -8,6 +8,7 @@ runs/<name>/config.toml     the resolved config, as it can be given back to --co
 import json
 import os
 import shlex
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,11 +128,13 @@ def mend_config(path: Path) -> None:
     """Where `path` is a run's own config.toml and damaged, write it anew from its checkpoints."""
     folder = Folder(path.parent)
     if path.name == folder.config.name and folder.checkpoints.is_dir():
+        refuse_links(folder)
         saved_config(folder)
 
 
 def recorded_dtype(folder: Folder) -> str | None:
     """The dtype that "auto" meant when a run was started; None where nothing was trained yet."""
+    refuse_links(folder)
     try:
         return folder.read_json("environment.json", "dtype")["dtype"]
     except ValueError:  # damaged or gone
@@ -175,16 +178,32 @@ def train_on(folder: Folder, config: Config, epochs: int) -> str:
     return shlex.join(words)
 
 
+def refuse_links(folder: Folder) -> None:
+    """Raise ValueError where anything in a run's folder is no file and no folder. A run makes none
+    such; through a link of somebody else's it would read, write and remove elsewhere, and a pipe
+    may never end."""
+    for parent, folders, files in os.walk(folder.path):  # which follows no link
+        for path in sorted(Path(parent, name) for name in folders + files):
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:  # another process is at work there
+                continue
+            if stat.S_ISLNK(mode):
+                raise ValueError(
+                    f"{path} is a link; a run is read and written in its own folder alone: put "
+                    "what it leads to in its place, or remove it"
+                )
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise ValueError(f"{path} is no regular file; remove it")
+
+
 def refuse_planted(folder: Folder) -> None:
-    """Raise ValueError where something stands where a run puts a folder of its own: better before
-    the training than after it."""
+    """Raise ValueError where a run could not write what it has to: better before the training than
+    after it."""
+    refuse_links(folder)
     for path in (folder.checkpoints, folder.model):
         if os.path.lexists(path) and not path.is_dir():
             raise ValueError(f"{path} is no folder, and the run needs its place; move it away")
-    if folder.model.is_symlink():
-        raise ValueError(
-            f"{folder.model} is a link, and the run publishes a folder there; move it away"
-        )
 
 
 def check_folder(config: Config, folder: Folder, resume: bool, fresh: bool) -> None:
@@ -223,6 +242,7 @@ def open_folder(config: Config, folder: Folder, resume: bool, fresh: bool) -> li
 
 def check_finished(folder: Folder) -> None:
     """Raise ValueError unless there is a run with a model, naming the finished runs there."""
+    refuse_links(folder)
     if not folder.config.exists():
         runs = sorted(p.parent.name for p in folder.path.parent.glob("*/result.json"))
         known = f"finished runs there: {', '.join(runs)}" if runs else "no finished run is there"
@@ -230,8 +250,6 @@ def check_finished(folder: Folder) -> None:
             f"{folder.path} is not a run folder: it has no config.toml ({known}). Train one with "
             "`python train.py --config configs/imdb_lora.toml`."
         )
-    if folder.model.is_symlink():
-        raise ValueError(f"{folder.model} is a link; a run's model is read where it was written")
     if not folder.model.is_dir():
         raise ValueError(
             f"{folder.path} has no model yet: its training is not finished. Finish it with "
