@@ -93,7 +93,7 @@ def save_text(path: Path, text: str) -> bool:
     return True
 
 
-def open_in_place(path: Path) -> BinaryIO:
+def open_in_place(path: Path) -> io.BufferedRandom:
     """A file that is read and appended to where it is, made if it is not there; nothing is cut off.
 
     Raises ValueError where it is a link, which is never followed, or no regular file.

@@ -285,6 +285,7 @@ def of_a_class(name: str, harm: Harm) -> Harm:
 
     def both(place: Path) -> None:
         (place / "base" / "tokenizer.json").unlink()
+        (place / "base" / "vocab.txt").write_text("evil 1\n", encoding="utf-8")
         set_tokenizer({"tokenizer_class": name})(place)
         harm(place)
 
