@@ -55,15 +55,12 @@ if TYPE_CHECKING:
 __all__ = ["load_run", "open_job", "read_config", "run_job"]
 
 
-def set_up_environment(config: "Config") -> None:
-    """Quiet libraries, threads that sleep while they wait; and no library may try the network
-    unless a hub: source asks for it."""
+def set_up_environment() -> None:
+    """Quiet libraries, threads that sleep while they wait. HF_HUB_OFFLINE stays as it is: a local
+    source leaves the network alone without it, and it would hold for the next job too."""
     wait_passively()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    sources = [config.model.source, str(config.data.source)]
-    if not any("hub:" in source for source in sources):
-        os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 @contextmanager
@@ -99,10 +96,11 @@ def open_job(
     """
     if resume and fresh:
         raise ValueError("resume goes on, fresh starts again: one of them")
-    set_up_environment(config)
+    set_up_environment()
     with garbage_left_alone():
         from job.banner import make_plan
-        from job.folder import recorded_dtype, run_folder
+        from job.folder import run_folder
+        from job.predictor import recorded_dtype
         from job.prepare import prepare
         from report.plan import difference_lines, plan_lines
 

@@ -9,7 +9,6 @@ imported before the config is known to be right, so a typo is answered at once.
 """
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -19,9 +18,10 @@ from openloop import open_job, run_job, set_up_environment
 from configs.read import difference, parse_config, read_config, trajectory, write_config
 from configs.schema import Config
 from engine.wait_policy import wait_passively
+from files.errors import UnreadableError
 from job.console import prepare_console, read_words
 from job.ending import run_command
-from job.folder import check_folder, mend_config, run_folder
+from job.folder import check_folder, mend_config, read_recipe, run_folder, saved_config
 from job.verify import read_result
 from report.baseline import Comparison, comparison_line
 from report.format import format_number
@@ -82,8 +82,12 @@ def train_run(
     if options.resume and folder.result.exists():
         try:
             result = read_result(folder)
+            notes = [] if options.dry_run else mend_config(folder, saved_config(folder))
+            print("".join(f"{note}\n" for note in notes), end="")
             print(f"{folder.path} is finished, nothing to do. {headline(result)}")
             return result, shown
+        except UnreadableError:
+            raise
         except (ValueError, KeyError, TypeError) as error:
             print(f"{folder.result} cannot be used ({error}): the run is tested again")
     job = open_job(
@@ -160,10 +164,8 @@ def config_for_csv(options: argparse.Namespace) -> Config:
 
     Raises ValueError where another recipe of that name is there, which would be overwritten.
     """
-    from job.guess import guess_recipe, has_packaged_model
+    from job.guess import guess_recipe
 
-    if has_packaged_model() and not any("hub:" in word for word in options.overrides):
-        os.environ["HF_HUB_OFFLINE"] = "1"  # before datasets is imported, which reads it then
     recipe, notes = guess_recipe(options.csv)
     print("\n".join(notes))
     title = f"the recipe guessed for {options.csv}"
@@ -196,10 +198,8 @@ def run(options: argparse.Namespace, command: str) -> None:
     if options.csv is not None:
         config = config_for_csv(options)
     else:
-        if options.resume:
-            mend_config(options.config)
-        config = read_config(options.config, options.overrides, options.unset)
-    set_up_environment(config)
+        config = read_recipe(options.config, options.overrides, options.unset, options.resume)
+    set_up_environment()
     if options.eval_only:
         score(config, options)
     elif options.seeds:

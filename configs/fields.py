@@ -76,6 +76,13 @@ def list_sections() -> tuple[str, ...]:
     return tuple(names)
 
 
+@cache
+def optional_sections() -> tuple[str, ...]:
+    """Sections that a recipe has or has not, and that mean something by being there: the tables of
+    the methods."""
+    return tuple(name for name, field in Config.model_fields.items() if field.default is None)
+
+
 def begins(key: str, prefix: str) -> bool:
     """Is `key` the dotted `prefix`, or something inside it?"""
     return f"{key}.".startswith(f"{prefix}.")

@@ -19,7 +19,14 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
-from configs.fields import begins, explain_unknown, first_key, list_sections, list_settings
+from configs.fields import (
+    begins,
+    explain_unknown,
+    first_key,
+    list_sections,
+    list_settings,
+    optional_sections,
+)
 from configs.overrides import apply_override, remove_key
 from configs.relations import broken_relations
 from configs.schema import Config
@@ -33,6 +40,10 @@ Problems = dict[str, str]  # key path -> message; the first word about a key sta
 
 class ConfigError(ValueError):
     """Everything wrong with a config, one line a key: path, what was got, what is allowed."""
+
+
+class NoTomlError(ConfigError):
+    """There is no file, or what it holds is no TOML: no key of it can be spoken of."""
 
 
 def read_config(
@@ -63,7 +74,8 @@ def parse_config(
 
 
 def read_toml(path: Path) -> Values:
-    """The tables of a TOML file. ConfigError names the nearest file, or line and column."""
+    """The tables of a TOML file. Raises NoTomlError, which names the nearest file, or line and
+    column; ConfigError where the file is there and cannot be read."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
         if MANY_PARTS.search(text):  # whose reading takes time with the square of them
@@ -74,15 +86,17 @@ def read_toml(path: Path) -> Values:
         return values
     except UnicodeDecodeError as error:
         place = _place(error.object[: error.start].decode("utf-8"))
-        raise ConfigError(f"{path}, {place}: this byte is not UTF-8; save it as UTF-8") from None
+        raise NoTomlError(f"{path}, {place}: this byte is not UTF-8; save it as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         reason, _, position = str(error).partition(" (at ")
         place = _place(text) if "end of document" in position else position.rstrip(")")
-        raise ConfigError(f"{path}, {place}: not TOML: {reason}") from None
+        raise NoTomlError(f"{path}, {place}: not TOML: {reason}") from None
     except RecursionError:
-        raise ConfigError(f"{path}: not read: its keys or values are nested too deep") from None
+        raise NoTomlError(f"{path}: not read: its keys or values are nested too deep") from None
     except ValueError as error:  # a number of thousands of digits
-        raise ConfigError(f"{path}: not TOML: {error}") from None
+        raise NoTomlError(f"{path}: not TOML: {error}") from None
+    except FileNotFoundError as error:
+        raise NoTomlError(f"{path}: {_explain_missing(path, error)}") from None
     except OSError as error:
         raise ConfigError(f"{path}: {_explain_missing(path, error)}") from None
 
@@ -130,7 +144,7 @@ def _check_sections(values: Values, problems: Problems) -> None:
         if name in parent and not isinstance(parent[name], dict):
             got, example = _show(parent.pop(name)), first_key(section)
             problems[section] = f"got {got}; allowed: a section [{section}], as in {example}"
-        if section != "lora":
+        if section not in optional_sections():
             parent.setdefault(name, {})
 
 
@@ -153,7 +167,7 @@ def _report(kind: str, path: list[str], values: Values, problems: Problems) -> N
 
 def _valid_settings(values: Values, problems: Problems) -> dict[str, Any]:
     """Flat settings, defaults filled in, without those that `problems` speak of."""
-    valid: dict[str, Any] = {"lora": "lora" in values}
+    valid: dict[str, Any] = {name: name in values for name in optional_sections()}
     for key, setting in list_settings().items():
         wrong = any(begins(key, told) or begins(told, key) for told in problems)
         if not wrong:
@@ -189,7 +203,8 @@ def trajectory(config: Config) -> dict[str, Any]:
     """The settings that decide what is trained and measured: dotted key -> JSON value."""
     values = config.model_dump(exclude_none=True)
     flat = {key: _look_up(values, key) for key, s in list_settings().items() if s.trajectory}
-    return {key: v for key, v in flat.items() if "lora" in values or not begins(key, "lora")}
+    absent = [name for name in optional_sections() if name not in values]
+    return {k: v for k, v in flat.items() if not any(begins(k, name) for name in absent)}
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

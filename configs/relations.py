@@ -1,12 +1,15 @@
 """What must hold between settings: one function a rule, listed at the end.
 
-A rule gets the settings by dotted key (plus "lora": is there such a section?) and returns
-"KEY: what is wrong and what to do", or None. Keys whose own value is not valid are missing from
-the mapping: a rule that needs one stops with KeyError and is skipped, the others still speak.
+A rule gets the settings by dotted key (plus, for the table of each method, whether there is one)
+and returns "KEY: what is wrong and what to do", or None. Keys whose own value is not valid are
+missing from the mapping: a rule that needs one stops with KeyError and is skipped, the others still
+speak.
 """
 
 from collections.abc import Mapping
 from typing import Any
+
+from configs.fields import optional_sections
 
 Settings = Mapping[str, Any]
 Verdict = str | None
@@ -43,12 +46,13 @@ def plain_heads_take_no_args(s: Settings) -> Verdict:
     return None
 
 
-def lora_freezes_the_backbone(s: Settings) -> Verdict:
-    if s["lora"] and s["model.train"] == "all":
-        return (
-            'model.train: got "all" beside [lora], which freezes the backbone; '
-            "remove one of them (--unset model.train or --unset lora)"
-        )
+def a_method_freezes_the_backbone(s: Settings) -> Verdict:
+    for name in optional_sections():
+        if s[name] and s["model.train"] == "all":
+            return (
+                f'model.train: got "all" beside [{name}], which freezes the backbone; '
+                f"remove one of them (--unset model.train or --unset {name})"
+            )
     return None
 
 
@@ -201,7 +205,7 @@ def _names(names: Any) -> str:
 RULES = (
     native_head_pools_itself,
     plain_heads_take_no_args,
-    lora_freezes_the_backbone,
+    a_method_freezes_the_backbone,
     lora_layers_are_in_order,
     source_table_has_train,
     splits_have_train,

@@ -235,6 +235,13 @@ class Train(Section):
     accumulate: Count = field(1, "Micro-batches summed into one optimizer step.")
     lr: Positive = field(2e-5, "Peak learning rate of everything but what head_lr sets.")
     head_lr: Positive | None = field(None, "Peak learning rate of the head; unset: the same as lr.")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = field(
+        1.0, "Factor of the rate from a layer to the one below it, so that low layers move less."
+    )
+    unfreeze: Annotated[float, Field(ge=0, le=1)] = field(
+        0.0,
+        "Share of the steps over which layers begin to move, the last one first; 0: all at once.",
+    )
     weight_decay: NotNegative = field(
         0.01, "Decay of the weight matrices; biases and norms are never decayed."
     )

@@ -1,13 +1,15 @@
 """Folders of memory-mapped Arrow files, found again under a key and published in one rename.
 
-`OPENLOOP_CACHE` says where they lie, `OPENLOOP_CACHE_LIMIT` how much they may take (20 GB): what
-was used longest ago goes first. Their content is verified whenever they are opened.
+`OPENLOOP_CACHE` says where they lie. `OPENLOOP_CACHE_LIMIT`, written as "20 GB", says how much they
+may take, and what was used longest ago goes first; without it there is no limit. Their content is
+verified whenever they are opened.
 """
 
 import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import stat
 import time
@@ -20,9 +22,10 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
+from files.errors import UnreadableError
 from files.publish import publish, sweep, verify
 from files.verify import DamagedError
-from files.write import temporary_name
+from files.write import LEFTOVER, temporary_name
 
 PARTS = ("data", "encoded")  # folders of the cache
 LIMIT = re.compile(r"([0-9]+(?:\.[0-9]+)?) *(?:([kmgt]?)(i?)b)?")  # 20 GB, 1.5 GiB, 1000
@@ -57,7 +60,7 @@ def open_built(folder: Path, write: Callable[[Path], None]) -> bool:
 
     What is there is used when every byte is as it was published, and built again when one is not.
     Nobody ever sees half a folder; where two build the same at once, the first one's stays. Raises
-    ValueError where the cache cannot be written.
+    ValueError where the cache cannot be written, and where this user may not read what is there.
     """
     limit = read_limit(os.environ.get("OPENLOOP_CACHE_LIMIT"))
     if is_whole(folder):
@@ -69,7 +72,7 @@ def open_built(folder: Path, write: Callable[[Path], None]) -> bool:
         sweep(folder.parent, OLD)
         if os.path.lexists(folder):
             clear(folder)
-        with publish(folder) as made:
+        with publish(folder, shared_mode(folder.parent.parent)) as made:
             write(made)
     except FileExistsError as error:
         if not is_whole(folder):
@@ -82,16 +85,23 @@ def open_built(folder: Path, write: Callable[[Path], None]) -> bool:
 
 
 def make_parent(folder: Path) -> None:
-    """Make a folder of the cache. Where the cache itself was opened to others (chmod g+w), so is
-    this: what one user builds the other one uses, and adds to."""
+    """Make a folder of the cache, with the mode of a shared one."""
     root = folder.parent
     root.mkdir(parents=True, exist_ok=True)
     if folder.is_dir():
         return
     folder.mkdir(exist_ok=True)
-    mode = stat.S_IMODE(root.stat().st_mode)
-    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+    mode = shared_mode(root)
+    if mode is not None:
         folder.chmod(mode)
+
+
+def shared_mode(root: Path) -> int | None:
+    """The mode of a cache that was opened to others (chmod g+w): what is made in it has it too,
+    whatever the umask, so that what one user builds the other one uses, and mends. None where the
+    cache is one user's own."""
+    mode = stat.S_IMODE(root.stat().st_mode)
+    return mode if mode & (stat.S_IWGRP | stat.S_IWOTH) else None
 
 
 def read_limit(text: str | None) -> int | None:
@@ -107,8 +117,10 @@ def read_limit(text: str | None) -> int | None:
 
 def shrink(root: Path, limit: int) -> None:
     """Remove what was used longest ago until what is cached has at most `limit` bytes. What was
-    used in the last minute stays: a run that is just starting may be about to open it."""
-    folders = [path for part in PARTS for path in root.glob(f"{part}/*") if path.is_dir()]
+    used in the last minute stays: a run that is just starting may be about to open it. So does what
+    another process is still building, which `sweep` takes once nobody has it."""
+    inside = [path for part in PARTS for path in root.glob(f"{part}/*") if path.is_dir()]
+    folders = [path for path in inside if not LEFTOVER.fullmatch(path.name)]
     used = {}
     for path in folders:
         with suppress(OSError):  # another process removed it
@@ -118,17 +130,25 @@ def shrink(root: Path, limit: int) -> None:
     for path, (moment, size) in sorted(used.items(), key=lambda item: item[1]):
         if total <= limit or time.time() - moment < 60:
             return
-        clear(path)
-        total -= size
+        with suppress(OSError):  # somebody else's, who has not opened the cache to us
+            clear(path)
+            total -= size
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a folder is there with every byte as it was published."""
+    """Whether a folder is there with every byte as it was published. Raises ValueError where this
+    user may not read it: it may be whole, and stays for those who may."""
     try:
         verify(folder)
         return True
     except DamagedError:
         return False
+    except UnreadableError as error:
+        root = folder.parent.parent
+        raise ValueError(
+            f"the cache {root} holds what you may not read ({error}); let its owner open it (chmod "
+            f"-R g+rwX {shlex.quote(str(root))}), or set OPENLOOP_CACHE to a folder of your own"
+        ) from None
 
 
 def clear(folder: Path) -> None:

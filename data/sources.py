@@ -20,6 +20,7 @@ from data.reading.columnar import CHUNK
 from data.reading.formats import Format
 from data.reading.rows import BadRow, Row, decode_bytes, nearest, with_nested
 from data.tables import Table, open_table
+from files.errors import meets_limit
 
 SPLITS = ("train", "validation", "test")
 Source = str | Sequence[str] | Mapping[str, str | Sequence[str]]
@@ -201,6 +202,8 @@ def load_hub(
         else:
             loaded = datasets.load_dataset(name, config, revision=revision)
     except Exception as error:  # the network's and the hub's errors have no common class
+        if meets_limit(error):
+            raise
         cause = " ".join(str(error).split())[:200]
         which = (
             f"hub:{name} ({config or 'its only configuration'}, {revision or 'newest revision'})"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from engine.evaluate import to_device
 from engine.losses import Batch
-from engine.optim import Schedule, set_learning_rate
+from engine.optim import Schedule, rest_waiting, set_learning_rate
 from engine.plan import (
     Plan,
     Progress,
@@ -119,6 +119,7 @@ def train_step(
         losses.append(micro_loss.detach())
     # fp16 gradients are `scale` times too large so far: max_norm is meant for the true ones
     scaler.unscale_(optimizer)
+    rest_waiting(optimizer, progress.step)
     grad_norm = clip_gradients(optimizer, plan.max_grad_norm)
     figures = torch.stack([torch.stack(losses).sum(), grad_norm])  # (2,)
     overflow = False

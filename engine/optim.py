@@ -1,10 +1,15 @@
 """Parameter groups, AdamW, and schedules as pure functions of the step."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import nn
+
+NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,12 @@ def decays(name: str, parameter: nn.Parameter, norms: set[nn.Parameter]) -> bool
 
 
 def parameter_groups(
-    model: nn.Module, lr: float, head_lr: float | None, head_names: set[str], weight_decay: float
-) -> list[dict]:
-    """Trainable parameters in at most four named groups: backbone or head, decayed or not."""
+    model: nn.Module, lr: float, head_lr: float | None, head_names: set[str], weight_decay: float,
+    factors: Mapping[str, float] = NONE, begins: Mapping[str, int] = NONE,
+) -> list[dict]:  # fmt: skip
+    """Trainable parameters in named groups: backbone or head, decayed or not, and one more for each
+    other rate. `factors` multiply the rate of the parameters they name; `begins` are the steps from
+    which some of them move, all others from the first."""
     norms = norm_parameters(model)
     groups: dict[str, dict] = {}
     for name, parameter in model.named_parameters():
@@ -55,12 +63,18 @@ def parameter_groups(
             continue
         part = "head" if name in head_names else "backbone"
         decay = decays(name, parameter, norms)
+        factor, begin = factors.get(name, 1.0), begins.get(name, 0)
+        rate = head_lr if part == "head" and head_lr is not None else lr
+        words = [part, "decay" if decay else "no decay"]
+        words += [f"lr x {factor:.4g}"] if factor != 1 else []
+        words += [f"from step {begin}"] if begin else []
         group = groups.setdefault(
-            f"{part}, {'decay' if decay else 'no decay'}",
+            ", ".join(words),
             {
                 "params": [],
-                "base_lr": head_lr if part == "head" and head_lr is not None else lr,
+                "base_lr": rate * factor,
                 "weight_decay": weight_decay if decay else 0.0,
+                "begins": begin,
             },
         )
         group["params"].append(parameter)
@@ -78,6 +92,15 @@ def build_optimizer(
     for group in groups:
         group["lr"] = group["base_lr"]
     return torch.optim.AdamW(groups, betas=betas, eps=eps, fused=fused)
+
+
+def rest_waiting(optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Drop the gradients of groups that begin after `step` finished ones: they are not counted in
+    the norm, AdamW leaves the weights alone and remembers nothing of them."""
+    for group in optimizer.param_groups:
+        if step < group.get("begins", 0):
+            for parameter in group["params"]:
+                parameter.grad = None
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int) -> float:

@@ -3,12 +3,14 @@ time is over. It then evaluates, saves, tests and exports as any other run.
 
     python -m examples.own_fit 600 configs/imdb_quick.toml run.name=ten_minutes
 
-The changed lines are marked. Whatever takes fit()'s arguments can take its place.
+The lines that were added are marked, the others are fit()'s. Whatever takes fit()'s arguments can
+take its place.
 """
 
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +20,15 @@ from openloop import open_job, read_config, run_job
 from engine.loop import StepResult, Unread, evaluate_and_save, train_step, windows
 from engine.losses import Batch
 from engine.optim import Schedule, set_learning_rate
-from engine.plan import Plan, Progress, advance, evaluation_due, finished, save_due
+from engine.plan import (
+    Plan,
+    Progress,
+    advance,
+    check_epoch_end,
+    evaluation_due,
+    finished,
+    save_due,
+)
 from engine.precision import Precision
 from engine.stop import StopRequest
 
@@ -45,6 +55,9 @@ def fit_until(end: float) -> Callable[..., None]:
         model.train()
         set_learning_rate(optimizer, schedule, progress.step)
         optimizer.zero_grad(set_to_none=True)
+        if evaluation_due(progress, plan):  # stopped between the last step and its evaluation
+            evaluate_and_save(progress, evaluate, save)
+        unsaved = False
         with Unread(progress, on_step) as unread:
             while not (stop.requested or finished(progress, plan)):
                 epoch = windows(batches(progress.epoch, progress.micro_batch), plan.accumulate)
@@ -57,17 +70,24 @@ def fit_until(end: float) -> Callable[..., None]:
                     unread.report()  # the step before
                     advance(progress, plan, used=len(micro_batches))
                     unread.add(launched, rate)
-                    over = time.monotonic() > end  # changed
-                    if not stop.requested and (over or evaluation_due(progress, plan)):  # changed
+                    if time.monotonic() > end:  # added
+                        plan = replace(plan, total_steps=progress.step)  # added
+                    unsaved, saves = True, save_due(launched.skipped, progress, plan)
+                    if saves or evaluation_due(progress, plan) or progress.micro_batch == 0:
                         unread.report()
+                    if not stop.requested and evaluation_due(progress, plan):
                         evaluate_and_save(progress, evaluate, save)
-                    elif stop.requested or save_due(launched.skipped, progress, plan):
-                        unread.report()
+                        unsaved = False
+                    elif not stop.requested and saves:
                         save(progress)
+                        unsaved = False
                     if stop.requested or finished(progress, plan):
                         break
-                    if over:  # changed
-                        return
+                else:  # the epoch is used up, so it must have rolled over
+                    check_epoch_end(progress, plan)
+            unread.report()
+            if unsaved:  # stopped, whenever it was
+                save(progress)
 
     return fit
 

@@ -1,4 +1,17 @@
-"""Errors of libraries, as they are told in a message of ours."""
+"""Errors of libraries, as they are told in a message of ours, and of files that are not ours."""
+
+# what libraries and the system say of a limit on memory or threads, in exceptions of many kinds
+LIMITS = (
+    "can't start new thread",
+    "cannot allocate memory",
+    "can't allocate memory",
+    "failed to map segment",
+    "resource temporarily unavailable",
+)
+
+
+class UnreadableError(ValueError):
+    """A file that this user may not read. It may be whole: nobody puts another in its place."""
 
 
 def one_line(error: BaseException, most: int = 400) -> str:
@@ -9,3 +22,9 @@ def one_line(error: BaseException, most: int = 400) -> str:
 def is_panic(error: BaseException) -> bool:
     """Whether an error is a panic of a library written in Rust, which is no Exception."""
     return type(error).__name__ == "PanicException"
+
+
+def meets_limit(error: BaseException) -> bool:
+    """Whether an error comes from a limit on memory or threads. Then it says nothing of the file,
+    the model or the code that was at work, and whoever blames those for errors lets it pass."""
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in LIMITS)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from files.errors import UnreadableError
 from files.read import read_json
 from files.verify import DamagedError, check_file, sha256
 from files.write import LEFTOVER, sync, temporary_name, try_lock
@@ -22,13 +23,14 @@ MANIFEST = "manifest.json"
 
 
 @contextmanager
-def publish(target: Path) -> Iterator[Path]:
+def publish(target: Path, mode: int | None = None) -> Iterator[Path]:
     """A folder to write into; on leaving the block it becomes `target`, whole.
 
     The folder that holds `target` has to be there. Raises FileExistsError if `target` exists, a
     link included: what was published is never overwritten. A full disk or an error in the block
     leaves what was there before. While the block runs the folder is locked, so that `sweep` leaves
-    it alone.
+    it alone. `mode` is what the folder is to have, and its files without the right to run them;
+    None leaves both as the umask does.
     """
     refuse_existing(target)
     temporary = temporary_name(target)
@@ -37,7 +39,7 @@ def publish(target: Path) -> Iterator[Path]:
     try:
         try_lock(lock)
         yield temporary
-        seal(temporary)
+        seal(temporary, mode)
         refuse_existing(target)  # a rename would take the place of an empty folder
         os.rename(temporary, target)
         sync(target.parent)
@@ -63,8 +65,9 @@ def refuse_existing(target: Path) -> None:
         raise FileExistsError(f"{target} exists; what was published is never overwritten")
 
 
-def seal(folder: Path) -> None:
-    """Bring every file to the disk and write the manifest of their sizes and sha256 last."""
+def seal(folder: Path, mode: int | None = None) -> None:
+    """Bring every file to the disk and write the manifest of their sizes and sha256 last. `mode` is
+    that of folders, and of files without the right to run them."""
     entries = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         sync(path)
@@ -73,21 +76,28 @@ def seal(folder: Path) -> None:
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"files": entries}, indent=1), encoding="utf-8")
     sync(manifest)
+    if mode is not None:
+        for path in [*folder.rglob("*"), folder]:
+            path.chmod(mode if path.is_dir() else mode & 0o666)
     for inner in [p for p in folder.rglob("*") if p.is_dir()] + [folder]:
         sync(inner)
 
 
 def read_manifest(folder: Path) -> dict[str, tuple[int, str]]:
-    """File name -> size and sha256, as published. Raises DamagedError where it says nothing."""
+    """File name -> size and sha256, as published. Raises DamagedError where it says nothing,
+    UnreadableError where this user may not read it."""
     try:
         files = read_json(folder / MANIFEST, ["files"])["files"]
         return {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
+    except UnreadableError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{folder}: no readable {MANIFEST} ({error})") from error
 
 
 def verify(folder: Path) -> None:
-    """Raise DamagedError, saying which file and why, unless `folder` matches its manifest."""
+    """Raise DamagedError, saying which file and why, unless `folder` matches its manifest,
+    and UnreadableError where this user may not read it."""
     for name, (size, digest) in read_manifest(folder).items():
         check_file(folder, name, digest, size)
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from files.errors import UnreadableError
+
 MOST_BYTES = 64 << 20  # the largest that we write, of a data report with many notes, has a few MB
 MOST_DEPTH = 64  # objects and lists within each other
 KINDS: dict[type, str] = {
@@ -29,7 +31,8 @@ def read_json(path: str | Path, keys: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def read_bounded(path: Path) -> bytes:
-    """The bytes of a regular file. Raises ValueError as read_json does."""
+    """The bytes of a regular file. Raises ValueError as read_json does, UnreadableError where this
+    user may not read it."""
     try:
         # without waiting: opening a pipe that nobody writes to would never end
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -39,6 +42,8 @@ def read_bounded(path: Path) -> bytes:
             content = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
+    except PermissionError as error:
+        raise UnreadableError(f"{path} cannot be read: {error.strerror}") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     if len(content) > MOST_BYTES:

@@ -10,6 +10,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from files.errors import UnreadableError
+
 BLOCK = 1 << 20  # bytes read at a time
 
 
@@ -37,7 +39,8 @@ def check_file(folder: Path, name: str, digest: str, size: int | None = None) ->
     """Raise DamagedError, naming the file and what is wrong, unless `name` (with "/" between its
     parts) is a regular file in `folder` with that sha256 and, where it is known, that size.
 
-    A name that leaves the folder is refused, and so is a link: what it points to may change.
+    A name that leaves the folder is refused, and so is a link: what it points to may change. Raises
+    UnreadableError where this user may not read it, which is no damage.
     """
     parts = PurePosixPath(name)
     if parts.is_absolute() or ".." in parts.parts:
@@ -56,6 +59,8 @@ def check_file(folder: Path, name: str, digest: str, size: int | None = None) ->
             raise DamagedError(f"{folder}: the bytes of {name} have changed (sha256 differs)")
     except (FileNotFoundError, NotADirectoryError):
         raise DamagedError(f"{folder}: {name} is missing") from None
+    except PermissionError as error:
+        raise UnreadableError(f"{folder}: {name} cannot be read ({error.strerror})") from error
     except OSError as error:
         raise DamagedError(f"{folder}: {name} cannot be read ({error.strerror})") from error
 

@@ -7,16 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine.stop import leave_terminal
-from files.errors import is_panic
-
-# what libraries and the system say of a limit on memory or threads, in exceptions of many kinds
-LIMITS = (
-    "can't start new thread",
-    "cannot allocate memory",
-    "can't allocate memory",
-    "failed to map segment",
-    "resource temporarily unavailable",
-)
+from files.errors import is_panic, meets_limit
 
 
 def run_command(program: str, work: Callable[[], None], way_on: str = "") -> int:
@@ -32,8 +23,8 @@ def run_command(program: str, work: Callable[[], None], way_on: str = "") -> int
         return complain(program, "; ".join(filter(None, ["interrupted", way_on])), 130)
     except (ValueError, OSError) as error:
         return complain(program, str(error), 2)
-    except (MemoryError, RuntimeError, ImportError) as error:
-        if not isinstance(error, MemoryError) and not meets_limit(error):
+    except BaseException as error:  # libraries tell of a limit in errors of every kind
+        if not meets_limit(error):
             raise
         reason = str(error).strip().partition("\n")[0] or "out of memory"
         message = (
@@ -49,7 +40,7 @@ def reading(what: str) -> Iterator[None]:
     its place. What a limit on memory or threads causes stays as it is."""
     try:
         yield
-    except (ValueError, OSError, MemoryError):
+    except (ValueError, OSError):
         raise
     except BaseException as error:
         if meets_limit(error) or not (is_panic(error) or isinstance(error, Exception)):
@@ -61,11 +52,6 @@ def reading(what: str) -> Iterator[None]:
             f"{'/'.join(Path(place.filename).parts[-3:])}:{place.lineno}); it is damaged, or of a "
             "kind that is not known here"
         ) from error
-
-
-def meets_limit(error: BaseException) -> bool:
-    """Whether an error comes from a limit on memory or threads."""
-    return any(words in str(error).lower() for words in LIMITS)
 
 
 def complain(program: str, message: str, status: int) -> int:

@@ -25,6 +25,7 @@ from engine.stop import StopRequest
 from engine.storage import newest_valid
 from engine.tracker import LOG, Tracker, mend_log
 from job.folder import Folder
+from job.predictor import made_with
 from job.prepare import Job, memory_advice
 from job.probe import replaced
 from job.speed import feed_batches
@@ -91,7 +92,8 @@ def restore(job: Job, folder: Folder, allow_drift: bool) -> tuple[Progress, int 
     job.scaler.load_state_dict(state["scaler"])
     progress = Progress(**state["progress"])
     notes.append(f"resuming from {checkpoint} (step {progress.step} of {job.plan.total_steps})")
-    notes += folder.mend_json("environment.json", state["record"]["environment"])
+    then = state["record"]["environment"]
+    notes += folder.mend_json("environment.json", then, lambda: made_with(folder))
     notes += folder.mend_json("data.json", describe_data(job))
     size, more = mend_log(folder.path, state["record"]["metrics"], progress.step)
     return progress, size, notes + more

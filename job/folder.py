@@ -8,22 +8,26 @@ runs/<name>/config.toml     the resolved config, as it can be given back to --co
 import json
 import os
 import shlex
-import stat
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from configs.read import (
     ConfigError,
+    NoTomlError,
     difference,
     parse_config,
     read_config,
+    read_toml,
     trajectory,
     write_config,
 )
 from configs.schema import Config
 from engine.storage import step_folder, steps_on_disk
-from files.publish import set_aside, sweep, verify
+from files.errors import UnreadableError
+from files.publish import free_name, set_aside, sweep, verify
 from files.read import read_json
 from files.write import LEFTOVER, save_text
 
@@ -62,11 +66,18 @@ class Folder:
         """Read one back. Raises ValueError where it is damaged or lacks one of `keys`."""
         return read_json(self.path / name, keys)
 
-    def mend_json(self, name: str, value: Any) -> list[str]:
-        """Write a file of the run anew where it is damaged or gone; what to say of it."""
+    def mend_json(
+        self, name: str, value: dict[str, Any], check: Callable[[], Any] | None = None
+    ) -> list[str]:
+        """Write a file of the run anew where it is damaged, gone, or without a key of `value`, and
+        where `check` raises ValueError; what to say of it."""
         try:
-            self.read_json(name)
+            self.read_json(name, *value)
+            if check is not None:
+                check()
             return []
+        except UnreadableError:
+            raise
         except ValueError as error:
             self.write_json(name, value)
             return [f"{error}; it is written anew"]
@@ -108,37 +119,53 @@ def refuse_existing(config: Config, folder: Folder) -> None:
     )
 
 
-def saved_config(folder: Folder) -> Config:
-    """The config that a run was started with. A damaged config.toml is written anew from the newest
-    checkpoint. Raises ConfigError where there is none."""
+def damage(path: Path) -> str | None:
+    """What is wrong with a run's config.toml that is nobody's edit: it is gone, empty or no TOML.
+    None where a person can have written it, with a key that is wrong or not."""
     try:
-        return read_config(folder.config)
-    except ConfigError as error:
-        values = folder.recorded().get("config")
-        if values is None:
-            raise ConfigError(
-                f"{error}\nIf it is damaged: no checkpoint that is whole holds the settings either"
-            ) from None
-        config = parse_config(values, f"the settings of the newest checkpoint of {folder.path}")
-        write_config(config, folder.config)
-        return config
+        return None if read_toml(path) else f"{path} is empty"
+    except NoTomlError as error:
+        return str(error)
 
 
-def mend_config(path: Path) -> None:
-    """Where `path` is a run's own config.toml and damaged, write it anew from its checkpoints."""
+def saved_config(
+    folder: Folder, overrides: Sequence[str] = (), unset: Sequence[str] = ()
+) -> Config:
+    """The config that a run was started with, changed as read_config does it: that of its newest
+    checkpoint where config.toml is damaged. Nothing is written. Raises ConfigError where there is
+    none, and where a setting in config.toml is wrong."""
+    reason = damage(folder.config)
+    if reason is None:
+        return read_config(folder.config, overrides, unset)
+    values = folder.recorded().get("config")
+    if values is None:
+        raise ConfigError(f"{reason}; no checkpoint that is whole holds the settings either")
+    origin = f"the settings of the newest checkpoint of {folder.path}"
+    return parse_config(values, origin, overrides, unset)
+
+
+def read_recipe(path: Path, overrides: Sequence[str], unset: Sequence[str], resume: bool) -> Config:
+    """The config of a recipe. Where a run is resumed from its own config.toml, as saved_config."""
     folder = Folder(path.parent)
-    if path.name == folder.config.name and folder.checkpoints.is_dir():
+    if resume and path.name == folder.config.name and folder.checkpoints.is_dir():
         refuse_links(folder)
-        saved_config(folder)
+        return saved_config(folder, overrides, unset)
+    return read_config(path, overrides, unset)
 
 
-def recorded_dtype(folder: Folder) -> str | None:
-    """The dtype that "auto" meant when a run was started; None where nothing was trained yet."""
-    refuse_links(folder)
-    try:
-        return folder.read_json("environment.json", "dtype")["dtype"]
-    except ValueError:  # damaged or gone
-        return folder.recorded().get("environment", {}).get("dtype")
+def mend_config(folder: Folder, config: Config) -> list[str]:
+    """Write `config` where a run's config.toml is damaged, and keep what was there beside it; what
+    to say of it."""
+    reason = damage(folder.config)
+    if reason is None:
+        return []
+    kept = ""
+    if folder.config.exists():
+        aside = free_name(folder.config, "damaged")
+        shutil.copyfile(folder.config, aside)
+        kept = f", what was there is kept as {aside.name}"
+    write_config(config, folder.config)
+    return [f"{reason}; it is written anew{kept}"]
 
 
 def refuse_other_trajectory(config: Config, folder: Folder) -> None:
@@ -146,7 +173,7 @@ def refuse_other_trajectory(config: Config, folder: Folder) -> None:
     try:
         saved = saved_config(folder)
     except ConfigError:
-        if folder.result.exists() or folder.model.exists():
+        if folder.result.exists() or folder.model.exists() or damage(folder.config) is None:
             raise
         return  # nothing was trained: it begins at step 1, with the config of now
     lines = difference(trajectory(saved), trajectory(config))
@@ -184,23 +211,18 @@ def refuse_links(folder: Folder) -> None:
     may never end."""
     for parent, folders, files in os.walk(folder.path):  # which follows no link
         for path in sorted(Path(parent, name) for name in folders + files):
-            try:
-                mode = path.lstat().st_mode
-            except FileNotFoundError:  # another process is at work there
-                continue
-            if stat.S_ISLNK(mode):
+            if path.is_symlink():
                 raise ValueError(
                     f"{path} is a link; a run is read and written in its own folder alone: put "
-                    "what it leads to in its place, or remove it"
+                    "what it leads to in its place (run.dir can name another disk), or remove it"
                 )
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            if path.exists() and not (path.is_file() or path.is_dir()):
                 raise ValueError(f"{path} is no regular file; remove it")
 
 
 def refuse_planted(folder: Folder) -> None:
-    """Raise ValueError where a run could not write what it has to: better before the training than
-    after it."""
-    refuse_links(folder)
+    """Raise ValueError where something stands where a run puts a folder of its own: better before
+    the training than after it."""
     for path in (folder.checkpoints, folder.model):
         if os.path.lexists(path) and not path.is_dir():
             raise ValueError(f"{path} is no folder, and the run needs its place; move it away")
@@ -210,7 +232,10 @@ def check_folder(config: Config, folder: Folder, resume: bool, fresh: bool) -> N
     """Raise ValueError where a start would destroy, or mix, what is in the folder already."""
     if folder.path.exists() and not folder.path.is_dir():
         raise ValueError(f"{folder.path} is a file; choose another run.name or run.dir")
-    if folder.path.exists() and not folder.config.exists():
+    if resume:
+        refuse_links(folder)  # before anything in it is read
+    is_run = folder.config.exists() or (resume and bool(folder.recorded()))
+    if folder.path.exists() and not is_run:
         held = [p for p in folder.path.iterdir() if not LEFTOVER.fullmatch(p.name)]
         if held:
             raise ValueError(
@@ -219,7 +244,7 @@ def check_folder(config: Config, folder: Folder, resume: bool, fresh: bool) -> N
             )
     if not fresh:
         refuse_planted(folder)
-    if resume and folder.config.exists():
+    if resume and is_run:
         refuse_other_trajectory(config, folder)
     elif not fresh:
         refuse_existing(config, folder)
@@ -234,6 +259,8 @@ def open_folder(config: Config, folder: Folder, resume: bool, fresh: bool) -> li
     notes = []
     if fresh and folder.path.exists():
         notes.append(f"the earlier run is kept as {set_aside(folder.path, 'old')}")
+    if resume and (folder.config.exists() or folder.checkpoints.is_dir()):
+        notes += mend_config(folder, config)
     folder.path.mkdir(parents=True, exist_ok=True)
     sweep(folder.path)  # it is held: whatever is half-written there was left by a killed process
     write_config(config, folder.config)
@@ -263,6 +290,8 @@ def finished_config(folder: Folder) -> Config:
     try:
         return read_config(folder.config)
     except ConfigError as error:
+        if damage(folder.config) is None:
+            raise
         raise ConfigError(
             f"{error}\nIf it is damaged: `python train.py --config {folder.config} --resume` writes"
             " it anew from the run's newest checkpoint"

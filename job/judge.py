@@ -92,7 +92,7 @@ def fit_beside(data: Data, test: Rows) -> tuple[BagOfWords | None, str]:
     rows = {split: rows_of(data, split, MOST_ROWS) for split in data.splits if split != "test"}
     try:
         bag = fit_bag_of_words(data.kind, {**rows, "test": test}, FEW_STRENGTHS, quick=True)
-    except (ValueError, MemoryError, ImportError) as error:
+    except (ValueError, MemoryError, ImportError, RuntimeError) as error:
         return None, f"it could not be fitted ({error})"
     if bag is None:
         return None, "no terms in the texts, or one class alone"
@@ -154,7 +154,7 @@ def ended_by_steps(job: Job) -> bool:
 def trains_new_weights(args: ModelArgs) -> bool:
     """Whether the pretrained weights stay as they are: adapters or a head learn from scratch, at
     rates that would spoil pretrained weights."""
-    return args.lora is not None or args.trains == "head"
+    return args.method is not None or args.trains == "head"
 
 
 def class_counts(names: tuple[str, ...], metrics: dict[str, Any]) -> list[ClassCount]:

@@ -1,7 +1,7 @@
 """What a run will need: its largest batches, which are known beforehand, and a small probe."""
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from torch import Tensor, nn
@@ -39,17 +39,19 @@ def measure_needs(
     )  # fmt: skip
 
 
-def describe_idle(idle: Sequence[str], adapters: Collection[str]) -> list[str]:
+def describe_idle(idle: Sequence[str], own: Mapping[str, Sequence[str]]) -> list[str]:
     """A line on trained parameters that no gradient of the probe reached; none where all had one.
-    Raises ValueError where every one of the adapters is among them: nothing would be learned."""
-    unused = [name for name in adapters if f"{name}.lora_B" in idle]
-    # a lora_A has no gradient as long as its lora_B is zero
-    idle = [n for n in idle if n.rpartition(".")[0] not in adapters or n.endswith(".lora_B")]
-    if unused and len(unused) == len(adapters):
+    `own` lists by module the parameters that a method added: one that starts at zero keeps the
+    others of its module without a gradient for a step, so a module counts as a whole. Raises
+    ValueError where every one of them is idle: nothing would be learned."""
+    unused = {name: parts for name, parts in own.items() if set(parts) <= set(idle)}
+    if unused and len(unused) == len(own):
         raise ValueError(
-            f"lora.targets: the model's answer depends on none of the {len(adapters)} layers "
-            f"adapted ({shorten(unused)}); choose others, or 'all-linear'"
+            f"the model's answer depends on none of the {len(own)} places that the method changes "
+            f"({shorten(list(unused))}); choose others, as with lora.targets = 'all-linear'"
         )
+    waiting = {part for parts in own.values() for part in parts}
+    idle = [name for name in idle if name not in waiting] + list(unused)
     if not idle:
         return []
     return [

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from engine.metrics import probabilities
 from engine.precision import DTYPES, Precision, choose_device, choose_precision
 from engine.targets import Target
 from job.ending import reading
-from job.folder import Folder, finished_config
+from job.folder import Folder, finished_config, refuse_links
 from job.loss import target_of
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from models.export import load_exported
@@ -178,12 +179,22 @@ def made_with(folder: Folder) -> dict[str, Any]:
     if not (folder.path / "environment.json").exists():
         return {}
     then = folder.read_json("environment.json", "device", "dtype")
-    if then["dtype"] not in DTYPES:
+    if then["dtype"] not in [*DTYPES]:  # a list: what stands there may be one, which has no hash
         raise ValueError(
             f"{folder.path}/environment.json: dtype is {then['dtype']!r}; expected "
             f"{', '.join(DTYPES)}"
         )
     return then
+
+
+def recorded_dtype(folder: Folder) -> str | None:
+    """The dtype that "auto" meant when a run was started, by its newest checkpoint where its
+    environment.json is damaged or gone; None where nothing was trained yet."""
+    refuse_links(folder)
+    with suppress(ValueError):
+        if then := made_with(folder):
+            return then["dtype"]
+    return folder.recorded().get("environment", {}).get("dtype")
 
 
 def load_predictor(

@@ -30,13 +30,15 @@ from job.loss import choose_loss, keep_target, measure_labels, target_of
 from job.needs import describe_idle, measure_needs
 from job.predictor import clean_args, make_padding, text_columns
 from job.probe import check_head, trial_step
+from job.rates import first_steps, layer_rates
 from job.relations import check_relations
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from models.args import ModelArgs
 from models.build import Built, build_model
 from models.fast.speed import Speed
 from models.load import load_tokenizer
-from models.lora import LoRAArgs, adapters_of
+from models.methods import METHODS, Method
+from models.methods.method import added_parameters
 from report.plan import Plan as Banner
 
 T = TypeVar("T")
@@ -126,18 +128,17 @@ def data_args(config: Config) -> DataArgs:
     return DataArgs(clean=clean_args(config), **values)
 
 
+def make_method(config: Config) -> Method | None:
+    """The method whose table the recipe has; its settings have the names of its arguments."""
+    for kind, method in METHODS.items():
+        if (section := getattr(config, kind)) is not None:
+            values = section.model_dump()
+            return method(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    return None
+
+
 def make_model_args(config: Config, data: Data, target: Target, allow_code: bool) -> ModelArgs:
     """What the models package needs to know of the config and of the labels."""
-    lora = None
-    if config.lora is not None:
-        targets, layers = config.lora.targets, config.lora.layers
-        lora = LoRAArgs(
-            rank=config.lora.rank,
-            alpha=config.lora.alpha,
-            dropout=config.lora.dropout,
-            targets=targets if isinstance(targets, str) else tuple(targets),
-            layers=None if layers is None else (layers[0], layers[1]),
-        )
     return ModelArgs(
         source=config.model.source,
         revision=config.model.revision,
@@ -147,7 +148,7 @@ def make_model_args(config: Config, data: Data, target: Target, allow_code: bool
         head_pool=config.head.pool,
         head_dropout=config.head.dropout,
         head_args=config.head.args,
-        lora=lora,
+        method=make_method(config),
         num_labels=max(1, len(data.label_names)),
         label_names=data.label_names,
         kind=data.kind,
@@ -234,8 +235,9 @@ def assemble(
     micro_batches = math.ceil(encoded["train"].rows / train.micro_batch_size)
     total = planned_steps(train.epochs, micro_batches, train.accumulate, train.max_steps)
     groups = parameter_groups(
-        built.model, train.lr, train.head_lr, built.head_names, train.weight_decay
-    )
+        built.model, train.lr, train.head_lr, built.head_names, train.weight_decay,
+        layer_rates(train, built.model), first_steps(train, built.model, total),
+    )  # fmt: skip
     plan = Plan(
         seed=config.run.seed,
         epochs=train.epochs,
@@ -257,7 +259,7 @@ def assemble(
             built.model, compute_loss, encoded, padding, precision, plan, train.micro_batch_size,
             rows_at_once, speed.streams,
         )  # fmt: skip
-    notes += describe_idle(needs.idle, adapters_of(built.model))
+    notes += describe_idle(needs.idle, added_parameters(built.model))
     if config.model.compile:
         built.model.compile()  # in place: the parameters keep their names
     return Job(

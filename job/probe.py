@@ -18,6 +18,7 @@ from engine.loop import fit
 from engine.losses import Batch
 from engine.precision import Precision
 from engine.randomness import preserve_randomness
+from files.errors import meets_limit
 from models.args import ModelArgs
 from models.build import Built
 from models.heads import Classifier, head_file, where_raised
@@ -50,7 +51,7 @@ def check_head(
         with inference(model), precision.autocast():
             logits = model(**batch["inputs"])
     except Exception as error:  # whatever the user's own code raises
-        if not got:  # not the head's: the backbone comes before it
+        if not got or meets_limit(error):  # not the head's: the backbone comes before it
             raise
         hidden, mask = (shape(tensor) for tensor in got)
         raise ValueError(
@@ -72,12 +73,15 @@ def check_head(
 @contextmanager
 def trial_step(source: str) -> Iterator[None]:
     """A model's own code that fails in the trial step becomes a ValueError with the place: nobody
-    has to read a traceback to learn that an architecture does not go with texts as they are."""
+    has to read a traceback to learn that an architecture does not go with texts as they are. What a
+    limit on memory or threads causes stays as it is."""
     try:
         yield
     except (ValueError, AssertionError):  # in words already, or our own mistake
         raise
     except Exception as error:  # whatever a model's code raises
+        if meets_limit(error):
+            raise
         last = traceback.extract_tb(error.__traceback__)[-1]
         words = " ".join(str(error).split())[:300]
         raise ValueError(

@@ -45,7 +45,7 @@ def score_finished(
         print(note)
     refuse_other_trajectory(config, folder)
     data = load_data(data_args(config))
-    if data.fingerprint != folder.read_json("data.json")["fingerprint"]:
+    if data.fingerprint != folder.read_json("data.json", "fingerprint")["fingerprint"]:
         raise ValueError(
             f"the rows of {config.data.source} have changed since {folder.path} was trained: its "
             "test rows may have been trained on. Restore them, or train again with --fresh."

@@ -84,6 +84,15 @@ def why_refused(config: PretrainedConfig, model_class: type[nn.Module]) -> str |
     return None
 
 
+def why_native_only(config: PretrainedConfig) -> str | None:
+    """Why a head of ours does not go on an architecture; None where it does."""
+    if config.is_encoder_decoder:
+        return "has a decoder"
+    if not hasattr(config.get_text_config(), "hidden_size"):  # Perceiver, whose latents are read
+        return "has no hidden state for each token (no hidden_size in its config)"
+    return None
+
+
 def reads_end(model: nn.Module) -> bool:
     """Whether a native head looks for end tokens to know where to read."""
     return "eos_token_id" in inspect.unwrap(type(model).forward).__code__.co_names

@@ -6,8 +6,9 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from files.read import MOST_BYTES
 from models.limits import MOST_LABELS
-from models.lora import LoRAArgs
+from models.methods import METHODS, Method
 from models.trainable import last_layers
 
 KINDS = ("single", "multi", "regression")  # of labels: one class, several at once, a number
@@ -15,9 +16,9 @@ KINDS = ("single", "multi", "regression")  # of labels: one class, several at on
 
 @dataclass(frozen=True, kw_only=True)
 class ModelArgs:
-    """All that says what model a run trains: [model], [head] and [lora], and the labels' side of
-    the data. `allow_code` and `allow_network` (to ask a hub for a run's base) are permissions and
-    no properties: they are never stored.
+    """All that says what model a run trains: [model], [head], the table of its method if it has
+    one, and the labels' side of the data. `allow_code` and `allow_network` (to ask a hub for a
+    run's base) are permissions and no properties: they are never stored.
 
     A regression answers in deviations from a mean: answer * target_deviation + target_mean is in
     the labels' own unit. Records from before these two have neither, and models with 0 and 1."""
@@ -31,7 +32,7 @@ class ModelArgs:
     head_pool: str | None = None
     head_dropout: float | None = None
     head_args: dict[str, Any] = field(default_factory=dict)
-    lora: LoRAArgs | None = None
+    method: Method | None = None
     num_labels: int
     label_names: tuple[str, ...] = ()
     kind: str = "single"
@@ -42,26 +43,41 @@ class ModelArgs:
 
     @property
     def trains(self) -> str:
-        """What trains beside adapters and whatever is newly initialised: "all", "head" or "last:N".
-        Where `train` says nothing adapters leave the backbone frozen, and without them all of it
-        trains. Decided here alone."""
-        return self.train or ("head" if self.lora else "all")
+        """What trains beside a method's own parameters and whatever is newly initialised: "all",
+        "head" or "last:N". Where `train` says nothing a method leaves the backbone frozen, and
+        without one all of it trains. Decided here alone."""
+        return self.train or ("head" if self.method else "all")
 
 
 def args_to_json(args: ModelArgs) -> dict[str, Any]:
     """The arguments as JSON values; args_from_json gives equal ones back."""
     values = json.loads(json.dumps(asdict(args)))
+    if args.method is not None:
+        values["method"] = {"kind": args.method.kind, **values["method"]}
     return {k: v for k, v in values.items() if k not in ("allow_code", "allow_network")}
 
 
 def args_from_json(values: Any, allow_code: bool = False, allow_network: bool = False) -> ModelArgs:
     """The arguments that args_to_json wrote. Raises ValueError for values of another kind."""
+    if isinstance(values, dict) and "lora" in values:  # as records said before there were others
+        rest = {k: v for k, v in values.items() if k != "lora"}
+        lora = values["lora"]
+        values = rest | {"method": {"kind": "lora", **lora} if isinstance(lora, dict) else lora}
     values = dict(_checked(ModelArgs, values, "model"))
-    lora = values.get("lora")
-    values["lora"] = None if lora is None else LoRAArgs(**_checked(LoRAArgs, lora, "lora"))
+    values["method"] = _method_from_json(values.get("method"))
     args = ModelArgs(**values, allow_code=allow_code, allow_network=allow_network)
     check_model_args(args)
     return args
+
+
+def _method_from_json(values: Any) -> Method | None:
+    if values is None:
+        return None
+    kind = values.get("kind") if isinstance(values, dict) else None
+    if kind not in METHODS:
+        raise ValueError(f"method is {values!r:.100}; expected one of {', '.join(METHODS)}")
+    rest = {key: value for key, value in values.items() if key != "kind"}
+    return METHODS[kind](**_checked(METHODS[kind], rest, kind))
 
 
 def _checked(cls: Any, values: Any, name: str) -> dict[str, Any]:
@@ -69,13 +85,14 @@ def _checked(cls: Any, values: Any, name: str) -> dict[str, Any]:
     where one is missing, unknown or of another type."""
     if not isinstance(values, dict):
         raise ValueError(f"{name} is {values!r:.100}; expected an object")
-    hints = {k: v for k, v in get_type_hints(cls).items() if not k.startswith("allow_")}
+    types = get_type_hints(cls)
+    hints = {f.name: types[f.name] for f in fields(cls) if not f.name.startswith("allow_")}
     needed = {f.name for f in fields(cls) if f.default is f.default_factory is MISSING}
     if wrong := sorted((values.keys() - hints.keys()) | (needed - values.keys())):
         raise ValueError(f"{name}.{wrong[0]} is {'unknown' if wrong[0] in values else 'missing'}")
     checked = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     for key, value in checked.items():
-        if key != "lora" and not _fits(value, hints[key]):
+        if key != "method" and not _fits(value, hints[key]):
             raise ValueError(f"{name}.{key} is {values[key]!r:.100}; expected {hints[key]}")
     return checked
 
@@ -103,6 +120,12 @@ def check_model_args(args: ModelArgs) -> None:
         raise ValueError(f"the labels' kind is {args.kind!r}; expected one of {', '.join(KINDS)}")
     if args.num_labels > MOST_LABELS:
         raise ValueError(f"num_labels is {args.num_labels:,}; at most {MOST_LABELS:,} are possible")
+    names = len(json.dumps(args.label_names))
+    if names > MOST_BYTES // 8:  # some files hold each name several times
+        raise ValueError(
+            f"the names of the {args.num_labels:,} labels take {names:,} bytes; at most "
+            f"{MOST_BYTES // 8:,} are possible. Is the label column one of texts?"
+        )
     if args.num_labels < 1 or (args.kind == "regression" and args.num_labels != 1):
         raise ValueError(f"num_labels is {args.num_labels}, which does not go with {args.kind!r}")
     if args.label_names and len(args.label_names) != args.num_labels:
@@ -120,6 +143,8 @@ def check_model_args(args: ModelArgs) -> None:
             "head.pool and [head.args] belong to heads of ours; a native head has its own pooling: "
             "unset them, or use head.kind = 'linear'"
         )
-    if args.lora is not None and args.train == "all":
-        raise ValueError("model.train = 'all' beside [lora]: unset one of them")
+    if args.method is not None:
+        args.method.check()
+        if args.train == "all":
+            raise ValueError(f"model.train = 'all' beside [{args.method.kind}]: unset one of them")
     last_layers(args.train)

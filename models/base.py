@@ -22,12 +22,12 @@ def find_base(
     Raises ValueError where they are gone, are other weights by their hash, or `path` is not needed.
     """
     base = record["base"]
-    if record["model"]["lora"] is None or base["in_memory"]:
+    if record["model"]["method"] is None or base["in_memory"]:
         if path is not None:
             raise ValueError(
                 f"{folder} holds all its weights and has no base elsewhere; leave out --base {path}"
             )
-        here = folder if record["model"]["lora"] is None else Path(folder) / "base"
+        here = folder if record["model"]["method"] is None else Path(folder) / "base"
         return str(here), ""
     source, revision = base["source"], base["revision"]
     if path is not None:
@@ -70,7 +70,7 @@ def check_chain(folder: str | Path) -> None:
             raise ValueError(f"a run's model {what}, by the base in each {RECORD}: {ring}")
         seen.append(here)
         record = read_record(folder)
-        if record["model"]["lora"] is None or record["base"]["in_memory"]:
+        if record["model"]["method"] is None or record["base"]["in_memory"]:
             return
         try:
             folder = resolve_source(record["base"]["source"], record["base"]["revision"], False)

@@ -1,4 +1,4 @@
-"""The model of a run: weights, head, adapters and what trains, from plain arguments and a seed.
+"""The model of a run: weights, head, method and what trains, from plain arguments and a seed.
 
 build_model makes a new one and load_exported a finished one. They stand together because each
 needs the other: a run may start from a finished run, and a finished run is built before it is
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from models.adapter_files import adapted_layers, load_adapter
 from models.adjust import adjust_config, fit_embeddings, fit_tokenizer, recompute_activations
 from models.apart import run_apart
+from models.architectures import why_native_only
 from models.args import ModelArgs, args_from_json, check_model_args
 from models.base import check_chain, find_base
 from models.counted import check_parameters
@@ -33,7 +33,8 @@ from models.load import (
     resolve_source,
     stored_dtypes,
 )
-from models.lora import beyond_linear, inject_lora, merge_lora, named_seed, plain_state
+from models.methods.method import merge, plain_state
+from models.names import named_seed
 from models.record import HEAD_CODE, head_code, read_record
 from models.trainable import choose_trainable, head_parameters, last_layers, modules_of_last
 from models.verified import RECORD, check_exported
@@ -58,7 +59,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Source:
-    """Opened weights. `state` is set where they exist in memory only (a run's adapters, merged in);
+    """Opened weights. `state` is set where they exist in memory only (a run's method, merged in);
     `record` is a run's openloop.json, None for a plain model."""
 
     folder: str
@@ -108,7 +109,7 @@ def build_model(
 
 
 def source_state(args: ModelArgs, tokenizer: Any, base: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights a model started from, fp32, by the names they have in it without adapters; a
+    """The weights a model started from, fp32, by the names they have in it without a method; a
     head of ours is left out, and its code not run. Raises ValueError where the source is no longer
     the one in `base`."""
     source = _open_source(args, verified=False)
@@ -147,14 +148,13 @@ def load_exported(
         kind = f"{Path(folder) / HEAD_CODE}:{record['head_code']['class']}"
     source, sha256 = find_base(folder, record, base, allow_network)
     here = replace(args, source=source, revision=None, head_kind=kind)
-    if args.lora is not None:
-        exact = replace(args.lora, targets=adapted_layers(folder), layers=None)
-        here = replace(here, lora=exact)
-    # without adapters the folder is its own base
-    built = build_model(here, tokenizer, 0, sha256, verified=args.lora is None)
+    if args.method is not None:
+        here = replace(here, method=args.method.as_written(Path(folder)))
+    # without a method the folder is its own base
+    built = build_model(here, tokenizer, 0, sha256, verified=args.method is None)
     unfilled = set(built.initialised)
-    if args.lora is not None:
-        unfilled -= load_adapter(built.model, folder)
+    if args.method is not None:
+        unfilled -= args.method.read(built.model, Path(folder))
         if isinstance(built.model, Classifier):
             unfilled -= _load_head(built.model, folder)
     if unfilled:
@@ -167,12 +167,12 @@ def _open_source(args: ModelArgs, verified: bool) -> Source:
     if not (Path(folder) / RECORD).is_file():
         return Source(folder, read_config(folder), None, None)
     record = read_record(folder)
-    if record["model"]["lora"] is None:
+    if record["model"]["method"] is None:
         if not verified:
             check_exported(folder)
         return Source(folder, read_config(folder), None, record)
     before, _, _ = load_exported(folder, args.allow_code, None, args.allow_network)
-    merge_lora(before)
+    merge(before)
     inner = transformers_model(before)
     return Source(folder, inner.config, plain_state(inner), record)
 
@@ -216,10 +216,9 @@ def _source_target(source: Source) -> tuple[float, float]:
 
 
 def _source_notes(args: ModelArgs, source: Source) -> list[str]:
+    stored = "with its adapters merged in"
     if source.state is None:
         stored = f"stored as {stored_dtypes(source.folder)}"
-    else:
-        stored = "with its adapters merged in"
     notes = [f"weights: {stored}; master weights are float32"]
     if code := head_code(args.head_kind):
         notes.append(f"head: code of {args.head_kind}, sha256 {code['sha256']}")
@@ -238,8 +237,8 @@ def _load_transformers_model(
     if native and not keeps_head and _has_native_head(source):
         state = read_weights(source.folder) if state is None else state
         state = _without_head(state)
-    if not native and source.config.is_encoder_decoder:
-        raise ValueError(f"{source.config.model_type!r} has a decoder: only head.kind = 'native'")
+    if not native and (reason := why_native_only(source.config)):
+        raise ValueError(f"{source.config.model_type!r} {reason}: only head.kind = 'native'")
     notes += adjust_config(source.config, args)
     check_parameters(model_class(source.config, native), source.config, source.folder)
     torch.default_generator.manual_seed(named_seed(seed, "head"))
@@ -262,7 +261,7 @@ def _add_head(
 ) -> Classifier:
     chosen = (args.head_dropout, args.dropout, HEAD_DROPOUT)
     dropout = next(value for value in chosen if value is not None)
-    hidden_size = backbone.config.get_text_config().hidden_size  # dim, n_embd, d_model: all have it
+    hidden_size = backbone.config.get_text_config().hidden_size  # dim, n_embd, d_model: by any name
     check_head(hidden_size, args.num_labels, args.head_args)
     torch.default_generator.manual_seed(named_seed(seed, "head"))
     head = build_head(
@@ -284,16 +283,15 @@ def _load_head(model: Classifier, folder: str | Path) -> set[str]:
 
 
 def _adapt(model: nn.Module, args: ModelArgs, initialised: list[str], seed: int) -> list[str]:
-    """Inject adapters and set requires_grad; returns notes."""
+    """Put the method in and set requires_grad; returns notes."""
     count = last_layers(args.trains)
     whole = modules_of_last(model, count) if count else []
     notes = []
     heads = head_modules(model)
     fresh = sorted({n.rpartition(".")[0] for n in initialised if n.partition(".")[0] not in heads})
-    if args.lora is not None:
+    if args.method is not None:
         # An adapter on a layer that trains whole would only learn the same thing twice.
-        adapted = inject_lora(model, args.lora, seed, exclude=[*heads, *whole, *fresh])
-        notes.append(f"lora: {len(adapted)} layers adapted{beyond_linear(model)}")
+        notes += args.method.inject(model, seed, exclude=[*heads, *whole, *fresh])
     choose_trainable(model, args.trains == "all", [*whole, *initialised])
     if initialised:
         notes.append(f"newly initialised, so they train: {', '.join(initialised)}")

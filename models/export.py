@@ -19,12 +19,11 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from models.adapter_files import write_adapter
 from models.args import ModelArgs
 from models.build import Built, load_exported
 from models.heads import Classifier, head_file, transformers_model
 from models.load import quiet_transformers, resolve_source
-from models.lora import adapters_of, plain_state
+from models.methods.method import added_modules, plain_state
 from models.record import HEAD_CODE, write_record
 
 __all__ = ["export_model", "load_exported"]
@@ -33,18 +32,18 @@ __all__ = ["export_model", "load_exported"]
 def export_model(built: Built, args: ModelArgs, tokenizer: Any, folder: str | Path) -> None:
     """Write a model as it now stands into `folder`, made if it is not there.
 
-    Where the base exists in memory only (a run with adapters was trained further), it is written
-    too, into base/. Raises ValueError when adapters are merged: what is stored is the two apart.
+    Where the base exists in memory only (a run with a method was trained further), it is written
+    too, into base/. Raises ValueError when the method is merged: what is stored is the two apart.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model = transformers_model(built.model)
-    if args.lora is None:
+    if args.method is None:
         _save_transformers(model, folder)
     else:
-        if any(adapter.merged for adapter in adapters_of(built.model).values()):
-            raise ValueError("the model's adapters are merged: call unmerge_lora before the export")
-        write_adapter(built.model, args.lora, base_path(built.base), args.revision, folder)
+        if any(module.merged for module in added_modules(built.model).values()):
+            raise ValueError("the model's method is merged: call unmerge before the export")
+        args.method.write(built.model, base_path(built.base), args.revision, folder)
         if built.base["in_memory"]:
             _save_transformers(model, folder / "base")
     if isinstance(built.model, Classifier):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from files.errors import meets_limit
 from files.verify import sha256
 
 POOLS = ("cls", "mean", "last")
@@ -165,6 +166,8 @@ def load_head_class(kind: str, allow_code: bool = False) -> type[nn.Module]:
     try:
         exec(compile(module.code, path, "exec"), vars(module))
     except Exception as error:  # whatever the user's own code raises
+        if meets_limit(error):
+            raise
         raise ValueError(f"head.kind {kind!r}: {where_raised(error, path)}") from error
     head_class = getattr(module, name, None)
     if not (isinstance(head_class, type) and issubclass(head_class, nn.Module)):
@@ -225,5 +228,7 @@ def build_head(
     try:
         return head_class(hidden_size=hidden_size, num_labels=num_labels, dropout=dropout, **words)
     except Exception as error:
+        if meets_limit(error):
+            raise
         file = Path(inspect.getfile(head_class))
         raise ValueError(f"{title} cannot be built: {where_raised(error, file)}") from error

@@ -8,11 +8,12 @@ import functools
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 MOST_LAYERS = 1024  # the deepest published text models have a tenth of it
-MOST_LABELS = 1_000_000
+MOST_LABELS = 250_000  # of each the files of a run hold up to 200 bytes beside its name
 MOST_WORDS = 10_000_000  # a tokenizer keeps a place for every number up to its largest
 MOST_TENSORS = 50_000  # mixtures of experts have as many
 LAYERS = re.compile(r"(num_|n_)?(\w+_)?(layers?|blocks|depths?|groups)|block_(sizes|repeats)")
@@ -25,10 +26,29 @@ def machine_memory() -> int:
     """Bytes of memory that this process may have: the machine's, or its container's."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8").strip()
-    except OSError:
+        groups = Path("/proc/self/cgroup").read_text(encoding="utf-8")
+    except OSError:  # no Linux
         return memory
-    return min(memory, int(limit)) if limit.isdigit() else memory
+    return min([memory, *group_limits(groups, Path("/sys/fs/cgroup"))])
+
+
+def group_limits(groups: str, root: Path) -> Iterator[int]:
+    """The limits in bytes on the groups of a /proc/self/cgroup, and on all groups around them, that
+    can be read below `root`. A container may see its own group as the root, by another name."""
+    for line in groups.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2
+            place, name = root, "memory.max"
+        elif "memory" in controllers.split(","):  # version 1
+            place, name = root / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        inside = PurePosixPath(path).relative_to("/")
+        for group in (inside, *inside.parents):
+            with suppress(OSError):
+                limit = (place / group / name).read_text(encoding="utf-8").strip()
+                if limit.isdigit():  # not "max"
+                    yield int(limit)
 
 
 def check_bytes(size: int, what: str) -> None:

@@ -27,7 +27,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging
 
-from files.errors import is_panic, one_line
+from files.errors import is_panic, meets_limit, one_line
 from models.architectures import why_refused
 from models.foreign import READ, check_model_folder, weight_files
 from models.limits import MOST_TENSORS, MOST_WORDS, check_count
@@ -148,6 +148,8 @@ def read_config(folder: str) -> PretrainedConfig:
                 folder, local_files_only=True, trust_remote_code=False
             )
     except Exception as error:  # a config class may stumble over anything that a file can hold
+        if meets_limit(error):
+            raise
         raise ValueError(f"config.json in {folder} cannot be used: {one_line(error)}") from error
 
 
@@ -174,7 +176,7 @@ def read_tokenizer(folder: str | Path) -> Any:
                 str(folder), local_files_only=True, trust_remote_code=False
             )
     except BaseException as error:  # Rust's panics are no Exception
-        if not (is_panic(error) or isinstance(error, Exception)):
+        if meets_limit(error) or not (is_panic(error) or isinstance(error, Exception)):
             raise
         raise ValueError(f"no usable tokenizer in {folder}: {one_line(error)}") from error
     check_count(
@@ -241,6 +243,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             raise ValueError(f"{count:,} tensors; no model has more than {MOST_TENSORS:,}")
         return load_file(file)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        if meets_limit(error):
+            raise
         raise ValueError(f"{file} is damaged: {one_line(error)}; fetch it again") from error
 
 
@@ -270,15 +274,12 @@ def load_pretrained(
     try:
         with quiet_transformers():
             model, report = cls.from_pretrained(
-                None,
-                config=config,
-                state_dict=state,
-                dtype=torch.float32,
-                local_files_only=True,
-                output_loading_info=True,
-                **extra,
-            )
+                None, config=config, state_dict=state, dtype=torch.float32,
+                local_files_only=True, output_loading_info=True, **extra,
+            )  # fmt: skip
     except Exception as error:  # a model's code may stumble over anything that a config can hold
+        if meets_limit(error):
+            raise
         raise ValueError(f"the weights of {folder} do not load: {one_line(error)}") from error
     missing = tuple(name for name, _ in model.named_parameters() if name in report["missing_keys"])
     return Pretrained(model, missing, tuple(sorted(report["unexpected_keys"])))

@@ -56,7 +56,7 @@ def read_record(folder: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: head_code is {code!r:.200}")
     check_digests(path, record["files"])
     try:
-        args_from_json(record["model"])
+        args = args_from_json(record["model"])
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
-    return record
+    return record | {"model": args_to_json(args)}  # in today's words

@@ -103,10 +103,10 @@ def _head_lines(args: ModelArgs) -> list[str]:
 
 def _transformers_lines(folder: str | Path, args: ModelArgs, auto: str, name: str) -> list[str]:
     """Lines that open `folder` as `name` with transformers, and PEFT where it holds an adapter."""
-    lines = ["from peft import PeftModel  # pip install peft"] if args.lora is not None else []
+    lines = ["from peft import PeftModel  # pip install peft"] if args.method is not None else []
     lines += [f"from transformers import {auto}, AutoTokenizer", "", f"folder = {str(folder)!r}"]
     lines += ["tokenizer = AutoTokenizer.from_pretrained(folder)"]
-    if args.lora is None:
+    if args.method is None:
         return [*lines, f"{name} = {auto}.from_pretrained(folder).eval()"]
     return [*lines, *_adapter_lines(folder, args, auto, name)]
 

@@ -1,4 +1,4 @@
-"""What trains, decided in one place: an adapter's own parameters, the head, and by model.train the
+"""What trains, decided in one place: a method's own parameters, the head, and by model.train the
 whole model or its last layers. requires_grad is the one record of the choice."""
 
 import re
@@ -9,7 +9,8 @@ from torch import nn
 
 from models.architectures import sees
 from models.heads import backbone_name, head_modules
-from models.lora import adapters_of, is_below
+from models.methods.method import added_modules, plain_name
+from models.names import is_below
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -58,6 +59,27 @@ def modules_of_last(model: nn.Module, count: int) -> list[str]:
     return [f"{prefix}.{name}" for name in names]
 
 
+def layers_above(model: nn.Module) -> tuple[dict[str, int], int]:
+    """How far each parameter is from the answer, in layers of the backbone: 0 for the head and what
+    follows the last layer, 1 in the last layer, one more than there are layers for embeddings; and
+    that largest distance. Raises ValueError where the backbone has no list of layers."""
+    prefix = backbone_name(model)
+    lists, depth = layer_lists(model.get_submodule(prefix))
+    if not lists:
+        raise ValueError("this backbone has no list with a module for each of its layers")
+    lists, heads = [f"{prefix}.{name}" for name in lists], head_modules(model)
+    above, passed = {}, False
+    for name, _ in model.named_parameters():
+        owner = next((one for one in lists if is_below(name, [one])), None)
+        passed = passed or owner is not None
+        if owner is not None:
+            above[name] = depth - int(name.removeprefix(owner + ".").partition(".")[0])
+        else:
+            after = is_below(name, heads) or (passed and "embed" not in name)
+            above[name] = 0 if after else depth + 1
+    return above, depth + 1
+
+
 def layer_lists(backbone: Any) -> tuple[list[str], int]:
     """Names of the lists that hold the layers, and how many there are: one list, or where the parts
     of a layer lie apart (XLM) one for each. Of an encoder and a decoder it is the decoder's, which
@@ -78,10 +100,11 @@ def layer_lists(backbone: Any) -> tuple[list[str], int]:
 
 
 def choose_trainable(model: nn.Module, everything: bool, whole: Collection[str]) -> None:
-    """Set requires_grad on all, or else on adapters, the head, and the modules and parameters
-    named in `whole`. What the architecture itself keeps as it is (a table of sines) stays so."""
-    adapters, heads = adapters_of(model), head_modules(model)
+    """Set requires_grad on all, or else on what a method added, the head, and the modules and
+    parameters named in `whole`. What the architecture itself keeps as it is (a table of sines)
+    stays so."""
+    added, heads = added_modules(model), head_modules(model)
     for name, parameter in model.named_parameters():
-        adapting = name.rpartition(".")[0] in adapters
-        chosen = everything or adapting or is_below(name, [*heads, *whole])
+        own = plain_name(name, added) is None
+        chosen = everything or own or is_below(name, [*heads, *whole])
         parameter.requires_grad = chosen and parameter.requires_grad

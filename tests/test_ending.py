@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch import nn
 
+import train
 from job.ending import run_command
+from models.methods.linears import is_linear
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,6 +39,39 @@ def test_each_error_of_a_user_has_its_status_and_one_message(error, status, mess
     told = capsys.readouterr().err
     assert told.startswith(message)
     assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ("models.load.AutoConfig.from_pretrained", RuntimeError("can't start new thread")),
+        ("models.load.AutoTokenizer.from_pretrained", MemoryError()),
+        ("models.load.load_file", OSError(12, "Cannot allocate memory")),
+        ("models.counted.copy.deepcopy", TypeError("Cannot allocate memory")),
+        ("transformers.BertModel.from_pretrained", RuntimeError("can't start new thread")),
+        ("job.prepare.measure_needs", RuntimeError("can't start new thread")),
+    ],
+)
+def test_a_limit_is_said_as_one_wherever_a_start_meets_it(
+    recipe, monkeypatch, capsys, place, error
+):
+    def meet(*arguments, **named):
+        raise error
+
+    monkeypatch.setattr(place, meet)
+    assert train.main(["--config", str(recipe(speed={"plain": True}))]) == 2
+    told = capsys.readouterr().err
+    assert "limited here" in told or told.startswith("train.py: [Errno 12]")
+    assert len(told.splitlines()) == 1
+
+
+def test_a_limit_leaves_no_layer_unadapted():
+    class Own(nn.Linear):
+        def forward(self, x):
+            raise RuntimeError("can't start new thread")
+
+    with pytest.raises(RuntimeError, match="thread"):
+        is_linear(Own(2, 2))
 
 
 def test_an_error_of_ours_keeps_its_traceback():

@@ -1,7 +1,11 @@
 """The programs of examples/ run, and do what they say."""
 
+import inspect
 import json
+import os
 import re
+import signal
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ import torch
 import train
 from openloop import load_run, open_job, read_config, run_job
 from data.loaders import collate
+from engine import loop
 from examples import fgm, own_fit, own_loss, r_drop
 
 
@@ -107,6 +112,37 @@ def test_the_copied_fit_trains_to_the_same_bits_and_ends_when_time_is_over(words
     assert result["progress"]["step"] == 1
     assert result["weights"].startswith("the best weights")
     assert load_run(tmp_path / "runs/short")(["good film"])[0].label in ("neg", "pos")
+
+
+def code_of(function):
+    """The lines of a function without its indentation, its docstring and what is marked."""
+    source = textwrap.dedent(inspect.getsource(function))
+    text = re.sub(r'\s*""".*?"""', "", source, count=1, flags=re.S)
+    return [line for line in text.splitlines() if not line.endswith("  # added")]
+
+
+def test_the_copied_fit_is_ours_apart_from_the_lines_that_are_marked():
+    copied = own_fit.fit_until(0.0)
+    assert code_of(copied) == code_of(loop.fit)
+    assert "  # added" in inspect.getsource(copied)
+
+
+@pytest.mark.parametrize("place", ["finished", "save_due", "advance"])
+def test_a_copied_fit_that_is_stopped_anywhere_in_a_step_is_saved(
+    words, tmp_path, monkeypatch, place
+):
+    plain, calls = getattr(own_fit, place), []
+
+    def stopped(*arguments, **named):
+        calls.append(place)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(*arguments, **named)
+
+    monkeypatch.setattr(own_fit, place, stopped)
+    with pytest.raises(SystemExit):
+        own_fit.main(["1000", *words()])
+    assert list((tmp_path / "runs/tiny/checkpoints").glob("step-*"))
 
 
 ROOT = Path(__file__).parent.parent

@@ -23,7 +23,14 @@ PACKAGES = (
     "job",
     "models",
 )
-PACKAGES += ("files", "models/fast", "models/fast/cpu", "models/fast/cuda", "report")
+PACKAGES += (
+    "files",
+    "models/methods",
+    "models/fast",
+    "models/fast/cpu",
+    "models/fast/cuda",
+    "report",
+)
 PACKAGES += ("examples", "benchmarks/architectures")
 PACKAGES += ("benchmarks/gpu_steps", "benchmarks/gpu_steps/bare")
 ENDS = (".py", ".toml", ".cpp", ".h")

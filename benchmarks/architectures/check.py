@@ -31,7 +31,6 @@ from models.apart import forward_apart
 from models.fast.map import PATHS, Replacement
 from models.heads import transformers_model
 from models.load import quiet_transformers
-from models.lora import adapters_of
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "lora": {"lora": {"targets": "all-linear", "rank": 2, "alpha": 4.0}},
@@ -166,14 +165,11 @@ def recomputed_faults(job: Job) -> list[str]:
 def stuck_parameters(job: Job, before: dict[str, torch.Tensor]) -> list[str]:
     """Trained parameters that are as they were, and of which the plan says nothing."""
     model = job.built.model
-    adapters = adapters_of(model)
-    stuck = []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and torch.equal(parameter, before[name]):
-            owner, _, last = name.rpartition(".")
-            if owner in adapters and last == "lora_A":  # its gradient is zero where B is
-                continue
-            stuck.append(name)
+    stuck = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and torch.equal(parameter, before[name])
+    ]
     stuck = [name for name in stuck if name not in job.estimate.idle]
     return [f"not trained in silence: {len(stuck)}: {', '.join(stuck[:6])}"] if stuck else []
 

@@ -40,6 +40,9 @@ hold it (`tests/architectures`, all rows with `-m slow`).
 - **recomputation**: `model.activation_checkpointing` gives the same gradients.
 - **fast paths**: by their names in `models/fast/map.py`, on a CPU in fp32 with a C++ compiler.
 
+A head of ours (`head.kind = "linear"` or `"mlp"`) goes on each that runs, but for those with an
+encoder and a decoder and for Perceiver, which are refused with the reason.
+
 All of them answer a short text and one that is too long, and refuse an empty one. What is taken on
 trust: that a small random model stands for the published one.
 

@@ -34,7 +34,7 @@ from models.build import build_model
 from models.fast.speed import Speed, SpeedArgs, speed_up
 from models.fast.streams import lay_out
 from models.load import load_tokenizer
-from models.lora import LoRAArgs
+from models.methods.lora import LoRA
 
 LABELS = 2
 LORA: dict[str, Any] = {"rank": 8, "alpha": 16.0, "targets": ("query", "value")}
@@ -109,7 +109,7 @@ def make_work(
     tokenizer = load_tokenizer(str(folder))
     args = ModelArgs(
         source=str(folder), dropout=task.dropout if dropout is None else dropout,
-        train=None if task.lora else "all", lora=LoRAArgs(**LORA) if task.lora else None,
+        train=None if task.lora else "all", method=LoRA(**LORA) if task.lora else None,
         num_labels=LABELS,
     )  # fmt: skip
     built = build_model(args, tokenizer, seed)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from data.reading.content import open_bytes, unpacking
 from data.reading.formats import FIRST_LINE, NO_HEADER
 from data.reading.rows import BadRow, Row, decode_bytes, with_nested
+from files.errors import meets_limit
 
 CHUNK = 1000  # rows turned into Python objects at a time
 
@@ -79,6 +80,8 @@ def open_sheet(path: Path) -> tuple[Any, list[str]]:
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
     except Exception as error:  # what openpyxl raises for damaged parts has no common class
+        if meets_limit(error):
+            raise
         raise ValueError(f"{path}: this Excel file cannot be read ({error})") from None
     sheets = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"]
     if not sheets:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from models.lora import adapters_of, plain_name
+from models.methods.method import added_modules, plain_name
 
 
 def frozen_weights(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -35,9 +35,9 @@ def freeze_in(model: nn.Module, dtype: torch.dtype) -> list[nn.Module]:
 
 
 def restore_exact(model: nn.Module, source: dict[str, Tensor]) -> None:
-    """Put back the exact values of the frozen weights, by the names they have without adapters."""
-    adapters = adapters_of(model)
+    """Put back the exact values of the frozen weights, by the names they have without a method."""
+    added = added_modules(model)
     for name, parameter in frozen_weights(model).items():
-        plain = plain_name(name, adapters)
-        assert plain is not None  # an adapter's own weights train
+        plain = plain_name(name, added)
+        assert plain is not None  # a method's own weights train
         parameter.data = source[plain].to(parameter.device, copy=True)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from models.lora import LoRALinear, adapters_of
+from models.methods.lora import LoRALinear
+from models.methods.method import added_modules
 
 FEW = 64  # rows up to which, in fp32, oneDNN takes longer to begin than a product takes
 
@@ -216,12 +217,13 @@ def fuse(layers: Iterable[nn.Module]) -> list[nn.Module]:
 
 def fuse_lora(model: nn.Module) -> list[nn.Module]:
     """Adapters as one function with their base; returns which."""
-    return fuse(adapters_of(model).values())
+    return fuse(added_modules(model).values())
 
 
 def fuse_linear(backbone: nn.Module, dtype: torch.dtype) -> list[nn.Module]:
     """The linear layers without an adapter, on the CPU; returns which."""
     if not takes_onednn(dtype):
         return []
-    bases = {id(adapter.base) for adapter in adapters_of(backbone).values()}
+    adapted = [m for m in added_modules(backbone).values() if type(m) is LoRALinear]
+    bases = {id(layer.base) for layer in adapted}
     return fuse(m for m in backbone.modules() if type(m) is nn.Linear and id(m) not in bases)

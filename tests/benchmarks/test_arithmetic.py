@@ -6,7 +6,7 @@ from arithmetic import backward_flops, forward_flops, shape_of, step_flops
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification
 
-from models.lora import LoRAArgs, inject_lora
+from models.methods.lora import LoRA, inject_lora
 
 ROWS, TOKENS, RANK = 3, 10, 2
 
@@ -20,7 +20,7 @@ def make_model(trains):
     model = BertForSequenceClassification(bert)
     if trains == "all":
         return model, shape_of(bert, 0, trains)
-    inject_lora(model, LoRAArgs(("query", "value"), RANK), 0, exclude=["classifier"])
+    inject_lora(model, LoRA(("query", "value"), RANK), 0, exclude=["classifier"])
     for name, parameter in model.named_parameters():
         learns = "lora_" in name or name.startswith("classifier")
         parameter.requires_grad_(learns and trains == "lora")

@@ -141,28 +141,102 @@ def test_a_cache_opened_to_others_opens_what_is_made_in_it(build, tmp_path, mode
     assert stat.S_IMODE((tmp_path / "cache" / "encoded").stat().st_mode) == mode
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-def test_a_second_user_reads_and_adds_and_mends(request):
-    """Two users and one cache, in a folder that both may write to."""
+@pytest.mark.parametrize("umask", [0o077, 0o027, 0o002])
+@pytest.mark.parametrize("mode", [0o777, 0o2775, 0o770])
+def test_an_entry_of_a_shared_cache_has_its_mode_whatever_the_umask(build, tmp_path, mode, umask):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").chmod(mode)
+    before = os.umask(umask)
+    try:
+        build("a")
+    finally:
+        os.umask(before)
+    entry = tmp_path / "cache" / "encoded" / "a"
+    assert stat.S_IMODE(entry.stat().st_mode) == mode
+    assert {stat.S_IMODE(file.stat().st_mode) for file in entry.iterdir()} == {mode & 0o666}
+
+
+def test_the_limit_leaves_what_another_process_is_building(build, tmp_path, monkeypatch):
+    build("a")
+    half = temporary_name(tmp_path / "cache" / "encoded" / "b")
+    half.mkdir()
+    (half / "rows.arrow").write_bytes(b"r" * 10_000)
+    age(half, 120)  # one large file has been written since
+    monkeypatch.setenv("OPENLOOP_CACHE_LIMIT", "1")
+    build("c")
+    assert (half / "rows.arrow").exists()
+
+
+@pytest.fixture
+def shared():
+    """A cache of three entries that all may write to."""
     root = Path(tempfile.mkdtemp())  # not in tmp_path, which is pytest's user's alone
-    request.addfinalizer(lambda: shutil.rmtree(root))
     root.chmod(0o777)
+    for key in ("a", "spoilt", "closed"):
+        open_built(root / "encoded" / key, fill_rows)
+    yield root
+    shutil.rmtree(root)
 
-    def fill(made):
-        (made / "rows.arrow").write_bytes(b"rows")
 
-    open_built(root / "encoded" / "a", fill)
-    open_built(root / "encoded" / "spoilt", fill)
-    (root / "encoded" / "spoilt" / "rows.arrow").write_bytes(b"rosw")
+def fill_rows(made):
+    (made / "rows.arrow").write_bytes(b"rows")
+
+
+def as_another(work):
+    """What `work` says in a process of another user."""
+    ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
-        code = 1
         try:
             os.setuid(65534)
-            hits = [open_built(root / "encoded" / key, fill) for key in ("a", "b", "spoilt", "b")]
-            code = 0 if hits == [True, False, False, True] else 2
+            os.write(theirs, repr(work()).encode())
         except BaseException:
-            traceback.print_exc()
+            os.write(theirs, traceback.format_exc().encode())
         finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as file:
+        return file.read().decode()
+
+
+only_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+
+
+@only_root
+def test_a_second_user_reads_and_adds_and_mends(shared):
+    (shared / "encoded" / "spoilt" / "rows.arrow").write_bytes(b"rosw")
+
+    def work():
+        return [open_built(shared / "encoded" / k, fill_rows) for k in ("a", "b", "spoilt", "b")]
+
+    assert as_another(work) == "[True, False, False, True]"
+    assert not list(shared.glob("encoded/.*"))  # of the spoilt one nothing is left
+
+
+@only_root
+@pytest.mark.parametrize("closed", ["", "rows.arrow", "manifest.json"])
+def test_an_entry_that_may_not_be_read_is_told_and_left(shared, closed):
+    entry = shared / "encoded" / "closed"
+    (entry / closed).chmod(0)
+
+    def work():
+        try:
+            return open_built(entry, fill_rows)
+        except ValueError as error:
+            return str(error)
+
+    told = as_another(work)
+    assert str(entry) in told
+    assert "chmod -R g+rwX" in told
+    assert "OPENLOOP_CACHE" in told
+    assert (entry / "rows.arrow").read_bytes() == b"rows"
+
+
+@only_root
+def test_the_limit_passes_over_what_belongs_to_another(shared, monkeypatch):
+    (shared / "encoded").chmod(0o1777)  # there only its owner renames a folder
+    for key in ("a", "spoilt", "closed"):
+        age(shared / "encoded" / key, 120)
+    monkeypatch.setenv("OPENLOOP_CACHE_LIMIT", "1")
+    assert as_another(lambda: open_built(shared / "encoded" / "b", fill_rows)) == "False"

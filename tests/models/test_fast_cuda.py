@@ -23,7 +23,7 @@ from models.fast.layout import layout_of
 from models.fast.speed import SpeedArgs, speed_up
 from models.fast.streams import POSITIONS
 from models.heads import Classifier, LinearHead
-from models.lora import LoRAArgs, inject_lora
+from models.methods.lora import LoRA, inject_lora
 
 CUDA, FP32 = torch.device("cuda"), torch.float32
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -53,7 +53,7 @@ def model_of(encoder):
         torch.manual_seed(2)
         model = inner if head == "native" else Classifier(inner, LinearHead(16, 2, 0.0, head))
         if adapted:
-            inject_lora(model, LoRAArgs("all-linear", rank=2), 0, exclude=["head", "classifier"])
+            inject_lora(model, LoRA("all-linear", rank=2), 0, exclude=["head", "classifier"])
             for parameter_name, parameter in model.named_parameters():
                 parameter.requires_grad_("lora" in parameter_name)
                 if parameter_name.endswith("lora_B"):
@@ -237,7 +237,7 @@ def flash_without_dropout(q, k, v, query_ends, ends, most, longest):
     )[0]
 
 
-@pytest.mark.parametrize("name", ["bert", "distilbert"])
+@pytest.mark.parametrize("name", [pytest.param("bert", marks=pytest.mark.slow), "distilbert"])
 def test_compiled_parts_are_recomputed_to_the_same_gradients(model_of, name):
     torch._dynamo.reset()
     found = []
@@ -292,7 +292,7 @@ SOME, MANY = 60, 200  # steps, each of new lengths
 @pytest.mark.parametrize(
     ("name", "adapted", "steps"),
     [
-        ("bert", True, SOME),
+        pytest.param("bert", True, SOME, marks=pytest.mark.slow),
         ("distilbert", False, SOME),
         pytest.param("bert", True, MANY, marks=pytest.mark.slow),
         pytest.param("distilbert", False, MANY, marks=pytest.mark.slow),

@@ -9,7 +9,7 @@ from models.fast.encoder import encoder_of, first_token_only
 from models.fast.layout import stream_length
 from models.fast.speed import SpeedArgs, speed_up
 from models.heads import Classifier, LinearHead, MLPHead
-from models.lora import LoRAArgs, inject_lora
+from models.methods.lora import LoRA, inject_lora
 
 CPU, FP32 = torch.device("cpu"), torch.float32
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -41,7 +41,7 @@ def model_of(encoder, targets):
         if adapted:
             wanted = targets.get(name, targets["bert"])
             rate = 0.3 if dropout else 0.0
-            lora = LoRAArgs(wanted, rank=2, dropout=rate)
+            lora = LoRA(wanted, rank=2, dropout=rate)
             inject_lora(model, lora, seed=0, exclude=["head", "classifier"])
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_("lora" in name)

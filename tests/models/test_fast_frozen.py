@@ -6,7 +6,8 @@ from torch import nn
 from transformers import AutoModelForMaskedLM
 
 from models.fast.frozen import freeze_in, frozen_weights, restore_exact
-from models.lora import LoRAArgs, adapters_of, merge_lora, plain_name
+from models.methods.lora import LoRA
+from models.methods.method import added_modules, merge, plain_name
 
 BF16 = torch.bfloat16
 INPUTS = {
@@ -20,7 +21,7 @@ def adapted(make, stir):
     """adapted(name): a model with trained adapters on a frozen backbone, the same on each call."""
 
     def build(name="bert", **values):
-        built, _, _ = make(name, lora=LoRAArgs("all-linear", rank=2), **values)
+        built, _, _ = make(name, method=LoRA("all-linear", rank=2), **values)
         stir(built.model)
         return built.model
 
@@ -103,7 +104,7 @@ def test_parameters_stay_the_same_objects_with_the_same_names(adapted):
 
 
 def by_plain_name(model, state):
-    adapters = adapters_of(model)
+    adapters = added_modules(model)
     return {plain_name(name, adapters) or name: tensor for name, tensor in state.items()}
 
 
@@ -138,7 +139,7 @@ def test_merging_after_restoring_does_not_write_into_the_source(adapted):
     before = {n: t.clone() for n, t in source.items()}
     freeze_in(model, BF16)
     restore_exact(model, by_plain_name(model, source))
-    merge_lora(model)
+    merge(model)
     assert all(torch.equal(source[n], before[n]) for n in source)
 
 
@@ -146,4 +147,4 @@ def test_merging_into_a_rounded_weight_is_refused(adapted):
     model = adapted()
     freeze_in(model, BF16)
     with pytest.raises(ValueError, match="restore_exact"):
-        merge_lora(model)
+        merge(model)

@@ -10,7 +10,7 @@ from models.build import source_state
 from models.fast.cpu.kernels import Texts
 from models.fast.frozen import freeze_in, restore_exact
 from models.fast.speed import SpeedArgs, speed_up
-from models.lora import LoRAArgs
+from models.methods.lora import LoRA
 
 CPU, FP32, BF16 = torch.device("cpu"), torch.float32, torch.bfloat16
 SIZES = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -77,7 +77,7 @@ def test_a_deep_copy_computes_with_its_own_weights(native):
 
 @pytest.mark.parametrize("kind", ["native", "linear"])
 def test_the_source_holds_the_exact_weights_that_were_rounded(make, kind):
-    built, args, tokenizer = make("bert", lora=LoRAArgs(("query",), rank=2), head_kind=kind)
+    built, args, tokenizer = make("bert", method=LoRA(("query",), rank=2), head_kind=kind)
     before = {n: t.clone() for n, t in built.model.state_dict().items()}
     freeze_in(built.model, BF16)
     restore_exact(built.model, source_state(args, tokenizer, built.base))

@@ -11,7 +11,8 @@ from models.fast import linear
 from models.fast.cpu.attention import SpanAttention
 from models.fast.linear import Product, fuse_lora, project
 from models.fast.speed import SpeedArgs, speed_up
-from models.lora import LoRAArgs, LoRALinear, merge_lora
+from models.methods.lora import LoRA, LoRALinear
+from models.methods.method import merge
 
 EXACT = {"atol": 1e-6, "rtol": 1e-6}
 
@@ -149,7 +150,7 @@ def test_dropout_in_training_falls_back_to_the_plain_layer():
 def test_merged_layer_gives_its_bases_output():
     adapter, x = fused(layer()), torch.randn(5, 24)
     before = adapter(x)
-    merge_lora(nn.ModuleDict({"only": adapter}))
+    merge(nn.ModuleDict({"only": adapter}))
     found = adapter(x)
     torch.testing.assert_close(found, before, atol=1e-5, rtol=1e-5)
     assert torch.equal(found, adapter.base(x))
@@ -182,8 +183,8 @@ def test_fusing_changes_no_name():
 
 
 def test_nothing_is_computed_below_the_first_trainable_layer_on_the_way_back(make, monkeypatch):
-    lora = LoRAArgs(("query", "value"), rank=2, layers=(1, 1))
-    built, _, _ = make("bert", lora=lora, head_kind="linear")
+    lora = LoRA(("query", "value"), rank=2, layers=(1, 1))
+    built, _, _ = make("bert", method=lora, head_kind="linear")
     args = SpeedArgs(native="off")
     speed_up(built.model, args, torch.device("cpu"), torch.float32, compiled=False)
     layers, calls = built.model.backbone.encoder.layer, []
@@ -204,7 +205,7 @@ def test_nothing_is_computed_below_the_first_trainable_layer_on_the_way_back(mak
 
 def test_query_and_value_alone_leave_no_gradient_of_the_keys_to_work_out(make, monkeypatch):
     """In the first layer neither the input nor the key's weights train."""
-    built, _, _ = make("bert", lora=LoRAArgs(("query",), rank=2), head_kind="linear")
+    built, _, _ = make("bert", method=LoRA(("query",), rank=2), head_kind="linear")
     args = SpeedArgs(native="off")
     speed_up(built.model, args, torch.device("cpu"), torch.float32, compiled=False)
     needed, backward = [], SpanAttention.backward
@@ -222,8 +223,8 @@ def test_query_and_value_alone_leave_no_gradient_of_the_keys_to_work_out(make, m
 def test_whole_model_has_the_gradients_of_the_plain_one(make, stir):
     found = []
     for fast in (True, False):
-        lora = LoRAArgs(("query", "dense"), rank=2)
-        built, _, _ = make("bert", lora=lora, head_kind="linear")
+        lora = LoRA(("query", "dense"), rank=2)
+        built, _, _ = make("bert", method=lora, head_kind="linear")
         stir(built.model)
         assert not fast or len(fuse_lora(built.model)) == 8
         ids = torch.arange(8).view(2, 4)
@@ -236,11 +237,11 @@ def test_whole_model_has_the_gradients_of_the_plain_one(make, stir):
 
 
 def test_fused_layer_takes_an_encoder_of_every_kind(tiny, targets):
-    from models.lora import inject_lora
+    from models.methods.lora import inject_lora
 
     for name in ("bert", "distilbert", "roberta"):
         model = AutoModel.from_config(tiny(name, 50))
-        inject_lora(model, LoRAArgs(targets[name], rank=2), seed=0)
+        inject_lora(model, LoRA(targets[name], rank=2), seed=0)
         assert len(fuse_lora(model)) == 4
 
 

@@ -15,7 +15,7 @@ from models.fast.map import PATHS, Replacement, render_doc, replacement
 from models.fast.speed import SpeedArgs, speed_up
 from models.fast.streams import POSITIONS
 from models.heads import transformers_model
-from models.lora import LoRAArgs, inject_lora
+from models.methods.lora import LoRA, inject_lora
 
 CPU, FP32, BF16 = torch.device("cpu"), torch.float32, torch.bfloat16
 KINDS = ["all", "lora"]
@@ -30,7 +30,7 @@ def model(encoder):
         found.set_attn_implementation("sdpa")
         if trains == "lora":
             found.requires_grad_(False)
-            inject_lora(found, LoRAArgs("all-linear", rank=2), seed=0)
+            inject_lora(found, LoRA("all-linear", rank=2), seed=0)
         return found.train()
 
     return build

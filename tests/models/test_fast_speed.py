@@ -15,7 +15,8 @@ from models.fast.cpu.gelu import FastGELU
 from models.fast.linear import product_forward, project, takes_onednn
 from models.fast.speed import Speed, SpeedArgs, speed_up
 from models.heads import Classifier, LinearHead
-from models.lora import LoRAArgs, adapters_of
+from models.methods.lora import LoRA
+from models.methods.method import added_modules
 
 CPU, FP32, BF16 = torch.device("cpu"), torch.float32, torch.bfloat16
 OFF = {
@@ -61,8 +62,8 @@ def lora_model(make, stir):
     def build(
         dtype=FP32, compiled=False, rate=0.1, pool="cls", targets=("query", "value"), **switches
     ):
-        lora = LoRAArgs(targets, rank=2)
-        built, _, _ = make("bert", lora=lora, head_kind="linear", head_pool=pool, dropout=rate)
+        lora = LoRA(targets, rank=2)
+        built, _, _ = make("bert", method=lora, head_kind="linear", head_pool=pool, dropout=rate)
         stir(built.model)
         args = SpeedArgs(**({"native": "off"} | switches))
         if args.native == "on" and find_compiler() is None:
@@ -89,7 +90,7 @@ def is_fast(model):
         "qkv": how is not None and how.project is project,
         "last_layer": how is not None and how.first_only,
         "frozen": any(p.dtype == BF16 for p in model.parameters()),
-        "lora": all(is_product(adapter) for adapter in adapters_of(model).values()),
+        "lora": all(is_product(adapter) for adapter in added_modules(model).values()),
         "gelu": any(isinstance(m, FastGELU) for m in model.modules()),
         "norm": how is not None and how.finish.keywords["norm"] is not None,
     }

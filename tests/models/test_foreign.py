@@ -9,14 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from torch import nn
 
+from files.read import MOST_BYTES
 from files.verify import sha256
+from models.args import ModelArgs, check_model_args
 from models.counted import check_parameters
 from models.foreign import check_inside, check_model_folder, is_readable, weight_files
 from models.limits import (
     MOST_LABELS,
     MOST_LAYERS,
     check_bytes,
+    group_limits,
     machine_memory,
 )
 from models.load import load_tokenizer, read_config, read_weights
@@ -40,7 +44,7 @@ def folder(tiny_folder, tmp_path):
         ({"quantization_config": {"quant_method": "gptq"}}, "quantised weights"),
         ({"tokenizer_class": "AutoModel"}, "tokenizer_class is 'AutoModel'"),
         ({"num_hidden_layers": MOST_LAYERS + 1}, "num_hidden_layers is 1,025"),
-        ({"num_labels": MOST_LABELS + 1}, "num_labels is 1,000,001"),
+        ({"num_labels": MOST_LABELS + 1}, "num_labels is 250,001"),
         ({"vocab_size": 10**12}, "vocab_size is 1,000,000,000,000"),
         ({"hidden_size": "32"}, "cannot be used"),
     ],
@@ -64,8 +68,68 @@ def test_a_config_of_endless_layers_is_refused_while_they_are_counted(folder, mo
 
     monkeypatch.setattr("models.counted.MOST_TENSORS", 100)
     config = BertConfig(num_hidden_layers=10**6, hidden_size=2, num_attention_heads=1)
-    with pytest.raises(ValueError, match="the number of its tensors is 101"):
+    with pytest.raises(ValueError, match="the number of its tensors is 201"):
         check_parameters(BertModel, config, str(folder))
+
+
+class Tied(nn.Module):
+    """A table that other layers share, after each was made with one of its own."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.table = nn.Linear(100, 10, bias=False)
+        self.table.weight = nn.Parameter(torch.empty(10, 100))
+        self.heads = nn.ModuleList(nn.Linear(100, 10, bias=False) for _ in range(config["heads"]))
+        for head in self.heads:
+            head.weight = self.table.weight
+
+
+@pytest.mark.parametrize("heads", [0, 1, 20])
+def test_a_parameter_in_several_places_is_counted_once(monkeypatch, heads):
+    monkeypatch.setattr("models.limits.machine_memory", lambda: 4 * 1000)
+    monkeypatch.setattr("models.counted.MOST_TENSORS", 20)
+    check_parameters(Tied, {"heads": heads}, "m")
+    monkeypatch.setattr("models.limits.machine_memory", lambda: 4 * 1000 - 1)
+    with pytest.raises(ValueError, match=r"in fp32, needs"):
+        check_parameters(Tied, {"heads": heads}, "m")
+
+
+GROUPS = {
+    "version 2, its root": ("0::/\n", "memory.max", "5000\n"),
+    "version 2, nested": ("0::/user/run.scope\n", "user/run.scope/memory.max", "5000"),
+    "version 2, one around it": ("0::/user/run.scope\n", "user/memory.max", "5000\n"),
+    "version 1": ("5:cpu:/a\n4:memory:/a/b\n", "memory/a/b/memory.limit_in_bytes", "5000\n"),
+    "version 1, by another name": ("4:memory:/docker/1\n", "memory/memory.limit_in_bytes", "5000"),
+    "version 1, joined": ("4:cpu,memory:/x\n0::/\n", "memory/x/memory.limit_in_bytes", "5000"),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_the_limit_of_a_group_is_found_wherever_it_is_set(name, tmp_path):
+    groups, file, limit = GROUPS[name]
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text(limit, encoding="utf-8")
+    assert list(group_limits(groups, tmp_path)) == [5000]
+
+
+@pytest.mark.parametrize("groups", ["0::/\n", "0::/../other\n", "3:cpu:/\n", ""])
+def test_a_group_without_a_limit_has_none(groups, tmp_path):
+    (tmp_path / "memory.max").write_text("max\n", encoding="utf-8")
+    assert list(group_limits(groups, tmp_path)) == []
+
+
+def test_what_a_run_stores_of_the_most_labels_can_be_read_again():
+    third = 1 / 3
+    row = {"precision": third, "recall": third, "f1": third, "n": 10**9, "predicted": 10**9}
+    text = json.dumps({"test": {"classes": [row] * 1000}}, indent=1)
+    assert len(text) / 1000 * MOST_LABELS < 0.7 * MOST_BYTES
+
+
+def test_label_names_that_no_file_could_hold_are_refused():
+    names = tuple(f"{number} " + "é" * 3000 for number in range(1000))
+    args = ModelArgs(source="m", num_labels=len(names), label_names=names)
+    with pytest.raises(ValueError, match="names of the 1,000 labels take"):
+        check_model_args(args)
 
 
 def test_the_machines_memory_is_that_of_its_container_at_most():

@@ -8,17 +8,9 @@ from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
-from models.lora import (
-    ADAPTERS,
-    LoRAArgs,
-    LoRALinear,
-    adapters_of,
-    inject_lora,
-    layer_number,
-    merge_lora,
-    plain_state,
-    unmerge_lora,
-)
+from models.methods.lora import VARIANTS, LoRA, LoRALinear, inject_lora
+from models.methods.method import added_modules, merge, plain_state, unmerge
+from models.names import layer_number
 
 
 def backbone(tiny, name="bert"):
@@ -27,13 +19,13 @@ def backbone(tiny, name="bert"):
 
 
 def layers(model):
-    return {name.rpartition(".")[2] for name in adapters_of(model)}
+    return {name.rpartition(".")[2] for name in added_modules(model)}
 
 
-@pytest.mark.parametrize("kind", ADAPTERS)
+@pytest.mark.parametrize("kind", VARIANTS)
 @pytest.mark.parametrize("base", [nn.Linear(6, 10), Conv1D(10, 6)])
 def test_fresh_adapter_is_its_base_and_merged_weight_is_its_forward(kind, base):
-    adapter = ADAPTERS[kind](base, rank=3, alpha=6, dropout=0.0)
+    adapter = VARIANTS[kind](base, rank=3, alpha=6, dropout=0.0)
     nn.init.normal_(adapter.lora_A)
     x = torch.randn(4, 6)
     assert torch.equal(adapter(x), base(x))
@@ -55,8 +47,8 @@ def test_dropout_zero_is_an_identity():
 
 def test_a_is_kaiming_uniform_by_its_inputs_and_b_is_zero(tiny):
     model = backbone(tiny)
-    inject_lora(model, LoRAArgs(("dense",), rank=64), seed=0)
-    for adapter in adapters_of(model).values():
+    inject_lora(model, LoRA(("dense",), rank=64), seed=0)
+    for adapter in added_modules(model).values():
         bound = 1 / math.sqrt(adapter.lora_A.shape[1])
         largest = adapter.lora_A.abs().max().item()
         assert 0.95 * bound < largest <= bound
@@ -67,8 +59,8 @@ def test_a_depends_on_seed_and_name_alone(tiny):
     def drawn(targets, seed=0):
         model = backbone(tiny)
         torch.rand(seed + 3)  # what torch's generator did before does not matter
-        inject_lora(model, LoRAArgs(targets, rank=2), seed)
-        return {name: adapter.lora_A for name, adapter in adapters_of(model).items()}
+        inject_lora(model, LoRA(targets, rank=2), seed)
+        return {name: adapter.lora_A for name, adapter in added_modules(model).items()}
 
     few, many, other = drawn(("value",)), drawn(("query", "value")), drawn(("value",), seed=1)
     for name, values in few.items():
@@ -80,36 +72,36 @@ def test_a_depends_on_seed_and_name_alone(tiny):
 def test_target_is_a_suffix_on_a_dot_boundary():
     model = nn.Module()
     model.query, model.my_query = nn.Linear(2, 2), nn.Linear(2, 2)
-    assert inject_lora(model, LoRAArgs(("query",)), 0) == ["query"]
+    assert inject_lora(model, LoRA(("query",)), 0) == ["query"]
     assert isinstance(model.my_query, nn.Linear)
 
 
 def test_dotted_target_tells_like_named_layers_apart(tiny):
     model = backbone(tiny, "gpt2")
-    assert inject_lora(model, LoRAArgs(("mlp.c_proj",)), 0) == ["h.0.mlp.c_proj", "h.1.mlp.c_proj"]
+    assert inject_lora(model, LoRA(("mlp.c_proj",)), 0) == ["h.0.mlp.c_proj", "h.1.mlp.c_proj"]
 
 
 def test_target_that_fits_nothing_lists_what_there_is(tiny):
     with pytest.raises(ValueError, match=r"'q_lin' fits no layer.*query \(x2\), key \(x2\)"):
-        inject_lora(backbone(tiny), LoRAArgs(("query", "q_lin")), 0)
+        inject_lora(backbone(tiny), LoRA(("query", "q_lin")), 0)
     with pytest.raises(ValueError, match=r"fits no layer.*the layers are 0 to 1"):
-        inject_lora(backbone(tiny), LoRAArgs(("query",), layers=(5, 6)), 0)
+        inject_lora(backbone(tiny), LoRA(("query",), layers=(5, 6)), 0)
     with pytest.raises(ValueError, match="fits no layer"):  # an embedding is no linear layer
-        inject_lora(backbone(tiny), LoRAArgs(("word_embeddings",)), 0)
+        inject_lora(backbone(tiny), LoRA(("word_embeddings",)), 0)
 
 
 def test_layer_range_is_inclusive(tiny):
-    names = inject_lora(backbone(tiny), LoRAArgs(("query",), layers=(1, 1)), 0)
+    names = inject_lora(backbone(tiny), LoRA(("query",), layers=(1, 1)), 0)
     assert names == ["encoder.layer.1.attention.self.query"]
-    assert len(inject_lora(backbone(tiny), LoRAArgs(("query",), layers=(0, 1)), 0)) == 2
+    assert len(inject_lora(backbone(tiny), LoRA(("query",), layers=(0, 1)), 0)) == 2
     assert [layer_number(n) for n in ("h.12.mlp", "pooler.dense", "3")] == [12, None, 3]
 
 
 @pytest.mark.parametrize("name", ["bert", "distilbert", "gpt2", "roberta"])
 def test_all_linear_is_the_backbone_and_never_the_head(make, name):
-    built, _, _ = make(name, lora=LoRAArgs("all-linear", rank=2))
+    built, _, _ = make(name, method=LoRA("all-linear", rank=2))
     prefix = built.model.base_model_prefix
-    adapted = adapters_of(built.model)
+    adapted = added_modules(built.model)
     assert all(n.startswith(prefix + ".") for n in adapted)
     left = [n for n, m in built.model.named_modules() if isinstance(m, nn.Linear | Conv1D)]
     assert {n.removesuffix(".base") for n in left if n.startswith(prefix)} == set(adapted)
@@ -117,7 +109,7 @@ def test_all_linear_is_the_backbone_and_never_the_head(make, name):
 
 
 def test_named_target_never_reaches_into_the_head(make):
-    built, _, _ = make("roberta", lora=LoRAArgs(("dense",)))  # its head has a `dense` too
+    built, _, _ = make("roberta", method=LoRA(("dense",)))  # its head has a `dense` too
     assert isinstance(built.model.classifier.dense, nn.Linear)
 
 
@@ -127,32 +119,49 @@ def test_named_target_never_reaches_into_the_head(make):
 def test_arguments_out_of_range_are_refused(tiny, change):
     values = {"targets": ("query",), **change}
     with pytest.raises(ValueError, match=next(iter(change))):
-        inject_lora(backbone(tiny), LoRAArgs(**values), 0)
+        inject_lora(backbone(tiny), LoRA(**values), 0)
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
-def test_merge_keeps_the_outputs_and_unmerge_restores_to_the_drift(tiny, targets, stir, name):
+def test_merge_keeps_the_outputs_and_unmerge_restores_to_the_bit(tiny, targets, stir, name):
     model = backbone(tiny, name)
-    inject_lora(model, LoRAArgs(targets[name], rank=2), 0)
+    inject_lora(model, LoRA(targets[name], rank=2), 0)
     stir(model)
     ids = torch.arange(8).reshape(2, 4)
-    bases = {n: a.base.weight.clone() for n, a in adapters_of(model).items()}
+    bases = {n: a.base.weight.clone() for n, a in added_modules(model).items()}
     apart = model(ids).last_hidden_state
-    drift = merge_lora(model)
+    drift = merge(model)
     assert 0 < drift < 1e-6
-    assert merge_lora(model) == 0  # merging twice does nothing
+    assert merge(model) == 0  # merging twice does nothing
     torch.testing.assert_close(model(ids).last_hidden_state, apart, atol=1e-5, rtol=1e-5)
     plain = AutoModel.from_config(model.config).eval()
     plain.load_state_dict(plain_state(model))
     torch.testing.assert_close(plain(ids).last_hidden_state, apart, atol=1e-5, rtol=1e-5)
-    unmerge_lora(model)
-    found = max((a.base.weight - bases[n]).abs().max() for n, a in adapters_of(model).items())
-    assert found.item() == pytest.approx(drift)
+    unmerge(model)
+    assert all(torch.equal(a.base.weight, bases[n]) for n, a in added_modules(model).items())
+
+
+class Doubled(LoRALinear):
+    """A variant whose merged_weight forgets what its forward does."""
+
+    def forward(self, x):
+        return super().forward(x) * 2
+
+
+def test_a_merge_that_does_not_do_what_forward_does_is_refused_and_changes_nothing(monkeypatch):
+    monkeypatch.setitem(VARIANTS, "doubled", Doubled)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    inject_lora(model, LoRA("all-linear", rank=2, variant="doubled"), 0)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"merged_weight of Doubled is off from its forward by 5"):
+        merge(model)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
 def test_eval_and_train_change_no_bit(tiny, stir):
     model = backbone(tiny)
-    inject_lora(model, LoRAArgs("all-linear", rank=2), 0)
+    inject_lora(model, LoRA("all-linear", rank=2), 0)
     stir(model)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.train().eval().train()
@@ -168,6 +177,6 @@ def test_distilbert_trains_601346_of_66964226(targets):
         model = AutoModelForSequenceClassification.from_config(DistilBertConfig(num_labels=2))
     model.to_empty(device="cpu")
     heads = ["pre_classifier", "classifier"]
-    inject_lora(model, LoRAArgs(("q_lin",), rank=1, alpha=32), 0, exclude=heads)
+    inject_lora(model, LoRA(("q_lin",), rank=1, alpha=32), 0, exclude=heads)
     choose_trainable(model, everything=False, whole=[])
     assert count_parameters(model) == (601_346, 66_964_226)

@@ -4,9 +4,8 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from models.adapter_files import load_adapter
 from models.export import export_model
-from models.lora import LoRAArgs
+from models.methods.lora import LoRA, load_adapter
 from models.trainable import count_parameters
 
 peft = pytest.importorskip("peft")
@@ -23,10 +22,10 @@ def peft_twin(built, args, folder, tokenizer):
     base.load_state_dict(head, strict=False)
     config = peft.LoraConfig(
         task_type="SEQ_CLS",
-        r=args.lora.rank,
-        lora_alpha=args.lora.alpha,
+        r=args.method.rank,
+        lora_alpha=args.method.alpha,
         lora_dropout=0.0,
-        target_modules=list(args.lora.targets),
+        target_modules=list(args.method.targets),
         modules_to_save=HEADS[args.source.rsplit("/", 1)[-1]] or None,
         fan_in_fan_out="gpt2" in args.source,
     )
@@ -38,8 +37,8 @@ def pair(make, folders, targets, stir, tmp_path):
     """pair("bert") -> ours, PEFT's with our saved adapter loaded, args, tokenizer."""
 
     def build(name):
-        lora = LoRAArgs(targets[name], rank=3, alpha=6.0)
-        built, args, tokenizer = make(name, lora=lora)
+        lora = LoRA(targets[name], rank=3, alpha=6.0)
+        built, args, tokenizer = make(name, method=lora)
         stir(built.model)
         export_model(built, args, tokenizer, tmp_path / "ours")
         base = AutoModelForSequenceClassification.from_pretrained(folders[name], num_labels=2)
@@ -85,7 +84,7 @@ def test_our_saved_adapter_gives_equal_logits_and_gradients_in_peft(pair, encode
 
 @pytest.mark.parametrize("name", NAMES)
 def test_trainable_count_is_pefts(make, folders, targets, name):
-    built, args, tokenizer = make(name, lora=LoRAArgs(targets[name], rank=3))
+    built, args, tokenizer = make(name, method=LoRA(targets[name], rank=3))
     theirs = peft_twin(built, args, str(folders[name]), tokenizer)
     assert count_parameters(built.model)[0] == theirs.get_nb_trainable_parameters()[0]
 
@@ -94,7 +93,7 @@ def test_trainable_count_is_pefts(make, folders, targets, name):
 def test_adapter_saved_by_peft_loads_into_ours(
     make, folders, targets, stir, encode, tmp_path, name
 ):
-    built, args, tokenizer = make(name, lora=LoRAArgs(targets[name], rank=3, alpha=6.0))
+    built, args, tokenizer = make(name, method=LoRA(targets[name], rank=3, alpha=6.0))
     theirs = peft_twin(built, args, str(folders[name]), tokenizer)
     stir(theirs)
     theirs.save_pretrained(tmp_path / "theirs")
@@ -108,7 +107,7 @@ def test_adapter_saved_by_peft_loads_into_ours(
 def test_backbone_adapter_of_another_head_opens_in_peft(
     make, folders, targets, stir, encode, tmp_path
 ):
-    built, args, tokenizer = make("gpt2", head_kind="mlp", lora=LoRAArgs(targets["gpt2"], rank=2))
+    built, args, tokenizer = make("gpt2", head_kind="mlp", method=LoRA(targets["gpt2"], rank=2))
     stir(built.model)
     export_model(built, args, tokenizer, tmp_path)
     base = AutoModel.from_pretrained(folders["gpt2"])
@@ -133,7 +132,7 @@ def test_backbone_adapter_of_another_head_opens_in_peft(
 def test_adapters_that_compute_something_else_are_refused(make, tmp_path, change, message):
     import json
 
-    built, args, tokenizer = make(lora=LoRAArgs(("query",), rank=2))
+    built, args, tokenizer = make(method=LoRA(("query",), rank=2))
     export_model(built, args, tokenizer, tmp_path)
     path = tmp_path / "adapter_config.json"
     path.write_text(
@@ -144,11 +143,11 @@ def test_adapters_that_compute_something_else_are_refused(make, tmp_path, change
 
 
 def test_adapter_of_other_layers_is_refused(make, tmp_path):
-    built, args, tokenizer = make(lora=LoRAArgs(("query",), rank=2))
+    built, args, tokenizer = make(method=LoRA(("query",), rank=2))
     export_model(built, args, tokenizer, tmp_path)
-    more, _, _ = make(lora=LoRAArgs(("query", "key"), rank=2))
+    more, _, _ = make(method=LoRA(("query", "key"), rank=2))
     with pytest.raises(ValueError, match=r"nothing for the adapted layer .*key"):
         load_adapter(more.model, tmp_path)
-    other, _, _ = make(lora=LoRAArgs(("value",), rank=2))
+    other, _, _ = make(method=LoRA(("value",), rank=2))
     with pytest.raises(ValueError, match="which this model has not"):
         load_adapter(other.model, tmp_path)

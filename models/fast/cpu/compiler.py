@@ -83,8 +83,8 @@ def build(folder: Path) -> str | None:
         return "no C++ compiler on PATH"
     try:
         make_private(folder.parent)
-        sweep(folder.parent)
         with one_at_a_time(folder.parent):
+            sweep(folder.parent)  # of what was cut off: nobody else builds meanwhile
             if os.path.lexists(folder):
                 return None  # another process was building it
             print(

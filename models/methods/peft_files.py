@@ -17,42 +17,41 @@ from transformers.pytorch_utils import Conv1D
 from files.read import read_json
 from models.heads import Classifier, backbone_name, head_modules
 from models.load import read_tensors
-from models.lora import LoRAArgs, adapters_of, is_below, plain_name
+from models.methods.method import added_modules, own_parameters, plain_name
+from models.names import is_below
 
 ROOT = "base_model.model."
-# What changes the arithmetic of an adapter in a way that LoRALinear does not compute.
-UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "lora_bias", "layer_replication")
 
 
 def modules_to_save(model: nn.Module) -> list[str]:
     """Modules beside the adapters that train whole and belong in the adapter's file: a native
     head's top modules, and the backbone's modules that own trainable parameters."""
-    adapters = adapters_of(model)
+    added = added_modules(model)
     heads = head_modules(model)
     to_save = [] if isinstance(model, Classifier) else list(heads)  # heads of ours have their file
     for name, parameter in model.named_parameters():
         owner = name.rpartition(".")[0]
-        elsewhere = owner in adapters or owner in to_save or is_below(owner, heads)
+        elsewhere = owner in to_save or is_below(owner, [*heads, *added])
         if parameter.requires_grad and not elsewhere:
             to_save.append(owner)
     return [name for name in to_save if not is_below(name.rpartition(".")[0], to_save)]
 
 
 def write_adapter(
-    model: nn.Module, lora: LoRAArgs, base: str | None, revision: str | None, folder: Path
+    model: nn.Module, config: dict[str, Any], base: str | None, revision: str | None, folder: Path
 ) -> None:
-    """Write a model's adapters, and what trains whole beside them, in float32.
+    """Write what a method added to a model, and what trains whole beside it, in float32. `config`
+    is what adapter_config.json says of the method itself.
 
     `base` is where PEFT finds the base model: a hub name or a folder, None when it is neither.
     """
     own_head = isinstance(model, Classifier)
     root = backbone_name(model) + "." if own_head else ""
-    adapters, whole = adapters_of(model), modules_to_save(model)
+    added, whole = added_modules(model), modules_to_save(model)
     tensors: dict[str, Tensor] = {}
-    for name, adapter in adapters.items():
-        key = ROOT + name.removeprefix(root)
-        tensors[f"{key}.lora_A.weight"] = adapter.lora_A
-        tensors[f"{key}.lora_B.weight"] = adapter.lora_B
+    for name, module in added.items():
+        for own, tensor in own_parameters(module).items():
+            tensors[f"{ROOT}{name.removeprefix(root)}.{module.peft_names[own]}"] = tensor
     shorts = tuple(name.removeprefix(root) for name in whole)
     for name, module in model.named_modules():
         # PEFT goes by the end of a name, so "norm" takes every "input_layernorm" along: those
@@ -61,18 +60,13 @@ def write_adapter(
             for inner, tensor in module.state_dict().items():
                 tensors[f"{ROOT}{name.removeprefix(root)}.{inner}"] = tensor
     config = {
-        "peft_type": "LORA",
+        **config,
         "task_type": "FEATURE_EXTRACTION" if own_head else "SEQ_CLS",
         "base_model_name_or_path": base,
         "revision": revision,
-        "r": lora.rank,
-        "lora_alpha": lora.alpha,
-        "lora_dropout": lora.dropout,
-        "target_modules": [name.removeprefix(root) for name in adapters],
+        "target_modules": [name.removeprefix(root) for name in added],
         "modules_to_save": list(shorts) or None,
-        "fan_in_fan_out": any(isinstance(a.base, Conv1D) for a in adapters.values()),
-        "bias": "none",
-        "init_lora_weights": True,
+        "fan_in_fan_out": any(isinstance(a.base, Conv1D) for a in added.values()),
         "inference_mode": True,
     }
     (folder / "adapter_config.json").write_text(
@@ -82,9 +76,9 @@ def write_adapter(
     save_file(stored, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
-def adapted_layers(folder: str | Path) -> tuple[str, ...]:
+def read_targets(folder: Path) -> tuple[str, ...]:
     """Full names, in the model without a head of ours, of the layers that our export adapts."""
-    path = Path(folder) / "adapter_config.json"
+    path = folder / "adapter_config.json"
     targets = read_json(path, ["target_modules"])["target_modules"]
     if not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
         raise ValueError(f"{path}: target_modules is {targets!r:.200}; expected names of layers")
@@ -92,24 +86,24 @@ def adapted_layers(folder: str | Path) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def load_adapter(model: nn.Module, folder: str | Path) -> set[str]:
-    """Copy an adapter in PEFT's layout (ours or one saved by PEFT) into a model with the same
-    layers adapted; returns the names of the parameters and buffers that were filled.
+def read_adapter(model: nn.Module, folder: Path) -> set[str]:
+    """Copy the tensors of an adapter in PEFT's layout into a model with the same layers adapted;
+    returns the names of the parameters and buffers that were filled.
 
-    Raises ValueError when the adapter uses what LoRALinear does not compute, was trained with
-    another scaling, names a tensor the model has not, or leaves one of its adapters unfilled.
+    Raises ValueError when one is a tensor the model has not, or one of its adapters is left
+    unfilled.
     """
-    config = read_json(Path(folder) / "adapter_config.json")
-    adapters = adapters_of(model)
-    _check_config(config, {a.scaling for a in adapters.values()}, folder)
+    added = added_modules(model)
     root = backbone_name(model) + "." if isinstance(model, Classifier) else ""
     places: dict[str, tuple[str, Tensor]] = {}  # PEFT's name -> our name and tensor
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        plain = plain_name(name, adapters)
-        key = f"{name}.weight" if plain is None else plain
+        key = plain_name(name, added)
+        if key is None:
+            owner = next(o for o in added if is_below(name, [o]))
+            key = f"{owner}.{added[owner].peft_names[name.removeprefix(owner + '.')]}"
         places[ROOT + key.removeprefix(root)] = (name, tensor)
     filled = set()
-    for key, tensor in read_tensors(Path(folder) / "adapter_model.safetensors").items():
+    for key, tensor in read_tensors(folder / "adapter_model.safetensors").items():
         if key not in places:
             raise ValueError(f"the adapter in {folder} has {key!r}, which this model has not")
         name, place = places[key]
@@ -120,25 +114,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> set[str]:
             )
         place.copy_(tensor)
         filled.add(name)
-    for owner in adapters:
-        if not {f"{owner}.lora_A", f"{owner}.lora_B"} <= filled:
+    for owner, module in added.items():
+        if not {f"{owner}.{own}" for own in own_parameters(module)} <= filled:
             raise ValueError(f"the adapter in {folder} has nothing for the adapted layer {owner!r}")
     return filled
-
-
-def _check_config(config: dict[str, Any], scalings: set[float], folder: str | Path) -> None:
-    used = [name for name in UNSUPPORTED if config.get(name)]
-    if config.get("bias", "none") != "none":
-        used.append(f"bias={config['bias']}")
-    if config.get("peft_type") != "LORA" or used:
-        what = ", ".join(used) or f"peft_type {config.get('peft_type')!r}"
-        raise ValueError(f"the adapter in {folder} uses {what}; only plain LoRA can be loaded")
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
-        raise ValueError(f"the adapter in {folder} has r = {rank!r} and lora_alpha = {alpha!r}")
-    scaling = alpha / (rank**0.5 if config.get("use_rslora") else rank)
-    if scalings != {scaling}:
-        raise ValueError(
-            f"the adapter in {folder} has scaling alpha/rank = {scaling}; "
-            f"this model has {sorted(scalings)}"
-        )

@@ -1,0 +1,34 @@
+"""Which parameters learn at a rate of their own, and from which step on."""
+
+from torch import nn
+
+from configs.schema import Train
+from models.trainable import layers_above
+
+
+def layer_rates(train: Train, model: nn.Module) -> dict[str, float]:
+    """Factor of the rate by parameter: `layer_decay` once for each layer between it and the head
+    (Clark et al. 2020, arXiv:2003.10555, as "layerwise lr decay"). Raises ValueError where the
+    backbone has no layers to tell apart."""
+    if train.layer_decay == 1:
+        return {}
+    above = _layers_above(model, f"train.layer_decay is {train.layer_decay}")[0]
+    return {name: train.layer_decay**distance for name, distance in above.items()}
+
+
+def first_steps(train: Train, model: nn.Module, total_steps: int) -> dict[str, int]:
+    """The step from which a parameter moves: the head from the first, then layer after layer from
+    the last one down, the embeddings after `unfreeze` of all steps (Howard and Ruder 2018,
+    arXiv:1801.06146, "gradual unfreezing"). Raises ValueError as layer_rates does."""
+    if train.unfreeze == 0:
+        return {}
+    above, most = _layers_above(model, f"train.unfreeze is {train.unfreeze}")
+    over = train.unfreeze * total_steps
+    return {name: int(over * distance / most) for name, distance in above.items()}
+
+
+def _layers_above(model: nn.Module, setting: str) -> tuple[dict[str, int], int]:
+    try:
+        return layers_above(model)
+    except ValueError as error:
+        raise ValueError(f"{setting}, but {error}") from None

@@ -1,0 +1,171 @@
+"""What every method of fine-tuning answers, each question in one function.
+
+    check       are its arguments in range?
+    inject      what does it put where? From (seed, parameter name) alone
+    write       what is saved, and in whose layout?
+    read        how is that read back?
+    as_written  which layers did an exported folder adapt?
+
+The rest follows from the modules that it puts in, which are all of class Added: what trains, what
+the model is without them, and how they merge. One file a method, one row of METHODS in
+models/methods/__init__.py; the code around it asks these questions and never names a method.
+"""
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.pytorch_utils import Conv1D
+
+MOST_DRIFT = 1e-3  # of a merge; rounding leaves a ten-thousandth of it
+
+
+class Added(nn.Module):
+    """A module that a method puts into a model. `base`, where it has one, is what stood there; all
+    other parameters below it are the method's own and train."""
+
+    peft_names: ClassVar[dict[str, str]] = {}  # of its own parameters, in PEFT's files
+    base: Any
+    merged = False  # whether the base does the work of both
+    unmerged: Tensor  # the base's own weight meanwhile
+
+    def merged_weight(self) -> Tensor:
+        """The one weight of `base` that does the work of both. ValueError where there is none."""
+        raise ValueError(f"{type(self).__name__} is no product, so no weight does its work")
+
+
+@dataclass(frozen=True)
+class Method:
+    """The arguments of a method, and its answers. `kind` is its row in METHODS and its section of a
+    recipe; `peft` says whether what it writes opens in PEFT."""
+
+    kind: ClassVar[str]
+    peft: ClassVar[bool] = False
+
+    def check(self) -> None:
+        """Raises ValueError for arguments that are out of range."""
+
+    def inject(self, model: nn.Module, seed: int, exclude: Collection[str] = ()) -> list[str]:
+        """Put it into a model whose weights are loaded; returns notes. `exclude` names modules to
+        leave alone, with all below them: the head, and what trains whole. requires_grad is not
+        touched. Raises ValueError where it fits nothing."""
+        raise NotImplementedError
+
+    def write(self, model: nn.Module, base: str | None, revision: str | None, folder: Path) -> None:
+        """Write its own parameters, and what trains whole beside them. `base` is where others find
+        the base model: a hub name or a folder, None when it is neither."""
+        raise NotImplementedError
+
+    def read(self, model: nn.Module, folder: Path) -> set[str]:
+        """Fill a model from what was written; returns the names of what was filled. Raises
+        ValueError for what does not fit this model."""
+        raise NotImplementedError
+
+    def as_written(self, folder: Path) -> "Method":
+        """This method on the very layers of an exported folder."""
+        raise NotImplementedError
+
+
+def added_modules(model: nn.Module) -> dict[str, Added]:
+    """What a method put in, by name, in the model's order."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, Added)}
+
+
+def own_parameters(module: Added) -> dict[str, nn.Parameter]:
+    """What a method's module holds beside its base, by name within it."""
+    return {n: p for n, p in module.named_parameters() if not n.startswith("base.")}
+
+
+def added_parameters(model: nn.Module) -> dict[str, list[str]]:
+    """Names of what a method added, by the module that holds it."""
+    return {
+        owner: [f"{owner}.{name}" for name in own_parameters(module)]
+        for owner, module in added_modules(model).items()
+    }
+
+
+def plain_name(name: str, added: Collection[str]) -> str | None:
+    """A parameter's name in the model without what a method put in (`added` names those modules);
+    None for a parameter of the method's own."""
+    parts = name.split(".")
+    for end in range(1, len(parts)):
+        if ".".join(parts[:end]) in added:
+            return ".".join([*parts[:end], *parts[end + 1 :]]) if parts[end] == "base" else None
+    return name
+
+
+def plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state of the model without what a method put in; what is merged stays in the weights."""
+    everywhere = model.named_modules(remove_duplicate=False)
+    added = {name for name, module in everywhere if isinstance(module, Added)}
+    named = ((plain_name(name, added), tensor) for name, tensor in model.state_dict().items())
+    return {name: tensor for name, tensor in named if name is not None}
+
+
+@torch.no_grad()
+def merge(model: nn.Module) -> float:
+    """Fold what a method added into the base weights, in place; its own path then rests.
+
+    Returns the drift: the largest difference, relative to the largest output, that a layer shows on
+    two rows between both paths and the one weight (fp32: near 1e-7). Raises ValueError, with
+    nothing changed, for what cannot be merged, a `merged_weight` that does not do what `forward`
+    does included.
+    """
+    shared = Counter(id(p) for m in model.modules() for p in m._parameters.values())
+    merged, drift = {}, 0.0
+    for name, module in added_modules(model).items():
+        if module.merged:
+            continue
+        weight = module.merged_weight()
+        base: Any = module.base
+        if shared[id(base.weight)] > 1:
+            raise ValueError(f"{name} cannot be merged: the layer shares its weight with another")
+        if base.weight.dtype != weight.dtype:
+            raise ValueError(
+                f"a frozen weight is kept in {base.weight.dtype}, which would round the merged "
+                "one: put the exact weights back first (models.fast.frozen.restore_exact)"
+            )
+        merged[module] = weight
+        off = difference(module, weight)
+        if not off < MOST_DRIFT:
+            raise ValueError(
+                f"{name} cannot be merged: merged_weight of {type(module).__name__} is off from "
+                f"its forward by {off:.1e} of the output, so it is no merge of it"
+            )
+        drift = max(drift, off)
+    for module, weight in merged.items():
+        module.unmerged = module.base.weight.clone()
+        module.base.weight.copy_(weight)
+        module.merged = True
+    return drift
+
+
+def difference(module: Any, weight: Tensor) -> float:
+    """How far a layer that multiplied by `weight` alone would be from `module` on two rows,
+    relative to the largest output; dropout rests."""
+    base, training = module.base, module.training
+    inputs = weight.shape[0] if isinstance(base, Conv1D) else weight.shape[1]
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(2, inputs, generator=draw).to(weight)  # (2, in)
+    try:
+        both = module.eval()(x)  # (2, out)
+    finally:
+        module.train(training)
+    one = F.linear(x, weight.T if isinstance(base, Conv1D) else weight, base.bias)  # (2, out)
+    return ((both - one).abs().max() / both.abs().max().clamp(min=1e-30)).item()
+
+
+@torch.no_grad()
+def unmerge(model: nn.Module) -> None:
+    """Put back, to the bit, the base weights that `merge` changed."""
+    for module in added_modules(model).values():
+        if module.merged:
+            weights: Any = module.base
+            weights.weight.copy_(module.unmerged)
+            del module.unmerged
+            module.merged = False
