@@ -139,8 +139,8 @@ def why_not_worth(encoded: Mapping[str, Encoded], plan: Plan) -> str | None:
     if reads >= WORTH * computed:
         return None
     return (
-        f"{epochs:.3g} epochs and their evaluations read {reads:,.0f} rows, and {computed:,} "
-        "would be computed for it"
+        f"{epochs:.3g} epoch{'' if epochs == 1 else 's'} with evaluations and the test read "
+        f"{reads:,.0f} rows, and {computed:,} would be computed for it"
     )
 
 

@@ -112,7 +112,7 @@ def build(make, kind, head, what, head_file, fast):
 
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("head", ["linear", "last", "mlp", "own", "native"])
-@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "gpt2", "llama"])
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "gpt2", "llama"])
 @pytest.mark.parametrize("what", ["head", "last:1"])
 def test_losses_step_by_step_are_those_of_the_whole_model(make, kind, head, what, head_file, fast):
     model = build(make, kind, head, what, head_file, fast)
