@@ -5,6 +5,7 @@ runs/<name>/config.toml     the resolved config, as it can be given back to --co
             checkpoints/    step-00000120/ …
 """
 
+import difflib
 import json
 import os
 import shlex
@@ -103,7 +104,8 @@ def ways_out(config: Config) -> str:
     """What a person can do about a run folder that is in the way."""
     return (
         f"  run.name={config.run.name}_2   train under another name; this run stays\n"
-        f"  --fresh   start again; this run is kept beside it as {config.run.name}.old-1"
+        f"  --fresh   start again; this run is kept beside it as {config.run.name}.old-1; in "
+        "Python fresh=True"
     )
 
 
@@ -114,7 +116,8 @@ def refuse_existing(config: Config, folder: Folder) -> None:
     state = "a finished run" if folder.result.exists() else "an unfinished run"
     raise ValueError(
         f"{folder.path} holds {state}; it is not touched. Ways out:\n"
-        f"  --resume   go on where it stopped (nothing to do where it is finished)\n"
+        f"  --resume   go on where it stopped (nothing to do where it is finished); in Python "
+        "resume=True\n"
         f"{ways_out(config)}"
     )
 
@@ -257,10 +260,16 @@ def check_finished(folder: Folder) -> None:
     """Raise ValueError unless there is a run with a model, naming the finished runs there."""
     if not folder.config.exists():
         runs = sorted(p.parent.name for p in folder.path.parent.glob("*/result.json"))
-        known = f"finished runs there: {', '.join(runs)}" if runs else "no finished run is there"
+        near = difflib.get_close_matches(folder.path.name, runs, 1)
+        if near:
+            way_out = f"Did you mean {folder.path.parent / near[0]}?"
+        elif runs:
+            way_out = f"Finished runs there: {', '.join(runs)}"
+        else:
+            way_out = "Train one with `python train.py --config configs/imdb_lora.toml`."
         raise ValueError(
-            f"{folder.path} is not a run folder: it has no config.toml ({known}). Train one with "
-            "`python train.py --config configs/imdb_lora.toml`."
+            f"{folder.path} is not a run folder: it has no config.toml, and no finished run has "
+            f"that name. {way_out}"
         )
     if folder.model.is_symlink():
         raise ValueError(f"{folder.model} is a link; a run's model is read where it was written")
