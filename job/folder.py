@@ -5,7 +5,6 @@ runs/<name>/config.toml     the resolved config, as it can be given back to --co
             checkpoints/    step-00000120/ …
 """
 
-import difflib
 import json
 import os
 import shlex
@@ -275,17 +274,10 @@ def check_finished(folder: Folder) -> None:
     refuse_links(folder)
     if not folder.config.exists():
         runs = sorted(p.parent.name for p in folder.path.parent.glob("*/result.json"))
-        near = difflib.get_close_matches(folder.path.name, runs, 1)
-        if near:
-            way_out = f"Did you mean {folder.path.parent / near[0]}?"
-        elif runs:
-            way_out = f"Finished runs there: {', '.join(runs)}"
-        else:
-            way_out = "Train one with `python train.py --config configs/imdb_lora.toml`."
-        raise ValueError(
-            f"{folder.path} is not a run folder: it has no config.toml, and no finished run has "
-            f"that name. {way_out}"
-        )
+        known = f"finished runs there: {', '.join(runs)}" if runs else (
+            "none is there: train one with `python train.py --config configs/imdb_lora.toml`"
+        )  # fmt: skip
+        raise ValueError(f"{folder.path} is not a run folder: it has no config.toml; {known}")
     if not folder.model.is_dir():
         raise ValueError(
             f"{folder.path} has no model yet: its training is not finished. Finish it with "
