@@ -103,7 +103,8 @@ def ways_out(config: Config) -> str:
     """What a person can do about a run folder that is in the way."""
     return (
         f"  run.name={config.run.name}_2   train under another name; this run stays\n"
-        f"  --fresh   start again; this run is kept beside it as {config.run.name}.old-1"
+        f"  --fresh   start again; this run is kept beside it as {config.run.name}.old-1; in "
+        "Python fresh=True"
     )
 
 
@@ -114,7 +115,8 @@ def refuse_existing(config: Config, folder: Folder) -> None:
     state = "a finished run" if folder.result.exists() else "an unfinished run"
     raise ValueError(
         f"{folder.path} holds {state}; it is not touched. Ways out:\n"
-        f"  --resume   go on where it stopped (nothing to do where it is finished)\n"
+        f"  --resume   go on where it stopped (nothing to do where it is finished); in Python "
+        "resume=True\n"
         f"{ways_out(config)}"
     )
 
@@ -272,11 +274,10 @@ def check_finished(folder: Folder) -> None:
     refuse_links(folder)
     if not folder.config.exists():
         runs = sorted(p.parent.name for p in folder.path.parent.glob("*/result.json"))
-        known = f"finished runs there: {', '.join(runs)}" if runs else "no finished run is there"
-        raise ValueError(
-            f"{folder.path} is not a run folder: it has no config.toml ({known}). Train one with "
-            "`python train.py --config configs/imdb_lora.toml`."
-        )
+        known = f"finished runs there: {', '.join(runs)}" if runs else (
+            "none is there: train one with `python train.py --config configs/imdb_lora.toml`"
+        )  # fmt: skip
+        raise ValueError(f"{folder.path} is not a run folder: it has no config.toml; {known}")
     if not folder.model.is_dir():
         raise ValueError(
             f"{folder.path} has no model yet: its training is not finished. Finish it with "

@@ -47,7 +47,10 @@ def train_and_finish(job: Job, folder: Folder, command: str, allow_drift: bool) 
                 result = finish(job, folder, progress, tracker, command, begun, stop)
                 stop.check()
                 return result
-            tracker.say(f"stopped at step {progress.step}, saved; go on with --resume")
+            tracker.say(
+                f"stopped at step {progress.step}, saved; go on with --resume "
+                "(in Python resume=True)"
+            )
             raise SystemExit(stop.exit_code)
     finally:
         tracker.close()
