@@ -14,6 +14,7 @@ from configs.read import read_config
 from data.cache import cache_root
 from job import cached as cached_states
 from job.prepare import prepare
+from tests.killed import kill_after_save
 
 NO_LORA = ["--unset", "lora", "model.dropout=0"]
 HEAD = """
@@ -93,21 +94,7 @@ def test_a_run_is_that_without_the_cache(start, cache, head, what):
 def test_a_killed_run_goes_on_to_the_same_bits(start, cache, what):
     words = ["--unset", "lora", f"model.train={what}", "run.save_every=1", "run.keep=50"]
     whole, _ = start("whole", *words)
-    if (pid := os.fork()) == 0:  # killed after its third save
-        import job.fit
-
-        save, seen = job.fit.save_checkpoint, []
-
-        def save_and_end(*words, **named):
-            save(*words, **named)
-            seen.append(1)
-            if len(seen) == 3:
-                os._exit(0)
-
-        job.fit.save_checkpoint = save_and_end
-        start("killed", *words)
-        os._exit(1)
-    assert os.waitpid(pid, 0)[1] == 0
+    kill_after_save(3, lambda: start("killed", *words))
     shutil.rmtree(cache)  # and the cache was emptied meanwhile
     killed, said = start("killed", *words, "--resume")
     assert "resuming from" in said

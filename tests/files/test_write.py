@@ -14,6 +14,7 @@ from files.write import (
     save_text,
     temporary_name,
 )
+from tests.umask import umask_of
 
 
 class CrashError(Exception):
@@ -107,11 +108,8 @@ def test_a_name_as_long_as_the_file_system_allows_is_written(tmp_path):
 
 
 def test_the_mode_is_what_the_umask_leaves(tmp_path):
-    before = os.umask(0o027)
-    try:
+    with umask_of(0o027):
         save_text(tmp_path / "a", "text")
-    finally:
-        os.umask(before)
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
 
 
