@@ -49,18 +49,16 @@ class Kept:
     def states(self, numbers: list[int]) -> Tensor:
         """(n, D): those of these rows, one row after the other."""
         if self.vectors:
-            found = self.bits[numbers]
+            bits = self.bits[numbers]
         else:
-            found = np.concatenate([self.bits[self.ends[i] : self.ends[i + 1]] for i in numbers])
-        return torch.from_numpy(found).view(self.dtype)
+            bits = np.concatenate([self.bits[self.ends[i] : self.ends[i + 1]] for i in numbers])
+        return torch.from_numpy(bits).view(self.dtype)
 
     def vector_batch(self, numbers: list[int]) -> Batch:
         """These rows as a batch of texts of one token, kept (B, 1, D) beside it. No token is
         looked at again."""
-        ones = torch.ones(len(numbers), 1, dtype=torch.int64)
-        kept = self.states(numbers).unsqueeze(1)
         return {
-            "inputs": {"input_ids": torch.zeros_like(ones), "attention_mask": ones, "kept": kept},
+            "inputs": vector_inputs(self.states(numbers)),
             "tokens": int(self.lengths[numbers].sum()),
             "labels": self.labels[numbers],
             "rows": self.rows[numbers],
@@ -70,6 +68,13 @@ class Kept:
         """A batch of these rows with their states among the inputs, kept (B, T, D)."""
         kept = pad_states(self.states(numbers), batch["inputs"]["attention_mask"])
         return {**batch, "inputs": {**batch["inputs"], "kept": kept}}
+
+
+def vector_inputs(vectors: Tensor) -> dict[str, Tensor]:
+    """Inputs of texts of one token for vectors (B, D), which stand beside it as kept (B, 1, D)."""
+    ones = torch.ones(len(vectors), 1, dtype=torch.int64, device=vectors.device)  # (B, 1)
+    kept = vectors.unsqueeze(1)
+    return {"input_ids": torch.zeros_like(ones), "attention_mask": ones, "kept": kept}
 
 
 def pad_states(states: Tensor, mask: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import models
 from configs.schema import Config
 from data.cache import cache_root, code_digest, make_key
 from data.encode import Encoded
-from data.kept import Kept, open_kept, pad_states
+from data.kept import Kept, open_kept, pad_states, vector_inputs
 from data.loaders import Batch, Padding, collate, eval_batches
 from engine.checkpoint import environment
 from engine.evaluate import inference, to_device
@@ -59,13 +59,14 @@ class Cached:
 
     def lines(self) -> list[str]:
         """For the plan: size, time, hit or miss."""
-        found = [f"{n} {'miss' if n in self.missing else 'hit'}" for n in self.folders]
+        missing = self.missing
+        splits = [f"{name} {'miss' if name in missing else 'hit'}" for name in self.folders]
         line = (
             f"cache of the frozen part: {self.line}; {format_bytes(sum(self.sizes.values()))} in "
-            f"{cache_root() / 'kept'}; {', '.join(found)}"
+            f"{cache_root() / 'kept'}; {', '.join(splits)}"
         )
-        if self.missing:
-            seconds = sum(self.seconds[name] for name in self.missing)
+        if missing:
+            seconds = sum(self.seconds[name] for name in missing)
             line += f"; computed once before step 1, in about {format_seconds(seconds)}"
         return [line, "dropout below that place is off: every epoch sees the same states"]
 
@@ -75,9 +76,7 @@ class Cached:
             states = self.cut.keep(batch["inputs"]).to(self.dtype)
         inputs = batch["inputs"]
         if self.cut.vectors:
-            ones = torch.ones_like(inputs["attention_mask"][:, :1])
-            kept = {"input_ids": torch.zeros_like(ones), "attention_mask": ones}
-            return {**batch, "inputs": {**kept, "kept": states.unsqueeze(1)}}
+            return {**batch, "inputs": vector_inputs(states)}
         kept = {"kept": pad_states(states, inputs["attention_mask"])}
         return {**batch, "inputs": {**inputs, **kept}}
 
@@ -88,9 +87,9 @@ def choose_cache(
 ) -> tuple[Cached | None, list[str]]:  # fmt: skip
     """The cut that pays, put into the model, and lines for the plan; None, and the reason, where
     there is none. Nothing is said of a run that leaves no part of the backbone frozen."""
-    asked = config.model.train not in (None, "all")
+    freezes = config.model.train not in (None, "all")
     layer, reason = find_cut(built.model)
-    if reason is not None and not asked:
+    if reason is not None and not freezes:
         return None, []
     if config.model.cache == "off":
         reason = reason or "as configured"
@@ -191,14 +190,14 @@ def open_cached(
     cached: Cached, encoded: Mapping[str, Encoded], padding: Padding, precision: Precision
 ) -> str:
     """Open the states of all splits, computing what is missing; what happened, as a line."""
-    start, found = time.perf_counter(), []
+    start, splits = time.perf_counter(), []
     for name, split in encoded.items():
         made = compute_states(cached, split, padding, precision)
         kept = open_kept(cached.folders[name], split, cached.cut.vectors, cached.dtype, made)
         cached.kept[name] = kept
-        found.append(f"{name} {'hit' if kept.hit else 'computed'}")
+        splits.append(f"{name} {'hit' if kept.hit else 'computed'}")
     took = format_seconds(time.perf_counter() - start)
-    return f"cache of the frozen part: {', '.join(found)}, in {took}"
+    return f"cache of the frozen part: {', '.join(splits)}, in {took}"
 
 
 def compute_states(
