@@ -169,9 +169,11 @@ def config_for_csv(options: argparse.Namespace) -> Config:
     from job.guess import guess_recipe
 
     recipe, notes = guess_recipe(options.csv)
-    given = [*options.unset, *(word.partition("=")[0] for word in options.overrides)]
-    guessed = [note for note in notes if f"data.{note.partition(' = ')[0]}" not in given]
-    print("\n".join(n for n in guessed if f"train.{n.partition(' = ')[0]}" not in given))
+    changed = {*options.unset, *(word.partition("=")[0] for word in options.overrides)}
+    for note in notes:
+        name = note.partition(" = ")[0]
+        if changed.isdisjoint((f"data.{name}", f"train.{name}")):
+            print(note)
     title = f"the recipe guessed for {options.csv}"
     config = parse_config(recipe, title, options.overrides, options.unset)
     path = guessed_recipe_path(config)
