@@ -105,7 +105,6 @@ class LoRA(Method):
     """`layers` is an inclusive range of layer numbers; `variant` is a row of VARIANTS."""
 
     kind: ClassVar[str] = "lora"
-    peft: ClassVar[bool] = True
 
     targets: tuple[str, ...] | Literal["all-linear"]
     rank: int = 8

@@ -42,10 +42,9 @@ class Added(nn.Module):
 @dataclass(frozen=True)
 class Method:
     """The arguments of a method, and its answers. `kind` is its row in METHODS and its section of a
-    recipe; `peft` says whether what it writes opens in PEFT."""
+    recipe."""
 
     kind: ClassVar[str]
-    peft: ClassVar[bool] = False
 
     def check(self) -> None:
         """Raises ValueError for arguments that are out of range."""
