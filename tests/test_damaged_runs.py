@@ -14,6 +14,7 @@ from files.write import temporary_name
 from job.folder import Folder
 from job.predictor import recorded_dtype
 
+pytestmark = pytest.mark.usefixtures("signals_arrive")
 DAMAGES = {
     "empty": lambda content: b"",
     "half": lambda content: content[: len(content) // 2],

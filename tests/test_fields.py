@@ -6,6 +6,7 @@ One row a setting: (what is changed, where it must show, what is changed on both
 import contextlib
 import io
 import json
+import re
 
 import pytest
 
@@ -199,6 +200,7 @@ def trace(path, folder, shows, words):
         code = train.main(["--config", str(path), *words])
     if shows in (PLAN, SAID):
         shown = out.getvalue().replace(str(folder), "DIR").replace(str(path), "RECIPE")
+        shown = re.sub(r"in about [\d.]+ \w+", "in about TIME", shown)
         lines = shown.splitlines()
         # what is taken by the first run of a process, and times, differ
         drop = ("  time", "  memory", "memory: ", "step ", "Generating", "building")
