@@ -94,6 +94,11 @@ class Model(Section):
         "unset: head beside a method's table ([lora], [adapter]), else all.",
         allowed='"all", "head" or "last:N" with N from 1',
     )
+    cache: Literal["auto", "off"] = field(
+        "auto",
+        "auto: what frozen layers below all that learns make of a row is computed once and kept on "
+        "disk, where that pays; their dropout is off then.",
+    )
     activation_checkpointing: bool = field(
         False, "Recompute activations in the backward pass: less memory, more time."
     )
@@ -142,6 +147,7 @@ class Adapter(Section):
         "both", "Behind attention and feed-forward (Houlsby), or behind feed-forward (Pfeiffer)."
     )
     activation: Literal["gelu", "relu", "tanh"] = field("gelu", "What bends the bottleneck.")
+    norms: bool = field(False, "Train the norms of the adapted layers too, as Houlsby does.")
 
 
 class Data(Section):
@@ -350,6 +356,9 @@ class Samples(Section):
     texts: list[Text] = field(
         [], "Texts whose predictions are shown before and after training.", False
     )
+
+
+METHODS = ("lora", "adapter")  # sections of which a recipe has at most one
 
 
 class Config(Section):

@@ -26,13 +26,20 @@ ELSEWHERE = (
     "Elsewhere, with transformers and without openloop. It takes the texts as they are; openloop "
     "cleans them first, as [data.clean] says:"
 )
-ELSEWHERE_METHOD = (
-    "Elsewhere. PEFT has no form for its method, so openloop has to be on Python's path:"
-)
 ELSEWHERE_OWN = (
     "Elsewhere. The head is code of its own, so openloop has to be on Python's path; the backbone "
     "alone opens without:"
 )
+ELSEWHERE_METHOD = (
+    "Elsewhere. PEFT has no form of this method, so openloop has to be on Python's path:"
+)
+
+
+def elsewhere(args: ModelArgs) -> str:
+    """What stands above the program that opens the model elsewhere."""
+    if not opens_in_peft(args):
+        return ELSEWHERE_METHOD
+    return ELSEWHERE_OWN if needs_openloop(args) else ELSEWHERE
 
 
 @dataclass(frozen=True)
@@ -61,13 +68,6 @@ def takes_pairs(job: Job) -> bool:
     return len(text_columns(job.config)) == 2
 
 
-def elsewhere(args: ModelArgs) -> str:
-    """What to say before the Python that opens the model."""
-    if not needs_openloop(args):
-        return ELSEWHERE
-    return ELSEWHERE_OWN if opens_in_peft(args) else ELSEWHERE_METHOD
-
-
 def ask_command(job: Job, folder: Folder) -> str:
     """The command that asks the finished model."""
     words = ["python", "predict.py", "--run", str(folder.path)]
@@ -86,7 +86,7 @@ def load_run_snippet(job: Job, folder: Folder) -> str:
         f'[("{texts[0]}", "{texts[1]}")]' if takes_pairs(job) else f'["{texts[0]}", "{texts[1]}"]'
     )
     return (
-        f"from predict import load_run\n\nmodel = load_run({str(folder.path)!r}{allow})\n"
+        f"from openloop import load_run\n\nmodel = load_run({str(folder.path)!r}{allow})\n"
         f"print(model({example}))\n"
     )
 

@@ -298,6 +298,7 @@ def _adapt(model: nn.Module, args: ModelArgs, initialised: list[str], seed: int)
     if args.method is not None:
         # An adapter on a layer that trains whole would only learn the same thing twice.
         notes += args.method.inject(model, seed, exclude=[*heads, *whole, *fresh])
+        whole = [*whole, *args.method.also_trains(model)]
     choose_trainable(model, args.trains == "all", [*whole, *initialised])
     if initialised:
         notes.append(f"newly initialised, so they train: {', '.join(initialised)}")

@@ -155,7 +155,10 @@ def load_head_class(kind: str, allow_code: bool = False) -> type[nn.Module]:
         known = ", ".join(["native", *HEADS])
         raise ValueError(f"head.kind is {kind!r}; expected {known} or 'my_file.py:MyHead'")
     if not allow_code:
-        raise ValueError(f"head.kind {kind!r} runs the code in {path}; allow it with --allow-code")
+        raise ValueError(
+            f"head.kind {kind!r} runs the code in {path}; allow it with "
+            "--allow-code, in Python allow_code=True"
+        )
     if not path.is_file():
         raise ValueError(f"head.kind {kind!r}: there is no file {path}")
     spec = importlib.util.spec_from_file_location(f"head_{sha256(path)[:12]}", path)
@@ -220,7 +223,12 @@ def build_head(
                 f"{title} takes no argument {name!r} ([head.args] and head.pool); "
                 + (f"did you mean {near[0]!r}? " if near else "")
                 + f"it takes {', '.join(takes) or 'none of its own'}"
-                + ("; leave pooling to the head with --unset head.pool" if name == "pool" else "")
+                + (
+                    "; leave pooling to the head with --unset head.pool, in Python "
+                    "unset=['head.pool']"
+                    if name == "pool"
+                    else ""
+                )
             )
     missing = [n for n, p in takes.items() if p.default is p.empty and n not in words]
     if missing:

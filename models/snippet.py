@@ -16,13 +16,13 @@ ACTIVATIONS = {"tanh": "torch.tanh", "relu": "torch.relu", "gelu": "torch.nn.fun
 
 
 def needs_openloop(args: ModelArgs) -> bool:
-    """Whether a model opens with openloop alone: its head is code of a user's own, or its method
-    has no form in PEFT."""
+    """Whether a model opens with openloop alone: its head is code of a user's own, or its method is
+    one that PEFT has no form of."""
     return head_file(args.head_kind) is not None or not opens_in_peft(args)
 
 
 def opens_in_peft(args: ModelArgs) -> bool:
-    """Whether transformers, or PEFT where there is a method, opens all but the head."""
+    """Whether what the method wrote opens in PEFT; without a method there is nothing to open."""
     return args.method is None or args.method.peft
 
 
@@ -40,7 +40,7 @@ def loading_snippet(
     texts have to be asked `alone` (models/apart.py); for a regression also `values (B,)`, in the
     labels' own unit. A native model is left as `model`, the backbone below a head of ours as
     `backbone`. With a head of a user's own it opens `model` with openloop, and then the `backbone`
-    alone without. With a method that PEFT has no form for it opens `model` with openloop alone.
+    alone without; with a method that PEFT has no form of it opens `model` with openloop alone.
     """
     texts = _text_lines(max_length, truncation, pairs, alone)
     native = args.head_kind == "native"
@@ -51,41 +51,27 @@ def loading_snippet(
     auto, name = ("AutoModelForSequenceClassification", "model") if native else (
         ("AutoModel", "backbone")
     )  # fmt: skip
+    opened = _transformers_lines(folder, args, auto, name) if opens_in_peft(args) else []
+    answer = "logits = model(**inputs)" + (".logits" if native else "")
+    asked = [*texts, "with torch.no_grad():", f"    {answer}  # (B, C)", *values]
     if needs_openloop(args):
-        lines = _openloop_lines(folder, args, texts, values)
+        allow = ", allow_code=True" if head_file(args.head_kind) else ""
+        why = "the head is code of your own" if opens_in_peft(args) else "PEFT has no such method"
+        lines = [
+            "import torch",
+            f"from models.export import load_exported  # openloop's: {why}",
+            "",
+            f"model, tokenizer, args = load_exported({str(folder)!r}{allow})",
+            *asked,
+        ]
+        if opens_in_peft(args):
+            lines += ["", "# the backbone alone, without the head, needs no openloop:", *opened]
     elif native:
-        opened = _transformers_lines(folder, args, auto, name)
-        end = ["with torch.no_grad():", "    logits = model(**inputs).logits  # (B, C)"]
-        lines = ["import torch", *opened, *texts, *end, *values]
+        lines = ["import torch", *opened, *asked]
     else:
-        opened = _transformers_lines(folder, args, auto, name)
         imports = ["import torch", "from safetensors.torch import load_file"]
         lines = [*imports, *opened, *texts, *_head_lines(args), *values]
     return "\n".join(lines) + "\n"
-
-
-def _openloop_lines(
-    folder: str | Path, args: ModelArgs, texts: list[str], values: list[str]
-) -> list[str]:
-    """Lines that open the model with openloop, and where that goes the backbone without it."""
-    own_head = head_file(args.head_kind) is not None
-    why = "the head is code of your own" if own_head else "its method has no form in PEFT"
-    code = ", allow_code=True" if own_head else ""
-    logits = ".logits" if args.head_kind == "native" else ""
-    lines = [
-        "import torch",
-        f"from models.export import load_exported  # openloop's: {why}",
-        "",
-        f"model, tokenizer, args = load_exported({str(folder)!r}{code})",
-        *texts,
-        "with torch.no_grad():",
-        f"    logits = model(**inputs){logits}  # (B, C)",
-        *values,
-    ]
-    if not opens_in_peft(args):
-        return lines
-    opened = _transformers_lines(folder, args, "AutoModel", "backbone")
-    return [*lines, "", "# the backbone alone, without the head, needs no openloop:", *opened]
 
 
 def _text_lines(max_length: int, truncation: str, pairs: bool, alone: bool) -> list[str]:

@@ -6,6 +6,7 @@ One row a setting: (what is changed, where it must show, what is changed on both
 import contextlib
 import io
 import json
+import re
 
 import pytest
 
@@ -14,6 +15,7 @@ from configs.fields import list_settings
 
 PLAN, STEPS, FILES, SAID = "the plan", "the first steps", "the files", "what is said"
 NO_LORA = ["--unset", "lora"]
+ADAPTER = [*NO_LORA, "adapter.size=2"]
 DROPOUT = ["model.dropout=0.3"]
 
 TABLE = {
@@ -29,6 +31,7 @@ TABLE = {
     "model.revision": (["model.revision=v1"], SAID, ["model.source=hub:no/model"]),
     "model.dropout": (["model.dropout=0.5"], STEPS, DROPOUT),
     "model.train": (["model.train=head"], PLAN, [*NO_LORA]),
+    "model.cache": (["model.cache=off"], PLAN, ["--unset", "lora", "model.train=head"]),
     "model.activation_checkpointing": (["model.activation_checkpointing=true"], PLAN, []),
     "model.compile": (["model.compile=true"], PLAN, []),
     "head.kind": (["head.kind=mlp"], PLAN, []),
@@ -41,6 +44,10 @@ TABLE = {
     "lora.dropout": (["lora.dropout=0.5"], STEPS, []),
     "lora.targets": (['lora.targets=["key"]'], STEPS, []),
     "lora.layers": (["lora.layers=[1, 1]"], PLAN, []),
+    "adapter.size": (["adapter.size=3"], PLAN, ADAPTER),
+    "adapter.placement": (["adapter.placement=feed_forward"], PLAN, ADAPTER),
+    "adapter.activation": (["adapter.activation=relu"], STEPS, ADAPTER),
+    "adapter.norms": (["adapter.norms=true"], PLAN, ADAPTER),
     "data.source": (["data.source={table}"], STEPS, []),
     "data.config": (["data.config=second"], SAID, ["data.source=hub:no/data"]),
     "data.revision": (["data.revision=v1"], SAID, ["data.source=hub:no/data"]),
@@ -198,6 +205,7 @@ def trace(path, folder, shows, words):
         code = train.main(["--config", str(path), *words])
     if shows in (PLAN, SAID):
         shown = out.getvalue().replace(str(folder), "DIR").replace(str(path), "RECIPE")
+        shown = re.sub(r"in about [\d.]+ \w+", "in about TIME", shown)
         lines = shown.splitlines()
         # what is taken by the first run of a process, and times, differ
         drop = ("  time", "  memory", "memory: ", "step ", "Generating", "building")

@@ -14,12 +14,13 @@ arXiv:2005.00247): a small network that bends what a part of each layer adds to 
      dropout, residual, norm, as they were
 
 Houlsby puts one after attention and one after the feed-forward ("both"), Pfeiffer the second alone
-("feed_forward"). Where these parts end is seen in a forward pass, whatever they are called. The
-activation bends the path, so no one weight does the work of both: nothing is merged.
+("feed_forward"). Where these parts end is seen in a forward pass, whatever they are called. It
+stands after the sublayer's projection and before the residual is added, as the paper has it, and
+before the sublayer's dropout, which the authors' code has before it. The activation bends the path,
+so no one weight does the work of both: nothing is merged.
 """
 
 from collections.abc import Collection
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,13 +29,12 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from files.errors import meets_limit, one_line
-from models.heads import ACTIVATIONS, backbone_name, transformers_model
-from models.layers import layer_lists
+from models.heads import ACTIVATIONS
 from models.limits import check_bytes
-from models.methods.linears import is_linear, linear_size, replace_layers
+from models.methods.linears import linear_size, replace_layers
 from models.methods.method import Added, Method
 from models.methods.own_files import read_own, write_own
+from models.methods.sublayers import layer_norms, sublayer_ends
 from models.names import is_below, named_seed
 
 PLACEMENTS = ("both", "feed_forward")
@@ -76,13 +76,19 @@ class Bottleneck(Added):
 
 @dataclass(frozen=True)
 class Adapter(Method):
-    """`size` is the width of the bottleneck; `placement` is one of PLACEMENTS."""
+    """`size` is the width of the bottleneck; `placement` is one of PLACEMENTS; with `norms` those
+    of the adapted layers learn too."""
 
     kind: ClassVar[str] = "adapter"
+    small: ClassVar[dict[str, dict[str, Any]]] = {
+        "adapter": {"size": 2, "norms": True},
+        "adapter, feed-forward": {"size": 2, "placement": "feed_forward", "activation": "tanh"},
+    }
 
     size: int = 32
     placement: str = "both"
     activation: str = "gelu"
+    norms: bool = False
 
     def check(self) -> None:
         if self.size < 1:
@@ -93,7 +99,8 @@ class Adapter(Method):
 
     def inject(self, model: nn.Module, seed: int, exclude: Collection[str] = ()) -> list[str]:
         self.check()
-        names = [name for name in self.places(model) if not is_below(name, exclude)]
+        ends = sublayer_ends(model, attention=self.placement == "both")
+        names = [name for name in ends if not is_below(name, exclude)]
         if not names:
             raise ValueError(
                 "adapter: every layer trains whole already, so none is left for an adapter: "
@@ -118,26 +125,12 @@ class Adapter(Method):
                 zero.zero_()
         return adapter.train(layer.training)
 
-    def places(self, model: nn.Module) -> list[str]:
-        """Names of the layers that end attention and feed-forward. ValueError where there are
-        none."""
-        root = backbone_name(model)
-        lists, depth = layer_lists(model.get_submodule(root))
-        if not lists:
-            raise ValueError(
-                "adapter: this backbone has no list with a module for each of its layers, so where "
-                "one ends is not known; take [lora]"
-            )
-        called, found = linears_called(model), []
-        for number in range(depth):
-            inside = [f"{root}.{name}.{number}" for name in lists]
-            own = [name for name in called if is_below(name, inside)]
-            attention = [name for name in own if _attends(name, root)]
-            if self.placement == "both":
-                found.append(_last(attention, number, "attention", "feed_forward"))
-            after = own if not attention else own[own.index(attention[-1]) + 1 :]
-            found.append(_last(after, number, "feed-forward", None))
-        return list(dict.fromkeys(found))
+    def also_trains(self, model: nn.Module) -> list[str]:
+        if not self.norms:
+            return []
+        if not (norms := layer_norms(model)):
+            raise ValueError("adapter.norms is true, but the layers of this model have no norms")
+        return norms
 
     def write(self, model: nn.Module, base: str | None, revision: str | None, folder: Path) -> None:
         write_own(model, folder)
@@ -147,58 +140,6 @@ class Adapter(Method):
 
     def as_written(self, folder: Path) -> "Adapter":
         return self  # where they stand follows from the model alone
-
-
-def linears_called(model: nn.Module) -> list[str]:
-    """Names of the linear layers that answer every token with a vector as wide as the hidden
-    states, in the order in which a forward pass calls them last."""
-    inner = transformers_model(model)
-    hidden_size = getattr(inner.config.get_text_config(), "hidden_size", None)
-    ids = torch.full((1, 16), 5)  # (1, T)
-    end = getattr(inner.config, "eos_token_id", None)
-    if isinstance(end, int):
-        ids[0, -1] = end  # some heads look for it
-    called: dict[str, None] = {}
-
-    def note(name: str, out: Tensor) -> None:
-        called.pop(name, None)
-        if out.numel() == ids.numel() * out.shape[-1]:
-            called[name] = None
-
-    with ExitStack() as stack:
-        for name, module in model.named_modules():
-            if is_linear(module) and linear_size(module)[1] == hidden_size:
-                hook = module.register_forward_hook(lambda _, __, out, name=name: note(name, out))
-                stack.callback(hook.remove)
-        training = model.training
-        stack.callback(model.train, training)
-        stack.enter_context(torch.random.fork_rng(devices=[]))
-        try:
-            with torch.no_grad():
-                model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
-        except Exception as error:  # whatever the model's code raises
-            if meets_limit(error):
-                raise
-            raise ValueError(
-                f"adapter: the model cannot be tried: {one_line(error, 300)}"
-            ) from error
-    return list(called)
-
-
-def _attends(name: str, root: str) -> bool:
-    """Whether a part of a dotted name says attention, as every library spells it."""
-    return any("att" in part.lower() for part in name.removeprefix(root).split("."))
-
-
-def _last(names: list[str], number: int, part: str, instead: str | None) -> str:
-    if not names:
-        advice = (
-            f'set adapter.placement = "{instead}", or take [lora]' if instead else "take [lora]"
-        )
-        raise ValueError(
-            f"adapter: no linear layer ends the {part} of layer {number} of this model; {advice}"
-        )
-    return names[-1]
 
 
 def _endings(names: list[str]) -> list[str]:

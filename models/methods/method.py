@@ -2,6 +2,7 @@
 
     check       are its arguments in range?
     inject      what does it put where? From (seed, parameter name) alone
+    also_trains which parameters of the model itself learn beside it?
     write       what is saved, and in whose layout?
     read        how is that read back?
     as_written  which layers did an exported folder adapt?
@@ -42,10 +43,15 @@ class Added(nn.Module):
 @dataclass(frozen=True)
 class Method:
     """The arguments of a method, and its answers. `kind` is its row in METHODS and its section of a
-    recipe; `peft` says whether what it writes opens in PEFT."""
+    recipe."""
 
     kind: ClassVar[str]
-    peft: ClassVar[bool] = False
+    small: ClassVar[dict[str, dict[str, Any]]] = {}  # settings to try it with, by a name for each
+
+    @property
+    def peft(self) -> bool:
+        """Whether what it writes opens in PEFT."""
+        return False
 
     def check(self) -> None:
         """Raises ValueError for arguments that are out of range."""
@@ -55,6 +61,10 @@ class Method:
         leave alone, with all below them: the head, and what trains whole. requires_grad is not
         touched. Raises ValueError where it fits nothing."""
         raise NotImplementedError
+
+    def also_trains(self, model: nn.Module) -> list[str]:
+        """Names of parameters of the model itself that learn beside what `inject` put in."""
+        return []
 
     def write(self, model: nn.Module, base: str | None, revision: str | None, folder: Path) -> None:
         """Write its own parameters, and what trains whole beside them. `base` is where others find

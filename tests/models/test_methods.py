@@ -6,19 +6,20 @@ import pytest
 import torch
 from torch import nn
 
+from configs import schema
 from models.export import export_model, load_exported
 from models.methods import METHODS
 from models.methods.adapter import Adapter, Bottleneck
-from models.methods.lora import LoRA
 from models.methods.method import added_modules, added_parameters, merge, plain_state
+from models.names import is_below
 
 ROWS = {
-    "lora": lambda: LoRA("all-linear", rank=2, alpha=4.0),
-    "adapter": lambda: Adapter(size=3),
-    "adapter-feed-forward": lambda: Adapter(size=3, placement="feed_forward", activation="tanh"),
+    name: (lambda method=method, values=values: method(**values))
+    for method in METHODS.values()
+    for name, values in method.small.items()
 }
 NAMES = ("bert", "distilbert", "roberta", "gpt2", "llama")
-MERGES = ("lora",)
+MERGES = ("LoRA",)
 
 
 @pytest.fixture(params=ROWS)
@@ -31,8 +32,9 @@ def built(request, row, make):
     return make(request.param, seed=3, method=ROWS[row]())
 
 
-def test_every_method_has_a_row_here():
+def test_every_method_has_a_row_here_and_a_section_of_a_recipe():
     assert {method().kind for method in ROWS.values()} == set(METHODS)
+    assert set(schema.METHODS) == set(METHODS)
 
 
 def test_the_model_answers_at_first_as_without_the_method(built, make, encode, logits_of):
@@ -44,11 +46,16 @@ def test_the_model_answers_at_first_as_without_the_method(built, make, encode, l
     torch.testing.assert_close(logits_of(model, batch), logits_of(plain, batch))
 
 
-def test_a_step_moves_what_is_declared_and_nothing_else(built, encode, logits_of):
+def parameters_of(model, names):
+    """Parameters that are among these names, or inside such a module."""
+    return [n for n, _ in model.named_parameters() if is_below(n, names)]
+
+
+def test_a_step_moves_what_is_declared_and_nothing_else(row, built, encode, logits_of):
     model, declared = built[0].model.train(), set()
     for names in added_parameters(model).values():
         declared |= set(names)
-    declared |= built[0].head_names
+    declared |= built[0].head_names | set(parameters_of(model, ROWS[row]().also_trains(model)))
     before = copy.deepcopy(model.state_dict())
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
     for _ in range(3):
@@ -165,12 +172,53 @@ def test_adapters_stand_where_attention_and_feed_forward_end(name, make):
         assert {e for e in endings for f in found if f.endswith(e)} == set(endings)
 
 
-def test_a_backbone_without_a_list_of_layers_is_refused(encoder):
+def test_layers_that_are_one_share_an_adapter(encoder):
     import transformers
 
     model = encoder("albert", transformers.AutoModelForSequenceClassification)
-    with pytest.raises(ValueError, match="no list with a module for each"):
+    Adapter(size=2).inject(model, 0)
+    layer = "albert.encoder.albert_layer_groups.0.albert_layers.0."
+    assert list(added_modules(model)) == [f"{layer}attention.dense", f"{layer}ffn_output"]
+
+
+def test_an_encoder_and_its_decoder_both_get_adapters():
+    import transformers
+
+    config = transformers.BartConfig(
+        vocab_size=40, d_model=16, encoder_layers=1, decoder_layers=2, encoder_ffn_dim=32,
+        decoder_ffn_dim=32, encoder_attention_heads=2, decoder_attention_heads=2,
+        max_position_embeddings=32,
+    )  # fmt: skip
+    model = transformers.BartForSequenceClassification(config).eval()
+    Adapter(size=2).inject(model, 0)
+    assert [name.removeprefix("model.") for name in added_modules(model)] == [
+        "encoder.layers.0.self_attn.out_proj", "encoder.layers.0.fc2",
+        "decoder.layers.0.encoder_attn.out_proj", "decoder.layers.0.fc2",
+        "decoder.layers.1.encoder_attn.out_proj", "decoder.layers.1.fc2",
+    ]  # fmt: skip
+
+
+def test_a_layer_of_experts_is_refused():
+    import transformers
+
+    config = transformers.MixtralConfig(
+        vocab_size=40, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, num_local_experts=2, pad_token_id=0,
+    )  # fmt: skip
+    model = transformers.MixtralForSequenceClassification(config).eval()
+    with pytest.raises(ValueError, match=r"layer 0 chooses among experts.*take \[lora\]"):
         Adapter(size=2).inject(model, 0)
+
+
+def test_norms_of_the_layers_learn_where_that_is_asked(make):
+    norms = {"bert": 4, "distilbert": 4, "gpt2": 4, "llama": 4}
+    for name, count in norms.items():
+        model = make(name, method=Adapter(size=2, norms=True))[0].model
+        own = {n for names in added_parameters(model).values() for n in names}
+        learn = {n for n, p in model.named_parameters() if p.requires_grad} - own
+        inside = [n for n in learn if "norm" in n.lower() or ".ln_" in n]
+        assert len({n.rpartition(".")[0] for n in inside}) == count, name
+        assert not any("embeddings" in n or "ln_f" in n for n in inside)
 
 
 def test_a_layer_without_a_linear_end_of_attention_is_refused_and_told_what_goes():
@@ -196,11 +244,12 @@ def test_arguments_out_of_range_are_refused(values, said):
         Adapter(**values).check()
 
 
+@pytest.mark.parametrize("norms", [False, True])
 @pytest.mark.parametrize("name", ["bert", "distilbert", "roberta"])
-def test_adapters_run_on_the_fast_paths(name, make, stir, encode, logits_of):
+def test_adapters_run_on_the_fast_paths(name, norms, make, stir, encode, logits_of):
     from models.fast.speed import SpeedArgs, speed_up
 
-    built, _, tokenizer = make(name, method=Adapter(size=3), dropout=0.0)
+    built, _, tokenizer = make(name, method=Adapter(size=3, norms=norms), dropout=0.0)
     stir(built.model)
     batch = dict(encode(tokenizer))
     fast = copy.deepcopy(built.model)
