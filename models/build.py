@@ -33,7 +33,7 @@ from models.load import (
     resolve_source,
     stored_dtypes,
 )
-from models.methods.method import merge, plain_state
+from models.methods.method import merge_source, plain_state
 from models.names import named_seed
 from models.record import HEAD_CODE, head_code, read_record
 from models.trainable import choose_trainable, head_parameters, last_layers, modules_of_last
@@ -172,13 +172,7 @@ def _open_source(args: ModelArgs, verified: bool) -> Source:
             check_exported(folder)
         return Source(folder, read_config(folder), None, record)
     before, _, _ = load_exported(folder, args.allow_code, None, args.allow_network)
-    try:
-        merge(before)
-    except ValueError as error:
-        raise ValueError(
-            f"model.source is {args.source!r}, and a run goes on from one weight a layer: {error}. "
-            "Train that run for longer, or start from the model that it started from"
-        ) from None
+    merge_source(before, args.source)
     inner = transformers_model(before)
     return Source(folder, inner.config, plain_state(inner), record)
 

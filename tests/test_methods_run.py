@@ -44,7 +44,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(start):
     for name, tensors in first.items():
         assert tensors.keys() == second[name].keys()
         assert all(torch.equal(tensor, second[name][key]) for key, tensor in tensors.items())
-    one, two = ((run / "test_predictions.jsonl").read_text("utf-8") for run in (whole, killed))
+    one, two = (
+        (run / "test_predictions.jsonl").read_text(encoding="utf-8") for run in (whole, killed)
+    )
     assert one == two
 
 

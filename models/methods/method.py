@@ -155,6 +155,17 @@ def merge(model: nn.Module) -> float:
     return drift
 
 
+def merge_source(model: nn.Module, source: str) -> None:
+    """Merge the model that another run starts from. Raises ValueError where that cannot be."""
+    try:
+        merge(model)
+    except ValueError as error:
+        raise ValueError(
+            f"model.source is {source!r}, and a run goes on from one weight a layer: {error}. "
+            "Train that run for longer, or start from the model that it started from"
+        ) from None
+
+
 def difference(module: Any, weight: Tensor) -> float:
     """How far a layer that multiplied by `weight` alone would be from `module` on two rows,
     relative to the largest output; dropout rests."""
