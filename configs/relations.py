@@ -141,14 +141,16 @@ def class_names_differ(s: Settings) -> Verdict:
     return f"data.labels: {_names(repeated)} stands there twice" if repeated else None
 
 
-def both_ends_are_of_single_texts(s: Settings) -> Verdict:
-    if s["data.long"] == "cut":
-        return None
-    if len(_as_list(s["data.text"])) > 1:
+def pairs_are_cut(s: Settings) -> Verdict:
+    if s["data.long"] != "cut" and len(_as_list(s["data.text"])) > 1:
         return (
             f'data.long: got "{s["data.long"]}" beside two columns in data.text; it is for single '
             'texts, allowed: "cut", which cuts the longer text of a pair first'
         )
+    return None
+
+
+def both_ends_have_no_side(s: Settings) -> Verdict:
     if s["data.long"] == "head_tail" and s["data.truncation"] == "left":
         return (
             'data.truncation: got "left" beside data.long = "head_tail", which keeps both ends; '
@@ -248,7 +250,8 @@ RULES = (
     one_label_column_for_one_label,
     a_separator_is_for_several_labels_in_one_column,
     class_names_differ,
-    both_ends_are_of_single_texts,
+    pairs_are_cut,
+    both_ends_have_no_side,
     head_tokens_are_of_head_tail,
     regression_has_no_classes,
     regression_has_no_accuracy,
