@@ -166,10 +166,10 @@ def config_for_csv(options: argparse.Namespace) -> Config:
 
     Raises ValueError where another recipe of that name is there, which would be overwritten.
     """
-    from job.guess import guess_recipe
+    from job.guess import chooses_a_way, guess_recipe
 
-    recipe, notes = guess_recipe(options.csv)
     changed = {*options.unset, *(word.partition("=")[0] for word in options.overrides)}
+    recipe, notes = guess_recipe(options.csv, probe=not chooses_a_way(changed))
     for note in notes:
         name = note.partition(" = ")[0]
         if changed.isdisjoint((f"data.{name}", f"train.{name}")):

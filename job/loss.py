@@ -39,6 +39,8 @@ def choose_loss(
         sentence += f", {what}: {shown}"
     if data.kind == "regression":
         sentence += f"; the labels have {describe(target)}"
+    if config.train.decay == "l2" and config.train.weight_decay:
+        sentence += "; and weight decay / 2 times the squares of the weights that decay"
     return loss_fn, sentence
 
 

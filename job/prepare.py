@@ -275,7 +275,10 @@ def assemble(
         config=config, precision=precision, tokenizer=tokenizer, data=data, encoded=encoded,
         padding=padding, model_args=model_args, built=built, speed=speed, loss_fn=loss_fn,
         loss_note=loss_note, compute_loss=compute_loss, groups=groups,
-        optimizer=build_optimizer(groups, (train.betas[0], train.betas[1]), train.eps),
+        optimizer=build_optimizer(
+            groups, (train.betas[0], train.betas[1]), train.eps,
+            decoupled=train.decay == "decoupled",
+        ),
         scaler=precision.scaler(),
         schedule=Schedule(train.schedule, total, warmup_steps(train.warmup, total)),
         plan=plan, estimate=needs, resident_before=resident, cached=cached,

@@ -95,6 +95,7 @@ TABLE = {
     "train.layer_decay": (["train.layer_decay=0.5"], PLAN, []),
     "train.unfreeze": (["train.unfreeze=0.5"], PLAN, []),
     "train.weight_decay": (["train.weight_decay=0.5"], PLAN, []),
+    "train.decay": (["train.decay=l2"], STEPS, ["train.weight_decay=0.5"]),
     "train.betas": (["train.betas=[0.5, 0.9]"], STEPS, []),
     "train.eps": (["train.eps=0.1"], STEPS, []),
     "train.schedule": (["train.schedule=cosine"], PLAN, []),
