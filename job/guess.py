@@ -54,9 +54,9 @@ def propose_probe(recipe: dict[str, Any], rows: int) -> str:
     recipe["model"] = {"source": recipe["model"]["source"], "train": probe["model"]["train"]}
     recipe |= {name: probe[name] for name in ("head", "train", "eval")}
     return (
-        f"model.train = head: {rows:,} rows are fewer than {FEW}, too few to move an encoder safely; "
-        "a linear probe learns on what the encoder makes of them, in seconds. Any setting of "
-        "[lora] or [train] gives LoRA instead: lora.rank=8"
+        f"model.train = head: {rows:,} rows are fewer than {FEW}; a linear probe learns in seconds "
+        "on what the encoder makes of them. Any setting of [lora] or [train] gives LoRA instead, "
+        "which takes minutes and may gain: lora.rank=8"
     )
 
 
