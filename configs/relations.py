@@ -9,7 +9,7 @@ speak.
 from collections.abc import Mapping
 from typing import Any
 
-from configs.fields import optional_sections
+from configs.schema import METHODS
 
 Settings = Mapping[str, Any]
 Verdict = str | None
@@ -47,7 +47,7 @@ def plain_heads_take_no_args(s: Settings) -> Verdict:
 
 
 def a_method_freezes_the_backbone(s: Settings) -> Verdict:
-    for name in optional_sections():
+    for name in METHODS:
         if s[name] and s["model.train"] == "all":
             return (
                 f'model.train: got "all" beside [{name}], which freezes the backbone; '
@@ -59,6 +59,35 @@ def a_method_freezes_the_backbone(s: Settings) -> Verdict:
 def lora_layers_are_in_order(s: Settings) -> Verdict:
     if s["lora"] and s["lora.layers"] and s["lora.layers"][0] > s["lora.layers"][1]:
         return f"lora.layers: got {s['lora.layers']}; allowed: [first, last] with first <= last"
+    return None
+
+
+def matched_states_can_move(s: Settings) -> Verdict:
+    frozen = s["model.train"] == "head" and not any(s[name] for name in METHODS)
+    if s["distill"] and s["distill.hidden"] and frozen:
+        return (
+            f'distill.hidden: got {s["distill.hidden"]} beside model.train = "head", with which no '
+            "hidden state ever changes; remove one of them (--unset distill.hidden)"
+        )
+    return None
+
+
+def matched_states_are_there(s: Settings) -> Verdict:
+    for key in ("model.activation_checkpointing", "model.compile"):
+        if s["distill"] and s["distill.hidden"] and s[key]:
+            return (
+                f"{key}: got true beside distill.hidden = {s['distill.hidden']}, which reads what "
+                f"each layer leaves; remove one of them (--unset {key})"
+            )
+    return None
+
+
+def a_teacher_is_heard(s: Settings) -> Verdict:
+    if s["distill"] and s["distill.weight"] == 0 and s["distill.hidden"] == 0:
+        return (
+            "distill.weight: got 0, and distill.hidden is 0: nothing of the teacher would be used; "
+            "set one of them, or remove the section (--unset distill)"
+        )
     return None
 
 
@@ -207,6 +236,9 @@ RULES = (
     plain_heads_take_no_args,
     a_method_freezes_the_backbone,
     lora_layers_are_in_order,
+    matched_states_can_move,
+    matched_states_are_there,
+    a_teacher_is_heard,
     source_table_has_train,
     splits_have_train,
     hub_keys_need_a_hub_source,

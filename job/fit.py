@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from data.encode import tokenizer_digest
@@ -44,7 +45,7 @@ def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]
         *drift(saved["base"], record["base"]),
         *(
             line
-            for key in ("data", "tokenizer", "target", "replaced", "kept")
+            for key in ("data", "tokenizer", "target", "replaced", "kept", "teacher")
             for line in drift({key: saved.get(key)}, {key: record.get(key)})
         ),
     ]
@@ -75,6 +76,8 @@ def make_record(job: Job) -> dict[str, Any]:
         record["target"] = vars(job.target)  # what the numbers in the weights mean
     if job.cached is not None:
         record["kept"] = job.cached.line
+    if job.distilled is not None:
+        record["teacher"] = job.distilled.identity
     if own := replaced(job):
         record["replaced"] = own
     return record
@@ -108,6 +111,8 @@ def epoch_batches(job: Job, epoch: int, start: int) -> Iterator[Batch]:
         job.config.train.micro_batch_size, job.padding, job.config.data.workers,
         job.kept("train"),
     )  # fmt: skip
+    if job.distilled is not None:
+        batches = map(partial(job.distilled.join, target=job.target), batches)
     return feed_batches(batches, job.speed, job.precision.device)
 
 

@@ -20,13 +20,14 @@ from data.loaders import Padding
 from data.prepare import Data, DataArgs, load_data
 from engine.estimate import Estimate, held_memory
 from engine.loop import fit
-from engine.losses import Batch, LossFn, loss_from_logits
+from engine.losses import Batch, LossFn
 from engine.memory import explained
 from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_steps
 from engine.plan import Plan, planned_steps
 from engine.precision import Precision, choose_precision
 from engine.targets import Target
 from job.cached import Cached, choose_cache
+from job.distill import Distilled, choose_compute_loss, open_distilled, try_loss
 from job.ending import reading
 from job.loss import choose_loss, keep_target, measure_labels, target_of
 from job.needs import describe_idle, measure_needs
@@ -35,6 +36,7 @@ from job.probe import check_head, trial_step
 from job.rates import first_steps, layer_rates
 from job.relations import check_relations
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
+from job.teacher import reads_all, student_source
 from models.args import ModelArgs
 from models.build import Built, build_model
 from models.fast.speed import Speed
@@ -71,6 +73,7 @@ class Job:
     estimate: Estimate
     evaluation_rows: int  # of the longest rows in one forward pass
     resident_before: int  # bytes the process held before training
+    distilled: Distilled | None  # its teacher, and what that answers
     cached: Cached | None  # what the frozen part of the model made of each row
     notes: list[str]
     details: list[str]  # of the machine, for who asks
@@ -147,8 +150,8 @@ def make_method(config: Config) -> Method | None:
 def make_model_args(config: Config, data: Data, target: Target, allow_code: bool) -> ModelArgs:
     """What the models package needs to know of the config and of the labels."""
     return ModelArgs(
-        source=config.model.source,
-        revision=config.model.revision,
+        source=student_source(config)[0],
+        revision=student_source(config)[1],
         dropout=config.model.dropout,
         train=config.model.train,
         head_kind=config.head.kind,
@@ -193,7 +196,8 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     precision = problems.attempt(
         lambda: choose_precision(config.precision.device, config.precision.dtype, resolved_dtype)
     )
-    tokenizer = problems.attempt(lambda: load_tokenizer(config.model.source, config.model.revision))
+    source, revision, every = student_source(config)
+    tokenizer = problems.attempt(lambda: load_tokenizer(source, revision))
     data = problems.attempt(lambda: load_data(data_args(config)))
     problems.check()
     assert precision is not None
@@ -201,7 +205,9 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     assert tokenizer is not None
     target, label_notes = measure_labels(data)
     model_args = make_model_args(config, data, target, allow_code)
-    built = problems.attempt(lambda: build_model(model_args, tokenizer, config.run.seed))
+    built = problems.attempt(
+        lambda: build_model(model_args, tokenizer, config.run.seed, every=every)
+    )
     if built is not None:
         problems.attempt(lambda: check_relations(config, data, tokenizer.model_max_length))
         model_args, more = keep_target(model_args, built.target)
@@ -210,16 +216,20 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     loss = problems.attempt(
         lambda: choose_loss(config=config, data=data, target=target, device=precision.device)
     )
+    student = None if built is None else built.model
+    taught = problems.attempt(lambda: open_distilled(config, data, precision, allow_code, student))
     problems.check()
     assert built is not None
     assert loss is not None
+    assert taught is not None
+    distilled, teacher_notes = taught
     with reading("the tokenizer"):
         encoded = {name: encode_split(config, tokenizer, data, name) for name in data.splits}
     built.model.to(precision.device)
-    speed = speed_up_model(built.model, config, precision, config.model.compile)
+    speed = speed_up_model(built.model, reads_all(config), precision, config.model.compile)
     return assemble(
         config, precision, tokenizer, data, encoded, model_args, built, speed,
-        loss, [*built.notes, *label_notes], details,
+        loss, distilled, [*built.notes, *teacher_notes, *label_notes], details,
     )  # fmt: skip
 
 
@@ -233,6 +243,7 @@ def assemble(
     built: Built,
     speed: Speed,
     loss: tuple[LossFn, str],
+    distilled: Distilled | None,
     notes: list[str],
     details: list[str],
 ) -> Job:
@@ -255,8 +266,7 @@ def assemble(
         evaluate_every=None if config.eval.every == "epoch" else int(config.eval.every),
         save_every=config.run.save_every,
     )
-    loss_fn, loss_note = loss
-    compute_loss = loss_from_logits(loss_fn)
+    compute_loss, loss_note = choose_compute_loss(config, data.kind, loss, distilled)
     check_head(built, model_args, encoded["train"], padding, precision)
     resident = held_memory(precision.device)
     rows_at_once = evaluation_rows(config, built.model, precision.device)
@@ -264,20 +274,20 @@ def assemble(
     built.model.train()
     with trial_step(model_args.source), explained(memory_advice(config)):
         needs = measure_needs(
-            built.model, compute_loss, encoded, padding, precision, plan, train.micro_batch_size,
-            rows_at_once, speed.streams, cached,
+            built.model, try_loss(compute_loss, distilled), encoded, padding, precision, plan,
+            train.micro_batch_size, rows_at_once, speed.streams, cached,
         )  # fmt: skip
     notes += cache_notes + describe_idle(needs.idle, added_parameters(built.model))
     if config.model.compile:
         built.model.compile()  # in place: the parameters keep their names
     return Job(
         config=config, precision=precision, tokenizer=tokenizer, data=data, encoded=encoded,
-        padding=padding, model_args=model_args, built=built, speed=speed, loss_fn=loss_fn,
+        padding=padding, model_args=model_args, built=built, speed=speed, loss_fn=loss[0],
         loss_note=loss_note, compute_loss=compute_loss, groups=groups,
         optimizer=build_optimizer(groups, (train.betas[0], train.betas[1]), train.eps),
         scaler=precision.scaler(),
         schedule=Schedule(train.schedule, total, warmup_steps(train.warmup, total)),
-        plan=plan, estimate=needs, resident_before=resident, cached=cached,
+        plan=plan, estimate=needs, resident_before=resident, distilled=distilled, cached=cached,
         evaluation_rows=rows_at_once, notes=notes, details=details,
         probed_loss=compute_loss,
     )  # fmt: skip

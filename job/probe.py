@@ -19,6 +19,7 @@ from engine.losses import Batch
 from engine.precision import Precision
 from engine.randomness import preserve_randomness
 from files.errors import meets_limit
+from job.distill import try_loss
 from models.args import ModelArgs
 from models.build import Built
 from models.heads import Classifier, head_file, where_raised
@@ -133,7 +134,8 @@ def check_loss(job: "Job") -> list[str]:
     model.eval()
     try:
         with preserve_randomness(), job.precision.autocast():
-            once, twice = (job.compute_loss(model, rows) for rows in (batch, repeat(batch)))
+            tried = try_loss(job.compute_loss, job.distilled)
+            once, twice = (tried(model, rows) for rows in (batch, repeat(batch)))
     finally:
         model.train()
         model.zero_grad(set_to_none=True)
