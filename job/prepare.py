@@ -149,9 +149,10 @@ def make_method(config: Config) -> Method | None:
 
 def make_model_args(config: Config, data: Data, target: Target, allow_code: bool) -> ModelArgs:
     """What the models package needs to know of the config and of the labels."""
+    source, revision, _ = student_source(config)
     return ModelArgs(
-        source=student_source(config)[0],
-        revision=student_source(config)[1],
+        source=source,
+        revision=revision,
         dropout=config.model.dropout,
         train=config.model.train,
         head_kind=config.head.kind,

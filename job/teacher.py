@@ -16,7 +16,7 @@ from data.prepare import Data
 from engine.precision import Precision
 from files.verify import sha256
 from job.ending import reading
-from job.folder import Folder, finished_config
+from job.folder import Folder, check_finished, finished_config
 from job.loss import target_of
 from job.predictor import Predictor, make_predictor
 from job.speed import speed_up_model
@@ -49,17 +49,25 @@ class Teacher:
 
 def find_run(config: Config) -> Folder | None:
     """The run that distill.teacher names, by its folder or by its name beside this run's; None for
-    a model from elsewhere."""
+    a model from elsewhere. Raises ValueError where nothing of that name is there, and where the run
+    is not finished."""
     assert config.distill is not None
-    name = config.distill.teacher
+    name, runs = config.distill.teacher, Path(config.run.dir).expanduser()
     if name.startswith(("hub:", "package:")):
         return None
     path = Path(name.removeprefix("run:")).expanduser()
-    beside = Path(config.run.dir).expanduser() / path
-    for there in (path, beside):
-        if (there / "config.toml").exists():
-            return Folder(there)
-    return Folder(path) if name.startswith("run:") else None
+    for folder in (Folder(path), Folder(runs / path)):
+        if folder.config.exists():
+            check_finished(folder)
+            return folder
+    if path.is_dir() and not name.startswith("run:"):
+        return None
+    known = sorted(result.parent.name for result in runs.glob("*/result.json"))
+    raise ValueError(
+        f"distill.teacher is {name!r}, and there is no run and no folder of that name; finished "
+        f"runs in {runs}: {join_names(known) or 'none'}. Train the teacher first, as a run of its "
+        "own without [distill]"
+    )
 
 
 def student_source(config: Config) -> tuple[str, str | None, int]:
@@ -117,7 +125,8 @@ def open_model(config: Config, kind: str) -> tuple[Any, Any, ModelArgs, str]:
     folder = resolve_source(name)
     if (Path(folder) / RECORD).is_file():
         return *load_exported(folder), sha256(Path(folder) / RECORD)
-    about, tokenizer = read_config(folder), load_tokenizer(name)
+    about: Any = read_config(folder)
+    tokenizer = load_tokenizer(name)
     args = ModelArgs(
         source=name,
         num_labels=about.num_labels,
