@@ -9,6 +9,7 @@ speak.
 from collections.abc import Mapping
 from typing import Any
 
+from configs.relations_distill import DISTILL_RULES
 from configs.schema import METHODS
 
 Settings = Mapping[str, Any]
@@ -56,38 +57,19 @@ def a_method_freezes_the_backbone(s: Settings) -> Verdict:
     return None
 
 
+def one_method_at_most(s: Settings) -> Verdict:
+    there = [name for name in METHODS if s[name]]
+    if len(there) > 1:
+        return (
+            f"{there[1]}: got [{there[1]}] beside [{there[0]}]; one method adapts a run, "
+            f"remove one of them (--unset {there[0]} or --unset {there[1]})"
+        )
+    return None
+
+
 def lora_layers_are_in_order(s: Settings) -> Verdict:
     if s["lora"] and s["lora.layers"] and s["lora.layers"][0] > s["lora.layers"][1]:
         return f"lora.layers: got {s['lora.layers']}; allowed: [first, last] with first <= last"
-    return None
-
-
-def matched_states_can_move(s: Settings) -> Verdict:
-    frozen = s["model.train"] == "head" and not any(s[name] for name in METHODS)
-    if s["distill"] and s["distill.hidden"] and frozen:
-        return (
-            f'distill.hidden: got {s["distill.hidden"]} beside model.train = "head", with which no '
-            "hidden state ever changes; remove one of them (--unset distill.hidden)"
-        )
-    return None
-
-
-def matched_states_are_there(s: Settings) -> Verdict:
-    for key in ("model.activation_checkpointing", "model.compile"):
-        if s["distill"] and s["distill.hidden"] and s[key]:
-            return (
-                f"{key}: got true beside distill.hidden = {s['distill.hidden']}, which reads what "
-                f"each layer leaves; remove one of them (--unset {key})"
-            )
-    return None
-
-
-def a_teacher_is_heard(s: Settings) -> Verdict:
-    if s["distill"] and s["distill.weight"] == 0 and s["distill.hidden"] == 0:
-        return (
-            "distill.weight: got 0, and distill.hidden is 0: nothing of the teacher would be used; "
-            "set one of them, or remove the section (--unset distill)"
-        )
     return None
 
 
@@ -170,6 +152,40 @@ def class_names_differ(s: Settings) -> Verdict:
     return f"data.labels: {_names(repeated)} stands there twice" if repeated else None
 
 
+def pairs_are_cut(s: Settings) -> Verdict:
+    if s["data.long"] != "cut" and len(_as_list(s["data.text"])) > 1:
+        return (
+            f'data.long: got "{s["data.long"]}" beside two columns in data.text; it is for single '
+            'texts, allowed: "cut", which cuts the longer text of a pair first'
+        )
+    return None
+
+
+def both_ends_have_no_side(s: Settings) -> Verdict:
+    if s["data.long"] == "head_tail" and s["data.truncation"] == "left":
+        return (
+            'data.truncation: got "left" beside data.long = "head_tail", which keeps both ends; '
+            "remove one of them"
+        )
+    return None
+
+
+def head_tokens_are_of_head_tail(s: Settings) -> Verdict:
+    if s["data.head_tokens"] is None:
+        return None
+    if s["data.long"] != "head_tail":
+        return (
+            f'data.head_tokens: got {s["data.head_tokens"]} beside data.long = "{s["data.long"]}"; '
+            'it is for "head_tail", remove it'
+        )
+    if s["data.head_tokens"] >= s["data.max_length"]:
+        return (
+            f"data.head_tokens: got {s['data.head_tokens']} beside data.max_length = "
+            f"{s['data.max_length']}; allowed: less, so that the end has tokens too"
+        )
+    return None
+
+
 def regression_has_no_classes(s: Settings) -> Verdict:
     if s["data.kind"] == "regression" and s["data.labels"] is not None:
         return 'data.labels: got class names beside data.kind = "regression"; remove one of them'
@@ -235,10 +251,9 @@ RULES = (
     native_head_pools_itself,
     plain_heads_take_no_args,
     a_method_freezes_the_backbone,
+    one_method_at_most,
     lora_layers_are_in_order,
-    matched_states_can_move,
-    matched_states_are_there,
-    a_teacher_is_heard,
+    *DISTILL_RULES,
     source_table_has_train,
     splits_have_train,
     hub_keys_need_a_hub_source,
@@ -248,6 +263,9 @@ RULES = (
     one_label_column_for_one_label,
     a_separator_is_for_several_labels_in_one_column,
     class_names_differ,
+    pairs_are_cut,
+    both_ends_have_no_side,
+    head_tokens_are_of_head_tail,
     regression_has_no_classes,
     regression_has_no_accuracy,
     classes_have_no_distance,

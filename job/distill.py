@@ -116,7 +116,7 @@ class Distilled:
     def logits(self, split: str) -> np.ndarray:
         """Its answers to the rows of an opened split, in their order: (rows, C) logits in the order
         of the run's labels, or (rows, 1) numbers in the labels' own unit."""
-        logits = np.asarray(self.kept[split][:, : self.classes])
+        logits = np.array(self.kept[split][:, : self.classes])
         if self.data.kind == "regression":
             return self.target.restore(torch.from_numpy(logits)).numpy()
         return logits
@@ -167,7 +167,7 @@ def open_distilled(
         teacher=teacher.sha256,
         tokenizer=tokenizer_digest(own.tokenizer),
         clean=asdict(own.clean),
-        length=[own.max_length, own.truncation],
+        length=asdict(own.length),
         order=teacher.order,
         at_once=[own.micro_batch_size, CHUNK],
         environment=environment(precision, teacher.speed),

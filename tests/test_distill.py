@@ -11,9 +11,9 @@ from killed import kill_after_save
 from safetensors.torch import load_file
 
 import train
+from openloop import load_run
 from configs.read import read_config
 from job.prepare import prepare
-from openloop import load_run
 
 SETTINGS = {
     "run": {"keep": 50},
@@ -238,9 +238,7 @@ def test_numbers_and_several_labels_have_teachers_too(start, tmp_path, kind):
 
 
 def test_numbers_are_told_in_the_students_own_deviations(start, recipe, tmp_path):
-    rows = [
-        {"text": text, "label": 2000.0 + i % 7} for i, (text, _) in enumerate(make_reviews(60))
-    ]
+    rows = [{"text": text, "label": 2000.0 + i % 7} for i, (text, _) in enumerate(make_reviews(60))]
     table = tmp_path / "rows.jsonl"
     table.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     words = [f"data.source={table}", "data.kind=regression"]

@@ -15,7 +15,9 @@ from configs.fields import list_settings
 
 PLAN, STEPS, FILES, SAID = "the plan", "the first steps", "the files", "what is said"
 NO_LORA = ["--unset", "lora"]
+ADAPTER = [*NO_LORA, "adapter.size=2"]
 DROPOUT = ["model.dropout=0.3"]
+DISTILL = ["distill.teacher={teacher}/first"]
 
 TABLE = {
     "run.name": (["run.name=other"], PLAN, []),
@@ -43,6 +45,15 @@ TABLE = {
     "lora.dropout": (["lora.dropout=0.5"], STEPS, []),
     "lora.targets": (['lora.targets=["key"]'], STEPS, []),
     "lora.layers": (["lora.layers=[1, 1]"], PLAN, []),
+    "adapter.size": (["adapter.size=3"], PLAN, ADAPTER),
+    "adapter.placement": (["adapter.placement=feed_forward"], PLAN, ADAPTER),
+    "adapter.activation": (["adapter.activation=relu"], STEPS, ADAPTER),
+    "adapter.norms": (["adapter.norms=true"], PLAN, ADAPTER),
+    "distill.teacher": (["distill.teacher={teacher}/second"], PLAN, [*DISTILL]),
+    "distill.temperature": (["distill.temperature=5"], STEPS, [*DISTILL]),
+    "distill.weight": (["distill.weight=0.9"], STEPS, [*DISTILL]),
+    "distill.hidden": (["distill.hidden=2"], PLAN, [*DISTILL]),
+    "distill.student": (["distill.student=layers:2"], PLAN, [*DISTILL]),
     "data.source": (["data.source={table}"], STEPS, []),
     "data.config": (["data.config=second"], SAID, ["data.source=hub:no/data"]),
     "data.revision": (["data.revision=v1"], SAID, ["data.source=hub:no/data"]),
@@ -76,6 +87,9 @@ TABLE = {
     "data.subset_seed": (["data.subset_seed=7"], STEPS, ["data.subset={train = 20}"]),
     "data.max_length": (["data.max_length=8"], PLAN, []),
     "data.truncation": (["data.truncation=left"], STEPS, ["data.max_length=8"]),
+    "data.long": (["data.long=head_tail"], STEPS, ["data.max_length=8"]),
+    "data.head_tokens": (["data.head_tokens=4"], STEPS, ["data.max_length=8",
+                         "data.long=head_tail"]),
     "data.cache": (["data.cache=false"], PLAN, []),
     "data.workers": (["data.workers=1"], PLAN, []),
     "train.epochs": (["train.epochs=1"], PLAN, []),
@@ -163,6 +177,13 @@ def places(tmp_path_factory, tiny_tokenizer):
     (folder / "headless.csv").write_text(broken, encoding="utf-8")
     wide = "\n".join(f"café {i},{'pos' if i % 2 else 'neg+pos'}" for i in range(40))
     (folder / "wide.csv").write_text(f"text,label\n{wide}\n", encoding="utf-8")
+    from transformers import BertForSequenceClassification
+
+    names = {"id2label": {0: "neg", 1: "pos"}, "label2id": {"neg": 0, "pos": 1}}
+    for name in ("first", "second"):
+        teacher = BertForSequenceClassification(BertConfig(intermediate_size=64, **shape, **names))
+        teacher.save_pretrained(folder / "teacher" / name)
+        tiny_tokenizer.save_pretrained(folder / "teacher" / name)
     (folder / "hub").mkdir()
     for split, start in (("train", 0), ("test", 100), ("held", 200)):
         part = [{"text": f"film {start + i}", "label": i % 2} for i in range(20 + start // 50)]
@@ -171,7 +192,7 @@ def places(tmp_path_factory, tiny_tokenizer):
         "other": folder / "other", "head": f"{folder / 'head.py'}:Head",
         "table": folder / "table.jsonl", "broken": folder / "broken.csv",
         "headless": folder / "headless.csv", "wide": folder / "wide.csv",
-        "hub": f"hub:{folder / 'hub'}", "tmp": folder,
+        "teacher": folder / "teacher", "hub": f"hub:{folder / 'hub'}", "tmp": folder,
     }  # fmt: skip
 
 
