@@ -103,7 +103,7 @@ class Distilled:
             return [line, f"states: the student's layers learn from the teacher's {names}"]
         return [line]
 
-    def open(self, split: str) -> str:
+    def ask(self, split: str) -> str:
         """Open the answers to a split, computing what is missing; what happened, as a line."""
         start, rows = time.perf_counter(), self.data.splits[split]
         answers = answer_rows(self, split)

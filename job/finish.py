@@ -196,7 +196,7 @@ def compare_teacher(job: Job, folder: Folder, tested: Tested, tracker: Tracker) 
     """Teacher and student side by side, where there is a teacher and a test split."""
     if job.distilled is None or not tested.metrics:
         return []
-    tracker.say(job.distilled.open("test"))
+    tracker.say(job.distilled.ask("test"))
     metric, value = main_metric(tested.metrics)
     student = make_predictor(
         job.config, job.built.model, job.tokenizer, job.data.kind,

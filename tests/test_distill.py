@@ -70,7 +70,7 @@ def answered(recipe, tmp_path, *words):
     """The prepared job of a student with its teacher's answers to the training rows."""
     words = [word.replace("{runs}", str(tmp_path / "runs")) for word in words]
     job = prepare(read_config(recipe(**SETTINGS), words), False)
-    said = job.distilled.open("train")
+    said = job.distilled.ask("train")
     return job, said
 
 
