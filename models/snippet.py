@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from models.args import ModelArgs
+from models.code import code_file
 from models.export import base_path
-from models.heads import head_file
 from models.record import read_record
 
 POOLED = {  # hidden (B, T, D) and mask (B, T) -> (B, D), as models/heads.py pools
@@ -16,8 +16,14 @@ ACTIVATIONS = {"tanh": "torch.tanh", "relu": "torch.relu", "gelu": "torch.nn.fun
 
 
 def needs_openloop(args: ModelArgs) -> bool:
-    """Whether a model opens with openloop alone: its head is code of a user's own."""
-    return head_file(args.head_kind) is not None
+    """Whether a model opens with openloop alone: its head is code of a user's own, or its method is
+    one that PEFT has no form of."""
+    return code_file(args.head_kind) is not None or not opens_in_peft(args)
+
+
+def opens_in_peft(args: ModelArgs) -> bool:
+    """Whether what the method wrote opens in PEFT; without a method there is nothing to open."""
+    return args.method is None or args.method.peft
 
 
 def loading_snippet(
@@ -34,7 +40,7 @@ def loading_snippet(
     texts have to be asked `alone` (models/apart.py); for a regression also `values (B,)`, in the
     labels' own unit. A native model is left as `model`, the backbone below a head of ours as
     `backbone`. With a head of a user's own it opens `model` with openloop, and then the `backbone`
-    alone without.
+    alone without; with a method that PEFT has no form of it opens `model` with openloop alone.
     """
     texts = _text_lines(max_length, truncation, pairs, alone)
     native = args.head_kind == "native"
@@ -45,24 +51,23 @@ def loading_snippet(
     auto, name = ("AutoModelForSequenceClassification", "model") if native else (
         ("AutoModel", "backbone")
     )  # fmt: skip
-    opened = _transformers_lines(folder, args, auto, name)
-    if native:
-        end = ["with torch.no_grad():", "    logits = model(**inputs).logits  # (B, C)"]
-        lines = ["import torch", *opened, *texts, *end, *values]
-    elif needs_openloop(args):
+    opened = _transformers_lines(folder, args, auto, name) if opens_in_peft(args) else []
+    answer = "logits = model(**inputs)" + (".logits" if native else "")
+    asked = [*texts, "with torch.no_grad():", f"    {answer}  # (B, C)", *values]
+    if needs_openloop(args):
+        allow = ", allow_code=True" if args.runs_code else ""
+        why = "the head is code of your own" if opens_in_peft(args) else "PEFT has no such method"
         lines = [
             "import torch",
-            "from models.export import load_exported  # openloop's: the head is code of your own",
+            f"from models.export import load_exported  # openloop's: {why}",
             "",
-            f"model, tokenizer, args = load_exported({str(folder)!r}, allow_code=True)",
-            *texts,
-            "with torch.no_grad():",
-            "    logits = model(**inputs)  # (B, C)",
-            *values,
-            "",
-            "# the backbone alone, without the head, needs no openloop:",
-            *opened,
+            f"model, tokenizer, args = load_exported({str(folder)!r}{allow})",
+            *asked,
         ]
+        if opens_in_peft(args):
+            lines += ["", "# the backbone alone, without the head, needs no openloop:", *opened]
+    elif native:
+        lines = ["import torch", *opened, *asked]
     else:
         imports = ["import torch", "from safetensors.torch import load_file"]
         lines = [*imports, *opened, *texts, *_head_lines(args), *values]
