@@ -1,6 +1,7 @@
 """Answers for every row of a file: errors, addresses, kept columns, names that collide."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -162,6 +163,7 @@ def test_a_reader_that_leaves_and_a_console_of_ascii_end_nothing(run, tmp_path):
         "PYTHONCOERCECLOCALE": "0",
         "LC_ALL": "C",
         "PATH": "/usr/bin:/bin",
+        "OPENLOOP_CACHE": os.environ["OPENLOOP_CACHE"],
     }
     words = [sys.executable, "predict.py", "--run", str(run)]
     done = subprocess.Popen(

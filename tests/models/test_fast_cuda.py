@@ -237,7 +237,7 @@ def flash_without_dropout(q, k, v, query_ends, ends, most, longest):
     )[0]
 
 
-@pytest.mark.parametrize("name", ["bert", "distilbert"])
+@pytest.mark.parametrize("name", [pytest.param("bert", marks=pytest.mark.slow), "distilbert"])
 def test_compiled_parts_are_recomputed_to_the_same_gradients(model_of, name):
     torch._dynamo.reset()
     found = []
@@ -292,7 +292,7 @@ SOME, MANY = 60, 200  # steps, each of new lengths
 @pytest.mark.parametrize(
     ("name", "adapted", "steps"),
     [
-        ("bert", True, SOME),
+        pytest.param("bert", True, SOME, marks=pytest.mark.slow),
         ("distilbert", False, SOME),
         pytest.param("bert", True, MANY, marks=pytest.mark.slow),
         pytest.param("distilbert", False, MANY, marks=pytest.mark.slow),
