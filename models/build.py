@@ -82,8 +82,7 @@ def build_model(
     check_model_args(args)
     native = args.head_kind == "native"
     own_head = None if native else load_head_class(args.head_kind, args.allow_code)
-    if args.method is not None and args.method.code is not None:
-        check_allowed(f"[{args.method.kind}]", args.method.code, args.allow_code)
+    check_allowed("the method", args.method_code or "", args.allow_code)
     source = _open_source(args, verified)
     notes = _source_notes(args, source)
     keeps_head = _has_this_head(source, args)
