@@ -38,7 +38,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "overrides", nargs="*", metavar="section.key=value", help="change a setting"
     )
     parser.add_argument("--config", type=Path, help="the recipe, a TOML file")
-    parser.add_argument("--csv", type=Path, help="train on this table (CSV, TSV, JSONL, Parquet)")
+    parser.add_argument(
+        "--csv", type=Path, help="train on this table (CSV, TSV, JSON, Parquet, Excel)"
+    )
     parser.add_argument("--unset", action="append", default=[], metavar="KEY",
                         help="remove a section or key of the recipe; once for each")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
@@ -167,7 +169,11 @@ def config_for_csv(options: argparse.Namespace) -> Config:
     from job.guess import guess_recipe
 
     recipe, notes = guess_recipe(options.csv)
-    print("\n".join(notes))
+    changed = {*options.unset, *(word.partition("=")[0] for word in options.overrides)}
+    for note in notes:
+        name = note.partition(" = ")[0]
+        if changed.isdisjoint((f"data.{name}", f"train.{name}")):
+            print(note)
     title = f"the recipe guessed for {options.csv}"
     config = parse_config(recipe, title, options.overrides, options.unset)
     path = guessed_recipe_path(config)

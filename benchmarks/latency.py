@@ -110,9 +110,9 @@ def main() -> int:
     options = parser.parse_args()
     import torch
 
+    from openloop import load_run
     from job.folder import Folder, finished_config
     from models.load import resolve_source
-    from predict import load_run
 
     try:
         model = finished_config(Folder(options.run)).model

@@ -94,6 +94,11 @@ class Model(Section):
         "unset: head beside [lora], else all.",
         allowed='"all", "head" or "last:N" with N from 1',
     )
+    cache: Literal["auto", "off"] = field(
+        "auto",
+        "auto: what frozen layers below all that learns make of a row is computed once and kept on "
+        "disk, where that pays; their dropout is off then.",
+    )
     activation_checkpointing: bool = field(
         False, "Recompute activations in the backward pass: less memory, more time."
     )

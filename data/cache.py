@@ -27,7 +27,7 @@ from files.publish import publish, sweep, verify
 from files.verify import DamagedError
 from files.write import LEFTOVER, temporary_name
 
-PARTS = ("data", "encoded")  # folders of the cache
+PARTS = ("data", "encoded", "kept")  # folders of the cache
 LIMIT = re.compile(r"([0-9]+(?:\.[0-9]+)?) *(?:([kmgt]?)(i?)b)?")  # 20 GB, 1.5 GiB, 1000
 OLD = 3600  # seconds after which a half-built folder that nobody has locked is left over
 
@@ -41,10 +41,11 @@ def cache_root() -> Path:
 
 
 @cache
-def code_digest() -> str:
-    """Hash of this package: whoever edits a step here is not served its old results."""
+def code_digest(package: Path = Path(__file__).parent) -> str:
+    """Hash of a package, this one by default: whoever edits a step of it is not served its old
+    results."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    for path in sorted(package.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

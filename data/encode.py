@@ -27,9 +27,11 @@ CHUNK = 1000  # texts given to the tokenizer at a time; it spreads them over its
 @dataclass(frozen=True)
 class Encoded:
     """An encoded split: columns input_ids, token_type_ids (where the tokenizer has them), labels,
-    row, length (tokens of the row). `tokens` are kept, `cut_tokens` were cut off by truncation."""
+    row, length (tokens of the row). `key` is the hash of all that decides it. `tokens` are kept,
+    `cut_tokens` were cut off by truncation."""
 
     dataset: datasets.Dataset
+    key: str
     hit: bool  # whether it came from the cache
     rows: int
     truncated_rows: int
@@ -66,9 +68,6 @@ def encode(
     counts = Counts()
     schema = _schema(dataset, tokenizer)
     batches = _batches(dataset, tokenizer, max_length, truncation, schema, counts)
-    if cache_dir is None:
-        table = pa.Table.from_batches(list(batches), schema=schema)
-        return Encoded(datasets.Dataset(table), False, **asdict(counts))
     key = make_key(
         tokenizer=tokenizer_digest(tokenizer),
         max_length=max_length,
@@ -76,6 +75,9 @@ def encode(
         fingerprint=fingerprint,
         rows=hashlib.sha256(np.array(dataset["row"], dtype=np.int64).tobytes()).hexdigest(),
     )
+    if cache_dir is None:
+        table = pa.Table.from_batches(list(batches), schema=schema)
+        return Encoded(datasets.Dataset(table), key, False, **asdict(counts))
     folder = cache_dir / "encoded" / key[:32]
 
     def write(made: Path) -> None:
@@ -84,7 +86,7 @@ def encode(
 
     hit = open_built(folder, write)
     stored = read_json(folder / "counts.json", asdict(counts))
-    return Encoded(read_arrow(folder / "rows.arrow"), hit, **stored)
+    return Encoded(read_arrow(folder / "rows.arrow"), key, hit, **stored)
 
 
 def encode_texts(

@@ -20,6 +20,8 @@ from data.splits import seeded_order
 if TYPE_CHECKING:  # any list of rows with the columns of one serves
     import datasets
 
+    from data.kept import Kept
+
 Batch = dict[str, Any]
 
 
@@ -67,13 +69,17 @@ def collate(rows: Sequence[Mapping[str, Any]], padding: Padding) -> Batch:
     inputs["attention_mask"] = torch.from_numpy(real.astype(np.int64))
     batch: Batch = {"inputs": inputs, "tokens": int(lengths.sum())}
     if "labels" in rows[0]:
-        labels = [row["labels"] for row in rows]
-        # numbers keep all their digits: years and prices lie close beside their own size
-        dtypes = {int: torch.int64, float: torch.float64, list: torch.float32}
-        batch["labels"] = torch.tensor(labels, dtype=dtypes[type(labels[0])])
+        batch["labels"] = make_labels([row["labels"] for row in rows])
     if "row" in rows[0]:
         batch["rows"] = torch.tensor([row["row"] for row in rows], dtype=torch.int64)
     return batch
+
+
+def make_labels(labels: list[Any]) -> torch.Tensor:
+    """(B,) int64 of classes, (B, C) float32 of several at once, (B,) float64 of numbers."""
+    # numbers keep all their digits: years and prices lie close beside their own size
+    dtypes = {int: torch.int64, float: torch.float64, list: torch.float32}
+    return torch.tensor(labels, dtype=dtypes[type(labels[0])])
 
 
 def train_batches(
@@ -84,13 +90,15 @@ def train_batches(
     micro_batch_size: int,
     padding: Padding,
     workers: int = 0,
+    kept: Kept | None = None,
 ) -> Iterator[Batch]:
-    """The micro-batches of an epoch from number `start` on; the last one may be smaller."""
+    """The micro-batches of an epoch from number `start` on; the last one may be smaller. With what
+    was `kept` of the rows, where a frozen part of the model was cut off."""
     _check_size(micro_batch_size)
     order = epoch_order(len(dataset), seed, epoch)
     firsts = range(start * micro_batch_size, len(order), micro_batch_size)
     batches = [order[first : first + micro_batch_size].tolist() for first in firsts]
-    return _load(dataset, batches, padding, workers)
+    return _load(dataset, batches, padding, workers, kept)
 
 
 def eval_batches(
@@ -98,6 +106,7 @@ def eval_batches(
     micro_batch_size: int,
     padding: Padding,
     workers: int = 0,
+    kept: Kept | None = None,
 ) -> Iterator[Batch]:
     """Every row exactly once, longest first: little padding, and the most memory at once.
 
@@ -105,8 +114,10 @@ def eval_batches(
     room.
     """
     lengths = np.array(dataset["length"]).tolist()
+    if kept is not None and kept.vectors:  # a vector takes a token's room
+        micro_batch_size, lengths = micro_batch_size * max(lengths), [1] * len(lengths)
     batches = fill_batches(lengths, micro_batch_size, padding.multiple)
-    return _load(dataset, batches, padding, workers)
+    return _load(dataset, batches, padding, workers, kept)
 
 
 def fill_batches(lengths: Sequence[int], micro_batch_size: int, multiple: int) -> list[list[int]]:
@@ -136,7 +147,10 @@ def _load(
     batches: list[list[int]],
     padding: Padding,
     workers: int,
+    kept: Kept | None,
 ) -> Iterator[Batch]:
+    if kept is not None and kept.vectors:
+        return map(kept.vector_batch, batches)
     columns = [c for c in dataset.column_names if c != "length"]
     loader: DataLoader[Batch] = DataLoader(
         dataset.select_columns(columns),
@@ -145,4 +159,4 @@ def _load(
         num_workers=workers,
         generator=torch.Generator(),  # else it draws from torch's global one, and moves it
     )
-    return iter(loader)
+    return iter(loader) if kept is None else map(kept.join, loader, batches)

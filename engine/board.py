@@ -18,9 +18,11 @@ from torch.utils.tensorboard import summary
 
 class Board:
     """Appends to a new event file in `folder`; whatever earlier files hold from the step `purge`
-    on is hidden. Raises OSError where it cannot be written."""
+    on is hidden. Raises OSError where it cannot be written, ValueError where it is a link."""
 
     def __init__(self, folder: Path, purge: int):
+        if folder.is_symlink():
+            raise ValueError(f"{folder} is a link, and nothing is written through one; remove it")
         folder.mkdir(exist_ok=True)
         name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
         self.file = (folder / name).open("xb")

@@ -77,11 +77,11 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
-def double(batch: Batch) -> Batch:
-    """The batch with each row twice."""
-    inputs = {name: torch.cat([tensor, tensor]) for name, tensor in batch["inputs"].items()}
-    twice = {name: torch.cat([batch[name], batch[name]]) for name in ("labels", "rows")}
-    return {**batch, "inputs": inputs, **twice}
+def repeat(batch: Batch, times: int = 2) -> Batch:
+    """The batch with all of its rows so many times."""
+    inputs = {name: torch.cat([tensor] * times) for name, tensor in batch["inputs"].items()}
+    again = {name: torch.cat([batch[name]] * times) for name in ("labels", "rows")}
+    return {**batch, "inputs": inputs, **again}
 
 
 def most_bytes(run: Callable[[], object], model: nn.Module, device: torch.device) -> int:
@@ -126,7 +126,7 @@ def estimate(
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     trained = sum(p.nbytes for p in trainable.values())
     probe_tokens = probe["inputs"]["input_ids"].numel()
-    small, large = (to_device(batch, precision.device) for batch in (probe, double(probe)))
+    small, large = (to_device(batch, precision.device) for batch in (probe, repeat(probe)))
     on_cpu = precision.device.type == "cpu"
 
     def forward(batch: Batch) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from files.publish import remove, set_aside, sweep, verify
 from files.verify import DamagedError
+from files.write import open_in_place
 
 STEP = re.compile(r"step-(\d{8})")
 
@@ -51,10 +52,11 @@ def rotate(root: Path, keep: int, best_step: int | None) -> None:
 @contextmanager
 def hold_run(folder: Path) -> Iterator[None]:
     """Hold a run's folder for this process. The kernel lets go when the process ends, however it
-    ends, so a killed process leaves no stale lock. Raises ValueError if another process has it."""
+    ends, so a killed process leaves no stale lock. Raises ValueError if another process has it, or
+    if the lock is a link."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     # beside the folder, which may be renamed while it is held
-    with folder.with_name(f".{folder.name}.lock").open("w", encoding="utf-8") as file:
+    with open_in_place(folder.with_name(f".{folder.name}.lock")) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

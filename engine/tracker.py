@@ -21,7 +21,7 @@ from engine.plan import Progress
 from files.publish import free_name
 from files.read import parse_json
 from files.verify import sha256_of_start
-from files.write import replace_text
+from files.write import open_in_place, replace_text
 
 LOG = "metrics.jsonl"
 PLAIN_LINES = 20  # lines of progress over a run where the output is not a terminal
@@ -79,19 +79,19 @@ class Tracker:
     """Appends to `folder/metrics.jsonl` and `folder/tensorboard`.
 
     `resume_at` is the size that metrics.jsonl had at the checkpoint the run goes on from: whatever
-    a killed process wrote after it, a torn last line included, is cut off.
+    a killed process wrote after it, a torn last line included, is cut off. Raises ValueError where
+    one of the two is a link.
     """
 
     def __init__(
         self, folder: Path, start: int, total_steps: int, log_every: int, resume_at: int | None
     ):
         self.path = folder / LOG
-        self.digest = hashlib.sha256()  # of what the file holds
-        if resume_at is not None and self.path.exists():
-            os.truncate(self.path, min(resume_at, self.path.stat().st_size))
-        if self.path.exists():
-            self.digest.update(self.path.read_bytes())
-        self.file = self.path.open("ab")
+        self.file = open_in_place(self.path)
+        if resume_at is not None:
+            self.file.truncate(min(resume_at, self.path.stat().st_size))
+        self.file.seek(0)
+        self.digest = hashlib.file_digest(self.file, "sha256")  # of what the file holds
         self.board = Board(folder / "tensorboard", start + 1)
         self.log_every, self.total_steps = log_every, total_steps
         live = sys.stderr.isatty()

@@ -39,4 +39,4 @@ def main(words: Sequence[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1:]) if len(sys.argv) > 1 else sys.exit(__doc__)

@@ -4,13 +4,17 @@ The bytes go to a new file beside the target. Its name cannot be foreseen and it
 exclusively, so nothing that somebody planted there is followed or overwritten; a link at the
 target's own name is replaced, not followed. Then the file is fsynced, renamed once, and its folder
 fsynced. An error in between removes it; what a killed process leaves is swept later.
+
+A lock and a log stay where they are, and are opened by `open_in_place`.
 """
 
+import errno
 import fcntl
 import io
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,6 +91,27 @@ def save_text(path: Path, text: str) -> bool:
     with replace_bytes(path) as file:
         file.write(content)
     return True
+
+
+def open_in_place(path: Path) -> io.BufferedRandom:
+    """A file that is read and appended to where it is, made if it is not there; nothing is cut off.
+
+    Raises ValueError where it is a link, which is never followed, or no regular file.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        # without waiting: opening a pipe may never end
+        descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise ValueError(
+            f"{path} is a link, and what it leads to is not written to; remove it"
+        ) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError(f"{path} is no regular file; remove it")
+    return os.fdopen(descriptor, "a+b")
 
 
 def holds(path: Path, content: bytes) -> bool:

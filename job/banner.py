@@ -43,15 +43,18 @@ def estimated_seconds(job: Job) -> float:
     forward_only = 0.0
     for split, times in (("validation", evaluations), ("test", 1)):
         if split in job.encoded:
-            forward_only += job.encoded[split].tokens * times
+            forward_only += float(row_lengths(job.encoded[split], job.cached).sum() * times)
     # a forward alone takes about a third of forward and backward
-    return job.estimate.seconds_per_token * (tokens + forward_only / 3)
+    seconds = job.estimate.seconds_per_token * (tokens + forward_only / 3)
+    if job.cached is not None:
+        seconds += sum(job.cached.seconds[name] for name in job.cached.missing)
+    return seconds
 
 
 def mean_tokens(job: Job) -> float:
     """Mean tokens that a training row costs: padded to the longest of its micro-batch, or only its
     own where batches run as streams."""
-    lengths, size = row_lengths(job.encoded["train"]), job.config.train.micro_batch_size
+    lengths, size = row_lengths(job.encoded["train"], job.cached), job.config.train.micro_batch_size
     return float(batch_tokens(lengths, size, job.speed.streams).sum() / len(lengths))
 
 

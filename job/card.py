@@ -85,7 +85,7 @@ def load_run_snippet(job: Job, folder: Folder) -> str:
         f'[("{texts[0]}", "{texts[1]}")]' if takes_pairs(job) else f'["{texts[0]}", "{texts[1]}"]'
     )
     return (
-        f"from predict import load_run\n\nmodel = load_run({str(folder.path)!r}{allow})\n"
+        f"from openloop import load_run\n\nmodel = load_run({str(folder.path)!r}{allow})\n"
         f"print(model({example}))\n"
     )
 

@@ -15,26 +15,25 @@ class CleanStream:
     stream's own.
 
     A progress bar draws itself again and again over its own line. So a carriage return passes where
-    a write begins with it at the start of a line, or on a line that began so. Anywhere else it
-    would print over what stands there, and is shown.
+    tqdm draws a bar and begins with it. Anywhere else it would print over what stands there, and is
+    shown: in what tqdm.write prints between bars too.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
-        self.at_start = True  # of a line
-        self.in_bar = False  # on a line that a progress bar draws
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
         """Write `text` with its unprintable characters escaped."""
-        bar = text.startswith("\r") and (self.at_start or self.in_bar)
-        clean = "\r" + escape_unprintable(text[1:]) if bar else escape_unprintable(text)
-        self.stream.write(clean)
-        if text:
-            self.at_start = clean.endswith("\n")
-            self.in_bar = (bar or self.in_bar) and "\n" not in clean
+        # whoever calls this from there is a bar: it wraps its stream in a class of that module,
+        # and tqdm.write does not
+        drawn = sys._getframe(1).f_globals.get("__name__") == "tqdm.utils"
+        if drawn and text.startswith("\r"):
+            self.stream.write("\r" + escape_unprintable(text[1:]))
+        else:
+            self.stream.write(escape_unprintable(text))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:

@@ -44,7 +44,7 @@ def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]
         *drift(saved["base"], record["base"]),
         *(
             line
-            for key in ("data", "tokenizer", "target", "replaced")
+            for key in ("data", "tokenizer", "target", "replaced", "kept")
             for line in drift({key: saved.get(key)}, {key: record.get(key)})
         ),
     ]
@@ -73,6 +73,8 @@ def make_record(job: Job) -> dict[str, Any]:
     }
     if job.data.kind == "regression":
         record["target"] = vars(job.target)  # what the numbers in the weights mean
+    if job.cached is not None:
+        record["kept"] = job.cached.line
     if own := replaced(job):
         record["replaced"] = own
     return record
@@ -104,6 +106,7 @@ def epoch_batches(job: Job, epoch: int, start: int) -> Iterator[Batch]:
     batches = train_batches(
         job.encoded["train"].dataset, job.config.run.seed, epoch, start,
         job.config.train.micro_batch_size, job.padding, job.config.data.workers,
+        job.kept("train"),
     )  # fmt: skip
     return feed_batches(batches, job.speed, job.precision.device)
 
@@ -112,7 +115,7 @@ def split_batches(job: Job, split: str) -> Iterator[Batch]:
     """All rows of a split once, for evaluation."""
     batches = eval_batches(
         job.encoded[split].dataset, job.evaluation_rows, job.padding,
-        job.config.data.workers,
+        job.config.data.workers, job.kept(split),
     )  # fmt: skip
     return feed_batches(batches, job.speed, job.precision.device)
 

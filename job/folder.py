@@ -103,7 +103,8 @@ def ways_out(config: Config) -> str:
     """What a person can do about a run folder that is in the way."""
     return (
         f"  run.name={config.run.name}_2   train under another name; this run stays\n"
-        f"  --fresh   start again; this run is kept beside it as {config.run.name}.old-1"
+        f"  --fresh   start again; this run is kept beside it as {config.run.name}.old-1; in "
+        "Python fresh=True"
     )
 
 
@@ -114,7 +115,8 @@ def refuse_existing(config: Config, folder: Folder) -> None:
     state = "a finished run" if folder.result.exists() else "an unfinished run"
     raise ValueError(
         f"{folder.path} holds {state}; it is not touched. Ways out:\n"
-        f"  --resume   go on where it stopped (nothing to do where it is finished)\n"
+        f"  --resume   go on where it stopped (nothing to do where it is finished); in Python "
+        "resume=True\n"
         f"{ways_out(config)}"
     )
 
@@ -148,6 +150,7 @@ def read_recipe(path: Path, overrides: Sequence[str], unset: Sequence[str], resu
     """The config of a recipe. Where a run is resumed from its own config.toml, as saved_config."""
     folder = Folder(path.parent)
     if resume and path.name == folder.config.name and folder.checkpoints.is_dir():
+        refuse_links(folder)
         return saved_config(folder, overrides, unset)
     return read_config(path, overrides, unset)
 
@@ -204,22 +207,35 @@ def train_on(folder: Folder, config: Config, epochs: int) -> str:
     return shlex.join(words)
 
 
+def refuse_links(folder: Folder) -> None:
+    """Raise ValueError where anything in a run's folder is no file and no folder. A run makes none
+    such; through a link of somebody else's it would read, write and remove elsewhere, and a pipe
+    may never end."""
+    for parent, folders, files in os.walk(folder.path):  # which follows no link
+        for path in sorted(Path(parent, name) for name in folders + files):
+            if path.is_symlink():
+                raise ValueError(
+                    f"{path} is a link; a run is read and written in its own folder alone: put "
+                    "what it leads to in its place (run.dir can name another disk), or remove it"
+                )
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise ValueError(f"{path} is no regular file; remove it")
+
+
 def refuse_planted(folder: Folder) -> None:
     """Raise ValueError where something stands where a run puts a folder of its own: better before
     the training than after it."""
     for path in (folder.checkpoints, folder.model):
         if os.path.lexists(path) and not path.is_dir():
             raise ValueError(f"{path} is no folder, and the run needs its place; move it away")
-    if folder.model.is_symlink():
-        raise ValueError(
-            f"{folder.model} is a link, and the run publishes a folder there; move it away"
-        )
 
 
 def check_folder(config: Config, folder: Folder, resume: bool, fresh: bool) -> None:
     """Raise ValueError where a start would destroy, or mix, what is in the folder already."""
     if folder.path.exists() and not folder.path.is_dir():
         raise ValueError(f"{folder.path} is a file; choose another run.name or run.dir")
+    if resume:
+        refuse_links(folder)  # before anything in it is read
     is_run = folder.config.exists() or (resume and bool(folder.recorded()))
     if folder.path.exists() and not is_run:
         held = [p for p in folder.path.iterdir() if not LEFTOVER.fullmatch(p.name)]
@@ -255,15 +271,13 @@ def open_folder(config: Config, folder: Folder, resume: bool, fresh: bool) -> li
 
 def check_finished(folder: Folder) -> None:
     """Raise ValueError unless there is a run with a model, naming the finished runs there."""
+    refuse_links(folder)
     if not folder.config.exists():
         runs = sorted(p.parent.name for p in folder.path.parent.glob("*/result.json"))
-        known = f"finished runs there: {', '.join(runs)}" if runs else "no finished run is there"
-        raise ValueError(
-            f"{folder.path} is not a run folder: it has no config.toml ({known}). Train one with "
-            "`python train.py --config configs/imdb_lora.toml`."
-        )
-    if folder.model.is_symlink():
-        raise ValueError(f"{folder.model} is a link; a run's model is read where it was written")
+        known = f"finished runs there: {', '.join(runs)}" if runs else (
+            "none is there: train one with `python train.py --config configs/imdb_lora.toml`"
+        )  # fmt: skip
+        raise ValueError(f"{folder.path} is not a run folder: it has no config.toml; {known}")
     if not folder.model.is_dir():
         raise ValueError(
             f"{folder.path} has no model yet: its training is not finished. Finish it with "

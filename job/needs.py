@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from data.encode import Encoded
 from data.loaders import Padding, collate, epoch_order, fill_batches
-from engine.estimate import Estimate, estimate
+from engine.estimate import Estimate, estimate, repeat
+from engine.evaluate import inference, to_device
 from engine.losses import Batch
 from engine.plan import Plan
 from engine.precision import Precision
+from job.cached import Cached
 
 PROBE_TOKENS = 512  # so many that activations outweigh the gradient of any one parameter
 
@@ -19,14 +21,20 @@ PROBE_TOKENS = 512  # so many that activations outweigh the gradient of any one 
 def measure_needs(
     model: nn.Module, compute_loss: Callable[[nn.Module, Batch], Tensor],
     encoded: Mapping[str, Encoded], padding: Padding, precision: Precision, plan: Plan,
-    micro_batch_size: int, evaluation_rows: int, streams: bool,
+    micro_batch_size: int, evaluation_rows: int, streams: bool, cached: Cached | None = None,
 ) -> Estimate:  # fmt: skip
     """Memory and time by a probe of the longest training row, several times where it is short.
-    `streams`: padding costs nothing."""
-    lengths = {name: row_lengths(split) for name, split in encoded.items()}
-    longest = int(lengths["train"].argmax())
-    times = max(1, PROBE_TOKENS // int(lengths["train"][longest]))
-    probe = collate([encoded["train"].dataset[longest]] * times, padding)
+    `streams`: padding costs nothing; `cached`: steps begin at its cut."""
+    longest = int(row_lengths(encoded["train"]).argmax())
+    probe = collate([encoded["train"].dataset[longest]], padding)
+    if cached is not None:
+        probe = to_device(probe, precision.device)
+        with inference(model), precision.autocast():
+            probe = cached.batch_of(probe)
+        if cached.cut.vectors:
+            evaluation_rows *= int(row_lengths(encoded["train"])[longest])
+    lengths = {name: row_lengths(split, cached) for name, split in encoded.items()}
+    probe = repeat(probe, max(1, PROBE_TOKENS // int(lengths["train"][longest])))
     held_out = [
         held_out_tokens(rows, evaluation_rows, padding.multiple, streams)
         for name, rows in lengths.items()
@@ -77,8 +85,10 @@ def held_out_tokens(lengths: np.ndarray, size: int, multiple: int, streams: bool
     return max((w * n for w, n in zip(widths, counts, strict=True)), default=0)
 
 
-def row_lengths(encoded: Encoded) -> np.ndarray:
-    """Tokens (N,) of each row."""
+def row_lengths(encoded: Encoded, cached: Cached | None = None) -> np.ndarray:
+    """Tokens (N,) of each row that a step computes: of a kept vector, one."""
+    if cached is not None and cached.cut.vectors:
+        return np.ones(encoded.rows, dtype=np.int64)
     return encoded.dataset.with_format("numpy")["length"][:]
 
 

@@ -21,7 +21,7 @@ from engine.metrics import probabilities
 from engine.precision import DTYPES, Precision, choose_device, choose_precision
 from engine.targets import Target
 from job.ending import reading
-from job.folder import Folder, finished_config
+from job.folder import Folder, finished_config, refuse_links
 from job.loss import target_of
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from models.export import load_exported
@@ -190,6 +190,7 @@ def made_with(folder: Folder) -> dict[str, Any]:
 def recorded_dtype(folder: Folder) -> str | None:
     """The dtype that "auto" meant when a run was started, by its newest checkpoint where its
     environment.json is damaged or gone; None where nothing was trained yet."""
+    refuse_links(folder)
     with suppress(ValueError):
         if then := made_with(folder):
             return then["dtype"]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from configs.schema import Config
 from data.cache import cache_root
 from data.encode import Encoded, encode
+from data.kept import Kept
 from data.loaders import Padding
 from data.prepare import Data, DataArgs, load_data
 from engine.estimate import Estimate, held_memory
@@ -25,6 +26,7 @@ from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_ste
 from engine.plan import Plan, planned_steps
 from engine.precision import Precision, choose_precision
 from engine.targets import Target
+from job.cached import Cached, choose_cache
 from job.ending import reading
 from job.loss import choose_loss, keep_target, measure_labels, target_of
 from job.needs import describe_idle, measure_needs
@@ -69,6 +71,7 @@ class Job:
     estimate: Estimate
     evaluation_rows: int  # of the longest rows in one forward pass
     resident_before: int  # bytes the process held before training
+    cached: Cached | None  # what the frozen part of the model made of each row
     notes: list[str]
     details: list[str]  # of the machine, for who asks
     probed_loss: Callable[[nn.Module, Batch], Tensor]  # ours, with which memory was estimated
@@ -85,6 +88,10 @@ class Job:
     def target(self) -> Target:
         """The unit in which the model answers; the identity for classes."""
         return target_of(self.model_args)
+
+    def kept(self, split: str) -> Kept | None:
+        """What the frozen part of the model made of a split's rows, where that is kept."""
+        return None if self.cached is None else self.cached.kept[split]
 
     @property
     def metric(self) -> str:
@@ -254,13 +261,14 @@ def assemble(
     check_head(built, model_args, encoded["train"], padding, precision)
     resident = held_memory(precision.device)
     rows_at_once = evaluation_rows(config, built.model, precision.device)
+    cached, cache_notes = choose_cache(config, built, encoded, padding, precision, plan, speed)
     built.model.train()
     with trial_step(model_args.source), explained(memory_advice(config)):
         needs = measure_needs(
             built.model, compute_loss, encoded, padding, precision, plan, train.micro_batch_size,
-            rows_at_once, speed.streams,
+            rows_at_once, speed.streams, cached,
         )  # fmt: skip
-    notes += describe_idle(needs.idle, added_parameters(built.model))
+    notes += cache_notes + describe_idle(needs.idle, added_parameters(built.model))
     if config.model.compile:
         built.model.compile()  # in place: the parameters keep their names
     return Job(
@@ -270,7 +278,7 @@ def assemble(
         optimizer=build_optimizer(groups, (train.betas[0], train.betas[1]), train.eps),
         scaler=precision.scaler(),
         schedule=Schedule(train.schedule, total, warmup_steps(train.warmup, total)),
-        plan=plan, estimate=needs, resident_before=resident,
+        plan=plan, estimate=needs, resident_before=resident, cached=cached,
         evaluation_rows=rows_at_once, notes=notes, details=details,
         probed_loss=compute_loss,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data.encode import Encoded
 from data.loaders import Padding, collate
-from engine.estimate import double
+from engine.estimate import repeat
 from engine.evaluate import inference, to_device
 from engine.loop import fit
 from engine.losses import Batch
@@ -134,7 +134,7 @@ def check_loss(job: "Job") -> list[str]:
     model.eval()
     try:
         with preserve_randomness(), job.precision.autocast():
-            once, twice = (job.compute_loss(model, rows) for rows in (batch, double(batch)))
+            once, twice = (job.compute_loss(model, rows) for rows in (batch, repeat(batch)))
     finally:
         model.train()
         model.zero_grad(set_to_none=True)

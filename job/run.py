@@ -8,6 +8,7 @@ from engine.checkpoint import environment
 from engine.plan import Progress
 from engine.stop import Stopped, stop_on_signals
 from engine.tracker import Tracker
+from job.cached import open_cached
 from job.finish import finish, store_samples
 from job.fit import describe_data, restore, train
 from job.folder import Folder
@@ -31,6 +32,8 @@ def train_and_finish(job: Job, folder: Folder, command: str, allow_drift: bool) 
         if job.config.samples.texts:
             store_samples(job, folder)
     resumed = progress.step > 0
+    if job.cached is not None:
+        print(open_cached(job.cached, job.encoded, job.padding, job.precision), flush=True)
     tracker = Tracker(
         folder.path, progress.step, job.plan.total_steps, job.config.run.log_every, metrics_bytes
     )
@@ -44,7 +47,10 @@ def train_and_finish(job: Job, folder: Folder, command: str, allow_drift: bool) 
                 result = finish(job, folder, progress, tracker, command, begun, stop)
                 stop.check()
                 return result
-            tracker.say(f"stopped at step {progress.step}, saved; go on with --resume")
+            tracker.say(
+                f"stopped at step {progress.step}, saved; go on with --resume "
+                "(in Python resume=True)"
+            )
             raise SystemExit(stop.exit_code)
     finally:
         tracker.close()

@@ -35,7 +35,10 @@ def check_allowed(setting: str, name: str, allow_code: bool) -> None:
     """Raises ValueError where `name` is a user's own file and code is not allowed."""
     path = code_file(name)
     if path is not None and not allow_code:
-        raise ValueError(f"{setting} {name!r} runs the code in {path}; allow it with --allow-code")
+        raise ValueError(
+            f"{setting} {name!r} runs the code in {path}; allow it with --allow-code, in Python "
+            "allow_code=True"
+        )
 
 
 def load_class(setting: str, name: str, parent: type[nn.Module]) -> type[nn.Module]:

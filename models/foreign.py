@@ -14,7 +14,9 @@ from typing import Any
 from files.read import read_json
 from models.limits import check_numbers, entries
 
-READ = (".json", ".safetensors", ".txt", ".model", ".jinja")  # endings that loading may open
+TEMPLATES = "additional_chat_templates"
+# endings that loading may open: weights, settings, and what tokenizers are made of
+READ = (".json", ".safetensors", ".txt", ".model", ".jinja", ".codes", ".spm", ".tokenizer")
 INDEX = "model.safetensors.index.json"
 OWN_WEIGHTS = ("head.safetensors", "adapter_model.safetensors")  # read by name, never as a model's
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
@@ -29,8 +31,9 @@ def check_model_folder(folder: str | Path) -> None:
     """Raises ValueError, naming the file and what is in it, unless loading this folder reads the
     folder alone, as data."""
     folder = Path(folder)
-    for path in readable_files(folder):
-        check_inside(folder, path)
+    for path in held_entries(folder):
+        if path.is_symlink() or not path.is_dir() or is_readable(path):
+            check_inside(folder, path)
     check_config(folder / "config.json")
     check_tokenizer_config(folder / "tokenizer_config.json")
     for name in ("special_tokens_map.json", "added_tokens.json"):
@@ -38,11 +41,19 @@ def check_model_folder(folder: str | Path) -> None:
             read_json(folder / name)
 
 
+def held_entries(folder: Path) -> list[Path]:
+    """What lies in a model folder, its chat templates too; other folders in it are not opened."""
+    return sorted([*folder.iterdir(), *folder.glob(f"{TEMPLATES}/*")])
+
+
+def is_readable(path: Path) -> bool:
+    """Whether loading may open what has this name, by its ending."""
+    return path.suffix in READ or path.name == TEMPLATES
+
+
 def readable_files(folder: Path) -> Iterator[Path]:
-    """What loading a folder may open: files of the endings above, chat templates among them."""
-    for path in sorted([*folder.iterdir(), *folder.glob("additional_chat_templates/*")]):
-        if path.suffix in READ or path.name == "additional_chat_templates":
-            yield path
+    """What loading a folder may open."""
+    return filter(is_readable, held_entries(folder))
 
 
 def check_inside(folder: Path, path: Path) -> None:
@@ -62,8 +73,7 @@ def check_inside(folder: Path, path: Path) -> None:
             f"{path} is a link to {target}, outside its folder; a model folder is read alone: "
             f"put a copy of the file there. {UNTRUSTED}"
         )
-    folders = path.name == "additional_chat_templates"
-    if not (stat.S_ISDIR(mode) if folders else stat.S_ISREG(mode)):
+    if not (stat.S_ISDIR(mode) if path.name == TEMPLATES else stat.S_ISREG(mode)):
         raise ValueError(f"{path} is no regular file")
 
 

@@ -176,7 +176,12 @@ def build_head(
                 f"{title} takes no argument {name!r} ([head.args] and head.pool); "
                 + (f"did you mean {near[0]!r}? " if near else "")
                 + f"it takes {', '.join(takes) or 'none of its own'}"
-                + ("; leave pooling to the head with --unset head.pool" if name == "pool" else "")
+                + (
+                    "; leave pooling to the head with --unset head.pool, in Python "
+                    "unset=['head.pool']"
+                    if name == "pool"
+                    else ""
+                )
             )
     missing = [n for n, p in takes.items() if p.default is p.empty and n not in words]
     if missing:

@@ -231,7 +231,7 @@ def run_card(card: Card) -> str:
     lines = [
         f"# {escape_markdown(card.name)}",
         "",
-        "A run of openloop. It is repeated with:",
+        "A run of openloop. It is repeated, with --fresh or another run.name, by:",
         "",
         *_fence(card.command, "bash"),
         "",

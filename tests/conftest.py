@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -120,6 +121,17 @@ def own_cache(tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     together = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     os.environ["OPENLOOP_CACHE"] = str(together / "cache")
+
+
+@pytest.fixture
+def signals_arrive():
+    """Signals as a terminal's programs have them: what is started in the background, or by nohup,
+    inherits that some are ignored, and passes it on."""
+    plain = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in plain.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

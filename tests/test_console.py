@@ -40,11 +40,29 @@ def test_what_people_write_stays_as_it_is(text):
     assert printed(text) == text
 
 
-def test_a_carriage_return_passes_at_the_start_of_a_progress_bars_line_alone():
-    assert printed("\r 10 %", "\r 20 %", "\n") == "\r 10 %\r 20 %\n"
-    assert printed("error in ", "\rfine") == "error in \\rfine"
-    assert printed("error in a\rfine\n") == "error in a\\rfine\n"
-    assert printed("\r 10 %\n", "then: ", "\rfine") == "\r 10 %\nthen: \\rfine"
+@pytest.mark.parametrize(
+    "texts", [("\rneg", "\rFAKE"), ("error in ", "\rfine"), ("error in a\rfine\n",), ("\r",)]
+)
+def test_a_carriage_return_that_is_printed_is_shown(texts):
+    assert printed(*texts) == "".join(texts).replace("\r", "\\r")
+    stream = io.StringIO()
+    print(*texts, file=CleanStream(stream), sep="", end="")
+    CleanStream(stream).writelines(texts)
+    tqdm.write("".join(texts), file=CleanStream(stream), end="")
+    assert "\r" not in stream.getvalue()
+
+
+def test_a_carriage_return_is_shown_while_a_progress_bar_draws():
+    stream = io.StringIO()
+    clean = CleanStream(stream)
+    with tqdm(total=2, file=clean, ncols=20, desc="a\rb") as bar:
+        print("\rneg", "\rFAKE", file=clean)
+        tqdm.write("\rmore", file=clean)
+        bar.update()
+    text = stream.getvalue()
+    assert "a\\rb" in text
+    assert "\\rneg \\rFAKE\n" in text
+    assert "\\rmore\n" in text
 
 
 def test_a_progress_bar_draws_itself_as_on_a_bare_stream():

@@ -6,6 +6,7 @@ One row a setting: (what is changed, where it must show, what is changed on both
 import contextlib
 import io
 import json
+import re
 
 import pytest
 
@@ -29,6 +30,7 @@ TABLE = {
     "model.revision": (["model.revision=v1"], SAID, ["model.source=hub:no/model"]),
     "model.dropout": (["model.dropout=0.5"], STEPS, DROPOUT),
     "model.train": (["model.train=head"], PLAN, [*NO_LORA]),
+    "model.cache": (["model.cache=off"], PLAN, ["--unset", "lora", "model.train=head"]),
     "model.activation_checkpointing": (["model.activation_checkpointing=true"], PLAN, []),
     "model.compile": (["model.compile=true"], PLAN, []),
     "head.kind": (["head.kind=mlp"], PLAN, []),
@@ -204,6 +206,7 @@ def trace(path, folder, shows, words):
         code = train.main(["--config", str(path), *words])
     if shows in (PLAN, SAID):
         shown = out.getvalue().replace(str(folder), "DIR").replace(str(path), "RECIPE")
+        shown = re.sub(r"in about [\d.]+ \w+", "in about TIME", shown)
         lines = shown.splitlines()
         # what is taken by the first run of a process, and times, differ
         drop = ("  time", "  memory", "memory: ", "step ", "Generating", "building")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("signals_arrive")
 ROOT = Path(__file__).parent.parent
 STEPS = 40
 

@@ -1,6 +1,5 @@
 """Layers with a rate and a beginning of their own."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from configs.schema import Train
 from job.rates import first_steps, layer_rates
 from models.heads import Classifier, LinearHead
 from models.trainable import layers_above
+from tests.killed import kill_after_save
 
 ALL = ["--unset", "lora", "train.unfreeze=1.0", "train.layer_decay=0.5", "train.warmup=0"]
 
@@ -55,21 +55,7 @@ def test_a_run_stopped_before_its_layers_have_begun_goes_on_to_the_same_bits(rec
     assert train.main(["--config", str(path), *ALL, f"run.dir={whole}"]) == 0
     checkpoints = sorted((whole / "tiny" / "checkpoints").glob("step-*"))
     assert len(checkpoints) > 12
-    if (pid := os.fork()) == 0:  # killed after its fifth step
-        import job.fit
-
-        save, seen = job.fit.save_checkpoint, []
-
-        def save_and_end(*words, **named):
-            save(*words, **named)
-            seen.append(1)
-            if len(seen) == 5:
-                os._exit(0)
-
-        job.fit.save_checkpoint = save_and_end
-        train.main(["--config", str(path), *ALL])
-        os._exit(1)
-    assert os.waitpid(pid, 0)[1] == 0
+    kill_after_save(5, lambda: train.main(["--config", str(path), *ALL]))
     assert train.main(["--config", str(path), *ALL, "--resume"]) == 0
     first, second = weights(whole / "tiny"), weights(tmp_path / "runs" / "tiny")
     assert all(torch.equal(first[name], second[name]) for name in first)

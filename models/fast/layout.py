@@ -44,8 +44,9 @@ class Layout:
         return self.ids.shape[1] - len(self.real)
 
     def stream(self, padded: Tensor) -> Tensor:
-        """(B, T) -> (1, N), zeros in the filling."""
-        return F.pad(padded.flatten()[self.real], (0, self.filling)).unsqueeze(0)
+        """(B, T) -> (1, N), or (B, T, D) -> (1, N, D); zeros in the filling."""
+        tokens = padded.flatten(0, 1)[self.real]
+        return F.pad(tokens, (0, 0) * (tokens.dim() - 1) + (0, self.filling)).unsqueeze(0)
 
     def padded(self, stream: Tensor) -> Tensor:
         """(1, N, D) -> (B, T, D), zeros where there is no token; of a stream that holds nothing but

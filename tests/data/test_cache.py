@@ -12,6 +12,7 @@ import pytest
 
 from data.cache import open_built, read_limit
 from files.write import temporary_name
+from tests.umask import umask_of
 
 
 @pytest.fixture
@@ -123,11 +124,8 @@ def test_a_limit_that_is_no_size_is_refused(build, monkeypatch, text):
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o755), (0o002, 0o775), (0o077, 0o700)])
 def test_an_entry_has_the_mode_that_the_umask_leaves(build, tmp_path, umask, mode):
-    before = os.umask(umask)
-    try:
+    with umask_of(umask):
         build("a")
-    finally:
-        os.umask(before)
     entry = tmp_path / "cache" / "encoded" / "a"
     assert stat.S_IMODE(entry.stat().st_mode) == mode
     assert stat.S_IMODE((entry / "rows.arrow").stat().st_mode) == mode & 0o666
@@ -146,11 +144,8 @@ def test_a_cache_opened_to_others_opens_what_is_made_in_it(build, tmp_path, mode
 def test_an_entry_of_a_shared_cache_has_its_mode_whatever_the_umask(build, tmp_path, mode, umask):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache").chmod(mode)
-    before = os.umask(umask)
-    try:
+    with umask_of(umask):
         build("a")
-    finally:
-        os.umask(before)
     entry = tmp_path / "cache" / "encoded" / "a"
     assert stat.S_IMODE(entry.stat().st_mode) == mode
     assert {stat.S_IMODE(file.stat().st_mode) for file in entry.iterdir()} == {mode & 0o666}

@@ -7,6 +7,7 @@ import pytest
 
 from engine.stop import Stopped, StopRequest, stop_on_signals
 
+pytestmark = pytest.mark.usefixtures("signals_arrive")
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 
 

@@ -80,3 +80,12 @@ def test_a_run_is_held_by_one_process_and_a_killed_one_leaves_no_lock(tmp_path):
         pass
     with hold_run(tmp_path):  # and letting go lets the next one in
         pass
+
+
+def test_a_lock_that_is_a_link_empties_nothing(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("kept", encoding="utf-8")
+    (tmp_path / ".one.lock").symlink_to(victim)
+    with pytest.raises(ValueError, match=r"\.one\.lock is a link"), hold_run(tmp_path / "one"):
+        pass
+    assert victim.read_text(encoding="utf-8") == "kept"

@@ -251,3 +251,20 @@ def test_confusion_image_of_the_most_classes_is_of_bounded_size():
     image = confusion_image([[1] * 50] * 50, ["name"] * 50)
     assert image.nbytes < 6e6
     assert confusion_image([[1] * 18] * 18, ["name"] * 18).shape[0] == MARGIN + 18 * CELL
+
+
+@pytest.mark.parametrize("resume_at", [None, 0])
+def test_a_log_that_is_a_link_is_neither_cut_nor_written(open_tracker, tmp_path, resume_at):
+    (tmp_path / "victim").write_text("kept", encoding="utf-8")
+    (tmp_path / "metrics.jsonl").symlink_to("victim")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl is a link"):
+        open_tracker(resume_at=resume_at)
+    assert (tmp_path / "victim").read_text(encoding="utf-8") == "kept"
+
+
+def test_tensorboards_folder_is_no_link(open_tracker, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "tensorboard").symlink_to("elsewhere")
+    with pytest.raises(ValueError, match="tensorboard is a link"):
+        open_tracker()
+    assert list((tmp_path / "elsewhere").iterdir()) == []

@@ -8,6 +8,7 @@ import pytest
 import tomli_w
 
 from tests.faults.watched import Place
+from tests.killed import kill_after_save
 
 STEPS = 4
 
@@ -49,7 +50,7 @@ def places(tmp_path_factory, tiny_folder, reviews_csv):
             shutil.copytree(made[0].pristine / "cache", path / "cache", symlinks=True)
         try:
             assert train.main(["--config", "recipe.toml"]) == 0
-            stop_after_two_steps()
+            kill_after_save(2, lambda: train.main(["--config", "recipe.toml", "run.name=two"]))
             predict.load_run("runs/one")(["good film"])
         finally:
             os.chdir(here)
@@ -58,26 +59,3 @@ def places(tmp_path_factory, tiny_folder, reviews_csv):
         shutil.copytree(path, pristine, symlinks=True)
         made.append(Place(path, pristine))
     return made
-
-
-def stop_after_two_steps():
-    """Train runs/two in a process that ends at its second checkpoint."""
-    import engine.loop
-    import train
-
-    if os.fork() == 0:
-        import job.fit
-
-        save, seen = job.fit.save_checkpoint, []
-
-        def save_and_end(*words, **named):
-            save(*words, **named)
-            seen.append(1)
-            if len(seen) == 2:
-                os._exit(0)
-
-        job.fit.save_checkpoint = save_and_end
-        assert engine.loop
-        train.main(["--config", "recipe.toml", "run.name=two"])
-        os._exit(1)
-    assert os.wait()[1] == 0

@@ -280,6 +280,18 @@ def templates_elsewhere(place: Path) -> None:
     link(place / "base" / "additional_chat_templates" / "x.jinja", "../../outside/evil.py")
 
 
+def of_a_class(name: str, harm: Harm) -> Harm:
+    """A tokenizer's class that opens files by names of its own."""
+
+    def both(place: Path) -> None:
+        (place / "base" / "tokenizer.json").unlink()
+        (place / "base" / "vocab.txt").write_text("evil 1\n", encoding="utf-8")
+        set_tokenizer({"tokenizer_class": name})(place)
+        harm(place)
+
+    return both
+
+
 def snapshot_of_links(place: Path) -> None:
     """As a hub's cache looks, with blobs that lead elsewhere."""
     snapshot = place / "hub" / "snapshots" / "abc"
@@ -304,6 +316,12 @@ def model_cases() -> Cases:
         cases[f"{name}: a link elsewhere"] = replaced(name, "../outside/secret.json")
         cases[f"{name}: a link to itself"] = replaced(name, name)
         cases[f"{name}: a pipe"] = pipe(name)
+    for name, user in (("bpe.codes", "PhobertTokenizer"), ("source.spm", "MarianTokenizer"),
+                       ("prophetnet.tokenizer", "ProphetNetTokenizer"),
+                       ("words.any", "BertTokenizer")):  # fmt: skip
+        elsewhere = replaced(name, "../outside/secret.json")
+        cases[f"{name}: a link elsewhere"] = of_a_class(user, elsewhere)
+        cases[f"{name}: a pipe"] = of_a_class(user, pipe(name))
     cases["weights: a pickle alone"] = pickled_alone
     cases["weights: a pickle's index"] = pickled_index
     cases["adapter of a hub"] = adapter_beside("stranger/repo")

@@ -157,6 +157,7 @@ RUNS: Cases = {
     "model: labels a text": set_part("model", num_labels="2"),
     "model: labels named alike": set_part("model", label_names=["a", "a"]),
     "model: labels that steer": set_part("model", label_names=["\x1b[31mneg", "\u202epos\n\rx"]),
+    "model: labels that overprint": set_part("model", label_names=["\rneg", "\rFAKE"]),
     "model: labels of numbers": set_part("model", label_names=[1, None]),
     "model: labels swapped": set_part("model", label_names=["pos", "neg"]),
     "model: kind": set_part("model", kind="stranger"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.strange_links import finished_cases, resumed_cases
 from tests.faults.strange_models import model_cases
 from tests.faults.strange_runs import run_cases
 from tests.faults.strange_tables import FILTERS, RECIPES, SPOKEN, table_cases
@@ -23,6 +24,13 @@ SMALL = ("model.source=base", "data.max_length=32", "speed.native=off")
 SOURCES = ("base: itself", "base: a ring", "base: a tower", "base: of a hub", "model is a link",
            "a vocabulary planted", "record: format 99", "model: a head of their own",
            "model: rank 10^9", "model: labels swapped")  # fmt: skip
+
+
+TESTED = ("record: no base", "model: a head of their own", "model: labels that steer",
+          "model: labels swapped", "base: of a hub", "base: elsewhere", "settings are a link",
+          "settings: an encoding that runs", "settings: keys that steer", "result is a pipe",
+          "environment is a pipe", "a list of files elsewhere", "a manifest of files elsewhere",
+          "a vocabulary planted")  # fmt: skip
 
 
 def train(*words: str) -> int:
@@ -49,6 +57,18 @@ def start_on_run() -> int:
 
 def ask() -> int:
     return predict("--run", "runs/one", "--json", "good film", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx")
+
+
+def ask_plainly() -> int:
+    return predict("--run", "runs/one", "good film", "\rbad film")
+
+
+def score() -> int:
+    return train("--config", "recipe.toml", "--eval-only")
+
+
+def resume() -> int:
+    return train("--config", "recipe.toml", "run.name=two", "--resume")
 
 
 def with_outside(harm: Harm) -> Harm:
@@ -84,6 +104,16 @@ def cases() -> Iterator[Trial]:
         yield trial(f"run folder: {name}", harm, ask)
     for name in SOURCES:
         yield trial(f"source of a run: {name}", run_cases()[name], start_on_run)
+    for name in TESTED:
+        yield trial(f"a run tested: {name}", run_cases()[name], score)
+    yield trial("run folder, plainly", run_cases()["model: labels that overprint"], ask_plainly)
+    for name, harm in finished_cases().items():
+        yield trial(f"run folder: {name}", harm, ask)
+        yield trial(f"a run tested: {name}", harm, score)
+        if "model" in name:
+            yield trial(f"source of a run: {name}", harm, start_on_run)
+    for name, harm in resumed_cases().items():
+        yield trial(f"a run resumed: {name}", harm, resume)
     for name, (harm, file) in table_cases().items():
         yield trial(
             f"table, guessed: {name}",
@@ -124,8 +154,9 @@ def cases() -> Iterator[Trial]:
 
 
 def is_clean(text: str) -> bool:
-    """Whether output steers nothing: a line at a time, tabs and a bar's returns apart."""
-    plain = text.replace("\n", "").replace("\t", "").replace("\r", "")
+    """Whether output steers nothing: tabs and line ends apart. No bar is drawn into a file, so no
+    carriage return is one's."""
+    plain = text.replace("\n", "").replace("\t", "")
     return plain.replace("\u200d", "").isprintable()
 
 

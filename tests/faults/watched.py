@@ -127,13 +127,18 @@ class Watch:
         if not isinstance(path, str | bytes | os.PathLike):
             return None  # a descriptor
         real = os.path.realpath(os.fsdecode(path))
+        if isinstance(flags, int) and flags & os.O_NOFOLLOW:  # a link itself is refused
+            folder, name = os.path.split(os.fsdecode(path))
+            real = os.path.join(os.path.realpath(folder), name)
         if any(real == place or real.startswith(place + "/") for place in self.outside):
             return f"open {real}"
         writes = isinstance(flags, int) and flags & WRITING
-        return f"open for writing {real}" if writes and not self.may_write(path) else None
+        return f"open for writing {real}" if writes and not self.is_own(real) else None
 
     def may_write(self, path: object) -> bool:
-        real = os.path.realpath(os.fsdecode(path))  # type: ignore[arg-type]
+        return self.is_own(os.path.realpath(os.fsdecode(path)))  # type: ignore[arg-type]
+
+    def is_own(self, real: str) -> bool:
         return any(real == place or real.startswith(place + "/") for place in self.own)
 
     def is_within_root(self, path: object) -> bool:

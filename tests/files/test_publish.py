@@ -11,6 +11,7 @@ from engine.storage import newest_valid, rotate, step_folder
 from files.publish import publish, set_aside, sweep, verify
 from files.verify import DamagedError
 from files.write import LEFTOVER, temporary_name
+from tests.umask import umask_of
 
 
 class CrashError(Exception):
@@ -195,11 +196,8 @@ def test_nothing_at_the_name_of_a_target_is_followed_or_replaced(tmp_path, plant
 
 
 def test_a_folder_has_the_mode_that_the_umask_leaves(tmp_path):
-    before = os.umask(0o027)
-    try:
+    with umask_of(0o027):
         fill(tmp_path / "x")
-    finally:
-        os.umask(before)
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o750
 
 

@@ -6,7 +6,15 @@ import stat
 import pytest
 
 import files.write
-from files.write import LEFTOVER, replace_bytes, replace_text, save_text, temporary_name
+from files.write import (
+    LEFTOVER,
+    open_in_place,
+    replace_bytes,
+    replace_text,
+    save_text,
+    temporary_name,
+)
+from tests.umask import umask_of
 
 
 class CrashError(Exception):
@@ -100,11 +108,8 @@ def test_a_name_as_long_as_the_file_system_allows_is_written(tmp_path):
 
 
 def test_the_mode_is_what_the_umask_leaves(tmp_path):
-    before = os.umask(0o027)
-    try:
+    with umask_of(0o027):
         save_text(tmp_path / "a", "text")
-    finally:
-        os.umask(before)
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
 
 
@@ -122,3 +127,30 @@ def test_a_folder_at_the_name_is_an_error_that_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match="directory"):
         save_text(tmp_path / "a", "text")
     assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_is_opened_in_place_is_no_link(tmp_path, there):
+    victim, path = tmp_path / "victim", tmp_path / "log"
+    if there:
+        victim.write_text("kept", encoding="utf-8")
+    path.symlink_to("victim")
+    with pytest.raises(ValueError, match="log is a link"):
+        open_in_place(path)
+    assert victim.exists() == there
+    assert not there or victim.read_text(encoding="utf-8") == "kept"
+
+
+def test_a_pipe_is_not_opened_in_place_and_nobody_waits(tmp_path):
+    os.mkfifo(tmp_path / "log")
+    with pytest.raises(ValueError, match="log is no regular file"):
+        open_in_place(tmp_path / "log")
+
+
+def test_what_is_opened_in_place_keeps_what_it_holds_and_grows_at_its_end(tmp_path):
+    for _ in range(2):
+        with open_in_place(tmp_path / "log") as file:
+            file.seek(0)
+            file.write(b"line\n")
+    assert (tmp_path / "log").read_bytes() == b"line\nline\n"
+    assert stat.S_IMODE((tmp_path / "log").stat().st_mode) & 0o111 == 0

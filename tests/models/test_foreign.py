@@ -2,16 +2,20 @@
 
 import json
 import os
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from files.read import MOST_BYTES
+from files.verify import sha256
 from models.args import ModelArgs, check_model_args
 from models.counted import check_parameters
-from models.foreign import check_inside, check_model_folder, weight_files
+from models.foreign import check_inside, check_model_folder, is_readable, weight_files
 from models.limits import (
     MOST_LABELS,
     MOST_LAYERS,
@@ -20,7 +24,10 @@ from models.limits import (
     machine_memory,
 )
 from models.load import load_tokenizer, read_config, read_weights
+from models.verified import folder_differences
 from tests.edits import edit
+
+VOCABULARY = re.compile(r"VOCAB_FILES_NAMES\s*=\s*\{(.*?)\}", re.DOTALL)
 
 
 @pytest.fixture
@@ -143,12 +150,22 @@ def test_a_tokenizer_config_that_names_code_is_refused(folder, values):
         load_tokenizer(str(folder))
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "x.jinja"])
-@pytest.mark.parametrize("make_one", ["link", "pipe", "folder"])
+NAMES = ["config.json", "model.safetensors", "tokenizer.json", "x.jinja", "bpe.codes", "source.spm",
+         "prophetnet.tokenizer", "words.any", "words"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "make_one"),
+    [*((name, one) for name in NAMES for one in ("link", "link to a folder", "pipe")),
+     *((name, "folder") for name in NAMES[:7])],
+)  # fmt: skip
 def test_what_is_no_file_of_the_folder_is_refused(folder, tmp_path, name, make_one):
     (folder / name).unlink(missing_ok=True)
     if make_one == "link":
         (tmp_path / "outside").write_text("{}", encoding="utf-8")
+        (folder / name).symlink_to("../outside")
+    elif make_one == "link to a folder":
+        (tmp_path / "outside").mkdir()
         (folder / name).symlink_to("../outside")
     elif make_one == "pipe":
         os.mkfifo(folder / name)
@@ -156,6 +173,56 @@ def test_what_is_no_file_of_the_folder_is_refused(folder, tmp_path, name, make_o
         (folder / name).mkdir()
     with pytest.raises(ValueError, match=f"{name} is (a link|no regular file)"):
         check_model_folder(folder)
+
+
+def test_folders_that_nothing_opens_may_lie_in_a_model_folder(folder):
+    for name in ("1_Pooling", "onnx", ".git"):
+        (folder / name).mkdir()
+        os.mkfifo(folder / name / "pipe")
+    check_model_folder(folder)
+
+
+def test_a_tokenizer_of_codes_is_not_read_through_a_link(folder, tmp_path):
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text("good 1\n", encoding="utf-8")
+    (tmp_path / "secret").write_text("g ood</w> 1\n", encoding="utf-8")
+    (folder / "bpe.codes").symlink_to("../secret")
+    edit(folder / "tokenizer_config.json", tokenizer_class="PhobertTokenizer")
+    with pytest.raises(ValueError, match=r"bpe\.codes is a link"):
+        load_tokenizer(str(folder))
+
+
+def test_every_file_that_a_tokenizer_names_is_known_by_its_ending():
+    models = Path(transformers.__file__).parent / "models"
+    names = set()
+    for path in models.glob("*/tokenization_*.py"):
+        for block in VOCABULARY.findall(path.read_text(encoding="utf-8")):
+            names |= set(re.findall(r':\s*"([^"]+)"', block))
+    assert {"bpe.codes", "source.spm", "vocab.txt"} <= names
+    assert {name for name in names if not is_readable(Path(name))} == set()
+
+
+def export(folder):
+    """A record of all that a folder holds, as an export writes it."""
+    held = [path for path in folder.rglob("*") if path.is_file()]
+    files = {path.relative_to(folder).as_posix(): sha256(path) for path in held}
+    (folder / "openloop.json").write_text(json.dumps({"files": files}), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bpe.codes", "source.spm", "prophetnet.tokenizer", "added_tokens.json",
+     "additional_chat_templates/x.jinja", "base/openloop.json", "base/manifest.json",
+     "base/model.safetensors", "base/vocab.txt", "base/additional_chat_templates/x.jinja"],
+)  # fmt: skip
+def test_a_file_that_was_added_is_named(folder, name):
+    shutil.copytree(folder, folder / "base")
+    (folder / "base" / "model.safetensors").rename(folder / "base" / "weights.safetensors")
+    export(folder)
+    assert folder_differences(folder) == []
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("{}", encoding="utf-8")
+    assert folder_differences(folder) == [f"{folder}: {name} was added, and loading would read it"]
 
 
 def test_links_of_a_hubs_cache_are_read_and_those_that_leave_it_are_not(folder, tmp_path):
