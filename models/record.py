@@ -8,18 +8,23 @@ from files.read import read_json
 from files.verify import sha256
 from models.args import ModelArgs, args_from_json, args_to_json
 from models.code import HEAD_CODE, METHOD_CODE, code_file, describe_code
+from models.texts import Texts
 from models.verified import RECORD, check_digests
 
 FORMAT = 1
 
 
-def write_record(folder: Path, args: ModelArgs, base: dict[str, Any]) -> None:
-    """Describe a complete model folder: arguments, base with its hash, hashes of what it holds."""
+def write_record(
+    folder: Path, args: ModelArgs, base: dict[str, Any], texts: Texts | None = None
+) -> None:
+    """Describe a complete model folder: arguments, base with its hash, how it takes its `texts`,
+    hashes of what it holds."""
     held = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
     record = {
         "format": FORMAT,
         "model": args_to_json(args),
         "base": base,
+        "texts": None if texts is None else texts.as_dict(),
         "head_code": describe_code(copied(args.head_kind, folder, HEAD_CODE)),
         "method_code": describe_code(copied(args.method_code, folder, METHOD_CODE)),
         "files": {file.relative_to(folder).as_posix(): sha256(file) for file in held},

@@ -49,6 +49,9 @@ class LoRA(Method):
     expression for it, and the first that fits counts, as in PEFT."""
 
     kind: ClassVar[str] = "lora"
+    small: ClassVar[dict[str, dict[str, Any]]] = {
+        "LoRA": {"targets": "all-linear", "rank": 2, "alpha": 4.0}
+    }
 
     targets: tuple[str, ...] | Literal["all-linear"]
     rank: int = 8
@@ -70,6 +73,10 @@ class LoRA(Method):
     @property
     def code(self) -> str | None:
         return self.variant if code_file(self.variant) else None
+
+    @property
+    def peft(self) -> bool:
+        return True
 
     def check(self) -> None:
         ranks = {"lora.rank": self.rank, **_of_pattern("rank", self.rank_pattern)}

@@ -56,6 +56,7 @@ class Method:
     recipe."""
 
     kind: ClassVar[str]
+    small: ClassVar[dict[str, dict[str, Any]]] = {}  # settings to try it with, by a name for each
 
     @property
     def peft(self) -> bool:
@@ -176,6 +177,17 @@ def merge(model: nn.Module) -> float:
         module.base.weight.copy_(weight)
         module.merged = True
     return drift
+
+
+def merge_source(model: nn.Module, source: str) -> None:
+    """Merge the model that another run starts from. Raises ValueError where that cannot be."""
+    try:
+        merge(model)
+    except ValueError as error:
+        raise ValueError(
+            f"model.source is {source!r}, and a run goes on from one weight a layer: {error}. "
+            "Train that run for longer, or start from the model that it started from"
+        ) from None
 
 
 def difference(module: Any, weight: Tensor) -> float:
