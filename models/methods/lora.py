@@ -50,7 +50,8 @@ class LoRA(Method):
 
     kind: ClassVar[str] = "lora"
     small: ClassVar[dict[str, dict[str, Any]]] = {
-        "LoRA": {"targets": "all-linear", "rank": 2, "alpha": 4.0}
+        "LoRA": {"targets": "all-linear", "rank": 2, "alpha": 4.0},
+        "DoRA, PiSSA": {"targets": "all-linear", "rank": 2, "variant": "dora", "init": "pissa"},
     }
 
     targets: tuple[str, ...] | Literal["all-linear"]
@@ -73,10 +74,6 @@ class LoRA(Method):
     @property
     def code(self) -> str | None:
         return self.variant if code_file(self.variant) else None
-
-    @property
-    def peft(self) -> bool:
-        return True
 
     def check(self) -> None:
         ranks = {"lora.rank": self.rank, **_of_pattern("rank", self.rank_pattern)}
