@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from models.apart import needs_apart
 from models.fast.layout import layout_of
 from models.heads import backbone_name, pool, transformers_model
-from models.trainable import layer_lists
+from models.layers import layer_lists
 
 
 class LayerStates:

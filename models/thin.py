@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.layers import layer_lists
 from models.load import model_class
-from models.trainable import layer_lists
 
 
 def kept_layers(depth: int, every: int) -> list[int]:
