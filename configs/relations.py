@@ -56,6 +56,23 @@ def a_method_freezes_the_backbone(s: Settings) -> Verdict:
     return None
 
 
+def a_bag_of_ngrams_has_no_backbone(s: Settings) -> Verdict:
+    if s["model.source"] != "ngrams":
+        return None
+    usual = dict.fromkeys(("model.revision", "model.dropout", "head.pool", "head.dropout"))
+    usual |= {"model.activation_checkpointing": False, "model.compile": False}
+    usual |= {"head.kind": "native", "train.layer_decay": 1.0, "train.unfreeze": 0.0}
+    usual |= dict.fromkeys(optional_sections(), False)
+    names = [key for key, value in usual.items() if s[key] != value]
+    names += ["model.train"] if s["model.train"] not in (None, "all") else []
+    if names:
+        return (
+            f'{names[0]}: got it beside model.source = "ngrams", which has no layers, no head of '
+            f"its own and nothing pretrained; remove it (--unset {names[0]})"
+        )
+    return None
+
+
 def lora_layers_are_in_order(s: Settings) -> Verdict:
     if s["lora"] and s["lora.layers"] and s["lora.layers"][0] > s["lora.layers"][1]:
         return f"lora.layers: got {s['lora.layers']}; allowed: [first, last] with first <= last"
@@ -206,6 +223,7 @@ RULES = (
     native_head_pools_itself,
     plain_heads_take_no_args,
     a_method_freezes_the_backbone,
+    a_bag_of_ngrams_has_no_backbone,
     lora_layers_are_in_order,
     source_table_has_train,
     splits_have_train,

@@ -4,6 +4,7 @@ A bag takes the place of a row of tokens: its buckets are called input_ids.
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,7 +64,7 @@ def _batches(
 def bags_of(counter: Counts, texts: list[str], pairs: list[str] | None) -> list[dict[str, Any]]:
     """One dict a text: input_ids and counts, arrays of one length."""
     buckets, counts, ends = counter.count(texts, pairs)
-    bounds = zip(ends[:-1], ends[1:], strict=True)
+    bounds = itertools.pairwise(ends)
     return [{"input_ids": buckets[a:b], "counts": counts[a:b]} for a, b in bounds]
 
 

@@ -47,8 +47,9 @@ def collate(rows: Sequence[Mapping[str, Any]], padding: Padding) -> Batch:
     """One batch of encoded rows.
 
     inputs: input_ids (B, T), attention_mask (B, T), token_type_ids or counts (B, T) where there are
-    any, all int64; tokens: number of real tokens. Where the rows have them: labels (B,) int64 | (B, C)
-    float32 | (B,) float64, rows (B,) int64. The mask comes from lengths, never from token ids.
+    any, all int64; tokens: number of real tokens. Where the rows have them: labels (B,) int64 |
+    (B, C) float32 | (B,) float64, rows (B,) int64. The mask comes from lengths, never from token
+    ids.
     """
     lengths = np.array([len(row["input_ids"]) for row in rows])  # (B,)
     longest = int(lengths.max())

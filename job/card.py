@@ -13,6 +13,7 @@ from job.prepare import Job
 from job.probe import replaced
 from models.apart import needs_apart
 from models.heads import head_file
+from models.ngrams.bag import NgramBag
 from models.snippet import loading_snippet, needs_openloop
 from report.baseline import Comparison, comparison_line
 from report.card import Card, ClassScore, Compared, Mistake, Result
@@ -24,6 +25,10 @@ IMDB_CAVEAT = (
 ELSEWHERE = (
     "Elsewhere, with transformers and without openloop. It takes the texts as they are; openloop "
     "cleans them first, as [data.clean] says:"
+)
+ELSEWHERE_BAG = (
+    'Elsewhere, with numpy alone; from a shell `python model/predict_ngrams.py "a text"`. It takes '
+    "the texts as they are; openloop cleans them first, as [data.clean] says:"
 )
 ELSEWHERE_OWN = (
     "Elsewhere. The head is code of its own, so openloop has to be on Python's path; the backbone "
@@ -80,6 +85,13 @@ def load_run_snippet(job: Job, folder: Folder) -> str:
     )
 
 
+def elsewhere(job: Job) -> str:
+    """What opens the exported model elsewhere, in words."""
+    if isinstance(job.built.model, NgramBag):
+        return ELSEWHERE_BAG
+    return ELSEWHERE_OWN if needs_openloop(job.model_args) else ELSEWHERE
+
+
 def make_card(
     job: Job, folder: Folder, command: str, tested: Tested, weights: str, seconds: float | None
 ) -> Card:
@@ -114,7 +126,7 @@ def make_card(
             alone=needs_apart(job.built.model) is not None,
         ),
         data=job.data.report.lines(),
-        elsewhere=ELSEWHERE_OWN if needs_openloop(job.model_args) else ELSEWHERE,
+        elsewhere=elsewhere(job),
         settings=trajectory(job.config),
         defaults={key: setting.default for key, setting in list_settings().items()},
         results=card_results(metrics),

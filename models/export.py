@@ -25,8 +25,8 @@ from models.build import Built, load_transformer
 from models.heads import Classifier, head_file, transformers_model
 from models.load import quiet_transformers, resolve_source
 from models.methods.method import added_modules, plain_state
-from models.ngrams.bag import NgramBag
-from models.ngrams.files import BAG, load_bag, save_bag
+from models.ngrams.bag import BAG, NgramBag
+from models.ngrams.files import load_bag, save_bag
 from models.record import HEAD_CODE, write_record
 from models.verified import check_exported
 

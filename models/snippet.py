@@ -5,6 +5,7 @@ from pathlib import Path
 from models.args import ModelArgs
 from models.export import base_path
 from models.heads import head_file
+from models.ngrams.bag import BAG
 from models.record import read_record
 
 POOLED = {  # hidden (B, T, D) and mask (B, T) -> (B, D), as models/heads.py pools
@@ -36,6 +37,8 @@ def loading_snippet(
     `backbone`. With a head of a user's own it opens `model` with openloop, and then the `backbone`
     alone without.
     """
+    if (Path(folder) / BAG).is_file():
+        return _bag_snippet(folder, args, pairs)
     texts = _text_lines(max_length, truncation, pairs, alone)
     native = args.head_kind == "native"
     values = []
@@ -66,6 +69,30 @@ def loading_snippet(
     else:
         imports = ["import torch", "from safetensors.torch import load_file"]
         lines = [*imports, *opened, *texts, *_head_lines(args), *values]
+    return "\n".join(lines) + "\n"
+
+
+def _bag_snippet(folder: str | Path, args: ModelArgs, pairs: bool) -> str:
+    """Lines that open a bag of n-grams with numpy alone."""
+    texts = ['"It was good."', '"Not a fan."']
+    if pairs:
+        texts = ['"a first text"', '"its second"', '"another first"', '"its second"']
+    what = "probabilities  # (N, C), in the order of model['labels']"
+    if args.kind == "regression":
+        what = "values  # (N, 1), in the labels' own unit"
+    name, _, comment = what.partition("  ")
+    lines = [
+        "import sys",
+        "import numpy as np",
+        "",
+        f"folder = {str(folder)!r}",
+        "sys.path.insert(0, folder)  # where predict_ngrams.py is: forty lines to copy",
+        "from predict_ngrams import predict",
+        "",
+        'model = dict(np.load(folder + "/ngrams.npz"))',
+        f"texts = [{', '.join(texts)}]",
+        f"{name} = predict(model, texts)  {comment}",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -72,7 +72,7 @@ class Plan:
     rows: Mapping[str, int]  # split -> rows
     balance: Mapping[str, Mapping[str, int]]  # split -> label -> rows; empty for regression
     truncation: Mapping[str, Truncation]  # split -> what max_length cuts
-    max_length: int  # tokens
+    max_length: int | None  # tokens; None: texts are read whole
     truncation_side: str  # "right" or "left": the end that is cut
     trainable: int  # parameters that train
     parameters: int  # parameters in all
@@ -142,6 +142,8 @@ def _data_lines(plan: Plan) -> list[str]:
     lines += _write_table("  rows", table, right=(1, 2, 3))
     lost = "end" if plan.truncation_side == "right" else "beginning"
     limit = f"at most {plan.max_length} tokens a text; longer ones lose their {lost}"
+    if plan.max_length is None:
+        limit = "texts are read whole, whatever data.max_length says"
     lines += _write_entry("  length", [limit])
     balances = [
         f"{split}: {_describe_balance(counts, plan.rows[split])}"

@@ -20,6 +20,7 @@ from files.verify import sha256
 from models.ngrams import predict_ngrams
 
 SOURCE = "ngrams"  # in place of the name of a pretrained model
+BAG = "ngrams.npz"  # the model, beside the script that reads it
 BITS = 18  # 2^18 buckets
 SCRIPT = Path(predict_ngrams.__file__)  # goes with every export
 
@@ -55,9 +56,7 @@ class NgramTokenizer:
     model_max_length = 10**30  # of a text: it is read whole
     model_input_names = ("input_ids", "counts")
 
-    def __init__(
-        self, sides: int, kinds: np.ndarray | None = None, bits: int = BITS
-    ) -> None:
+    def __init__(self, sides: int, kinds: np.ndarray | None = None, bits: int = BITS) -> None:
         """`sides`: texts of a row, 2 for pairs."""
         self.sides, self.bits = sides, bits
         self.kinds = word_table() if kinds is None else kinds

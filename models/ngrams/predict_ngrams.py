@@ -1,4 +1,4 @@
-"""python predict_ngrams.py "a text" "another one"   reads ngrams.npz beside it, with numpy alone."""
+"""python predict_ngrams.py "a text" "another one": reads ngrams.npz beside it, by numpy alone."""
 
 import sys
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 
-def mix(words):
+def mix(words: np.ndarray) -> np.ndarray:
     """Spread the bits of 64-bit numbers: what differs anywhere differs in front."""
     return (words ^ (words >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
 
 
-def count_ngrams(texts, kinds, bits, sides=1):
+def count_ngrams(texts: list[str], kinds: np.ndarray, bits: int, sides: int) -> tuple:
     """Rows, buckets and counts, each (n,), of all words and pairs of words; `sides` texts a row."""
     joined = "".join("\2" + text.lower().replace("\2", " ") for text in texts)  # \2: a text begins
     codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
@@ -30,7 +30,7 @@ def count_ngrams(texts, kinds, bits, sides=1):
     return keys >> bits, keys & (1 << bits) - 1, counts
 
 
-def predict(model, texts):
+def predict(model: dict, texts: list[str]) -> np.ndarray:
     """Probabilities (N, C), numbers (N, 1) of a regression; pairs of texts one behind the other."""
     bits, sides = int(np.log2(len(model["idf"]))), int(model["sides"])
     rows, buckets, counts = count_ngrams(texts, model["kinds"], bits, sides)
