@@ -9,7 +9,7 @@ speak.
 from collections.abc import Mapping
 from typing import Any
 
-from configs.fields import optional_sections
+from configs.schema import METHODS
 
 Settings = Mapping[str, Any]
 Verdict = str | None
@@ -47,7 +47,7 @@ def plain_heads_take_no_args(s: Settings) -> Verdict:
 
 
 def a_method_freezes_the_backbone(s: Settings) -> Verdict:
-    for name in optional_sections():
+    for name in METHODS:
         if s[name] and s["model.train"] == "all":
             return (
                 f'model.train: got "all" beside [{name}], which freezes the backbone; '
@@ -61,14 +61,26 @@ def a_bag_of_ngrams_has_no_backbone(s: Settings) -> Verdict:
         return None
     usual = dict.fromkeys(("model.revision", "model.dropout", "head.pool", "head.dropout"))
     usual |= {"model.activation_checkpointing": False, "model.compile": False}
-    usual |= {"head.kind": "native", "train.layer_decay": 1.0, "train.unfreeze": 0.0}
-    usual |= dict.fromkeys(optional_sections(), False)
+    usual |= {"head.kind": "native", "data.long": "cut"}
+    usual |= {"train.layer_decay": 1.0, "train.unfreeze": 0.0}
+    usual |= dict.fromkeys(METHODS, False)
     names = [key for key, value in usual.items() if s[key] != value]
     names += ["model.train"] if s["model.train"] not in (None, "all") else []
     if names:
         return (
             f'{names[0]}: got it beside model.source = "ngrams", which has no layers, no head of '
-            f"its own and nothing pretrained; remove it (--unset {names[0]})"
+            "its own and nothing pretrained, and reads texts whole; remove it (--unset "
+            f"{names[0]})"
+        )
+    return None
+
+
+def one_method_at_most(s: Settings) -> Verdict:
+    there = [name for name in METHODS if s[name]]
+    if len(there) > 1:
+        return (
+            f"{there[1]}: got [{there[1]}] beside [{there[0]}]; one method adapts a run, "
+            f"remove one of them (--unset {there[0]} or --unset {there[1]})"
         )
     return None
 
@@ -158,6 +170,40 @@ def class_names_differ(s: Settings) -> Verdict:
     return f"data.labels: {_names(repeated)} stands there twice" if repeated else None
 
 
+def pairs_are_cut(s: Settings) -> Verdict:
+    if s["data.long"] != "cut" and len(_as_list(s["data.text"])) > 1:
+        return (
+            f'data.long: got "{s["data.long"]}" beside two columns in data.text; it is for single '
+            'texts, allowed: "cut", which cuts the longer text of a pair first'
+        )
+    return None
+
+
+def both_ends_have_no_side(s: Settings) -> Verdict:
+    if s["data.long"] == "head_tail" and s["data.truncation"] == "left":
+        return (
+            'data.truncation: got "left" beside data.long = "head_tail", which keeps both ends; '
+            "remove one of them"
+        )
+    return None
+
+
+def head_tokens_are_of_head_tail(s: Settings) -> Verdict:
+    if s["data.head_tokens"] is None:
+        return None
+    if s["data.long"] != "head_tail":
+        return (
+            f'data.head_tokens: got {s["data.head_tokens"]} beside data.long = "{s["data.long"]}"; '
+            'it is for "head_tail", remove it'
+        )
+    if s["data.head_tokens"] >= s["data.max_length"]:
+        return (
+            f"data.head_tokens: got {s['data.head_tokens']} beside data.max_length = "
+            f"{s['data.max_length']}; allowed: less, so that the end has tokens too"
+        )
+    return None
+
+
 def regression_has_no_classes(s: Settings) -> Verdict:
     if s["data.kind"] == "regression" and s["data.labels"] is not None:
         return 'data.labels: got class names beside data.kind = "regression"; remove one of them'
@@ -224,6 +270,7 @@ RULES = (
     plain_heads_take_no_args,
     a_method_freezes_the_backbone,
     a_bag_of_ngrams_has_no_backbone,
+    one_method_at_most,
     lora_layers_are_in_order,
     source_table_has_train,
     splits_have_train,
@@ -234,6 +281,9 @@ RULES = (
     one_label_column_for_one_label,
     a_separator_is_for_several_labels_in_one_column,
     class_names_differ,
+    pairs_are_cut,
+    both_ends_have_no_side,
+    head_tokens_are_of_head_tail,
     regression_has_no_classes,
     regression_has_no_accuracy,
     classes_have_no_distance,

@@ -93,7 +93,7 @@ class Model(Section):
     train: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]*)$")] | None = field(
         None,
         "What learns: all, only the head, or the head and the last N layers; "
-        "unset: head beside [lora], else all.",
+        "unset: head beside a method's table ([lora], [adapter]), else all.",
         allowed='"all", "head" or "last:N" with N from 1',
     )
     cache: Literal["auto", "off"] = field(
@@ -139,6 +139,17 @@ class LoRA(Section):
     layers: Layers | None = field(
         None, "First and last layer (from 0, both included) that get one; unset: every one."
     )
+
+
+class Adapter(Section):
+    """Bottleneck adapters: freeze the backbone and learn a small network behind its parts."""
+
+    size: Count = field(32, "Width of the bottleneck.")
+    placement: Literal["both", "feed_forward"] = field(
+        "both", "Behind attention and feed-forward (Houlsby), or behind feed-forward (Pfeiffer)."
+    )
+    activation: Literal["gelu", "relu", "tanh"] = field("gelu", "What bends the bottleneck.")
+    norms: bool = field(False, "Train the norms of the adapted layers too, as Houlsby does.")
 
 
 class Data(Section):
@@ -226,6 +237,16 @@ class Data(Section):
     )
     truncation: Literal["right", "left"] = field(
         "right", "The end that truncation cuts away: right keeps the beginning of the text."
+    )
+    long: Literal["cut", "head_tail"] = field(
+        "cut",
+        "What is read of a text that is longer than max_length: cut, what truncation leaves; "
+        "head_tail, its beginning and its end.",
+    )
+    head_tokens: Count | None = field(
+        None,
+        "With head_tail: tokens of the beginning, special ones not counted; the end has the rest; "
+        "unset: a quarter of max_length.",
     )
     cache: bool = field(True, "Keep the tokenised rows on disk for the next run.", False)
     workers: Annotated[int, Field(ge=0)] = field(
@@ -349,6 +370,9 @@ class Samples(Section):
     )
 
 
+METHODS = ("lora", "adapter")  # sections of which a recipe has at most one
+
+
 class Config(Section):
     """A whole run. Read it with configs.read.read_config, which also checks the relations."""
 
@@ -356,6 +380,7 @@ class Config(Section):
     model: Model
     head: Head = Head()
     lora: LoRA | None = None
+    adapter: Adapter | None = None
     data: Data
     train: Train = Train()
     eval: Eval = Eval()

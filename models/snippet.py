@@ -7,39 +7,40 @@ from models.export import base_path
 from models.heads import head_file
 from models.ngrams.bag import BAG
 from models.record import read_record
+from models.texts import Texts, text_lines
 
 POOLED = {  # hidden (B, T, D) and mask (B, T) -> (B, D), as models/heads.py pools
     "mean": "(hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)  # of real tokens",
     "cls": "hidden[torch.arange(len(hidden)), mask.argmax(1)]  # the first real token",
     "last": "hidden[torch.arange(len(hidden)), (mask * torch.arange(mask.shape[1])).argmax(1)]",
 }
+TEXTS = Texts()  # pieces of 512 tokens, cut at the end
 ACTIVATIONS = {"tanh": "torch.tanh", "relu": "torch.relu", "gelu": "torch.nn.functional.gelu"}
 
 
 def needs_openloop(args: ModelArgs) -> bool:
-    """Whether a model opens with openloop alone: its head is code of a user's own."""
-    return head_file(args.head_kind) is not None
+    """Whether a model opens with openloop alone: its head is code of a user's own, or its method is
+    one that PEFT has no form of."""
+    return head_file(args.head_kind) is not None or not opens_in_peft(args)
 
 
-def loading_snippet(
-    folder: str | Path,
-    args: ModelArgs,
-    max_length: int = 512,
-    truncation: str = "right",
-    pairs: bool = False,
-    alone: bool = False,
-) -> str:
+def opens_in_peft(args: ModelArgs) -> bool:
+    """Whether what the method wrote opens in PEFT; without a method there is nothing to open."""
+    return args.method is None or args.method.peft
+
+
+def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -> str:
     """Python that opens an exported folder with torch, transformers and, for adapters, PEFT.
 
-    It leaves `tokenizer` and `logits (B, C)` behind, of two texts or of two `pairs`, of one where
-    texts have to be asked `alone` (models/apart.py); for a regression also `values (B,)`, in the
-    labels' own unit. A native model is left as `model`, the backbone below a head of ours as
-    `backbone`. With a head of a user's own it opens `model` with openloop, and then the `backbone`
-    alone without.
+    It leaves `tokenizer` and `logits (B, C)` behind, of two texts or pairs, of one where texts have
+    to be asked alone; for a regression also `values (B,)`, in the labels' own unit. A native model
+    is left as `model`, the backbone below a head of ours as `backbone`. With a head of a user's own
+    it opens `model` with openloop, and then the `backbone` alone without; with a method that PEFT
+    has no form of it opens `model` with openloop alone.
     """
     if (Path(folder) / BAG).is_file():
-        return _bag_snippet(folder, args, pairs)
-    texts = _text_lines(max_length, truncation, pairs, alone)
+        return _bag_snippet(folder, args, texts.pairs)
+    asked = text_lines(texts)
     native = args.head_kind == "native"
     values = []
     if args.kind == "regression":
@@ -48,27 +49,26 @@ def loading_snippet(
     auto, name = ("AutoModelForSequenceClassification", "model") if native else (
         ("AutoModel", "backbone")
     )  # fmt: skip
-    opened = _transformers_lines(folder, args, auto, name)
-    if native:
-        end = ["with torch.no_grad():", "    logits = model(**inputs).logits  # (B, C)"]
-        lines = ["import torch", *opened, *texts, *end, *values]
-    elif needs_openloop(args):
+    opened = _transformers_lines(folder, args, auto, name) if opens_in_peft(args) else []
+    answer = "logits = model(**inputs)" + (".logits" if native else "")
+    answered = [*asked, "with torch.no_grad():", f"    {answer}  # (B, C)", *values]
+    if needs_openloop(args):
+        allow = ", allow_code=True" if head_file(args.head_kind) else ""
+        why = "the head is code of your own" if opens_in_peft(args) else "PEFT has no such method"
         lines = [
             "import torch",
-            "from models.export import load_exported  # openloop's: the head is code of your own",
+            f"from models.export import load_exported  # openloop's: {why}",
             "",
-            f"model, tokenizer, args = load_exported({str(folder)!r}, allow_code=True)",
-            *texts,
-            "with torch.no_grad():",
-            "    logits = model(**inputs)  # (B, C)",
-            *values,
-            "",
-            "# the backbone alone, without the head, needs no openloop:",
-            *opened,
+            f"model, tokenizer, args = load_exported({str(folder)!r}{allow})",
+            *answered,
         ]
+        if opens_in_peft(args):
+            lines += ["", "# the backbone alone, without the head, needs no openloop:", *opened]
+    elif native:
+        lines = ["import torch", *opened, *answered]
     else:
         imports = ["import torch", "from safetensors.torch import load_file"]
-        lines = [*imports, *opened, *texts, *_head_lines(args), *values]
+        lines = [*imports, *opened, *asked, *_head_lines(args), *values]
     return "\n".join(lines) + "\n"
 
 
@@ -94,21 +94,6 @@ def _bag_snippet(folder: str | Path, args: ModelArgs, pairs: bool) -> str:
         f"{name} = predict(model, texts)  {comment}",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _text_lines(max_length: int, truncation: str, pairs: bool, alone: bool) -> list[str]:
-    shown = 1 if alone else 2
-    texts = ", ".join(['"It was good."', '"Not a fan."'][:shown])
-    others = ", ".join(['"I liked it."', '"I liked it too."'][:shown])
-    why = ["# one text at a time: padded beside a longer one it would be answered otherwise"]
-    return [
-        f'tokenizer.truncation_side = "{truncation}"',
-        *(why if alone else []),
-        f"texts = [{texts}]",
-        *([f"others = [{others}]"] if pairs else []),
-        f"inputs = tokenizer({'texts, others' if pairs else 'texts'}, padding=True, "
-        f'truncation=True, max_length={max_length}, return_tensors="pt")',
-    ]
 
 
 def _head_lines(args: ModelArgs) -> list[str]:

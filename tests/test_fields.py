@@ -15,6 +15,7 @@ from configs.fields import list_settings
 
 PLAN, STEPS, FILES, SAID = "the plan", "the first steps", "the files", "what is said"
 NO_LORA = ["--unset", "lora"]
+ADAPTER = [*NO_LORA, "adapter.size=2"]
 DROPOUT = ["model.dropout=0.3"]
 
 TABLE = {
@@ -43,6 +44,10 @@ TABLE = {
     "lora.dropout": (["lora.dropout=0.5"], STEPS, []),
     "lora.targets": (['lora.targets=["key"]'], STEPS, []),
     "lora.layers": (["lora.layers=[1, 1]"], PLAN, []),
+    "adapter.size": (["adapter.size=3"], PLAN, ADAPTER),
+    "adapter.placement": (["adapter.placement=feed_forward"], PLAN, ADAPTER),
+    "adapter.activation": (["adapter.activation=relu"], STEPS, ADAPTER),
+    "adapter.norms": (["adapter.norms=true"], PLAN, ADAPTER),
     "data.source": (["data.source={table}"], STEPS, []),
     "data.config": (["data.config=second"], SAID, ["data.source=hub:no/data"]),
     "data.revision": (["data.revision=v1"], SAID, ["data.source=hub:no/data"]),
@@ -76,6 +81,9 @@ TABLE = {
     "data.subset_seed": (["data.subset_seed=7"], STEPS, ["data.subset={train = 20}"]),
     "data.max_length": (["data.max_length=8"], PLAN, []),
     "data.truncation": (["data.truncation=left"], STEPS, ["data.max_length=8"]),
+    "data.long": (["data.long=head_tail"], STEPS, ["data.max_length=8"]),
+    "data.head_tokens": (["data.head_tokens=4"], STEPS, ["data.max_length=8",
+                         "data.long=head_tail"]),
     "data.cache": (["data.cache=false"], PLAN, []),
     "data.workers": (["data.workers=1"], PLAN, []),
     "train.epochs": (["train.epochs=1"], PLAN, []),

@@ -2,6 +2,7 @@
 
     check       are its arguments in range?
     inject      what does it put where? From (seed, parameter name) alone
+    also_trains which parameters of the model itself learn beside it?
     write       what is saved, and in whose layout?
     read        how is that read back?
     as_written  which layers did an exported folder adapt?
@@ -45,6 +46,12 @@ class Method:
     recipe."""
 
     kind: ClassVar[str]
+    small: ClassVar[dict[str, dict[str, Any]]] = {}  # settings to try it with, by a name for each
+
+    @property
+    def peft(self) -> bool:
+        """Whether what it writes opens in PEFT."""
+        return False
 
     def check(self) -> None:
         """Raises ValueError for arguments that are out of range."""
@@ -54,6 +61,10 @@ class Method:
         leave alone, with all below them: the head, and what trains whole. requires_grad is not
         touched. Raises ValueError where it fits nothing."""
         raise NotImplementedError
+
+    def also_trains(self, model: nn.Module) -> list[str]:
+        """Names of parameters of the model itself that learn beside what `inject` put in."""
+        return []
 
     def write(self, model: nn.Module, base: str | None, revision: str | None, folder: Path) -> None:
         """Write its own parameters, and what trains whole beside them. `base` is where others find
@@ -142,6 +153,17 @@ def merge(model: nn.Module) -> float:
         module.base.weight.copy_(weight)
         module.merged = True
     return drift
+
+
+def merge_source(model: nn.Module, source: str) -> None:
+    """Merge the model that another run starts from. Raises ValueError where that cannot be."""
+    try:
+        merge(model)
+    except ValueError as error:
+        raise ValueError(
+            f"model.source is {source!r}, and a run goes on from one weight a layer: {error}. "
+            "Train that run for longer, or start from the model that it started from"
+        ) from None
 
 
 def difference(module: Any, weight: Tensor) -> float:
