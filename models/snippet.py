@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from models.args import ModelArgs
+from models.code import code_file
 from models.export import base_path
-from models.heads import head_file
 from models.ngrams.bag import BAG
 from models.record import read_record
 from models.texts import Texts, text_lines
@@ -21,7 +21,7 @@ ACTIVATIONS = {"tanh": "torch.tanh", "relu": "torch.relu", "gelu": "torch.nn.fun
 def needs_openloop(args: ModelArgs) -> bool:
     """Whether a model opens with openloop alone: its head is code of a user's own, or its method is
     one that PEFT has no form of."""
-    return head_file(args.head_kind) is not None or not opens_in_peft(args)
+    return code_file(args.head_kind) is not None or not opens_in_peft(args)
 
 
 def opens_in_peft(args: ModelArgs) -> bool:
@@ -53,7 +53,7 @@ def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -
     answer = "logits = model(**inputs)" + (".logits" if native else "")
     answered = [*asked, "with torch.no_grad():", f"    {answer}  # (B, C)", *values]
     if needs_openloop(args):
-        allow = ", allow_code=True" if head_file(args.head_kind) else ""
+        allow = ", allow_code=True" if args.runs_code else ""
         why = "the head is code of your own" if opens_in_peft(args) else "PEFT has no such method"
         lines = [
             "import torch",
