@@ -9,6 +9,7 @@ from models.apart import needs_apart
 from models.fast.layout import layout_of
 from models.heads import backbone_name, pool, transformers_model
 from models.layers import layer_lists
+from models.ngrams.bag import NgramBag
 
 
 class LayerStates:
@@ -19,6 +20,11 @@ class LayerStates:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        if isinstance(model, NgramBag):
+            raise ValueError(
+                "distill.hidden compares layers, and a bag of n-grams has none; remove it (--unset "
+                "distill.hidden)"
+            )
         inner: Any = transformers_model(model)
         backbone: Any = model.get_submodule(backbone_name(model))
         lists, depth = layer_lists(backbone)

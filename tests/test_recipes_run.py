@@ -69,7 +69,7 @@ def run_first_step(path, folder, model_folder):
     if teacher is not None:  # as the recipe says: first the run that teaches
         run_first_step(path.parent / f"{Path(teacher.teacher).name}.toml", folder, model_folder)
     overrides = [
-        f"run.dir={folder / 'runs'}", f"model.source={model_folder}",
+        f"run.dir={folder / 'runs'}",
         f"data.source={local_data(folder, path.stem)}", "data.subset={train = 20, test = 10}",
         "data.validation=10", "train.max_steps=1", "precision.device=cpu", "precision.dtype=fp32",
     ]  # fmt: skip
@@ -77,6 +77,8 @@ def run_first_step(path, folder, model_folder):
         overrides.append("data.test=10")
     if teacher is not None:
         overrides.append(f"distill.teacher={folder / teacher.teacher}")
+    if read_config(path).model.source != "ngrams":  # which starts from nothing
+        overrides.append(f"model.source={model_folder}")
     assert train.main(["--config", str(path), *overrides]) == 0
     run = folder / "runs" / read_config(path).run.name
     return json.loads((run / "result.json").read_text(encoding="utf-8"))
