@@ -175,6 +175,34 @@ def head_tokens_are_of_head_tail(s: Settings) -> Verdict:
     return None
 
 
+def window_settings_are_of_chunks(s: Settings) -> Verdict:
+    for key in ("data.stride", "data.max_windows", "data.window_pool"):
+        if s[key] is not None and s["data.long"] != "chunks":
+            return (
+                f'{key}: got {s[key]} beside data.long = "{s["data.long"]}"; it is for "chunks", '
+                "remove it"
+            )
+    return None
+
+
+def windows_move_on(s: Settings) -> Verdict:
+    if s["data.stride"] is not None and s["data.stride"] >= s["data.max_length"]:
+        return (
+            f"data.stride: got {s['data.stride']} beside data.max_length = "
+            f"{s['data.max_length']}; allowed: less, so that each window has tokens of its own"
+        )
+    return None
+
+
+def chunks_need_a_pooling_head(s: Settings) -> Verdict:
+    if s["data.long"] == "chunks" and s["head.kind"] == "native":
+        return (
+            'data.long: got "chunks" beside head.kind = "native", which shows no vector of a '
+            'window to be joined; set head.kind = "linear" or "mlp"'
+        )
+    return None
+
+
 def regression_has_no_classes(s: Settings) -> Verdict:
     if s["data.kind"] == "regression" and s["data.labels"] is not None:
         return 'data.labels: got class names beside data.kind = "regression"; remove one of them'
@@ -253,6 +281,9 @@ RULES = (
     pairs_are_cut,
     both_ends_have_no_side,
     head_tokens_are_of_head_tail,
+    window_settings_are_of_chunks,
+    windows_move_on,
+    chunks_need_a_pooling_head,
     regression_has_no_classes,
     regression_has_no_accuracy,
     classes_have_no_distance,

@@ -6,7 +6,7 @@ from models.args import ModelArgs
 from models.export import base_path
 from models.heads import head_file
 from models.record import read_record
-from models.texts import Texts, text_lines
+from models.texts import Texts, joined_lines, own_head_lines, text_lines
 
 POOLED = {  # hidden (B, T, D) and mask (B, T) -> (B, D), as models/heads.py pools
     "mean": "(hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)  # of real tokens",
@@ -50,6 +50,7 @@ def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -
             "",
             f"model, tokenizer, args = load_exported({str(folder)!r}, allow_code=True)",
             *asked,
+            *own_head_lines(texts.windows),
             "with torch.no_grad():",
             "    logits = model(**inputs)  # (B, C)",
             *values,
@@ -59,11 +60,11 @@ def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -
         ]
     else:
         imports = ["import torch", "from safetensors.torch import load_file"]
-        lines = [*imports, *opened, *asked, *_head_lines(args), *values]
+        lines = [*imports, *opened, *asked, *_head_lines(args, texts), *values]
     return "\n".join(lines) + "\n"
 
 
-def _head_lines(args: ModelArgs) -> list[str]:
+def _head_lines(args: ModelArgs, texts: Texts) -> list[str]:
     """Lines from `inputs` to `logits` through a head of ours."""
     pooled = POOLED[args.head_pool or args.head_args.get("pool", "mean")]
     lines = [
@@ -72,6 +73,7 @@ def _head_lines(args: ModelArgs) -> list[str]:
         "    hidden = backbone(**inputs).last_hidden_state  # (B, T, D)",
         '    mask = inputs["attention_mask"]  # (B, T)',
         f"    pooled = {pooled}",
+        *joined_lines(texts.windows),
     ]
     if args.head_kind == "mlp":
         function = ACTIVATIONS[args.head_args.get("activation", "tanh")]
