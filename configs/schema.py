@@ -91,7 +91,7 @@ class Model(Section):
     train: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]*)$")] | None = field(
         None,
         "What learns: all, only the head, or the head and the last N layers; "
-        "unset: head beside [lora], else all.",
+        "unset: head beside a method's table ([lora], [adapter]), else all.",
         allowed='"all", "head" or "last:N" with N from 1',
     )
     cache: Literal["auto", "off"] = field(
@@ -137,6 +137,38 @@ class LoRA(Section):
     layers: Layers | None = field(
         None, "First and last layer (from 0, both included) that get one; unset: every one."
     )
+    variant: Annotated[str, Field(pattern=r"^(lora|rslora|dora|.+\.py:[A-Za-z_]\w*)$")] = field(
+        "lora",
+        "rslora scales by alpha / sqrt(rank), dora learns the lengths of the weight's rows apart "
+        "from their directions, and FILE.py:CLASS is one of your own (needs --allow-code).",
+        allowed='"lora", "rslora", "dora" or "FILE.py:CLASS"',
+    )
+    init: Literal["kaiming", "pissa"] = field(
+        "kaiming",
+        "How adapters begin: kaiming at random, pissa with the largest singular values of the "
+        "weight; either way the model begins as it was.",
+    )
+    plus_ratio: Positive = field(
+        1.0, "LoRA+: the learning rate of the matrix B over that of A, such as 16."
+    )
+    rank_pattern: dict[str, Count] = field(
+        {}, "Ranks of single layers: the end of a name, or a regular expression for it = rank."
+    )
+    alpha_pattern: dict[str, Positive] = field({}, "The same for alpha.")
+    bias: Literal["none", "all", "lora_only"] = field(
+        "none", "Which biases learn too: none, all of the backbone's, or those of adapted layers."
+    )
+
+
+class Adapter(Section):
+    """Bottleneck adapters: freeze the backbone and learn a small network behind its parts."""
+
+    size: Count = field(32, "Width of the bottleneck.")
+    placement: Literal["both", "feed_forward"] = field(
+        "both", "Behind attention and feed-forward (Houlsby), or behind feed-forward (Pfeiffer)."
+    )
+    activation: Literal["gelu", "relu", "tanh"] = field("gelu", "What bends the bottleneck.")
+    norms: bool = field(False, "Train the norms of the adapted layers too, as Houlsby does.")
 
 
 class Data(Section):
@@ -373,6 +405,9 @@ class Samples(Section):
     )
 
 
+METHODS = ("lora", "adapter")  # sections of which a recipe has at most one
+
+
 class Config(Section):
     """A whole run. Read it with configs.read.read_config, which also checks the relations."""
 
@@ -380,6 +415,7 @@ class Config(Section):
     model: Model
     head: Head = Head()
     lora: LoRA | None = None
+    adapter: Adapter | None = None
     data: Data
     train: Train = Train()
     eval: Eval = Eval()

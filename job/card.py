@@ -11,9 +11,9 @@ from job.folder import Folder, train_on
 from job.predictor import text_columns
 from job.prepare import Job
 from job.probe import replaced
-from job.texts import texts_of
-from models.heads import head_file
-from models.snippet import loading_snippet, needs_openloop
+from job.texts import texts_of, window_lines
+from models.args import ModelArgs
+from models.snippet import loading_snippet, needs_openloop, opens_in_peft
 from report.baseline import Comparison, comparison_line
 from report.card import Card, ClassScore, Compared, Mistake, Result
 
@@ -29,6 +29,16 @@ ELSEWHERE_OWN = (
     "Elsewhere. The head is code of its own, so openloop has to be on Python's path; the backbone "
     "alone opens without:"
 )
+ELSEWHERE_METHOD = (
+    "Elsewhere. PEFT has no form of this method, so openloop has to be on Python's path:"
+)
+
+
+def elsewhere(args: ModelArgs) -> str:
+    """What stands above the program that opens the model elsewhere."""
+    if not opens_in_peft(args):
+        return ELSEWHERE_METHOD
+    return ELSEWHERE_OWN if needs_openloop(args) else ELSEWHERE
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,7 @@ def takes_pairs(job: Job) -> bool:
 def ask_command(job: Job, folder: Folder) -> str:
     """The command that asks the finished model."""
     words = ["python", "predict.py", "--run", str(folder.path)]
-    words += ["--allow-code"] if head_file(job.model_args.head_kind) else []
+    words += ["--allow-code"] if job.model_args.runs_code else []
     example = '--pair "a first text" "and a second one"' if takes_pairs(job) else (
         '"a text of your own"'
     )  # fmt: skip
@@ -69,7 +79,7 @@ def ask_command(job: Job, folder: Folder) -> str:
 
 def load_run_snippet(job: Job, folder: Folder) -> str:
     """Python that opens the run in the folder of openloop."""
-    allow = ", allow_code=True" if head_file(job.model_args.head_kind) else ""
+    allow = ", allow_code=True" if job.model_args.runs_code else ""
     texts = ["It was good.", "Not a fan."]
     example = (
         f'[("{texts[0]}", "{texts[1]}")]' if takes_pairs(job) else f'["{texts[0]}", "{texts[1]}"]'
@@ -112,8 +122,8 @@ def make_card(
             job.model_args,
             texts_of(job),
         ),
-        data=job.data.report.lines(),
-        elsewhere=ELSEWHERE_OWN if needs_openloop(job.model_args) else ELSEWHERE,
+        data=[*job.data.report.lines(), *window_lines(job)],
+        elsewhere=elsewhere(job.model_args),
         settings=trajectory(job.config),
         defaults={key: setting.default for key, setting in list_settings().items()},
         results=card_results(metrics),

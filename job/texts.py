@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from data.encode import Encoded
 from data.long import LengthArgs
 from job.needs import adds_up, most_tokens, row_lengths, widest_of
 from job.predictor import length_args, text_columns, window_pool
@@ -42,7 +41,7 @@ def length_lines(job: Job) -> list[str]:
             f"windows of at most {most} tokens, {length.overlap} of them shared with the one "
             f"before; their vectors are {JOINED[pool]}. Texts of more than {length.most_windows} "
             f"windows lose their {lost}",
-            *(window_line(name, split) for name, split in job.encoded.items()),
+            *window_lines(job),
             cost_line(job),
         ]
     if length.long == "head_tail":
@@ -53,14 +52,18 @@ def length_lines(job: Job) -> list[str]:
     return [f"at most {most} tokens a text; longer ones lose their {lost}"]
 
 
-def window_line(name: str, split: Encoded) -> str:
-    """How many windows the texts of a split have."""
-    counts = np.array([len(windows) for windows in split.dataset["windows"]])
-    several = int((counts > 1).sum())
-    return (
-        f"{name}: {format_number(float(counts.mean()))} windows a text, at most {counts.max()}; "
-        f"{format_count(several)} texts have more than one ({format_share(several, split.rows)})"
-    )
+def window_lines(job: Job) -> list[str]:
+    """How many windows the texts of each split have; nothing where none are made."""
+    lines = []
+    for name, split in job.encoded.items():
+        if "windows" in split.dataset.column_names:
+            counts = np.array([len(windows) for windows in split.dataset["windows"]])
+            mean, several = format_number(float(counts.mean())), int((counts > 1).sum())
+            lines.append(
+                f"{name}: {mean} windows a text, at most {counts.max()}; {format_count(several)} "
+                f"texts have more than one ({format_share(several, split.rows)})"
+            )
+    return lines
 
 
 def cost_line(job: Job) -> str:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from models.args import ModelArgs
+from models.code import code_file
 from models.export import base_path
-from models.heads import head_file
 from models.record import read_record
 from models.texts import Texts, joined_lines, own_head_lines, text_lines
 
@@ -18,8 +18,14 @@ ACTIVATIONS = {"tanh": "torch.tanh", "relu": "torch.relu", "gelu": "torch.nn.fun
 
 
 def needs_openloop(args: ModelArgs) -> bool:
-    """Whether a model opens with openloop alone: its head is code of a user's own."""
-    return head_file(args.head_kind) is not None
+    """Whether a model opens with openloop alone: its head is code of a user's own, or its method is
+    one that PEFT has no form of."""
+    return code_file(args.head_kind) is not None or not opens_in_peft(args)
+
+
+def opens_in_peft(args: ModelArgs) -> bool:
+    """Whether what the method wrote opens in PEFT; without a method there is nothing to open."""
+    return args.method is None or args.method.peft
 
 
 def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -> str:
@@ -28,7 +34,8 @@ def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -
     It leaves `tokenizer` and `logits (B, C)` behind, of two texts or pairs, of one where texts have
     to be asked alone; for a regression also `values (B,)`, in the labels' own unit. A native model
     is left as `model`, the backbone below a head of ours as `backbone`. With a head of a user's own
-    it opens `model` with openloop, and then the `backbone` alone without.
+    it opens `model` with openloop, and then the `backbone` alone without; with a method that PEFT
+    has no form of it opens `model` with openloop alone.
     """
     asked = text_lines(texts)
     native = args.head_kind == "native"
@@ -39,25 +46,29 @@ def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -
     auto, name = ("AutoModelForSequenceClassification", "model") if native else (
         ("AutoModel", "backbone")
     )  # fmt: skip
-    opened = _transformers_lines(folder, args, auto, name)
-    if native:
-        end = ["with torch.no_grad():", "    logits = model(**inputs).logits  # (B, C)"]
-        lines = ["import torch", *opened, *asked, *end, *values]
-    elif needs_openloop(args):
+    opened = _transformers_lines(folder, args, auto, name) if opens_in_peft(args) else []
+    answer = "logits = model(**inputs)" + (".logits" if native else "")
+    answered = [
+        *asked,
+        *own_head_lines(texts.windows),
+        "with torch.no_grad():",
+        f"    {answer}  # (B, C)",
+        *values,
+    ]
+    if needs_openloop(args):
+        allow = ", allow_code=True" if args.runs_code else ""
+        why = "the head is code of your own" if opens_in_peft(args) else "PEFT has no such method"
         lines = [
             "import torch",
-            "from models.export import load_exported  # openloop's: the head is code of your own",
+            f"from models.export import load_exported  # openloop's: {why}",
             "",
-            f"model, tokenizer, args = load_exported({str(folder)!r}, allow_code=True)",
-            *asked,
-            *own_head_lines(texts.windows),
-            "with torch.no_grad():",
-            "    logits = model(**inputs)  # (B, C)",
-            *values,
-            "",
-            "# the backbone alone, without the head, needs no openloop:",
-            *opened,
+            f"model, tokenizer, args = load_exported({str(folder)!r}{allow})",
+            *answered,
         ]
+        if opens_in_peft(args):
+            lines += ["", "# the backbone alone, without the head, needs no openloop:", *opened]
+    elif native:
+        lines = ["import torch", *opened, *answered]
     else:
         imports = ["import torch", "from safetensors.torch import load_file"]
         lines = [*imports, *opened, *asked, *_head_lines(args, texts), *values]

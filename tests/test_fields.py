@@ -15,6 +15,7 @@ from configs.fields import list_settings
 
 PLAN, STEPS, FILES, SAID = "the plan", "the first steps", "the files", "what is said"
 NO_LORA = ["--unset", "lora"]
+ADAPTER = [*NO_LORA, "adapter.size=2"]
 DROPOUT = ["model.dropout=0.3"]
 
 TABLE = {
@@ -43,6 +44,16 @@ TABLE = {
     "lora.dropout": (["lora.dropout=0.5"], STEPS, []),
     "lora.targets": (['lora.targets=["key"]'], STEPS, []),
     "lora.layers": (["lora.layers=[1, 1]"], PLAN, []),
+    "lora.variant": (["lora.variant=dora"], PLAN, []),
+    "lora.init": (["lora.init=pissa"], STEPS, []),
+    "lora.plus_ratio": (["lora.plus_ratio=4.0"], PLAN, []),
+    "lora.rank_pattern": (["lora.rank_pattern={query = 4}"], PLAN, []),
+    "lora.alpha_pattern": (["lora.alpha_pattern={query = 64.0}"], STEPS, []),
+    "lora.bias": (["lora.bias=all"], PLAN, []),
+    "adapter.size": (["adapter.size=3"], PLAN, ADAPTER),
+    "adapter.placement": (["adapter.placement=feed_forward"], PLAN, ADAPTER),
+    "adapter.activation": (["adapter.activation=relu"], STEPS, ADAPTER),
+    "adapter.norms": (["adapter.norms=true"], PLAN, ADAPTER),
     "data.source": (["data.source={table}"], STEPS, []),
     "data.config": (["data.config=second"], SAID, ["data.source=hub:no/data"]),
     "data.revision": (["data.revision=v1"], SAID, ["data.source=hub:no/data"]),
