@@ -9,6 +9,7 @@ speak.
 from collections.abc import Mapping
 from typing import Any
 
+from configs.long_texts import LONG_TEXTS
 from configs.schema import METHODS
 
 Settings = Mapping[str, Any]
@@ -151,68 +152,6 @@ def class_names_differ(s: Settings) -> Verdict:
     return f"data.labels: {_names(repeated)} stands there twice" if repeated else None
 
 
-def pairs_are_cut(s: Settings) -> Verdict:
-    if s["data.long"] != "cut" and len(_as_list(s["data.text"])) > 1:
-        return (
-            f'data.long: got "{s["data.long"]}" beside two columns in data.text; it is for single '
-            'texts, allowed: "cut", which cuts the longer text of a pair first'
-        )
-    return None
-
-
-def both_ends_have_no_side(s: Settings) -> Verdict:
-    if s["data.long"] == "head_tail" and s["data.truncation"] == "left":
-        return (
-            'data.truncation: got "left" beside data.long = "head_tail", which keeps both ends; '
-            "remove one of them"
-        )
-    return None
-
-
-def head_tokens_are_of_head_tail(s: Settings) -> Verdict:
-    if s["data.head_tokens"] is None:
-        return None
-    if s["data.long"] != "head_tail":
-        return (
-            f'data.head_tokens: got {s["data.head_tokens"]} beside data.long = "{s["data.long"]}"; '
-            'it is for "head_tail", remove it'
-        )
-    if s["data.head_tokens"] >= s["data.max_length"]:
-        return (
-            f"data.head_tokens: got {s['data.head_tokens']} beside data.max_length = "
-            f"{s['data.max_length']}; allowed: less, so that the end has tokens too"
-        )
-    return None
-
-
-def window_settings_are_of_chunks(s: Settings) -> Verdict:
-    for key in ("data.stride", "data.max_windows", "data.window_pool"):
-        if s[key] is not None and s["data.long"] != "chunks":
-            return (
-                f'{key}: got {s[key]} beside data.long = "{s["data.long"]}"; it is for "chunks", '
-                "remove it"
-            )
-    return None
-
-
-def windows_move_on(s: Settings) -> Verdict:
-    if s["data.stride"] is not None and s["data.stride"] >= s["data.max_length"]:
-        return (
-            f"data.stride: got {s['data.stride']} beside data.max_length = "
-            f"{s['data.max_length']}; allowed: less, so that each window has tokens of its own"
-        )
-    return None
-
-
-def chunks_need_a_pooling_head(s: Settings) -> Verdict:
-    if s["data.long"] == "chunks" and s["head.kind"] == "native":
-        return (
-            'data.long: got "chunks" beside head.kind = "native", which shows no vector of a '
-            'window to be joined; set head.kind = "linear" or "mlp"'
-        )
-    return None
-
-
 def regression_has_no_classes(s: Settings) -> Verdict:
     if s["data.kind"] == "regression" and s["data.labels"] is not None:
         return 'data.labels: got class names beside data.kind = "regression"; remove one of them'
@@ -289,12 +228,7 @@ RULES = (
     one_label_column_for_one_label,
     a_separator_is_for_several_labels_in_one_column,
     class_names_differ,
-    pairs_are_cut,
-    both_ends_have_no_side,
-    head_tokens_are_of_head_tail,
-    window_settings_are_of_chunks,
-    windows_move_on,
-    chunks_need_a_pooling_head,
+    *LONG_TEXTS,
     regression_has_no_classes,
     regression_has_no_accuracy,
     classes_have_no_distance,
