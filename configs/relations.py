@@ -56,6 +56,16 @@ def a_method_freezes_the_backbone(s: Settings) -> Verdict:
     return None
 
 
+def one_method_at_most(s: Settings) -> Verdict:
+    there = [name for name in optional_sections() if s[name]]
+    if len(there) > 1:
+        return (
+            f"{there[1]}: got [{there[1]}] beside [{there[0]}]; one method adapts a run, "
+            f"remove one of them (--unset {there[0]} or --unset {there[1]})"
+        )
+    return None
+
+
 def lora_layers_are_in_order(s: Settings) -> Verdict:
     if s["lora"] and s["lora.layers"] and s["lora.layers"][0] > s["lora.layers"][1]:
         return f"lora.layers: got {s['lora.layers']}; allowed: [first, last] with first <= last"
@@ -206,6 +216,7 @@ RULES = (
     native_head_pools_itself,
     plain_heads_take_no_args,
     a_method_freezes_the_backbone,
+    one_method_at_most,
     lora_layers_are_in_order,
     source_table_has_train,
     splits_have_train,

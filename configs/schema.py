@@ -139,6 +139,15 @@ class LoRA(Section):
     )
 
 
+class Prompt(Section):
+    """Prompt tuning: freeze the backbone and learn vectors that stand in front of each text."""
+
+    tokens: Count = field(20, "How many; each takes a position of the model's from the text.")
+    text: Text | None = field(
+        None, "A text whose vectors they start from; unset: random ones, as large as words' are."
+    )
+
+
 class Data(Section):
     """The labelled texts: where they are, how they are read, cleaned, split and cut."""
 
@@ -354,6 +363,7 @@ class Config(Section):
     model: Model
     head: Head = Head()
     lora: LoRA | None = None
+    prompt: Prompt | None = None
     data: Data
     train: Train = Train()
     eval: Eval = Eval()

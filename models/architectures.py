@@ -118,3 +118,14 @@ def longest_text(model: Any) -> int | None:
     if not relative:
         limits += [getattr(config, name) for name in LENGTHS if getattr(config, name, None)]
     return min((limit for limit in limits if limit > 0), default=None)
+
+
+def token_table(model: Any) -> nn.Module | None:
+    """The table of token embeddings; None for a model that hashes characters (CANINE) or hides its
+    table in a preprocessor (Perceiver), where a tokenizer of bytes or characters cannot outgrow it.
+    """
+    try:
+        table = model.get_input_embeddings()
+    except NotImplementedError:
+        return None
+    return table if isinstance(table, nn.Module) else None

@@ -87,13 +87,13 @@ def build_model(
     model: nn.Module
     with torch.random.fork_rng(devices=[]):
         model, initialised = _load_transformers_model(args, source, keeps_head, seed, notes)
-        notes += fit_tokenizer(model, tokenizer)
+        notes += fit_tokenizer(model, tokenizer, args.method)
         if own_head is not None:
             model = _add_head(model, own_head, args, seed, notes)
             filled = _load_head(model, source.folder) if keeps_head else set()
             initialised = [f"backbone.{name}" for name in initialised]
             initialised += sorted(head_parameters(model) - filled)
-    notes += _adapt(model, args, initialised, seed)
+    notes += _adapt(model, args, initialised, tokenizer, seed)
     notes += run_apart(model)
     if args.activation_checkpointing:
         recompute_activations(transformers_model(model))
@@ -282,7 +282,9 @@ def _load_head(model: Classifier, folder: str | Path) -> set[str]:
     return {f"head.{name}" for name in tensors}
 
 
-def _adapt(model: nn.Module, args: ModelArgs, initialised: list[str], seed: int) -> list[str]:
+def _adapt(
+    model: nn.Module, args: ModelArgs, initialised: list[str], tokenizer: Any, seed: int
+) -> list[str]:
     """Put the method in and set requires_grad; returns notes."""
     count = last_layers(args.trains)
     whole = modules_of_last(model, count) if count else []
@@ -292,6 +294,7 @@ def _adapt(model: nn.Module, args: ModelArgs, initialised: list[str], seed: int)
     if args.method is not None:
         # An adapter on a layer that trains whole would only learn the same thing twice.
         notes += args.method.inject(model, seed, exclude=[*heads, *whole, *fresh])
+        args.method.begin(model, tokenizer)
     choose_trainable(model, args.trains == "all", [*whole, *initialised])
     if initialised:
         notes.append(f"newly initialised, so they train: {', '.join(initialised)}")

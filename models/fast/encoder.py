@@ -25,6 +25,7 @@ from models.fast.cpu.native import NativeKernels
 from models.fast.cpu.norm import add_norm
 from models.fast.layout import Layout
 from models.heads import Classifier, LinearHead, MLPHead
+from models.methods.method import tokens_in_front
 
 # (x, layers) -> the output of each
 Project = Callable[[Tensor, Sequence[nn.Module]], tuple[Tensor, ...]]
@@ -42,10 +43,11 @@ FIRST_TOKEN = {
 
 
 def first_token_only(model: nn.Module) -> bool:
-    """Whether the head reads each text's first token alone; a head of the user's own may read
-    anything."""
+    """Whether the head reads the first token of each row alone; a head of the user's own may read
+    anything, and behind virtual tokens the text's first is not the row's."""
     if isinstance(model, Classifier):
-        return type(model.head) in (LinearHead, MLPHead) and model.head.pool == "cls"
+        ours = type(model.head) in (LinearHead, MLPHead)
+        return ours and model.head.pool == "cls" and not tokens_in_front(model)
     return type(model).__name__ in FIRST_TOKEN
 
 

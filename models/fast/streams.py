@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from models.fast.cpu.dropout import FastDropout, NamedRows, carry_rows
 from models.fast.layout import Layout, layout_of
+from models.methods.virtual import lengthen
 
 
 def column_positions(input_ids: Tensor, pad: int | None) -> Tensor:
@@ -88,11 +89,14 @@ def stream_forward(
     return output
 
 
-def lay_out(batch: dict[str, Any]) -> dict[str, Any]:
+def lay_out(batch: dict[str, Any], in_front: int) -> dict[str, Any]:
     """A batch that is still on the host, with its layout among the inputs: stream_forward then asks
-    the device nothing."""
+    the device nothing. The model puts so many tokens `in_front` of each text."""
     inputs = batch["inputs"]
-    return {**batch, "inputs": {**inputs, "layout": layout_of(inputs["attention_mask"])}}
+    mask = inputs["attention_mask"]
+    if in_front:
+        mask = lengthen({"input_ids": mask, "attention_mask": mask}, in_front, 0)["attention_mask"]
+    return {**batch, "inputs": {**inputs, "layout": layout_of(mask)}}
 
 
 def run_as_stream(backbone: PreTrainedModel) -> None:

@@ -1,7 +1,9 @@
 """What every method of fine-tuning answers, each question in one function.
 
     check       are its arguments in range?
+    positions   how many of the model's positions does it take from each text?
     inject      what does it put where? From (seed, parameter name) alone
+    begin       what of it starts from words?
     write       what is saved, and in whose layout?
     read        how is that read back?
     as_written  which layers did an exported folder adapt?
@@ -31,6 +33,7 @@ class Added(nn.Module):
 
     peft_names: ClassVar[dict[str, str]] = {}  # of its own parameters, in PEFT's files
     base: Any
+    in_front = 0  # virtual tokens that it puts before each text
     merged = False  # whether the base does the work of both
     unmerged: Tensor  # the base's own weight meanwhile
 
@@ -55,6 +58,13 @@ class Method:
         touched. Raises ValueError where it fits nothing."""
         raise NotImplementedError
 
+    def positions(self, model: nn.Module) -> int:
+        """How many of the model's positions it takes from each text; the model is as it was."""
+        return 0
+
+    def begin(self, model: nn.Module, tokenizer: Any) -> None:
+        """Fill what starts from words, which the tokenizer knows, after `inject`."""
+
     def write(self, model: nn.Module, base: str | None, revision: str | None, folder: Path) -> None:
         """Write its own parameters, and what trains whole beside them. `base` is where others find
         the base model: a hub name or a folder, None when it is neither."""
@@ -73,6 +83,11 @@ class Method:
 def added_modules(model: nn.Module) -> dict[str, Added]:
     """What a method put in, by name, in the model's order."""
     return {name: m for name, m in model.named_modules() if isinstance(m, Added)}
+
+
+def tokens_in_front(model: nn.Module) -> int:
+    """How many virtual tokens a method puts before each text."""
+    return sum(module.in_front for module in added_modules(model).values())
 
 
 def own_parameters(module: Added) -> dict[str, nn.Parameter]:
