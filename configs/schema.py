@@ -148,6 +148,12 @@ class Prompt(Section):
     )
 
 
+class Prefix(Section):
+    """Prefix tuning: freeze the backbone and learn keys and values in each of its layers."""
+
+    tokens: Count = field(20, "How many stand before the keys and values of each text.")
+
+
 class Data(Section):
     """The labelled texts: where they are, how they are read, cleaned, split and cut."""
 
@@ -364,6 +370,7 @@ class Config(Section):
     head: Head = Head()
     lora: LoRA | None = None
     prompt: Prompt | None = None
+    prefix: Prefix | None = None
     data: Data
     train: Train = Train()
     eval: Eval = Eval()

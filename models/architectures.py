@@ -6,7 +6,7 @@ neither tells. docs/architectures.md, which a test writes and holds, says what c
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
@@ -103,17 +103,23 @@ def sees(name: str) -> bool:
     return any(part in name for part in PICTURES)
 
 
+def position_tables(model: nn.Module) -> Iterator[Any]:
+    """The tables of positions of a text."""
+    for name, module in model.named_modules():
+        is_table = hasattr(module, "padding_idx") and name.rpartition(".")[2] in POSITION_TABLES
+        if is_table and not sees(name):
+            yield module
+
+
 def longest_text(model: Any) -> int | None:
     """Tokens that a loaded model has positions for: rows of its tables of positions less those it
     keeps for itself (RoBERTa counts from padding_idx + 1, BART's tables hold two more), and what
     its config says. None: no limit."""
     config = model.config.get_text_config()
     limits = []
-    for name, module in model.named_modules():
-        is_table = hasattr(module, "padding_idx") and name.rpartition(".")[2] in POSITION_TABLES
-        if is_table and not sees(name):
-            kept = 0 if module.padding_idx is None else module.padding_idx + 1
-            limits.append(len(module.weight) - getattr(module, "offset", kept))
+    for module in position_tables(model):
+        kept = 0 if module.padding_idx is None else module.padding_idx + 1
+        limits.append(len(module.weight) - getattr(module, "offset", kept))
     relative = config.model_type in WITHOUT_LIMIT or getattr(config, "relative_attention", False)
     if not relative:
         limits += [getattr(config, name) for name in LENGTHS if getattr(config, name, None)]

@@ -46,6 +46,7 @@ TABLE = {
     "lora.layers": (["lora.layers=[1, 1]"], PLAN, []),
     "prompt.tokens": (["prompt.tokens=3"], PLAN, PROMPT),
     "prompt.text": (["prompt.text=good"], STEPS, PROMPT),
+    "prefix.tokens": (["prefix.tokens=3"], PLAN, [*NO_LORA, "prefix.tokens=2"]),
     "data.source": (["data.source={table}"], STEPS, []),
     "data.config": (["data.config=second"], SAID, ["data.source=hub:no/data"]),
     "data.revision": (["data.revision=v1"], SAID, ["data.source=hub:no/data"]),

@@ -49,6 +49,11 @@ class Method:
 
     kind: ClassVar[str]
 
+    @property
+    def in_front(self) -> int:
+        """How many virtual tokens it puts before each text."""
+        return 0
+
     def check(self) -> None:
         """Raises ValueError for arguments that are out of range."""
 

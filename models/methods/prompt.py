@@ -86,6 +86,10 @@ class Prompt(Method):
     tokens: int = 20
     text: str | None = None
 
+    @property
+    def in_front(self) -> int:
+        return self.tokens
+
     def check(self) -> None:
         if self.tokens < 1:
             raise ValueError(f"prompt.tokens is {self.tokens}; expected 1 or more")

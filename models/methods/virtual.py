@@ -1,7 +1,7 @@
 """Tokens that no text holds: how they get in front of a batch, and their files in PEFT's layout.
 
-    adapter_config.json         num_virtual_tokens, token_dim, num_layers, ...
-    adapter_model.safetensors   prompt_embeddings, and what trains whole beside them
+adapter_config.json         num_virtual_tokens, token_dim, num_layers, ...
+adapter_model.safetensors   prompt_embeddings, and what trains whole beside them
 """
 
 import json
@@ -101,7 +101,8 @@ def try_model(model: nn.Module, section: str, positions: int) -> None:
         if meets_limit(error):
             raise
         raise ValueError(
-            f"{section}: {inner.config.model_type} does not run with it ({one_line(error, 200)}); take [lora]"
+            f"{section}: {inner.config.model_type} does not run with it "
+            f"({one_line(error, 200)}); take [lora]"
         ) from error
     finally:
         model.train(training)

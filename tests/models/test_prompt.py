@@ -59,7 +59,7 @@ def test_the_model_sees_the_prompt_as_so_many_more_words(name, make, encode):
 
 
 def test_a_text_gives_the_vectors_that_peft_would_start_from(make, folders):
-    built, _, tokenizer = make("bert", method=Prompt(tokens=11, text="the film was good"))
+    built, _, _ = make("bert", method=Prompt(tokens=11, text="the film was good"))
     peft = pytest.importorskip("peft")
     config = peft.PromptTuningConfig(
         task_type="SEQ_CLS", num_virtual_tokens=11, prompt_tuning_init="TEXT",
@@ -167,7 +167,9 @@ def test_models_without_a_table_or_with_a_decoder_are_refused():
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
         num_hash_buckets=32,
     )  # fmt: skip
-    t5 = transformers.T5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    t5 = transformers.T5Config(
+        vocab_size=40, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2
+    )
     for config, said in ((canine, "no table of words"), (t5, "has a decoder")):
         model = AutoModelForSequenceClassification.from_config(config)
         with pytest.raises(ValueError, match=f"prompt: .*{said}"):
@@ -211,8 +213,12 @@ def test_pefts_gradients_and_files_are_ours(name, make, folders, stir, encode, t
     peft = pytest.importorskip("peft")
     built, _, tokenizer = make(name, method=Prompt(P))
     config = peft.PromptTuningConfig(
-        task_type="SEQ_CLS", num_virtual_tokens=P, token_dim=16, num_layers=2,
-        num_attention_heads=2, modules_to_save=["pre_classifier", "pooler"],
+        task_type="SEQ_CLS",
+        num_virtual_tokens=P,
+        token_dim=16,
+        num_layers=2,
+        num_attention_heads=2,
+        modules_to_save=["pre_classifier", "pooler"],
     )
     theirs = peft.get_peft_model(plain_base(name, folders, tokenizer), config).eval()
     stir(theirs)
