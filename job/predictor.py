@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
@@ -15,6 +15,7 @@ from data.encode import encode_texts
 from data.intake import check_text
 from data.labels.reader import RowError
 from data.loaders import Padding, collate, fill_batches
+from data.long import LengthArgs
 from engine.evaluate import inference, to_device
 from engine.losses import logits_of
 from engine.metrics import probabilities
@@ -59,6 +60,11 @@ def clean_args(config: Config) -> CleanArgs:
     return CleanArgs(**config.data.clean.model_dump())
 
 
+def length_args(config: Config) -> LengthArgs:
+    """How much of a text is read, as the data package takes it."""
+    return LengthArgs(**config.data.model_dump(include={f.name for f in fields(LengthArgs)}))
+
+
 def name_prediction(text: Text, kind: str, values: list[float], names: Sequence[str]) -> Prediction:
     """A row of `probabilities` (C,) with the labels' names put to it."""
     if kind == "regression":
@@ -81,8 +87,7 @@ class Predictor:
     kind: str
     label_names: tuple[str, ...]
     clean: CleanArgs
-    max_length: int
-    truncation: Literal["right", "left"]
+    length: LengthArgs
     precision: Precision
     micro_batch_size: int
     pairs: bool  # whether an input is a pair of texts, as in training
@@ -136,9 +141,8 @@ class Predictor:
         """Token rows of the chunk; each keeps its place under "row"."""
         first = [clean_text(t[0] if isinstance(t, tuple) else t, self.clean) for t in chunk]
         second = [clean_text(t[1], self.clean) for t in chunk if isinstance(t, tuple)]
-        length, side = self.max_length, self.truncation
         with reading("the tokenizer"):  # a pattern of it may search for ever, and gives up
-            rows = encode_texts(self.tokenizer, first, second or None, length, side)
+            rows = encode_texts(self.tokenizer, first, second or None, self.length)
         return [{**row, "row": i, "labels": 0} for i, row in enumerate(rows)]
 
     def predict_chunk(self, chunk: list[Text]) -> list[Prediction]:
@@ -167,8 +171,7 @@ def make_predictor(
     """A predictor for a model in memory."""
     return Predictor(
         model, tokenizer, kind, label_names, clean_args(config),
-        config.data.max_length, config.data.truncation, precision,
-        evaluation_rows(config, model, precision.device),
+        length_args(config), precision, evaluation_rows(config, model, precision.device),
         pairs=len(text_columns(config)) == 2, target=target,
     )  # fmt: skip
 

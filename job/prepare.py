@@ -30,7 +30,7 @@ from job.cached import Cached, choose_cache
 from job.ending import reading
 from job.loss import choose_loss, keep_target, measure_labels, target_of
 from job.needs import describe_idle, measure_needs
-from job.predictor import clean_args, make_padding, text_columns
+from job.predictor import clean_args, length_args, make_padding, text_columns
 from job.probe import check_head, trial_step
 from job.rates import first_steps, layer_rates
 from job.relations import check_relations
@@ -124,7 +124,8 @@ class Problems:
 
 def data_args(config: Config) -> DataArgs:
     """The part of [data] that says which rows there are."""
-    elsewhere = {"clean", "max_length", "truncation", "cache", "workers"}
+    elsewhere = {"clean", "cache", "workers"}
+    elsewhere |= vars(length_args(config)).keys()
     values = config.data.model_dump(exclude=elsewhere)
     values["text"] = text_columns(config)
     label = values["label"]
@@ -182,7 +183,7 @@ def memory_advice(config: Config) -> str:
 def encode_split(config: Config, tokenizer: Any, data: Data, split: str) -> Encoded:
     """One split as token rows, from the cache where they are there already."""
     return encode(
-        data.splits[split], tokenizer, config.data.max_length, config.data.truncation,
+        data.splits[split], tokenizer, length_args(config),
         cache_root() if config.data.cache else None, data.fingerprint,
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ adapters, a head of ours beside them, and openloop.json, from which load_exporte
     own head, no adapters    the backbone as AutoModel opens it  } head.json, head.safetensors
     own head, LoRA           the backbone's adapter for PEFT     } (and head_code.py)
     always                   tokenizer files, labels.json, openloop.json
+    long texts, not cut      README.md: what is read of them
 
 A config.json never stands beside an adapter_config.json: it would break from_pretrained there.
 """
@@ -25,12 +26,16 @@ from models.heads import Classifier, head_file, transformers_model
 from models.load import quiet_transformers, resolve_source
 from models.methods.method import added_modules, plain_state
 from models.record import HEAD_CODE, write_record
+from models.texts import Texts
 
 __all__ = ["export_model", "load_exported"]
 
 
-def export_model(built: Built, args: ModelArgs, tokenizer: Any, folder: str | Path) -> None:
-    """Write a model as it now stands into `folder`, made if it is not there.
+def export_model(
+    built: Built, args: ModelArgs, tokenizer: Any, folder: str | Path, texts: Texts | None = None
+) -> None:
+    """Write a model as it now stands into `folder`, made if it is not there. How it takes its
+    `texts` is noted, and where another tool has to know it, said in a README.md.
 
     Where the base exists in memory only (a run with a method was trained further), it is written
     too, into base/. Raises ValueError when the method is merged: what is stored is the two apart.
@@ -53,7 +58,9 @@ def export_model(built: Built, args: ModelArgs, tokenizer: Any, folder: str | Pa
     if args.kind == "regression":
         labels |= {"target_mean": args.target_mean, "target_deviation": args.target_deviation}
     _write_json(folder / "labels.json", labels)
-    write_record(folder, args, built.base)
+    if texts is not None and texts.sentence:
+        (folder / "README.md").write_text(texts.sentence + ".\n", encoding="utf-8")
+    write_record(folder, args, built.base, texts)
 
 
 def _save_transformers(model: PreTrainedModel, folder: Path) -> None:

@@ -8,6 +8,7 @@ from files.read import read_json
 from files.verify import sha256
 from models.args import ModelArgs, args_from_json, args_to_json
 from models.heads import head_file
+from models.texts import Texts
 from models.verified import RECORD, check_digests
 
 FORMAT = 1
@@ -22,8 +23,11 @@ def head_code(kind: str) -> dict[str, str] | None:
     return {"class": kind.rpartition(":")[2], "sha256": sha256(file)}
 
 
-def write_record(folder: Path, args: ModelArgs, base: dict[str, Any]) -> None:
-    """Describe a complete model folder: arguments, base with its hash, hashes of what it holds."""
+def write_record(
+    folder: Path, args: ModelArgs, base: dict[str, Any], texts: Texts | None = None
+) -> None:
+    """Describe a complete model folder: arguments, base with its hash, how it takes its `texts`,
+    hashes of what it holds."""
     own = head_file(args.head_kind)
     kind = f"{folder / HEAD_CODE}:{args.head_kind.rpartition(':')[2]}" if own else args.head_kind
     held = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
@@ -31,6 +35,7 @@ def write_record(folder: Path, args: ModelArgs, base: dict[str, Any]) -> None:
         "format": FORMAT,
         "model": args_to_json(args),
         "base": base,
+        "texts": None if texts is None else texts.as_dict(),
         "head_code": head_code(kind),
         "files": {file.relative_to(folder).as_posix(): sha256(file) for file in held},
     }

@@ -6,12 +6,14 @@ from models.args import ModelArgs
 from models.export import base_path
 from models.heads import head_file
 from models.record import read_record
+from models.texts import Texts, text_lines
 
 POOLED = {  # hidden (B, T, D) and mask (B, T) -> (B, D), as models/heads.py pools
     "mean": "(hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)  # of real tokens",
     "cls": "hidden[torch.arange(len(hidden)), mask.argmax(1)]  # the first real token",
     "last": "hidden[torch.arange(len(hidden)), (mask * torch.arange(mask.shape[1])).argmax(1)]",
 }
+TEXTS = Texts()  # pieces of 512 tokens, cut at the end
 ACTIVATIONS = {"tanh": "torch.tanh", "relu": "torch.relu", "gelu": "torch.nn.functional.gelu"}
 
 
@@ -20,23 +22,15 @@ def needs_openloop(args: ModelArgs) -> bool:
     return head_file(args.head_kind) is not None
 
 
-def loading_snippet(
-    folder: str | Path,
-    args: ModelArgs,
-    max_length: int = 512,
-    truncation: str = "right",
-    pairs: bool = False,
-    alone: bool = False,
-) -> str:
+def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -> str:
     """Python that opens an exported folder with torch, transformers and, for adapters, PEFT.
 
-    It leaves `tokenizer` and `logits (B, C)` behind, of two texts or of two `pairs`, of one where
-    texts have to be asked `alone` (models/apart.py); for a regression also `values (B,)`, in the
-    labels' own unit. A native model is left as `model`, the backbone below a head of ours as
-    `backbone`. With a head of a user's own it opens `model` with openloop, and then the `backbone`
-    alone without.
+    It leaves `tokenizer` and `logits (B, C)` behind, of two texts or pairs, of one where texts have
+    to be asked alone; for a regression also `values (B,)`, in the labels' own unit. A native model
+    is left as `model`, the backbone below a head of ours as `backbone`. With a head of a user's own
+    it opens `model` with openloop, and then the `backbone` alone without.
     """
-    texts = _text_lines(max_length, truncation, pairs, alone)
+    asked = text_lines(texts)
     native = args.head_kind == "native"
     values = []
     if args.kind == "regression":
@@ -48,14 +42,14 @@ def loading_snippet(
     opened = _transformers_lines(folder, args, auto, name)
     if native:
         end = ["with torch.no_grad():", "    logits = model(**inputs).logits  # (B, C)"]
-        lines = ["import torch", *opened, *texts, *end, *values]
+        lines = ["import torch", *opened, *asked, *end, *values]
     elif needs_openloop(args):
         lines = [
             "import torch",
             "from models.export import load_exported  # openloop's: the head is code of your own",
             "",
             f"model, tokenizer, args = load_exported({str(folder)!r}, allow_code=True)",
-            *texts,
+            *asked,
             "with torch.no_grad():",
             "    logits = model(**inputs)  # (B, C)",
             *values,
@@ -65,23 +59,8 @@ def loading_snippet(
         ]
     else:
         imports = ["import torch", "from safetensors.torch import load_file"]
-        lines = [*imports, *opened, *texts, *_head_lines(args), *values]
+        lines = [*imports, *opened, *asked, *_head_lines(args), *values]
     return "\n".join(lines) + "\n"
-
-
-def _text_lines(max_length: int, truncation: str, pairs: bool, alone: bool) -> list[str]:
-    shown = 1 if alone else 2
-    texts = ", ".join(['"It was good."', '"Not a fan."'][:shown])
-    others = ", ".join(['"I liked it."', '"I liked it too."'][:shown])
-    why = ["# one text at a time: padded beside a longer one it would be answered otherwise"]
-    return [
-        f'tokenizer.truncation_side = "{truncation}"',
-        *(why if alone else []),
-        f"texts = [{texts}]",
-        *([f"others = [{others}]"] if pairs else []),
-        f"inputs = tokenizer({'texts, others' if pairs else 'texts'}, padding=True, "
-        f'truncation=True, max_length={max_length}, return_tensors="pt")',
-    ]
 
 
 def _head_lines(args: ModelArgs) -> list[str]:

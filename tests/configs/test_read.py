@@ -300,6 +300,10 @@ RELATIONS = [
     (["data.label_separator=;", "data.kind=single"], "data.label_separator"),
     (["data.label_separator=;", 'data.label=["a", "b"]'], "data.label_separator"),
     (['data.labels=["a", "a"]'], "data.labels"),
+    (["data.long=head_tail", 'data.text=["a", "b"]'], "data.long"),
+    (["data.long=head_tail", "data.truncation=left"], "data.truncation"),
+    (["data.head_tokens=9"], "data.head_tokens"),
+    (["data.long=head_tail", "data.max_length=9", "data.head_tokens=9"], "data.head_tokens"),
     (["data.kind=regression", 'data.labels=["a", "b"]'], "data.labels"),
     (["data.kind=regression", "eval.metric=accuracy"], "eval.metric"),
     (["data.kind=multi", "eval.metric=r2"], "eval.metric"),
@@ -329,7 +333,7 @@ def test_what_goes_together_is_taken(small, overrides):
 def test_every_relation_is_tried_above():
     from configs.relations import RULES
 
-    assert len(RELATIONS) == len(RULES) + 2  # hub keys and label_separator are tried twice
+    assert len(RELATIONS) == len(RULES) + 3  # hub keys, label_separator, head_tokens: twice
 
 
 def test_nothing_heavy_is_imported_to_read_a_config():
