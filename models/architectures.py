@@ -98,6 +98,11 @@ def reads_end(model: nn.Module) -> bool:
     return "eos_token_id" in inspect.unwrap(type(model).forward).__code__.co_names
 
 
+def reads_last(model: nn.Module) -> bool:
+    """Whether a native head looks for pad tokens, to read the last token before them."""
+    return "pad_token_id" in inspect.unwrap(type(model).forward).__code__.co_names
+
+
 def sees(name: str) -> bool:
     """Whether a module, by its dotted name, is there for pictures, which no text reaches."""
     return any(part in name for part in PICTURES)

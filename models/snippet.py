@@ -66,10 +66,12 @@ def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -
 def _head_lines(args: ModelArgs) -> list[str]:
     """Lines from `inputs` to `logits` through a head of ours."""
     pooled = POOLED[args.head_pool or args.head_args.get("pool", "mean")]
+    in_front = 0 if args.method is None else args.method.in_front
+    own = f"[:, {in_front}:]" if in_front else ""  # the text's, behind a prompt
     lines = [
         'head = load_file(folder + "/head.safetensors")',
         "with torch.no_grad():",
-        "    hidden = backbone(**inputs).last_hidden_state  # (B, T, D)",
+        f"    hidden = backbone(**inputs).last_hidden_state{own}  # (B, T, D)",
         '    mask = inputs["attention_mask"]  # (B, T)',
         f"    pooled = {pooled}",
     ]

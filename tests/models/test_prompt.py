@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification
 
+from models.architectures import reads_last
 from models.export import export_model, load_exported
 from models.fast.speed import SpeedArgs, speed_up
 from models.fast.streams import lay_out
@@ -13,6 +14,8 @@ from models.heads import transformers_model
 from models.methods.method import added_modules, merge
 from models.methods.prompt import Prompt
 from models.methods.virtual import lengthen, shorten
+from models.snippet import loading_snippet
+from models.texts import Texts
 
 NAMES = ["bert", "distilbert", "roberta", "gpt2", "llama"]
 P = 3
@@ -174,6 +177,22 @@ def test_models_without_a_table_or_with_a_decoder_are_refused():
         model = AutoModelForSequenceClassification.from_config(config)
         with pytest.raises(ValueError, match=f"prompt: .*{said}"):
             Prompt(P).inject(model, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("bert", "native"), ("bert", "linear"), ("gpt2", "native")]
+)
+def test_the_snippet_of_the_card_answers_as_the_model(name, kind, make, stir, logits_of, tmp_path):
+    pool = {} if kind == "native" else {"head_pool": "cls"}
+    built, args, tokenizer = make(name, method=Prompt(P), head_kind=kind, **pool)
+    stir(built.model)
+    export_model(built, args, tokenizer, tmp_path)
+    alone = reads_last(built.model)
+    assert alone == (name == "gpt2")
+    names = {}
+    exec(loading_snippet(tmp_path, args, Texts(max_length=40, alone=alone)), names)
+    assert names["logits"].shape == (1 if alone else 2, 2)
+    torch.testing.assert_close(names["logits"], logits_of(built.model, names["inputs"]))
 
 
 # ---- PEFT ---------------------------------------------------------------------------------------
