@@ -9,7 +9,7 @@ speak.
 from collections.abc import Mapping
 from typing import Any
 
-from configs.fields import optional_sections
+from configs.schema import METHODS
 
 Settings = Mapping[str, Any]
 Verdict = str | None
@@ -47,7 +47,7 @@ def plain_heads_take_no_args(s: Settings) -> Verdict:
 
 
 def a_method_freezes_the_backbone(s: Settings) -> Verdict:
-    for name in optional_sections():
+    for name in METHODS:
         if s[name] and s["model.train"] == "all":
             return (
                 f'model.train: got "all" beside [{name}], which freezes the backbone; '
@@ -57,7 +57,7 @@ def a_method_freezes_the_backbone(s: Settings) -> Verdict:
 
 
 def one_method_at_most(s: Settings) -> Verdict:
-    there = [name for name in optional_sections() if s[name]]
+    there = [name for name in METHODS if s[name]]
     if len(there) > 1:
         return (
             f"{there[1]}: got [{there[1]}] beside [{there[0]}]; one method adapts a run, "

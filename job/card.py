@@ -1,6 +1,7 @@
 """The run card's content, and the commands and snippets that ask the finished model."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from shlex import join
 from typing import Any
 
@@ -12,8 +13,10 @@ from job.predictor import text_columns
 from job.prepare import Job
 from job.probe import replaced
 from job.texts import texts_of
+from models.args import ModelArgs
 from models.heads import head_file
-from models.snippet import loading_snippet, needs_openloop
+from models.snippet import loading_snippet, needs_openloop, opens_in_peft
+from models.texts import Texts
 from report.baseline import Comparison, comparison_line
 from report.card import Card, ClassScore, Compared, Mistake, Result
 
@@ -29,6 +32,17 @@ ELSEWHERE_OWN = (
     "Elsewhere. The head is code of its own, so openloop has to be on Python's path; the backbone "
     "alone opens without:"
 )
+ELSEWHERE_METHOD = (
+    "Elsewhere. PEFT has no form of this method for this model, so openloop has to be on Python's "
+    "path:"
+)
+
+
+def elsewhere(folder: Path, args: ModelArgs, texts: Texts) -> str:
+    """What stands above the program that opens the exported model elsewhere."""
+    if not opens_in_peft(folder, args, texts):
+        return ELSEWHERE_METHOD
+    return ELSEWHERE_OWN if needs_openloop(folder, args, texts) else ELSEWHERE
 
 
 @dataclass(frozen=True)
@@ -113,7 +127,7 @@ def make_card(
             texts_of(job),
         ),
         data=job.data.report.lines(),
-        elsewhere=ELSEWHERE_OWN if needs_openloop(job.model_args) else ELSEWHERE,
+        elsewhere=elsewhere(folder.model, job.model_args, texts_of(job)),
         settings=trajectory(job.config),
         defaults={key: setting.default for key, setting in list_settings().items()},
         results=card_results(metrics),

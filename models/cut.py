@@ -31,7 +31,8 @@ from models.heads import (
     pool,
     transformers_model,
 )
-from models.trainable import layer_lists, layers_above
+from models.layers import layer_lists
+from models.trainable import layers_above
 
 EXACT, COARSE = 1e-4, 0.05  # how far logits may lie apart: of fp32 states, of half-precision ones
 VECTORS = {"mean": "the mean", "cls": "the first token", "last": "the last token"}

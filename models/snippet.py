@@ -17,9 +17,19 @@ TEXTS = Texts()  # pieces of 512 tokens, cut at the end
 ACTIVATIONS = {"tanh": "torch.tanh", "relu": "torch.relu", "gelu": "torch.nn.functional.gelu"}
 
 
-def needs_openloop(args: ModelArgs) -> bool:
-    """Whether a model opens with openloop alone: its head is code of a user's own."""
-    return head_file(args.head_kind) is not None
+def needs_openloop(folder: str | Path, args: ModelArgs, texts: Texts) -> bool:
+    """Whether an exported model opens with openloop alone: its head is code of a user's own, or
+    PEFT does not answer as its method does."""
+    return head_file(args.head_kind) is not None or not opens_in_peft(folder, args, texts)
+
+
+def opens_in_peft(folder: str | Path, args: ModelArgs, texts: Texts) -> bool:
+    """Whether what the method wrote answers in PEFT as it does here; without a method there is
+    nothing to open."""
+    if args.method is None:
+        return True
+    drops = texts.pairs and args.head_kind != "native" and args.method.drops_types
+    return args.method.peft and (Path(folder) / "adapter_config.json").exists() and not drops
 
 
 def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -> str:
@@ -28,7 +38,8 @@ def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -
     It leaves `tokenizer` and `logits (B, C)` behind, of two texts or pairs, of one where texts have
     to be asked alone; for a regression also `values (B,)`, in the labels' own unit. A native model
     is left as `model`, the backbone below a head of ours as `backbone`. With a head of a user's own
-    it opens `model` with openloop, and then the `backbone` alone without.
+    it opens `model` with openloop, and then the `backbone` alone without; with a method that PEFT
+    has no form of it opens `model` with openloop alone.
     """
     asked = text_lines(texts)
     native = args.head_kind == "native"
@@ -39,24 +50,24 @@ def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -
     auto, name = ("AutoModelForSequenceClassification", "model") if native else (
         ("AutoModel", "backbone")
     )  # fmt: skip
-    opened = _transformers_lines(folder, args, auto, name)
-    if native:
-        end = ["with torch.no_grad():", "    logits = model(**inputs).logits  # (B, C)"]
-        lines = ["import torch", *opened, *asked, *end, *values]
-    elif needs_openloop(args):
+    in_peft = opens_in_peft(folder, args, texts)
+    opened = _transformers_lines(folder, args, auto, name) if in_peft else []
+    answer = "logits = model(**inputs)" + (".logits" if native else "")
+    answered = [*asked, "with torch.no_grad():", f"    {answer}  # (B, C)", *values]
+    if needs_openloop(folder, args, texts):
+        allow = ", allow_code=True" if head_file(args.head_kind) else ""
+        why = "the head is code of your own" if in_peft else "PEFT has no such method here"
         lines = [
             "import torch",
-            "from models.export import load_exported  # openloop's: the head is code of your own",
+            f"from models.export import load_exported  # openloop's: {why}",
             "",
-            f"model, tokenizer, args = load_exported({str(folder)!r}, allow_code=True)",
-            *asked,
-            "with torch.no_grad():",
-            "    logits = model(**inputs)  # (B, C)",
-            *values,
-            "",
-            "# the backbone alone, without the head, needs no openloop:",
-            *opened,
+            f"model, tokenizer, args = load_exported({str(folder)!r}{allow})",
+            *answered,
         ]
+        if in_peft:
+            lines += ["", "# the backbone alone, without the head, needs no openloop:", *opened]
+    elif native:
+        lines = ["import torch", *opened, *answered]
     else:
         imports = ["import torch", "from safetensors.torch import load_file"]
         lines = [*imports, *opened, *asked, *_head_lines(args), *values]

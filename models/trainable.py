@@ -9,6 +9,7 @@ from torch import nn
 
 from models.architectures import sees
 from models.heads import backbone_name, head_modules
+from models.layers import layer_lists
 from models.methods.method import added_modules, plain_name
 from models.names import is_below
 
@@ -78,25 +79,6 @@ def layers_above(model: nn.Module) -> tuple[dict[str, int], int]:
             after = is_below(name, heads) or (passed and "embed" not in name)
             above[name] = 0 if after else depth + 1
     return above, depth + 1
-
-
-def layer_lists(backbone: Any) -> tuple[list[str], int]:
-    """Names of the lists that hold the layers, and how many there are: one list, or where the parts
-    of a layer lie apart (XLM) one for each. Of an encoder and a decoder it is the decoder's, which
-    the head reads."""
-    config = backbone.config.get_text_config()
-    depths = [getattr(config, name, None) for name in ("decoder_layers", "num_decoder_layers")]
-    depth = getattr(config, "num_hidden_layers", 0)
-    if config.is_encoder_decoder:
-        depth = next((n for n in depths if n), depth)
-    names: list[str] = []
-    for name, module in backbone.named_modules():
-        fits = isinstance(module, nn.ModuleList) and len(module) == depth
-        inside = is_below(name, names) or sees(name)
-        before = backbone.config.is_encoder_decoder and not is_below(name, ["decoder"])
-        if fits and not inside and not before:
-            names.append(name)
-    return names, depth
 
 
 def choose_trainable(model: nn.Module, everything: bool, whole: Collection[str]) -> None:

@@ -15,6 +15,7 @@ from configs.fields import list_settings
 
 PLAN, STEPS, FILES, SAID = "the plan", "the first steps", "the files", "what is said"
 NO_LORA = ["--unset", "lora"]
+ADAPTER = [*NO_LORA, "adapter.size=2"]
 PROMPT = [*NO_LORA, "prompt.tokens=2"]
 DROPOUT = ["model.dropout=0.3"]
 
@@ -44,6 +45,10 @@ TABLE = {
     "lora.dropout": (["lora.dropout=0.5"], STEPS, []),
     "lora.targets": (['lora.targets=["key"]'], STEPS, []),
     "lora.layers": (["lora.layers=[1, 1]"], PLAN, []),
+    "adapter.size": (["adapter.size=3"], PLAN, ADAPTER),
+    "adapter.placement": (["adapter.placement=feed_forward"], PLAN, ADAPTER),
+    "adapter.activation": (["adapter.activation=relu"], STEPS, ADAPTER),
+    "adapter.norms": (["adapter.norms=true"], PLAN, ADAPTER),
     "prompt.tokens": (["prompt.tokens=3"], PLAN, PROMPT),
     "prompt.text": (["prompt.text=good"], STEPS, PROMPT),
     "prefix.tokens": (["prefix.tokens=3"], PLAN, [*NO_LORA, "prefix.tokens=2"]),

@@ -17,7 +17,6 @@ from types import MethodType
 from typing import Any
 
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from models.fast.cpu.dropout import FastDropout, NamedRows, carry_rows
 from models.fast.layout import Layout, layout_of
@@ -91,7 +90,7 @@ def lay_out(batch: dict[str, Any], in_front: int) -> dict[str, Any]:
     return {**batch, "inputs": {**inputs, "layout": layout_of(mask)}}
 
 
-def run_as_stream(backbone: PreTrainedModel) -> None:
+def run_as_stream(backbone: Any) -> None:
     """Replace `backbone.forward` in place; its class must be a row of POSITIONS and its attention
     that of attention.py. Parameters and modules keep their names, and a deep copy is its own. Where
     encoder.py has written the last layer out for first tokens, all others come back as zeros."""

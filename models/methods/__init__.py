@@ -1,6 +1,7 @@
 """The methods of fine-tuning: one file each, one row here. What a method answers stands in
 method.py; a recipe has at most one of their tables, and model.train says what else trains."""
 
+from models.methods.adapter import Adapter
 from models.methods.lora import LoRA
 from models.methods.method import Method
 from models.methods.prefix import PrefixTuning
@@ -8,4 +9,6 @@ from models.methods.prompt import Prompt
 
 __all__ = ["METHODS", "Method"]
 
-METHODS: dict[str, type[Method]] = {method.kind: method for method in (LoRA, Prompt, PrefixTuning)}
+METHODS: dict[str, type[Method]] = {
+    method.kind: method for method in (LoRA, Adapter, Prompt, PrefixTuning)
+}

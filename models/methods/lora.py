@@ -105,6 +105,9 @@ class LoRA(Method):
     """`layers` is an inclusive range of layer numbers; `variant` is a row of VARIANTS."""
 
     kind: ClassVar[str] = "lora"
+    small: ClassVar[dict[str, dict[str, Any]]] = {
+        "LoRA": {"targets": "all-linear", "rank": 2, "alpha": 4.0}
+    }
 
     targets: tuple[str, ...] | Literal["all-linear"]
     rank: int = 8
@@ -112,6 +115,10 @@ class LoRA(Method):
     dropout: float = 0.0
     layers: tuple[int, int] | None = None
     variant: str = "lora"
+
+    @property
+    def peft(self) -> bool:
+        return True
 
     def check(self) -> None:
         if self.rank < 1:

@@ -3,6 +3,7 @@
     check       are its arguments in range?
     positions   how many of the model's positions does it take from each text?
     inject      what does it put where? From (seed, parameter name) alone
+    also_trains which parameters of the model itself learn beside it?
     begin       what of it starts from words?
     write       what is saved, and in whose layout?
     read        how is that read back?
@@ -48,6 +49,14 @@ class Method:
     recipe."""
 
     kind: ClassVar[str]
+    small: ClassVar[dict[str, dict[str, Any]]] = {}  # settings to try it with, by a name for each
+
+    drops_types: ClassVar[bool] = False  # whether PEFT drops token types below a head of ours
+
+    @property
+    def peft(self) -> bool:
+        """Whether what it writes opens in PEFT."""
+        return False
 
     @property
     def in_front(self) -> int:
@@ -62,6 +71,10 @@ class Method:
         leave alone, with all below them: the head, and what trains whole. requires_grad is not
         touched. Raises ValueError where it fits nothing."""
         raise NotImplementedError
+
+    def also_trains(self, model: nn.Module) -> list[str]:
+        """Names of parameters of the model itself that learn beside what `inject` put in."""
+        return []
 
     def positions(self, model: nn.Module) -> int:
         """How many of the model's positions it takes from each text; the model is as it was."""
@@ -162,6 +175,17 @@ def merge(model: nn.Module) -> float:
         module.base.weight.copy_(weight)
         module.merged = True
     return drift
+
+
+def merge_source(model: nn.Module, source: str) -> None:
+    """Merge the model that another run starts from. Raises ValueError where that cannot be."""
+    try:
+        merge(model)
+    except ValueError as error:
+        raise ValueError(
+            f"model.source is {source!r}, and a run goes on from one weight a layer: {error}. "
+            "Train that run for longer, or start from the model that it started from"
+        ) from None
 
 
 def difference(module: Any, weight: Tensor) -> float:

@@ -32,6 +32,7 @@ from models.architectures import longest_text, token_table
 from models.heads import transformers_model
 from models.limits import check_bytes
 from models.methods.method import Method, added_parameters
+from models.methods.own_files import read_own, write_own
 from models.methods.prefixed import Prefix, prefixes_of, read_prefixes, watch_attention
 from models.methods.virtual import read_virtual, try_model, write_virtual
 from models.names import named_seed
@@ -43,8 +44,14 @@ class PrefixTuning(Method):
     """`tokens` learned keys and values in each layer."""
 
     kind: ClassVar[str] = "prefix"
+    small: ClassVar[dict[str, dict[str, Any]]] = {"Prefix": {"tokens": 3}}
+    drops_types: ClassVar[bool] = True
 
     tokens: int = 20
+
+    @property
+    def peft(self) -> bool:
+        return True
 
     def check(self) -> None:
         if self.tokens < 1:
@@ -95,6 +102,9 @@ class PrefixTuning(Method):
         return ids + (ids == inner.config.get_text_config().pad_token_id)
 
     def write(self, model: nn.Module, base: str | None, revision: str | None, folder: Path) -> None:
+        if not goes_on(transformers_model(model)):  # PEFT has none there
+            write_own(model, folder)
+            return
         prefixes = prefixes_of(model)
         _, heads, size = prefixes[0].keys.shape
         learned = [t.flatten(1) for p in prefixes for t in (p.keys, p.values)]  # (P, H D) each
@@ -109,6 +119,8 @@ class PrefixTuning(Method):
 
     @torch.no_grad()
     def read(self, model: nn.Module, folder: Path) -> set[str]:
+        if not goes_on(transformers_model(model)):
+            return read_own(model, folder)
         parts = [t for p in prefixes_of(model) for t in (p.keys, p.values)]
         shape = torch.Size([self.tokens, sum(t[0].numel() for t in parts)])
         learned, filled = read_virtual(model, "PREFIX_TUNING", folder, shape)

@@ -85,7 +85,7 @@ def watch_attention(inner: PreTrainedModel, ids: Tensor) -> dict[nn.Module, tupl
     """Keys and values, (rows * columns, H, D) each, that every attention module makes of the words
     ids (rows, columns), in the order of the layers. Raises ValueError, with the reason, where a
     layer has none that go by queries and keys alone."""
-    calls, seen = 0, {}
+    calls, seen = 0, dict[nn.Module, Any]()
 
     def watch(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,

@@ -82,6 +82,8 @@ class Prompt(Method):
     enough; without one from random vectors as large as words' are."""
 
     kind: ClassVar[str] = "prompt"
+    small: ClassVar[dict[str, dict[str, Any]]] = {"Prompt": {"tokens": 3}}
+    drops_types: ClassVar[bool] = True
 
     tokens: int = 20
     text: str | None = None
@@ -89,6 +91,10 @@ class Prompt(Method):
     @property
     def in_front(self) -> int:
         return self.tokens
+
+    @property
+    def peft(self) -> bool:
+        return True
 
     def check(self) -> None:
         if self.tokens < 1:

@@ -41,7 +41,11 @@ def lengthen(inputs: dict[str, Any], tokens: int, vocabulary: int) -> dict[str, 
     virtual = (place >= lead) & (place < lead + tokens)  # (B, P + T)
     before = torch.where(place < lead, place, place - tokens).clamp(0, width - 1)
     longer = {**inputs, "attention_mask": mask}
-    fillers = {"input_ids": place - lead + vocabulary, "attention_mask": 1, "token_type_ids": 0}
+    fillers: dict[str, Any] = {
+        "input_ids": place - lead + vocabulary,
+        "attention_mask": 1,
+        "token_type_ids": 0,
+    }
     for name, filler in fillers.items():
         if longer.get(name) is not None:
             longer[name] = torch.where(virtual, filler, longer[name].gather(1, before))

@@ -251,6 +251,7 @@ def test_an_adapter_with_a_network_beside_it_is_refused(make, tmp_path):
     built, args, tokenizer = make("bert", method=PrefixTuning(P))
     export_model(built, args, tokenizer, tmp_path)
     path = tmp_path / "adapter_config.json"
-    path.write_text(path.read_text().replace('projection": false', 'projection": true'))
+    text = path.read_text(encoding="utf-8").replace('projection": false', 'projection": true')
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match="is of 'prefix_projection'; expected PREFIX_TUNING"):
         args.method.read(built.model, tmp_path)

@@ -282,6 +282,7 @@ def test_an_adapter_of_another_kind_or_size_is_refused(make, tmp_path):
     with pytest.raises(ValueError, match=r"of shape \[3, 16\]; this model's is \[4, 16\]"):
         Prompt(P + 1).read(other.model, tmp_path)
     path = tmp_path / "adapter_config.json"
-    path.write_text(path.read_text().replace("PROMPT_TUNING", "P_TUNING"))
+    text = path.read_text(encoding="utf-8").replace("PROMPT_TUNING", "P_TUNING")
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"is of 'P_TUNING'; expected PROMPT_TUNING"):
         Prompt(P).read(built.model, tmp_path)
