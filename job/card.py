@@ -14,7 +14,6 @@ from job.prepare import Job
 from job.probe import replaced
 from job.texts import texts_of
 from models.args import ModelArgs
-from models.heads import head_file
 from models.snippet import loading_snippet, needs_openloop, opens_in_peft
 from models.texts import Texts
 from report.baseline import Comparison, comparison_line
@@ -74,7 +73,7 @@ def takes_pairs(job: Job) -> bool:
 def ask_command(job: Job, folder: Folder) -> str:
     """The command that asks the finished model."""
     words = ["python", "predict.py", "--run", str(folder.path)]
-    words += ["--allow-code"] if head_file(job.model_args.head_kind) else []
+    words += ["--allow-code"] if job.model_args.runs_code else []
     example = '--pair "a first text" "and a second one"' if takes_pairs(job) else (
         '"a text of your own"'
     )  # fmt: skip
@@ -83,7 +82,7 @@ def ask_command(job: Job, folder: Folder) -> str:
 
 def load_run_snippet(job: Job, folder: Folder) -> str:
     """Python that opens the run in the folder of openloop."""
-    allow = ", allow_code=True" if head_file(job.model_args.head_kind) else ""
+    allow = ", allow_code=True" if job.model_args.runs_code else ""
     texts = ["It was good.", "Not a fan."]
     example = (
         f'[("{texts[0]}", "{texts[1]}")]' if takes_pairs(job) else f'["{texts[0]}", "{texts[1]}"]'

@@ -32,7 +32,7 @@ from job.loss import choose_loss, keep_target, measure_labels, target_of
 from job.needs import describe_idle, measure_needs
 from job.predictor import clean_args, length_args, make_padding, text_columns
 from job.probe import check_head, trial_step
-from job.rates import first_steps, layer_rates
+from job.rates import first_steps, rate_factors
 from job.relations import check_relations
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from models.args import ModelArgs
@@ -245,7 +245,8 @@ def assemble(
     total = planned_steps(train.epochs, micro_batches, train.accumulate, train.max_steps)
     groups = parameter_groups(
         built.model, train.lr, train.head_lr, built.head_names, train.weight_decay,
-        layer_rates(train, built.model), first_steps(train, built.model, total),
+        rate_factors(train, built.model, model_args.method),
+        first_steps(train, built.model, total),
     )  # fmt: skip
     plan = Plan(
         seed=config.run.seed,

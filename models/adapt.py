@@ -23,7 +23,7 @@ def adapt(
         # An adapter on a layer that trains whole would only learn the same thing twice.
         notes += args.method.inject(model, seed, exclude=[*heads, *whole, *fresh])
         whole = [*whole, *args.method.also_trains(model)]
-        args.method.begin(model, tokenizer)
+        args.method.start(model, tokenizer)
     choose_trainable(model, args.trains == "all", [*whole, *initialised])
     if initialised:
         notes.append(f"newly initialised, so they train: {', '.join(initialised)}")

@@ -19,6 +19,7 @@ from models.apart import run_apart
 from models.architectures import why_native_only
 from models.args import ModelArgs, args_from_json, check_model_args
 from models.base import check_chain, find_base
+from models.code import HEAD_CODE, check_allowed, describe_code
 from models.counted import check_parameters
 from models.heads import Classifier, build_head, load_head_class, transformers_model
 from models.limits import check_head
@@ -36,7 +37,7 @@ from models.load import (
 )
 from models.methods.method import merge_source, plain_state
 from models.names import named_seed
-from models.record import HEAD_CODE, head_code, read_record
+from models.record import copied, read_record
 from models.trainable import head_parameters
 from models.verified import RECORD, check_exported
 
@@ -82,6 +83,7 @@ def build_model(
     check_model_args(args)
     native = args.head_kind == "native"
     own_head = None if native else load_head_class(args.head_kind, args.allow_code)
+    check_allowed("the method", args.method_code or "", args.allow_code)
     source = _open_source(args, verified)
     notes = _source_notes(args, source)
     keeps_head = _has_this_head(source, args)
@@ -144,10 +146,8 @@ def load_exported(
         check_exported(folder)
     args = args_from_json(record["model"], allow_code, allow_network)
     tokenizer = read_tokenizer(folder)
-    kind = args.head_kind
-    if record["head_code"]:
-        kind = f"{Path(folder) / HEAD_CODE}:{record['head_code']['class']}"
     source, sha256 = find_base(folder, record, base, allow_network)
+    kind = copied(args.head_kind, Path(folder), HEAD_CODE) or args.head_kind
     here = replace(args, source=source, revision=None, head_kind=kind)
     if args.method is not None:
         here = replace(here, method=args.method.as_written(Path(folder)))
@@ -197,7 +197,7 @@ def _has_this_head(source: Source, args: ModelArgs) -> bool:
     if source.record is not None:
         old = args_from_json(source.record["model"])
         same = ("num_labels", "label_names", "kind", "head_pool", "head_args")
-        code, old_code = head_code(args.head_kind), source.record["head_code"]
+        code, old_code = describe_code(args.head_kind), source.record["head_code"]
         make = code == old_code if code or old_code else args.head_kind == old.head_kind
         return make and all(getattr(old, name) == getattr(args, name) for name in same)
     if args.head_kind != "native" or not _has_native_head(source):
@@ -221,8 +221,9 @@ def _source_notes(args: ModelArgs, source: Source) -> list[str]:
     if source.state is None:
         stored = f"stored as {stored_dtypes(source.folder)}"
     notes = [f"weights: {stored}; master weights are float32"]
-    if code := head_code(args.head_kind):
-        notes.append(f"head: code of {args.head_kind}, sha256 {code['sha256']}")
+    for what, name in (("head", args.head_kind), ("method", args.method_code)):
+        if code := describe_code(name):
+            notes.append(f"{what}: code of {name}, sha256 {code['sha256']}")
     if _has_this_head(source, args):
         notes.append("head: taken over from the source")
     elif source.record is not None or _has_native_head(source):

@@ -13,7 +13,6 @@ A config.json never stands beside an adapter_config.json: it would break from_pr
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,11 @@ from transformers import PreTrainedModel
 
 from models.args import ModelArgs
 from models.build import Built, load_exported
-from models.heads import Classifier, head_file, transformers_model
+from models.code import HEAD_CODE, code_file, code_that_ran
+from models.heads import Classifier, transformers_model
 from models.load import quiet_transformers, resolve_source
 from models.methods.method import added_modules, plain_state
-from models.record import HEAD_CODE, write_record
+from models.record import write_record
 from models.texts import Texts
 
 __all__ = ["export_model", "load_exported"]
@@ -81,8 +81,8 @@ def _save_head(head: nn.Module, hidden_size: int, args: ModelArgs, folder: Path)
         "args": args.head_args,
     }
     _write_json(folder / "head.json", about)
-    if head_file(args.head_kind):  # the code that ran, whatever the file holds by now
-        (folder / HEAD_CODE).write_bytes(sys.modules[type(head).__module__].code)
+    if code_file(args.head_kind):
+        (folder / HEAD_CODE).write_bytes(code_that_ran(type(head)))
 
 
 def _write_json(path: Path, value: Any) -> None:

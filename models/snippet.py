@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from models.args import ModelArgs
+from models.code import code_file
 from models.export import base_path
-from models.heads import head_file
 from models.record import read_record
 from models.texts import Texts, text_lines
 
@@ -20,7 +20,7 @@ ACTIVATIONS = {"tanh": "torch.tanh", "relu": "torch.relu", "gelu": "torch.nn.fun
 def needs_openloop(folder: str | Path, args: ModelArgs, texts: Texts) -> bool:
     """Whether an exported model opens with openloop alone: its head is code of a user's own, or
     PEFT does not answer as its method does."""
-    return head_file(args.head_kind) is not None or not opens_in_peft(folder, args, texts)
+    return code_file(args.head_kind) is not None or not opens_in_peft(folder, args, texts)
 
 
 def opens_in_peft(folder: str | Path, args: ModelArgs, texts: Texts) -> bool:
@@ -55,7 +55,7 @@ def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -
     answer = "logits = model(**inputs)" + (".logits" if native else "")
     answered = [*asked, "with torch.no_grad():", f"    {answer}  # (B, C)", *values]
     if needs_openloop(folder, args, texts):
-        allow = ", allow_code=True" if head_file(args.head_kind) else ""
+        allow = ", allow_code=True" if args.runs_code else ""
         why = "the head is code of your own" if in_peft else "PEFT has no such method here"
         lines = [
             "import torch",

@@ -129,7 +129,7 @@ class Prompt(Method):
         return [f"prompt: {self.tokens} learned tokens in front of each text"]
 
     @torch.no_grad()
-    def begin(self, model: nn.Module, tokenizer: Any) -> None:
+    def start(self, model: nn.Module, tokenizer: Any) -> None:
         if self.text is None:
             return
         soft = _soft_tokens(model)
