@@ -82,7 +82,9 @@ class Model(Section):
     """The pretrained model to start from, and how much of it learns."""
 
     source: Text = field(
-        ..., "The pretrained model: hub:NAME, a folder, package:PACKAGE/FOLDER or run:RUN_FOLDER."
+        ...,
+        "The pretrained model: hub:NAME, a folder, package:PACKAGE/FOLDER or run:RUN_FOLDER; or "
+        "ngrams, a bag of n-grams that starts from nothing.",
     )
     revision: Text | None = field(None, "Branch, tag or commit of a hub model.")
     dropout: Probability | None = field(
@@ -91,7 +93,7 @@ class Model(Section):
     train: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]*)$")] | None = field(
         None,
         "What learns: all, only the head, or the head and the last N layers; "
-        "unset: head beside a method's table ([lora], [adapter]), else all.",
+        "unset: head beside a method's table ([lora], [prompt], …), else all.",
         allowed='"all", "head" or "last:N" with N from 1',
     )
     cache: Literal["auto", "off"] = field(
@@ -169,6 +171,21 @@ class Adapter(Section):
     )
     activation: Literal["gelu", "relu", "tanh"] = field("gelu", "What bends the bottleneck.")
     norms: bool = field(False, "Train the norms of the adapted layers too, as Houlsby does.")
+
+
+class Prompt(Section):
+    """Prompt tuning: freeze the backbone and learn vectors that stand in front of each text."""
+
+    tokens: Count = field(20, "How many; each takes a position of the model's from the text.")
+    text: Text | None = field(
+        None, "A text whose vectors they start from; unset: random ones, as large as words' are."
+    )
+
+
+class Prefix(Section):
+    """Prefix tuning: freeze the backbone and learn keys and values in each of its layers."""
+
+    tokens: Count = field(20, "How many stand before the keys and values of each text.")
 
 
 class Data(Section):
@@ -405,7 +422,7 @@ class Samples(Section):
     )
 
 
-METHODS = ("lora", "adapter")  # sections of which a recipe has at most one
+METHODS = ("lora", "adapter", "prompt", "prefix")  # sections of which a recipe has at most one
 
 
 class Config(Section):
@@ -416,6 +433,8 @@ class Config(Section):
     head: Head = Head()
     lora: LoRA | None = None
     adapter: Adapter | None = None
+    prompt: Prompt | None = None
+    prefix: Prefix | None = None
     data: Data
     train: Train = Train()
     eval: Eval = Eval()

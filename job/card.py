@@ -1,6 +1,7 @@
 """The run card's content, and the commands and snippets that ask the finished model."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from shlex import join
 from typing import Any
 
@@ -12,7 +13,7 @@ from job.predictor import text_columns
 from job.prepare import Job
 from job.probe import replaced
 from job.texts import texts_of, window_lines
-from models.args import ModelArgs
+from models.ngrams.bag import NgramBag
 from models.snippet import loading_snippet, needs_openloop, opens_in_peft
 from report.baseline import Comparison, comparison_line
 from report.card import Card, ClassScore, Compared, Mistake, Result
@@ -25,20 +26,28 @@ ELSEWHERE = (
     "Elsewhere, with transformers and without openloop. It takes the texts as they are; openloop "
     "cleans them first, as [data.clean] says:"
 )
+ELSEWHERE_BAG = (
+    'Elsewhere, with numpy alone; from a shell `python model/predict_ngrams.py "a text"`. It takes '
+    "the texts as they are; openloop cleans them first, as [data.clean] says:"
+)
 ELSEWHERE_OWN = (
     "Elsewhere. The head is code of its own, so openloop has to be on Python's path; the backbone "
     "alone opens without:"
 )
 ELSEWHERE_METHOD = (
-    "Elsewhere. PEFT has no form of this method, so openloop has to be on Python's path:"
+    "Elsewhere. PEFT has no form of this method for this model, so openloop has to be on Python's "
+    "path:"
 )
 
 
-def elsewhere(args: ModelArgs) -> str:
-    """What stands above the program that opens the model elsewhere."""
-    if not opens_in_peft(args):
+def elsewhere(job: Job, folder: Path) -> str:
+    """What stands above the program that opens the exported model elsewhere."""
+    args, texts = job.model_args, texts_of(job)
+    if isinstance(job.built.model, NgramBag):
+        return ELSEWHERE_BAG
+    if not opens_in_peft(folder, args, texts):
         return ELSEWHERE_METHOD
-    return ELSEWHERE_OWN if needs_openloop(args) else ELSEWHERE
+    return ELSEWHERE_OWN if needs_openloop(folder, args, texts) else ELSEWHERE
 
 
 @dataclass(frozen=True)
@@ -123,7 +132,7 @@ def make_card(
             texts_of(job),
         ),
         data=[*job.data.report.lines(), *window_lines(job)],
-        elsewhere=elsewhere(job.model_args),
+        elsewhere=elsewhere(job, folder.model),
         settings=trajectory(job.config),
         defaults={key: setting.default for key, setting in list_settings().items()},
         results=card_results(metrics),

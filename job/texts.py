@@ -7,6 +7,9 @@ from job.needs import adds_up, most_tokens, row_lengths, widest_of
 from job.predictor import length_args, text_columns, window_pool
 from job.prepare import Job
 from models.apart import needs_apart
+from models.architectures import reads_last
+from models.methods.method import tokens_in_front
+from models.ngrams.bag import NgramTokenizer
 from models.texts import Texts, Windows
 from report.format import format_bytes, format_count, format_number, format_share
 
@@ -16,12 +19,14 @@ JOINED = {"mean": "averaged", "max": "joined by the largest of each dimension"}
 
 def texts_of(job: Job) -> Texts:
     """How the model takes its texts, for other tools."""
-    length, pool = length_args(job.config), window_pool(job.config)
+    length, pool, model = length_args(job.config), window_pool(job.config), job.built.model
+    # PEFT hides the ids behind a prompt, so that a head finds no pad token and reads padding
+    hidden = reads_last(model) and tokens_in_front(model) > 0
     return Texts(
         max_length=length.max_length,
         truncation=length.truncation,
         pairs=len(text_columns(job.config)) == 2,
-        alone=needs_apart(job.built.model) is not None,
+        alone=hidden or needs_apart(model) is not None,
         ends=ends_of(length, job) if length.long == "head_tail" else None,
         windows=None if pool is None else Windows(length.overlap, length.most_windows, pool),
     )
@@ -34,6 +39,8 @@ def ends_of(length: LengthArgs, job: Job) -> tuple[int, int]:
 
 def length_lines(job: Job) -> list[str]:
     """How much of a text is read, and what windows cost, for the plan."""
+    if isinstance(job.tokenizer, NgramTokenizer):
+        return ["texts are read whole, whatever data.max_length says"]
     length, pool = length_args(job.config), window_pool(job.config)
     lost, most = LOST[length.truncation], length.max_length
     if pool is not None:

@@ -16,6 +16,7 @@ from configs.fields import list_settings
 PLAN, STEPS, FILES, SAID = "the plan", "the first steps", "the files", "what is said"
 NO_LORA = ["--unset", "lora"]
 ADAPTER = [*NO_LORA, "adapter.size=2"]
+PROMPT = [*NO_LORA, "prompt.tokens=2"]
 DROPOUT = ["model.dropout=0.3"]
 
 TABLE = {
@@ -54,6 +55,9 @@ TABLE = {
     "adapter.placement": (["adapter.placement=feed_forward"], PLAN, ADAPTER),
     "adapter.activation": (["adapter.activation=relu"], STEPS, ADAPTER),
     "adapter.norms": (["adapter.norms=true"], PLAN, ADAPTER),
+    "prompt.tokens": (["prompt.tokens=3"], PLAN, PROMPT),
+    "prompt.text": (["prompt.text=good"], STEPS, PROMPT),
+    "prefix.tokens": (["prefix.tokens=3"], PLAN, [*NO_LORA, "prefix.tokens=2"]),
     "data.source": (["data.source={table}"], STEPS, []),
     "data.config": (["data.config=second"], SAID, ["data.source=hub:no/data"]),
     "data.revision": (["data.revision=v1"], SAID, ["data.source=hub:no/data"]),
