@@ -159,7 +159,7 @@ class Predictor:
     def predict_chunk(self, chunk: list[Text]) -> list[Prediction]:
         """Long rows first, so that a batch holds rows of like length."""
         rows, padding = self.encode(chunk), make_padding(self.tokenizer)
-        lengths, widest = [row["length"] for row in rows], None
+        lengths, widest = [len(row["input_ids"]) for row in rows], None
         if "windows" in rows[0]:
             widest = widest_window([row["windows"] for row in rows])
         predictions: dict[int, Prediction] = {}
