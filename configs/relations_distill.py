@@ -19,6 +19,16 @@ def matched_states_can_move(s: Settings) -> Verdict:
     return None
 
 
+def matched_states_are_those_of_the_text(s: Settings) -> Verdict:
+    other = "[prompt]" if s["prompt"] else 'data.long = "chunks"'
+    if s["distill"] and s["distill.hidden"] and (s["prompt"] or s["data.long"] == "chunks"):
+        return (
+            f"distill.hidden: got {s['distill.hidden']} beside {other}, where a text has other "
+            "states than its own tokens'; remove one of them (--unset distill.hidden)"
+        )
+    return None
+
+
 def matched_states_are_there(s: Settings) -> Verdict:
     for key in ("model.activation_checkpointing", "model.compile"):
         if s["distill"] and s["distill.hidden"] and s[key]:
@@ -38,4 +48,9 @@ def a_teacher_is_heard(s: Settings) -> Verdict:
     return None
 
 
-DISTILL_RULES = (matched_states_can_move, matched_states_are_there, a_teacher_is_heard)
+DISTILL_RULES = (
+    matched_states_can_move,
+    matched_states_are_those_of_the_text,
+    matched_states_are_there,
+    a_teacher_is_heard,
+)

@@ -28,6 +28,7 @@ from engine.precision import Precision
 from engine.targets import Target
 from job.predictor import CHUNK, Text
 from job.teacher import Teacher, check_pairs, open_teacher
+from models.build import Built
 from models.hidden import LayerStates
 from report.format import format_bytes, format_seconds
 
@@ -146,9 +147,9 @@ class Distilled:
 
 def open_distilled(
     config: Config, data: Data, precision: Precision, allow_code: bool,
-    student: nn.Module | None = None,
+    student: Built | None = None,
 ) -> tuple[Distilled | None, list[str]]:  # fmt: skip
-    """The teacher of a run and notes on it; None where it has none. `student` is the model whose
+    """The teacher of a run and notes on it; None where it has none. `student` has the model whose
     states learn from the teacher's. Nothing is kept on disk yet.
 
     Raises ValueError for a teacher that does not go with the rows, or with the student.
@@ -175,13 +176,14 @@ def open_distilled(
     )
     identity = f"{config.distill.teacher}, sha256 {teacher.sha256[:16]}"
     made = Distilled(config, data, precision, allow_code, identity, own.target, key)
-    made.width = made.classes
+    made.width, watched = made.classes, None
     if config.distill.hidden and student is not None:
-        made.states = LayerStates(student)
-        made.layers, width = match_layers(made.states, LayerStates(own.model), made.name)
+        made.states = LayerStates(student.model)
+        watched = LayerStates(own.model)
+        made.layers, width = match_layers(made.states, watched, made.name)
         made.width += len(made.layers) * width
     for split in made.missing:
-        made.seconds[split] = time_answers(teacher, data, split)
+        made.seconds[split] = time_answers(teacher, watched, data, split)
     return made, teacher.notes + made.lines()
 
 
@@ -212,14 +214,20 @@ def texts_of(rows: Any, numbers: list[int]) -> list[Text]:
     return part["text"]
 
 
-def time_answers(teacher: Teacher, data: Data, split: str) -> float:
-    """About how many seconds a split takes: from a few rows, all over it."""
+def time_answers(teacher: Teacher, watched: LayerStates | None, data: Data, split: str) -> float:
+    """About how many seconds a split takes: from a few rows, all over it. Raises ValueError where
+    the `watched` states are no texts'."""
+
+    def take(batch: Batch, logits: Tensor) -> None:
+        if watched is not None:
+            watched.read(batch["inputs"])
+
     rows = data.splits[split]
     numbers = np.linspace(0, len(rows) - 1, min(TIMED, len(rows))).astype(int).tolist()
     texts = texts_of(rows, numbers)
     for _ in range(2):  # the first time kernels are made
         start = time.perf_counter()
-        teacher.predictor.run(texts, lambda batch, logits: None)
+        teacher.predictor.run(texts, take)
         seconds = time.perf_counter() - start
     return seconds / len(texts) * len(rows)
 

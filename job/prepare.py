@@ -33,7 +33,7 @@ from job.distill import Distilled, choose_compute_loss, open_distilled, try_loss
 from job.ending import reading
 from job.loss import choose_loss, keep_target, measure_labels, target_of
 from job.needs import describe_idle, measure_needs
-from job.predictor import clean_args, length_args, make_padding, text_columns
+from job.predictor import clean_args, length_args, make_padding, text_columns, window_pool
 from job.probe import check_head, trial_step
 from job.rates import first_steps, rate_factors
 from job.relations import check_relations
@@ -130,7 +130,7 @@ class Problems:
 
 def data_args(config: Config) -> DataArgs:
     """The part of [data] that says which rows there are."""
-    elsewhere = {"clean", "cache", "workers"}
+    elsewhere = {"clean", "cache", "workers", "window_pool"}
     elsewhere |= vars(length_args(config)).keys()
     values = config.data.model_dump(exclude=elsewhere)
     values["text"] = text_columns(config)
@@ -163,6 +163,7 @@ def make_model_args(config: Config, data: Data, target: Target, allow_code: bool
         head_pool=config.head.pool,
         head_dropout=config.head.dropout,
         head_args=config.head.args,
+        window_pool=window_pool(config),
         method=make_method(config),
         num_labels=max(1, len(data.label_names)),
         label_names=data.label_names,
@@ -213,20 +214,19 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     model_args = make_model_args(config, data, target, allow_code)
     built = problems.attempt(lambda: open_model(model_args, tokenizer, config.run.seed, every))
     if built is not None:
-        problems.attempt(lambda: check_relations(config, data, tokenizer.model_max_length))
+        taken = 0 if model_args.method is None else model_args.method.positions(built.model)
+        problems.attempt(lambda: check_relations(config, data, tokenizer.model_max_length, taken))
         model_args, more = keep_target(model_args, built.target)
         label_notes += more
     target = target_of(model_args)
     loss = problems.attempt(
         lambda: choose_loss(config=config, data=data, target=target, device=precision.device)
     )
-    student = None if built is None else built.model
-    taught = problems.attempt(lambda: open_distilled(config, data, precision, allow_code, student))
+    taught = problems.attempt(lambda: open_distilled(config, data, precision, allow_code, built))
     problems.check()
     assert built is not None
     assert loss is not None
     assert taught is not None
-    distilled, teacher_notes = taught
     with reading("the tokenizer"):
         encoded = {name: encode_split(config, tokenizer, data, name) for name in data.splits}
     weigh_terms(built.model, encoded["train"])
@@ -234,7 +234,7 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     speed = speed_up_model(built.model, reads_all(config), precision, config.model.compile)
     return assemble(
         config, precision, tokenizer, data, encoded, model_args, built, speed,
-        loss, distilled, [*built.notes, *teacher_notes, *label_notes], details,
+        loss, taught[0], [*built.notes, *taught[1], *label_notes], details,
     )  # fmt: skip
 
 

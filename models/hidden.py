@@ -65,6 +65,12 @@ class LayerStates:
                 layout = inputs.get("layout")
                 if layout is None:
                     layout = layout_of(mask.cpu()).to(mask.device)
+                if left.shape[:2] != layout.ids.shape:
+                    raise ValueError(
+                        "distill.hidden compares the states of a text's own tokens; here other "
+                        "vectors stand beside them, or the text stands in several windows: remove "
+                        "it (--unset distill.hidden)"
+                    )
                 left = layout.padded(left)  # (B, T, D)
             states.append(pool(left, mask, "mean").float())
             self.left[number] = None

@@ -16,6 +16,7 @@ from configs.fields import list_settings
 PLAN, STEPS, FILES, SAID = "the plan", "the first steps", "the files", "what is said"
 NO_LORA = ["--unset", "lora"]
 ADAPTER = [*NO_LORA, "adapter.size=2"]
+PROMPT = [*NO_LORA, "prompt.tokens=2"]
 DROPOUT = ["model.dropout=0.3"]
 DISTILL = ["distill.teacher={teacher}/first"]
 
@@ -55,6 +56,9 @@ TABLE = {
     "adapter.placement": (["adapter.placement=feed_forward"], PLAN, ADAPTER),
     "adapter.activation": (["adapter.activation=relu"], STEPS, ADAPTER),
     "adapter.norms": (["adapter.norms=true"], PLAN, ADAPTER),
+    "prompt.tokens": (["prompt.tokens=3"], PLAN, PROMPT),
+    "prompt.text": (["prompt.text=good"], STEPS, PROMPT),
+    "prefix.tokens": (["prefix.tokens=3"], PLAN, [*NO_LORA, "prefix.tokens=2"]),
     "distill.teacher": (["distill.teacher={teacher}/second"], PLAN, [*DISTILL]),
     "distill.temperature": (["distill.temperature=5"], STEPS, [*DISTILL]),
     "distill.weight": (["distill.weight=0.9"], STEPS, [*DISTILL]),
@@ -96,6 +100,10 @@ TABLE = {
     "data.long": (["data.long=head_tail"], STEPS, ["data.max_length=8"]),
     "data.head_tokens": (["data.head_tokens=4"], STEPS, ["data.max_length=8",
                          "data.long=head_tail"]),
+    "data.stride": (["data.stride=4"], STEPS, ["data.max_length=8", "data.long=chunks"]),
+    "data.max_windows": (["data.max_windows=1"], STEPS, ["data.max_length=8", "data.long=chunks"]),
+    "data.window_pool": (["data.window_pool=max"], STEPS, ["data.max_length=8",
+                         "data.long=chunks"]),
     "data.cache": (["data.cache=false"], PLAN, []),
     "data.workers": (["data.workers=1"], PLAN, []),
     "train.epochs": (["train.epochs=1"], PLAN, []),

@@ -4,7 +4,11 @@ method.py; a recipe has at most one of their tables, and model.train says what e
 from models.methods.adapter import Adapter
 from models.methods.lora import LoRA
 from models.methods.method import Method
+from models.methods.prefix import PrefixTuning
+from models.methods.prompt import Prompt
 
 __all__ = ["METHODS", "Method"]
 
-METHODS: dict[str, type[Method]] = {method.kind: method for method in (LoRA, Adapter)}
+METHODS: dict[str, type[Method]] = {
+    method.kind: method for method in (LoRA, Adapter, Prompt, PrefixTuning)
+}
