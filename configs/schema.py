@@ -91,7 +91,7 @@ class Model(Section):
     train: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]*)$")] | None = field(
         None,
         "What learns: all, only the head, or the head and the last N layers; "
-        "unset: head beside a method's table ([lora], [adapter]), else all.",
+        "unset: head beside a method's table ([lora], [adapter], [method]), else all.",
         allowed='"all", "head" or "last:N" with N from 1',
     )
     cache: Literal["auto", "off"] = field(
@@ -169,6 +169,19 @@ class Adapter(Section):
     )
     activation: Literal["gelu", "relu", "tanh"] = field("gelu", "What bends the bottleneck.")
     norms: bool = field(False, "Train the norms of the adapted layers too, as Houlsby does.")
+
+
+class Own(Section):
+    """A method of your own: freeze the backbone and learn what a class in your file puts in."""
+
+    kind: Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")] = field(
+        ..., "The class, a models.methods.Method (needs --allow-code).", allowed='"FILE.py:CLASS"'
+    )
+    args: dict[str, Plain | list[Plain]] = field(
+        {},
+        "Its named arguments.",
+        allowed="table of text, numbers, true or false, and lists of these",
+    )
 
 
 class Data(Section):
@@ -305,6 +318,12 @@ class Train(Section):
     max_grad_norm: NotNegative = field(
         1.0, "Gradients with a larger norm are scaled down to it; 0: never."
     )
+    loss: Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")] | None = field(
+        None,
+        "A loss of your own, (logits, labels) to the sum over the rows (needs --allow-code); "
+        "unset: what goes with the labels.",
+        allowed='"FILE.py:FUNCTION"',
+    )
     class_weights: Weights | None = field(
         None, "Weight of each class in the loss: balanced makes rare ones count more."
     )
@@ -389,7 +408,7 @@ class Samples(Section):
     )
 
 
-METHODS = ("lora", "adapter")  # sections of which a recipe has at most one
+METHODS = ("lora", "adapter", "method")  # sections of which a recipe has at most one
 
 
 class Config(Section):
@@ -400,6 +419,7 @@ class Config(Section):
     head: Head = Head()
     lora: LoRA | None = None
     adapter: Adapter | None = None
+    method: Own | None = None
     data: Data
     train: Train = Train()
     eval: Eval = Eval()

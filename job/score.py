@@ -12,6 +12,7 @@ from engine.precision import choose_precision
 from job.ending import reading
 from job.folder import refuse_other_trajectory, run_folder
 from job.loss import choose_loss, target_of
+from job.own_code import changed_since
 from job.predictor import made_with, make_padding
 from job.prepare import data_args, encode_split
 from job.speed import evaluation_rows, feed_batches, set_up_torch, speed_up_model
@@ -61,7 +62,11 @@ def score_finished(
     model.to(precision.device)
     speed = speed_up_model(model, config, precision)
     target = target_of(args)
-    loss_fn, _ = choose_loss(config=config, data=data, target=target, device=precision.device)
+    loss_fn, sentence = choose_loss(
+        config=config, data=data, target=target, device=precision.device, allow_code=allow_code
+    )
+    if config.train.loss is not None:
+        print(f"the loss is {sentence}{changed_since(config, folder.recorded(), 'train.loss')}")
     rows = encode_split(config, tokenizer, data, "test").dataset
     rows_at_once = evaluation_rows(config, model, precision.device)
     batches = feed_batches(
