@@ -82,7 +82,9 @@ class Model(Section):
     """The pretrained model to start from, and how much of it learns."""
 
     source: Text = field(
-        ..., "The pretrained model: hub:NAME, a folder, package:PACKAGE/FOLDER or run:RUN_FOLDER."
+        ...,
+        "The pretrained model: hub:NAME, a folder, package:PACKAGE/FOLDER or run:RUN_FOLDER; or "
+        "ngrams, a bag of n-grams that starts from nothing.",
     )
     revision: Text | None = field(None, "Branch, tag or commit of a hub model.")
     dropout: Probability | None = field(

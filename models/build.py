@@ -1,6 +1,6 @@
 """The model of a run: weights, head, method and what trains, from plain arguments and a seed.
 
-build_model makes a new one and load_exported a finished one. They stand together because each
+build_model makes a new one and load_transformer a finished one. They stand together because each
 needs the other: a run may start from a finished run, and a finished run is built before it is
 filled.
 """
@@ -127,7 +127,7 @@ def source_state(args: ModelArgs, tokenizer: Any, base: dict[str, Any]) -> dict[
     return {prefix + name: tensor for name, tensor in model.state_dict().items()}
 
 
-def load_exported(
+def load_transformer(
     folder: str | Path, allow_code: bool = False, base: str | Path | None = None,
     allow_network: bool = False, verified: bool = False,
 ) -> tuple[nn.Module, Any, ModelArgs]:  # fmt: skip
@@ -171,7 +171,7 @@ def _open_source(args: ModelArgs, verified: bool) -> Source:
         if not verified:
             check_exported(folder)
         return Source(folder, read_config(folder), None, record)
-    before, _, _ = load_exported(folder, args.allow_code, None, args.allow_network)
+    before, _, _ = load_transformer(folder, args.allow_code, None, args.allow_network)
     merge_source(before, args.source)
     inner = transformers_model(before)
     return Source(folder, inner.config, plain_state(inner), record)
