@@ -44,9 +44,10 @@ def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]
     lines = [
         *drift(saved["environment"], record["environment"]),
         *drift(saved["base"], record["base"]),
+        *drift(saved["code"], record["code"]),
         *(
             line
-            for key in ("data", "tokenizer", "target", "code", "replaced", "kept")
+            for key in ("data", "tokenizer", "target", "replaced", "kept")
             for line in drift({key: saved.get(key)}, {key: record.get(key)})
         ),
     ]

@@ -67,8 +67,6 @@ def score_finished(
     loss_fn, sentence = choose_loss(
         config=config, data=data, target=target, device=precision.device, allow_code=allow_code
     )
-    if config.train.loss is not None:
-        print(f"the loss is {sentence}{changed_since(config, folder.recorded(), 'train.loss')}")
     rows = encode_split(config, tokenizer, data, "test").dataset
     rows_at_once = evaluation_rows(config, model, precision.device)
     batches = feed_batches(
@@ -77,5 +75,8 @@ def score_finished(
     )  # fmt: skip
     counter = build_counter(data.kind, args.num_labels, precision.device, target)
     metrics = evaluate(model, batches, loss_fn, counter, precision)
+    if config.train.loss is not None:
+        changed = changed_since(config, folder.recorded(), "train.loss")
+        print(f"loss {metrics['loss']:.4f}, by {sentence}{changed}")
     compared = None if allow_drift else read_result(folder).get("compared")
     return {"test": metrics, "compared": compared}
