@@ -93,7 +93,7 @@ class Model(Section):
     train: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]*)$")] | None = field(
         None,
         "What learns: all, only the head, or the head and the last N layers; "
-        "unset: head beside a method's table ([lora], [adapter], [method]), else all.",
+        "unset: head beside a method's table ([lora], [prompt], …), else all.",
         allowed='"all", "head" or "last:N" with N from 1',
     )
     cache: Literal["auto", "off"] = field(
@@ -171,6 +171,21 @@ class Adapter(Section):
     )
     activation: Literal["gelu", "relu", "tanh"] = field("gelu", "What bends the bottleneck.")
     norms: bool = field(False, "Train the norms of the adapted layers too, as Houlsby does.")
+
+
+class Prompt(Section):
+    """Prompt tuning: freeze the backbone and learn vectors that stand in front of each text."""
+
+    tokens: Count = field(20, "How many; each takes a position of the model's from the text.")
+    text: Text | None = field(
+        None, "A text whose vectors they start from; unset: random ones, as large as words' are."
+    )
+
+
+class Prefix(Section):
+    """Prefix tuning: freeze the backbone and learn keys and values in each of its layers."""
+
+    tokens: Count = field(20, "How many stand before the keys and values of each text.")
 
 
 class Own(Section):
@@ -410,7 +425,7 @@ class Samples(Section):
     )
 
 
-METHODS = ("lora", "adapter", "method")  # sections of which a recipe has at most one
+METHODS = ("lora", "adapter", "prompt", "prefix", "method")  # sections: at most one in a recipe
 
 
 class Config(Section):
@@ -421,6 +436,8 @@ class Config(Section):
     head: Head = Head()
     lora: LoRA | None = None
     adapter: Adapter | None = None
+    prompt: Prompt | None = None
+    prefix: Prefix | None = None
     method: Own | None = None
     data: Data
     train: Train = Train()

@@ -1,6 +1,7 @@
 """The run card's content, and the commands and snippets that ask the finished model."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from shlex import join
 from typing import Any
 
@@ -34,18 +35,19 @@ ELSEWHERE_OWN = (
     "alone opens without:"
 )
 ELSEWHERE_METHOD = (
-    "Elsewhere. PEFT has no form of this method, so openloop has to be on Python's path:"
+    "Elsewhere. PEFT has no form of this method for this model, so openloop has to be on Python's "
+    "path:"
 )
 
 
-def elsewhere(job: Job) -> str:
-    """What stands above the program that opens the model elsewhere."""
-    args = job.model_args
+def elsewhere(job: Job, folder: Path) -> str:
+    """What stands above the program that opens the exported model elsewhere."""
+    args, texts = job.model_args, texts_of(job)
     if isinstance(job.built.model, NgramBag):
         return ELSEWHERE_BAG
-    if not opens_in_peft(args):
+    if not opens_in_peft(folder, args, texts):
         return ELSEWHERE_METHOD
-    return ELSEWHERE_OWN if needs_openloop(args) else ELSEWHERE
+    return ELSEWHERE_OWN if needs_openloop(folder, args, texts) else ELSEWHERE
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def make_card(
             texts_of(job),
         ),
         data=job.data.report.lines(),
-        elsewhere=elsewhere(job),
+        elsewhere=elsewhere(job, folder.model),
         settings=trajectory(job.config),
         defaults={key: setting.default for key, setting in list_settings().items()},
         results=card_results(metrics),

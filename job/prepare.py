@@ -210,7 +210,8 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     model_args = make_model_args(config, data, target, allow_code)
     built = problems.attempt(lambda: open_model(model_args, tokenizer, config.run.seed))
     if built is not None:
-        problems.attempt(lambda: check_relations(config, data, tokenizer.model_max_length))
+        taken = 0 if model_args.method is None else model_args.method.positions(built.model)
+        problems.attempt(lambda: check_relations(config, data, tokenizer.model_max_length, taken))
         model_args, more = keep_target(model_args, built.target)
         label_notes += more
     target = target_of(model_args)

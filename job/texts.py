@@ -4,6 +4,8 @@ from data.long import LengthArgs
 from job.predictor import length_args, text_columns
 from job.prepare import Job
 from models.apart import needs_apart
+from models.architectures import reads_last
+from models.methods.method import tokens_in_front
 from models.ngrams.bag import NgramTokenizer
 from models.texts import Texts
 
@@ -12,12 +14,14 @@ LOST = {"right": "end", "left": "beginning"}  # truncation -> what a longer text
 
 def texts_of(job: Job) -> Texts:
     """How the model takes its texts, for other tools."""
-    length = length_args(job.config)
+    length, model = length_args(job.config), job.built.model
+    # PEFT hides the ids behind a prompt, so that a head finds no pad token and reads padding
+    hidden = reads_last(model) and tokens_in_front(model) > 0
     return Texts(
         max_length=length.max_length,
         truncation=length.truncation,
         pairs=len(text_columns(job.config)) == 2,
-        alone=needs_apart(job.built.model) is not None,
+        alone=hidden or needs_apart(model) is not None,
         ends=ends_of(length, job) if length.long == "head_tail" else None,
     )
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from models.adapt import adapt
 from models.adjust import adjust_config, fit_embeddings, fit_tokenizer, recompute_activations
 from models.apart import run_apart
 from models.architectures import why_native_only
@@ -20,7 +21,7 @@ from models.args import ModelArgs, args_from_json, check_model_args
 from models.base import check_chain, find_base
 from models.code import HEAD_CODE, check_allowed, describe_code
 from models.counted import check_parameters
-from models.heads import Classifier, build_head, head_modules, load_head_class, transformers_model
+from models.heads import Classifier, build_head, load_head_class, transformers_model
 from models.limits import check_head
 from models.load import (
     as_characters,
@@ -37,7 +38,7 @@ from models.load import (
 from models.methods.method import merge_source, plain_state
 from models.names import named_seed
 from models.record import copied, read_record
-from models.trainable import choose_trainable, head_parameters, last_layers, modules_of_last
+from models.trainable import head_parameters
 from models.verified import RECORD, check_exported
 
 HEAD_DROPOUT = 0.1  # of a head of ours when neither head.dropout nor model.dropout says
@@ -89,13 +90,13 @@ def build_model(
     model: nn.Module
     with torch.random.fork_rng(devices=[]):
         model, initialised = _load_transformers_model(args, source, keeps_head, seed, notes)
-        notes += fit_tokenizer(model, tokenizer)
+        notes += fit_tokenizer(model, tokenizer, args.method)
         if own_head is not None:
             model = _add_head(model, own_head, args, seed, notes)
             filled = _load_head(model, source.folder) if keeps_head else set()
             initialised = [f"backbone.{name}" for name in initialised]
             initialised += sorted(head_parameters(model) - filled)
-    notes += _adapt(model, args, initialised, seed)
+    notes += adapt(model, args, initialised, tokenizer, seed)
     notes += run_apart(model)
     if args.activation_checkpointing:
         recompute_activations(transformers_model(model))
@@ -281,20 +282,3 @@ def _load_head(model: Classifier, folder: str | Path) -> set[str]:
     except RuntimeError as error:
         raise ValueError(f"the head in {folder} does not fit: {error}") from error
     return {f"head.{name}" for name in tensors}
-
-
-def _adapt(model: nn.Module, args: ModelArgs, initialised: list[str], seed: int) -> list[str]:
-    """Put the method in and set requires_grad; returns notes."""
-    count = last_layers(args.trains)
-    whole = modules_of_last(model, count) if count else []
-    notes = []
-    heads = head_modules(model)
-    fresh = sorted({n.rpartition(".")[0] for n in initialised if n.partition(".")[0] not in heads})
-    if args.method is not None:
-        # An adapter on a layer that trains whole would only learn the same thing twice.
-        notes += args.method.inject(model, seed, exclude=[*heads, *whole, *fresh])
-        whole = [*whole, *args.method.also_trains(model)]
-    choose_trainable(model, args.trains == "all", [*whole, *initialised])
-    if initialised:
-        notes.append(f"newly initialised, so they train: {', '.join(initialised)}")
-    return notes

@@ -17,6 +17,7 @@ PLAN, STEPS, FILES, SAID = "the plan", "the first steps", "the files", "what is 
 NO_LORA = ["--unset", "lora"]
 ADAPTER = [*NO_LORA, "adapter.size=2"]
 OWN = [*NO_LORA, "method.kind={own}:IA3", "--allow-code"]
+PROMPT = [*NO_LORA, "prompt.tokens=2"]
 DROPOUT = ["model.dropout=0.3"]
 
 TABLE = {
@@ -55,6 +56,9 @@ TABLE = {
     "adapter.placement": (["adapter.placement=feed_forward"], PLAN, ADAPTER),
     "adapter.activation": (["adapter.activation=relu"], STEPS, ADAPTER),
     "adapter.norms": (["adapter.norms=true"], PLAN, ADAPTER),
+    "prompt.tokens": (["prompt.tokens=3"], PLAN, PROMPT),
+    "prompt.text": (["prompt.text=good"], STEPS, PROMPT),
+    "prefix.tokens": (["prefix.tokens=3"], PLAN, [*NO_LORA, "prefix.tokens=2"]),
     "method.kind": (["method.kind={own}:Other"], PLAN, OWN),
     "method.args": (['method.args={targets = ["key"]}'], PLAN, OWN),
     "data.source": (["data.source={table}"], STEPS, []),

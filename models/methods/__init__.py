@@ -5,7 +5,11 @@ from models.methods.adapter import Adapter
 from models.methods.lora import LoRA
 from models.methods.method import Method
 from models.methods.own import OwnMethod
+from models.methods.prefix import PrefixTuning
+from models.methods.prompt import Prompt
 
 __all__ = ["METHODS", "Method", "OwnMethod"]
 
-METHODS: dict[str, type[Method]] = {method.kind: method for method in (LoRA, Adapter, OwnMethod)}
+METHODS: dict[str, type[Method]] = {
+    method.kind: method for method in (LoRA, Adapter, Prompt, PrefixTuning, OwnMethod)
+}

@@ -21,6 +21,7 @@ ROWS = {
 NAMES = ("bert", "distilbert", "roberta", "gpt2", "llama")
 MERGES = ("LoRA", "DoRA, PiSSA")
 DRAWS_NOTHING = ("DoRA, PiSSA", "own")
+CHANGES = ("Prompt", "Prefix")  # what is there from the start has an effect from the start
 
 
 @pytest.fixture(params=ROWS)
@@ -38,13 +39,18 @@ def test_every_method_has_a_row_here_and_a_section_of_a_recipe():
     assert set(schema.METHODS) == set(METHODS)
 
 
-def test_the_model_answers_at_first_as_without_the_method(built, make, encode, logits_of):
+def test_the_model_answers_at_first_as_without_the_method_or_it_is_declared(
+    row, built, make, encode, logits_of
+):
     model, args, tokenizer = built[0].model, built[1], built[2]
     plain = make(seed=3, source=args.source, allow_code=True)[0].model
     assert plain_state(model).keys() == plain.state_dict().keys()
     assert all(torch.equal(plain.state_dict()[n], t) for n, t in plain_state(model).items())
     batch = encode(tokenizer)
-    torch.testing.assert_close(logits_of(model, batch), logits_of(plain, batch))
+    if row in CHANGES:
+        assert not torch.allclose(logits_of(model, batch), logits_of(plain, batch))
+    else:
+        torch.testing.assert_close(logits_of(model, batch), logits_of(plain, batch))
 
 
 def parameters_of(model, names):
