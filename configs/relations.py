@@ -229,13 +229,10 @@ def classes_have_no_distance(s: Settings) -> Verdict:
     return None
 
 
-def a_loss_of_ones_own_is_not_weighted(s: Settings) -> Verdict:
+def own_loss_has_no_weights(s: Settings) -> Verdict:
     for key in ("train.class_weights", "train.label_smoothing"):
         if s["train.loss"] is not None and s[key]:
-            return (
-                f"{key}: got {s[key]!r} beside train.loss, a loss of your own, which would not see "
-                f"it: remove it (--unset {key})"
-            )
+            return f"{key}: got {s[key]!r} beside train.loss, which would not see it; remove it"
     return None
 
 
@@ -297,7 +294,7 @@ RULES = (
     regression_has_no_classes,
     regression_has_no_accuracy,
     classes_have_no_distance,
-    a_loss_of_ones_own_is_not_weighted,
+    own_loss_has_no_weights,
     class_weights_need_classes,
     one_weight_a_class,
     smoothing_needs_classes,
