@@ -287,15 +287,31 @@ class Data(Section):
     truncation: Literal["right", "left"] = field(
         "right", "The end that truncation cuts away: right keeps the beginning of the text."
     )
-    long: Literal["cut", "head_tail"] = field(
+    long: Literal["cut", "head_tail", "chunks"] = field(
         "cut",
         "What is read of a text that is longer than max_length: cut, what truncation leaves; "
-        "head_tail, its beginning and its end.",
+        "head_tail, its beginning and its end; chunks, all of it in windows of max_length tokens, "
+        "whose pooled vectors become one.",
     )
     head_tokens: Count | None = field(
         None,
         "With head_tail: tokens of the beginning, special ones not counted; the end has the rest; "
         "unset: a quarter of max_length.",
+    )
+    stride: Annotated[int, Field(ge=0)] | None = field(
+        None,
+        "With chunks: tokens that a window shares with the one before it, as transformers counts "
+        "them; unset: a quarter of max_length.",
+    )
+    max_windows: Count | None = field(
+        None,
+        "With chunks: most windows of a text, which bounds memory; what a longer text has beyond "
+        "them is cut, as truncation says; unset: 16.",
+    )
+    window_pool: Literal["mean", "max"] | None = field(
+        None,
+        "With chunks: how the pooled vectors of a text's windows become one: averaged, or the "
+        "largest in each dimension; unset: mean.",
     )
     cache: bool = field(True, "Keep the tokenised rows on disk for the next run.", False)
     workers: Annotated[int, Field(ge=0)] = field(

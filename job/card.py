@@ -12,7 +12,7 @@ from job.folder import Folder, train_on
 from job.predictor import text_columns
 from job.prepare import Job
 from job.probe import replaced
-from job.texts import texts_of
+from job.texts import texts_of, window_lines
 from models.ngrams.bag import NgramBag
 from models.snippet import loading_snippet, needs_openloop, opens_in_peft
 from report.baseline import Comparison, comparison_line
@@ -133,7 +133,7 @@ def make_card(
             job.model_args,
             texts_of(job),
         ),
-        data=job.data.report.lines(),
+        data=[*job.data.report.lines(), *window_lines(job)],
         elsewhere=elsewhere(job, folder.model),
         settings=trajectory(job.config),
         defaults={key: setting.default for key, setting in list_settings().items()},

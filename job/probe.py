@@ -46,6 +46,7 @@ def check_head(
     if file is None or not isinstance(model, Classifier):
         return
     batch = make_probe(encoded, padding, precision)
+    batch["inputs"].pop("windows", None)  # of texts in windows each window is a row to the head
     got: list[Tensor] = []
     hook = model.head.register_forward_pre_hook(lambda _, inputs: got.extend(inputs))
     try:
@@ -61,7 +62,7 @@ def check_head(
         ) from error
     finally:
         hook.remove()
-    expected = (len(batch["rows"]), args.num_labels)
+    expected = (len(batch["inputs"]["input_ids"]), args.num_labels)
     if not (isinstance(logits, Tensor) and logits.shape == expected and logits.is_floating_point()):
         hidden, mask = (shape(tensor) for tensor in got)
         raise ValueError(

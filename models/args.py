@@ -33,6 +33,7 @@ class ModelArgs:
     head_pool: str | None = None
     head_dropout: float | None = None
     head_args: dict[str, Any] = field(default_factory=dict)
+    window_pool: Literal["mean", "max"] | None = None
     method: Method | None = None
     num_labels: int
     label_names: tuple[str, ...] = ()
@@ -155,6 +156,11 @@ def check_model_args(args: ModelArgs) -> None:
         raise ValueError(
             "head.pool and [head.args] belong to heads of ours; a native head has its own pooling: "
             "unset them, or use head.kind = 'linear'"
+        )
+    if args.head_kind == "native" and args.window_pool is not None:
+        raise ValueError(
+            'data.long = "chunks" joins the vectors of a text\'s windows, and a native head shows '
+            "none: use head.kind = 'linear' or 'mlp'"
         )
     if args.method is not None:
         args.method.check()
