@@ -269,12 +269,3 @@ def choose_compute_loss(
     read: ReadHidden | None = None if made.states is None else made.states.read
     compute = distill_loss(kind, loss_fn, d.temperature, d.weight, d.hidden, read)
     return compute, describe_loss(kind, d.temperature, d.weight, d.hidden, sentence)
-
-
-def try_loss(
-    compute_loss: Callable[[nn.Module, Batch], Tensor], made: Distilled | None
-) -> Callable[[nn.Module, Batch], Tensor]:
-    """The same loss for batches that no teacher has seen."""
-    if made is None:
-        return compute_loss
-    return lambda model, batch: compute_loss(model, made.blank(batch))

@@ -29,12 +29,12 @@ from engine.precision import Precision
 from engine.targets import Target
 from job.bag import settle_precision, weigh_terms
 from job.cached import Cached, choose_cache
-from job.distill import Distilled, choose_compute_loss, open_distilled, try_loss
+from job.distill import Distilled, choose_compute_loss, open_distilled
 from job.ending import reading
 from job.loss import choose_loss, keep_target, measure_labels, target_of
-from job.needs import describe_idle, measure_needs
+from job.needs import describe_idle, measure_needs, memory_advice
 from job.predictor import clean_args, length_args, make_padding, text_columns, window_pool
-from job.probe import check_head, trial_step
+from job.probe import check_head, trial_step, try_loss
 from job.rates import first_steps, rate_factors
 from job.relations import check_relations
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
@@ -175,19 +175,6 @@ def make_model_args(config: Config, data: Data, target: Target, allow_code: bool
     )
 
 
-def memory_advice(config: Config) -> str:
-    """What to lower where a run takes more memory than there is. Of these eval.micro_batch_size
-    alone leaves the training as it was, so that a run can go on."""
-    return (
-        f"Lower train.micro_batch_size (now {config.train.micro_batch_size}) and raise "
-        f"train.accumulate (now {config.train.accumulate}) as much: the same steps in less memory. "
-        f"A lower data.max_length (now {config.data.max_length}) and "
-        "model.activation_checkpointing = true save more. All of them make another run of it: use "
-        "another run.name, or --fresh. Where an evaluation ran out, lower eval.micro_batch_size, "
-        "and --resume goes on"
-    )
-
-
 def encode_split(config: Config, tokenizer: Any, data: Data, split: str) -> Encoded:
     """One split as rows of tokens, or of a bag's terms, from the cache where they are already."""
     rows, cache = data.splits[split], cache_root() if config.data.cache else None
@@ -220,7 +207,9 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
         label_notes += more
     target = target_of(model_args)
     loss = problems.attempt(
-        lambda: choose_loss(config=config, data=data, target=target, device=precision.device)
+        lambda: choose_loss(
+            config=config, data=data, target=target, device=precision.device, allow_code=allow_code
+        )
     )
     taught = problems.attempt(lambda: open_distilled(config, data, precision, allow_code, built))
     problems.check()
