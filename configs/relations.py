@@ -9,6 +9,8 @@ speak.
 from collections.abc import Mapping
 from typing import Any
 
+from configs.long_texts import LONG_TEXTS
+from configs.relations_distill import DISTILL_RULES
 from configs.schema import METHODS
 
 Settings = Mapping[str, Any]
@@ -53,6 +55,25 @@ def a_method_freezes_the_backbone(s: Settings) -> Verdict:
                 f'model.train: got "all" beside [{name}], which freezes the backbone; '
                 f"remove one of them (--unset model.train or --unset {name})"
             )
+    return None
+
+
+def a_bag_of_ngrams_has_no_backbone(s: Settings) -> Verdict:
+    if s["model.source"] != "ngrams":
+        return None
+    usual = dict.fromkeys(("model.revision", "model.dropout", "head.pool", "head.dropout"))
+    usual |= {"model.activation_checkpointing": False, "model.compile": False}
+    usual |= {"head.kind": "native", "data.long": "cut"}
+    usual |= {"train.layer_decay": 1.0, "train.unfreeze": 0.0}
+    usual |= dict.fromkeys(METHODS, False)
+    names = [key for key, value in usual.items() if s[key] != value]
+    names += ["model.train"] if s["model.train"] not in (None, "all") else []
+    if names:
+        return (
+            f'{names[0]}: got it beside model.source = "ngrams", which has no layers, no head of '
+            "its own and nothing pretrained, and reads texts whole; remove it (--unset "
+            f"{names[0]})"
+        )
     return None
 
 
@@ -151,40 +172,6 @@ def class_names_differ(s: Settings) -> Verdict:
     return f"data.labels: {_names(repeated)} stands there twice" if repeated else None
 
 
-def pairs_are_cut(s: Settings) -> Verdict:
-    if s["data.long"] != "cut" and len(_as_list(s["data.text"])) > 1:
-        return (
-            f'data.long: got "{s["data.long"]}" beside two columns in data.text; it is for single '
-            'texts, allowed: "cut", which cuts the longer text of a pair first'
-        )
-    return None
-
-
-def both_ends_have_no_side(s: Settings) -> Verdict:
-    if s["data.long"] == "head_tail" and s["data.truncation"] == "left":
-        return (
-            'data.truncation: got "left" beside data.long = "head_tail", which keeps both ends; '
-            "remove one of them"
-        )
-    return None
-
-
-def head_tokens_are_of_head_tail(s: Settings) -> Verdict:
-    if s["data.head_tokens"] is None:
-        return None
-    if s["data.long"] != "head_tail":
-        return (
-            f'data.head_tokens: got {s["data.head_tokens"]} beside data.long = "{s["data.long"]}"; '
-            'it is for "head_tail", remove it'
-        )
-    if s["data.head_tokens"] >= s["data.max_length"]:
-        return (
-            f"data.head_tokens: got {s['data.head_tokens']} beside data.max_length = "
-            f"{s['data.max_length']}; allowed: less, so that the end has tokens too"
-        )
-    return None
-
-
 def regression_has_no_classes(s: Settings) -> Verdict:
     if s["data.kind"] == "regression" and s["data.labels"] is not None:
         return 'data.labels: got class names beside data.kind = "regression"; remove one of them'
@@ -207,6 +194,13 @@ def classes_have_no_distance(s: Settings) -> Verdict:
             f'eval.metric: got "{metric}" beside data.kind = "{kind}"; allowed: "auto", '
             '"accuracy", "macro_f1" or "loss"; or data.kind = "regression", to predict numbers'
         )
+    return None
+
+
+def own_loss_has_no_weights(s: Settings) -> Verdict:
+    for key in ("train.class_weights", "train.label_smoothing"):
+        if s["train.loss"] is not None and s[key]:
+            return f"{key}: got {s[key]!r} beside train.loss, which would not see it; remove it"
     return None
 
 
@@ -250,8 +244,10 @@ RULES = (
     native_head_pools_itself,
     plain_heads_take_no_args,
     a_method_freezes_the_backbone,
+    a_bag_of_ngrams_has_no_backbone,
     one_method_at_most,
     lora_layers_are_in_order,
+    *DISTILL_RULES,
     source_table_has_train,
     splits_have_train,
     hub_keys_need_a_hub_source,
@@ -261,12 +257,11 @@ RULES = (
     one_label_column_for_one_label,
     a_separator_is_for_several_labels_in_one_column,
     class_names_differ,
-    pairs_are_cut,
-    both_ends_have_no_side,
-    head_tokens_are_of_head_tail,
+    *LONG_TEXTS,
     regression_has_no_classes,
     regression_has_no_accuracy,
     classes_have_no_distance,
+    own_loss_has_no_weights,
     class_weights_need_classes,
     one_weight_a_class,
     smoothing_needs_classes,

@@ -1,7 +1,7 @@
 """Parameter groups, AdamW, and schedules as pure functions of the step."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -86,7 +86,7 @@ def parameter_groups(
 
 
 def build_optimizer(
-    groups: list[dict], betas: tuple[float, float], eps: float, fused: bool = True,
+    groups: list[dict], betas: Sequence[float], eps: float, fused: bool = True,
     decoupled: bool = True,
 ) -> torch.optim.Adam:  # fmt: skip
     """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101); not `decoupled`: Adam, where the decay
@@ -95,7 +95,7 @@ def build_optimizer(
     for group in groups:
         group["lr"] = group["base_lr"]
     kind = torch.optim.AdamW if decoupled else torch.optim.Adam
-    return kind(groups, betas=betas, eps=eps, fused=fused)
+    return kind(groups, betas=(betas[0], betas[1]), eps=eps, fused=fused)
 
 
 def rest_waiting(optimizer: torch.optim.Optimizer, step: int) -> None:

@@ -48,11 +48,14 @@ def test_a_small_table_trains_a_probe_that_answers(tmp_path, reviews_csv, tiny_f
     assert train.main(["--csv", str(reviews_csv), *words]) == 0
     said = capsys.readouterr().out
     assert "rows are fewer than 500" in said
+    assert "0.0025 times the squares of the weights that decay" in " ".join(said.split())
     assert "cache of the frozen part: the mean of each text" in said
     folder = tmp_path / "reviews"
     assert load_run(folder)(["a good film"])[0].label in ("pos", "neg")
     assert "openloop" in (folder / "README.md").read_text(encoding="utf-8")
-    assert json.loads((folder / "result.json").read_text())["progress"]["step"] == 200
+    assert (
+        json.loads((folder / "result.json").read_text(encoding="utf-8"))["progress"]["step"] == 200
+    )
     again = ["--config", str(tmp_path / "reviews.toml")]  # the recipe it wrote
     assert train.main([*again, "--resume"]) == 0
 
