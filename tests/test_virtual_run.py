@@ -9,11 +9,11 @@ from openloop import load_run
 
 @pytest.mark.parametrize("method", ["prompt", "prefix"])
 def test_a_length_that_leaves_no_room_is_refused_with_the_count(method, recipe, capsys):
-    path = recipe(lora=None, data={"max_length": 64}, **{method: {"tokens": 500}})  # of 512
+    path = recipe(lora=None, data={"max_length": 64}, **{method: {"tokens": 100}})  # of 128
     assert train.main(["--config", str(path)]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "data.max_length is 64" in said
-    assert "12 positions beside the 500 that its method takes" in said
+    assert "28 positions beside the 100 that its method takes" in said
 
 
 @pytest.mark.parametrize("method", ["prompt", "prefix"])

@@ -80,7 +80,7 @@ def test_a_prefix_longer_than_the_model_has_positions_starts_from_several_texts(
 def test_a_prefix_takes_positions_where_kept_keys_would(make):
     assert make("bert", method=PrefixTuning(20))[2].model_max_length == 44
     assert make("distilbert", method=PrefixTuning(20))[2].model_max_length == 128
-    with pytest.raises(ValueError, match=r"prefix.tokens leaves 1 of the model's positions"):
+    with pytest.raises(ValueError, match=r"prefix.tokens takes 63 of the model's 64 positions"):
         make("bert", method=PrefixTuning(63))
 
 

@@ -177,7 +177,7 @@ def test_fast_paths_compute_the_same(name, kind, unpad, make, stir, encode, logi
 def test_the_prompt_takes_its_positions_from_the_text(make):
     _, _, tokenizer = make("bert", method=Prompt(tokens=20))  # of 64
     assert tokenizer.model_max_length == 44
-    with pytest.raises(ValueError, match=r"prompt.tokens leaves 2 of the model's positions"):
+    with pytest.raises(ValueError, match=r"prompt.tokens takes 62 of the model's 64 positions"):
         make("bert", method=Prompt(tokens=62))
 
 
