@@ -188,6 +188,19 @@ class Prefix(Section):
     tokens: Count = field(20, "How many stand before the keys and values of each text.")
 
 
+class Own(Section):
+    """A method of your own: freeze the backbone and learn what a class in your file puts in."""
+
+    kind: Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")] = field(
+        ..., "The class, a models.methods.Method (needs --allow-code).", allowed='"FILE.py:CLASS"'
+    )
+    args: dict[str, Plain | list[Plain]] = field(
+        {},
+        "Its named arguments.",
+        allowed="table of text, numbers, true or false, and lists of these",
+    )
+
+
 class Data(Section):
     """The labelled texts: where they are, how they are read, cleaned, split and cut."""
 
@@ -274,15 +287,31 @@ class Data(Section):
     truncation: Literal["right", "left"] = field(
         "right", "The end that truncation cuts away: right keeps the beginning of the text."
     )
-    long: Literal["cut", "head_tail"] = field(
+    long: Literal["cut", "head_tail", "chunks"] = field(
         "cut",
         "What is read of a text that is longer than max_length: cut, what truncation leaves; "
-        "head_tail, its beginning and its end.",
+        "head_tail, its beginning and its end; chunks, all of it in windows of max_length tokens, "
+        "whose pooled vectors become one.",
     )
     head_tokens: Count | None = field(
         None,
         "With head_tail: tokens of the beginning, special ones not counted; the end has the rest; "
         "unset: a quarter of max_length.",
+    )
+    stride: Annotated[int, Field(ge=0)] | None = field(
+        None,
+        "With chunks: tokens that a window shares with the one before it, as transformers counts "
+        "them; unset: a quarter of max_length.",
+    )
+    max_windows: Count | None = field(
+        None,
+        "With chunks: most windows of a text, which bounds memory; what a longer text has beyond "
+        "them is cut, as truncation says; unset: 16.",
+    )
+    window_pool: Literal["mean", "max"] | None = field(
+        None,
+        "With chunks: how the pooled vectors of a text's windows become one: averaged, or the "
+        "largest in each dimension; unset: mean.",
     )
     cache: bool = field(True, "Keep the tokenised rows on disk for the next run.", False)
     workers: Annotated[int, Field(ge=0)] = field(
@@ -321,6 +350,12 @@ class Train(Section):
     )
     max_grad_norm: NotNegative = field(
         1.0, "Gradients with a larger norm are scaled down to it; 0: never."
+    )
+    loss: Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")] | None = field(
+        None,
+        "A loss of your own, (logits, labels) to the sum over the rows (needs --allow-code); "
+        "unset: what goes with the labels.",
+        allowed='"FILE.py:FUNCTION"',
     )
     class_weights: Weights | None = field(
         None, "Weight of each class in the loss: balanced makes rare ones count more."
@@ -406,7 +441,7 @@ class Samples(Section):
     )
 
 
-METHODS = ("lora", "adapter", "prompt", "prefix")  # sections of which a recipe has at most one
+METHODS = ("lora", "adapter", "prompt", "prefix", "method")  # sections: at most one in a recipe
 
 
 class Config(Section):
@@ -419,6 +454,7 @@ class Config(Section):
     adapter: Adapter | None = None
     prompt: Prompt | None = None
     prefix: Prefix | None = None
+    method: Own | None = None
     data: Data
     train: Train = Train()
     eval: Eval = Eval()

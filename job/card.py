@@ -12,7 +12,7 @@ from job.folder import Folder, train_on
 from job.predictor import text_columns
 from job.prepare import Job
 from job.probe import replaced
-from job.texts import texts_of
+from job.texts import texts_of, window_lines
 from models.ngrams.bag import NgramBag
 from models.snippet import loading_snippet, needs_openloop, opens_in_peft
 from report.baseline import Comparison, comparison_line
@@ -111,7 +111,9 @@ def make_card(
     caveats = [*tested.verdicts, f"These are {weights}."]
     if metrics:
         caveats.append("The test rows were used once, after that choice.")
-    if job.data.kind == "regression":
+    if job.config.train.loss is not None:
+        caveats.append(f"The loss is {job.loss_note}.")
+    elif job.data.kind == "regression":
         caveats.append(f"The loss is the {job.loss_note}. All else is in the labels' own unit.")
     caveats += [f"{name} was a program's own: {place}." for name, place in replaced(job).items()]
     if sentence := texts_of(job).sentence:
@@ -131,7 +133,7 @@ def make_card(
             job.model_args,
             texts_of(job),
         ),
-        data=job.data.report.lines(),
+        data=[*job.data.report.lines(), *window_lines(job)],
         elsewhere=elsewhere(job, folder.model),
         settings=trajectory(job.config),
         defaults={key: setting.default for key, setting in list_settings().items()},

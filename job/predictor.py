@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -16,7 +16,7 @@ from data.encode import encode_texts
 from data.intake import check_text
 from data.labels.reader import RowError
 from data.loaders import Padding, collate, fill_batches
-from data.long import LengthArgs
+from data.long import LengthArgs, widest_window
 from engine.evaluate import inference, to_device
 from engine.losses import logits_of
 from engine.metrics import probabilities
@@ -66,6 +66,11 @@ def clean_args(config: Config) -> CleanArgs:
 def length_args(config: Config) -> LengthArgs:
     """How much of a text is read, as the data package takes it."""
     return LengthArgs(**config.data.model_dump(include={f.name for f in fields(LengthArgs)}))
+
+
+def window_pool(config: Config) -> Literal["mean", "max"] | None:
+    """How the vectors of a text's windows become one; None where a text is one row."""
+    return (config.data.window_pool or "mean") if config.data.long == "chunks" else None
 
 
 def name_prediction(text: Text, kind: str, values: list[float], names: Sequence[str]) -> Prediction:
@@ -154,10 +159,13 @@ class Predictor:
     def predict_chunk(self, chunk: list[Text]) -> list[Prediction]:
         """Long rows first, so that a batch holds rows of like length."""
         rows, padding = self.encode(chunk), make_padding(self.tokenizer)
-        lengths = [len(row["input_ids"]) for row in rows]
+        lengths, widest = [len(row["input_ids"]) for row in rows], None
+        if "windows" in rows[0]:
+            widest = widest_window([row["windows"] for row in rows])
         predictions: dict[int, Prediction] = {}
         with inference(self.model):
-            for numbers in fill_batches(lengths, self.micro_batch_size, padding.multiple):
+            size, multiple = self.micro_batch_size, padding.multiple
+            for numbers in fill_batches(lengths, size, multiple, widest):
                 batch = collate([rows[number] for number in numbers], padding)
                 moved = to_device(batch, self.precision.device)
                 with self.precision.autocast():

@@ -32,7 +32,7 @@ from job.cached import Cached, choose_cache
 from job.ending import reading
 from job.loss import choose_loss, keep_target, measure_labels, target_of
 from job.needs import describe_idle, measure_needs
-from job.predictor import clean_args, length_args, make_padding, text_columns
+from job.predictor import clean_args, length_args, make_padding, text_columns, window_pool
 from job.probe import check_head, trial_step
 from job.rates import first_steps, rate_factors
 from job.relations import check_relations
@@ -127,7 +127,7 @@ class Problems:
 
 def data_args(config: Config) -> DataArgs:
     """The part of [data] that says which rows there are."""
-    elsewhere = {"clean", "cache", "workers"}
+    elsewhere = {"clean", "cache", "workers", "window_pool"}
     elsewhere |= vars(length_args(config)).keys()
     values = config.data.model_dump(exclude=elsewhere)
     values["text"] = text_columns(config)
@@ -159,6 +159,7 @@ def make_model_args(config: Config, data: Data, target: Target, allow_code: bool
         head_pool=config.head.pool,
         head_dropout=config.head.dropout,
         head_args=config.head.args,
+        window_pool=window_pool(config),
         method=make_method(config),
         num_labels=max(1, len(data.label_names)),
         label_names=data.label_names,
@@ -216,7 +217,9 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
         label_notes += more
     target = target_of(model_args)
     loss = problems.attempt(
-        lambda: choose_loss(config=config, data=data, target=target, device=precision.device)
+        lambda: choose_loss(
+            config=config, data=data, target=target, device=precision.device, allow_code=allow_code
+        )
     )
     problems.check()
     assert built is not None

@@ -46,6 +46,7 @@ def check_head(
     if file is None or not isinstance(model, Classifier):
         return
     batch = make_probe(encoded, padding, precision)
+    batch["inputs"].pop("windows", None)  # of texts in windows each window is a row to the head
     got: list[Tensor] = []
     hook = model.head.register_forward_pre_hook(lambda _, inputs: got.extend(inputs))
     try:
@@ -61,7 +62,7 @@ def check_head(
         ) from error
     finally:
         hook.remove()
-    expected = (len(batch["rows"]), args.num_labels)
+    expected = (len(batch["inputs"]["input_ids"]), args.num_labels)
     if not (isinstance(logits, Tensor) and logits.shape == expected and logits.is_floating_point()):
         hidden, mask = (shape(tensor) for tensor in got)
         raise ValueError(
@@ -127,9 +128,11 @@ def check_loss(job: "Job") -> list[str]:
     Raises ValueError where it gives no number that can be minimised.
     """
     notes = [f"{name} is a program's own: {place}" for name, place in replaced(job).items()]
-    if job.compute_loss is job.probed_loss:
+    ours = job.compute_loss is job.probed_loss
+    if ours and job.config.train.loss is None:
         return notes
-    model, place = job.built.model, where_defined(job.compute_loss)
+    model = job.built.model
+    place = job.config.train.loss if ours else where_defined(job.compute_loss)
     batch = make_probe(job.encoded["train"], job.padding, job.precision)
     model.eval()
     try:
@@ -140,15 +143,15 @@ def check_loss(job: "Job") -> list[str]:
         model.zero_grad(set_to_none=True)
     if not isinstance(once, Tensor) or once.shape != () or not once.requires_grad:
         raise ValueError(
-            f"compute_loss {place} returned {shape(once)} for {ROWS} rows; expected the sum of "
+            f"the loss {place} returned {shape(once)} for {ROWS} rows; expected the sum of "
             "their losses as a tensor of shape () that depends on the model's parameters"
         )
     if not torch.isfinite(once):
-        raise ValueError(f"compute_loss {place} returned {once.item()} for the first {ROWS} rows")
+        raise ValueError(f"the loss {place} returned {once.item()} for the first {ROWS} rows")
     ratio = (twice / once).item() if once else 2.0
     if abs(ratio - 2) > 2 * DOUBLED:
         notes.append(
-            f"WARNING: compute_loss {place} is {ratio:.3g} times as large for twice the rows, "
+            f"WARNING: the loss {place} is {ratio:.3g} times as large for twice the rows, "
             "expected 2: give the sum over the rows, which the engine divides by their number; a "
             "mean would be divided twice, and train.accumulate would change what is trained"
         )

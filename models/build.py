@@ -271,7 +271,7 @@ def _add_head(
     )
     pooling = f" over {head.pool} pooling" if hasattr(head, "pool") else ""
     notes.append(f"head: {args.head_kind}{pooling}, dropout {dropout}")
-    return Classifier(backbone, head).eval()
+    return Classifier(backbone, head, args.window_pool).eval()
 
 
 def _load_head(model: Classifier, folder: str | Path) -> set[str]:

@@ -7,7 +7,7 @@ from models.code import code_file
 from models.export import base_path
 from models.ngrams.bag import BAG
 from models.record import read_record
-from models.texts import Texts, text_lines
+from models.texts import Texts, joined_lines, own_head_lines, text_lines
 
 POOLED = {  # hidden (B, T, D) and mask (B, T) -> (B, D), as models/heads.py pools
     "mean": "(hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)  # of real tokens",
@@ -56,7 +56,13 @@ def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -
     in_peft = opens_in_peft(folder, args, texts)
     opened = _transformers_lines(folder, args, auto, name) if in_peft else []
     answer = "logits = model(**inputs)" + (".logits" if native else "")
-    answered = [*asked, "with torch.no_grad():", f"    {answer}  # (B, C)", *values]
+    answered = [
+        *asked,
+        *own_head_lines(texts.windows),
+        "with torch.no_grad():",
+        f"    {answer}  # (B, C)",
+        *values,
+    ]
     if needs_openloop(folder, args, texts):
         allow = ", allow_code=True" if args.runs_code else ""
         why = "the head is code of your own" if in_peft else "PEFT has no such method here"
@@ -73,7 +79,7 @@ def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -
         lines = ["import torch", *opened, *answered]
     else:
         imports = ["import torch", "from safetensors.torch import load_file"]
-        lines = [*imports, *opened, *asked, *_head_lines(args), *values]
+        lines = [*imports, *opened, *asked, *_head_lines(args, texts), *values]
     return "\n".join(lines) + "\n"
 
 
@@ -101,7 +107,7 @@ def _bag_snippet(folder: str | Path, args: ModelArgs, pairs: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _head_lines(args: ModelArgs) -> list[str]:
+def _head_lines(args: ModelArgs, texts: Texts) -> list[str]:
     """Lines from `inputs` to `logits` through a head of ours."""
     pooled = POOLED[args.head_pool or args.head_args.get("pool", "mean")]
     in_front = 0 if args.method is None else args.method.in_front
@@ -112,6 +118,7 @@ def _head_lines(args: ModelArgs) -> list[str]:
         f"    hidden = backbone(**inputs).last_hidden_state{own}  # (B, T, D)",
         '    mask = inputs["attention_mask"]  # (B, T)',
         f"    pooled = {pooled}",
+        *joined_lines(texts.windows),
     ]
     if args.head_kind == "mlp":
         function = ACTIVATIONS[args.head_args.get("activation", "tanh")]
