@@ -125,6 +125,7 @@ def assert_same_weights(one, other):
         [*FULL, "data.window_pool=max", "data.truncation=left", "data.max_windows=2"],
         [*FULL, "speed.plain=true", "head.kind=mlp"],
         ["head.pool=cls"],
+        [*FULL, "prompt.tokens=3"],
     ],
 )
 def test_windows_are_read_in_training_and_by_whoever_asks(start, words):
@@ -222,6 +223,17 @@ def test_a_head_of_a_users_own_reads_windows_where_it_shows_their_vectors(start,
     exec(snippet.replace("It was good.", rows[0][0]), names)
     shares = names["logits"].softmax(-1)[0].tolist()
     assert shares == pytest.approx(list(rows[0][2].values()), abs=1e-5)
+
+
+def test_what_is_read_of_long_texts_is_counted_in_the_data_report(start):
+    words = ["train.max_steps=1", "data.max_windows=2"]
+    folder, _ = start("counted", *CHUNKS, *FULL, *words)
+    counts = json.loads((folder / "data.json").read_text(encoding="utf-8"))["lengths"]["train"]
+    assert counts["windowed_rows"] == 36  # each has more than six tokens of text
+    assert counts["windows"] == 2 * 36
+    assert 36 * (8 + 5) <= counts["tokens"] <= 36 * (8 + 8)  # the second has three of its own
+    assert 0 < counts["cut_rows"] < 36
+    assert counts["cut_tokens"] > 0
 
 
 def test_a_text_of_more_windows_than_are_read_is_counted_as_cut(start):
