@@ -9,6 +9,8 @@ from safetensors.torch import load_file
 
 import train
 from openloop import load_run
+from configs.read import read_config
+from job.prepare import memory_advice
 from tests.killed import kill_after_save
 
 HEAD_TAIL = ["data.max_length=10", "data.long=head_tail", "data.head_tokens=3"]
@@ -68,6 +70,7 @@ def test_both_ends_are_read_in_training_and_by_whoever_asks(start):
     assert record["texts"]["ends"] == [3, 5]
 
 
+@pytest.mark.slow
 def test_an_adapter_of_a_run_on_both_ends_opens_elsewhere(start):
     words = [*HEAD_TAIL, "train.max_steps=4"]
     folder, _ = start("adapter", *words)
@@ -123,9 +126,9 @@ def assert_same_weights(one, other):
     "words",
     [
         [*FULL, "data.window_pool=max", "data.truncation=left", "data.max_windows=2"],
-        [*FULL, "speed.plain=true", "head.kind=mlp"],
         ["head.pool=cls"],
-        [*FULL, "prompt.tokens=3"],
+        pytest.param([*FULL, "speed.plain=true", "head.kind=mlp"], marks=pytest.mark.slow),
+        pytest.param([*FULL, "prompt.tokens=3"], marks=pytest.mark.slow),
     ],
 )
 def test_windows_are_read_in_training_and_by_whoever_asks(start, words):
@@ -147,7 +150,7 @@ def test_windows_are_read_in_training_and_by_whoever_asks(start, words):
     assert record["texts"]["windows"]["stride"] == 2
 
 
-@pytest.mark.parametrize("words", [FULL, ["speed.plain=true"], [*FULL, "data.window_pool=max"]])
+@pytest.mark.parametrize("words", [["speed.plain=true"], [*FULL, "data.window_pool=max"]])
 def test_a_run_on_texts_of_one_window_is_the_run_that_cuts_none(start, words):
     words = ["data.max_length=64", *words, "train.max_steps=4"]
     cut = [word for word in words if "window" not in word]
@@ -171,8 +174,7 @@ def test_a_killed_run_on_windows_goes_on_to_the_same_bits(start, recipe):
     assert_same_weights(weights(killed), weights(whole))
 
 
-@pytest.mark.parametrize("what", ["head", "last:1"])
-@pytest.mark.parametrize("pool", ["mean", "max"])
+@pytest.mark.parametrize(("what", "pool"), [("head", "max"), ("last:1", "mean")])
 def test_kept_states_of_windows_train_as_the_windows_do(start, what, pool):
     words = [*CHUNKS, *FULL, "model.dropout=0", f"model.train={what}", f"data.window_pool={pool}"]
     kept, said = start("kept", *words)
@@ -263,3 +265,9 @@ def test_a_signal_in_the_middle_is_found_in_windows_alone(start, tmp_path):
     assert accuracy["cut"] < 0.65
     assert accuracy["head_tail"] < 0.65
     assert accuracy["chunks"] > 0.9
+
+
+def test_a_run_out_of_memory_is_told_of_its_windows(recipe):
+    config = read_config(recipe(), ["data.long=chunks", "data.max_windows=5"])
+    assert "A lower data.max_length (now 32) or data.max_windows (now 5)" in memory_advice(config)
+    assert "data.max_windows" not in memory_advice(read_config(recipe()))
