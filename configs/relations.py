@@ -196,6 +196,13 @@ def classes_have_no_distance(s: Settings) -> Verdict:
     return None
 
 
+def own_loss_has_no_weights(s: Settings) -> Verdict:
+    for key in ("train.class_weights", "train.label_smoothing"):
+        if s["train.loss"] is not None and s[key]:
+            return f"{key}: got {s[key]!r} beside train.loss, which would not see it; remove it"
+    return None
+
+
 def class_weights_need_classes(s: Settings) -> Verdict:
     if s["train.class_weights"] is not None and s["data.kind"] == "regression":
         return (
@@ -252,6 +259,7 @@ RULES = (
     regression_has_no_classes,
     regression_has_no_accuracy,
     classes_have_no_distance,
+    own_loss_has_no_weights,
     class_weights_need_classes,
     one_weight_a_class,
     smoothing_needs_classes,

@@ -188,6 +188,19 @@ class Prefix(Section):
     tokens: Count = field(20, "How many stand before the keys and values of each text.")
 
 
+class Own(Section):
+    """A method of your own: freeze the backbone and learn what a class in your file puts in."""
+
+    kind: Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")] = field(
+        ..., "The class, a models.methods.Method (needs --allow-code).", allowed='"FILE.py:CLASS"'
+    )
+    args: dict[str, Plain | list[Plain]] = field(
+        {},
+        "Its named arguments.",
+        allowed="table of text, numbers, true or false, and lists of these",
+    )
+
+
 class Data(Section):
     """The labelled texts: where they are, how they are read, cleaned, split and cut."""
 
@@ -338,6 +351,12 @@ class Train(Section):
     max_grad_norm: NotNegative = field(
         1.0, "Gradients with a larger norm are scaled down to it; 0: never."
     )
+    loss: Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")] | None = field(
+        None,
+        "A loss of your own, (logits, labels) to the sum over the rows (needs --allow-code); "
+        "unset: what goes with the labels.",
+        allowed='"FILE.py:FUNCTION"',
+    )
     class_weights: Weights | None = field(
         None, "Weight of each class in the loss: balanced makes rare ones count more."
     )
@@ -422,7 +441,7 @@ class Samples(Section):
     )
 
 
-METHODS = ("lora", "adapter", "prompt", "prefix")  # sections of which a recipe has at most one
+METHODS = ("lora", "adapter", "prompt", "prefix", "method")  # sections: at most one in a recipe
 
 
 class Config(Section):
@@ -435,6 +454,7 @@ class Config(Section):
     adapter: Adapter | None = None
     prompt: Prompt | None = None
     prefix: Prefix | None = None
+    method: Own | None = None
     data: Data
     train: Train = Train()
     eval: Eval = Eval()

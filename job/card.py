@@ -111,7 +111,9 @@ def make_card(
     caveats = [*tested.verdicts, f"These are {weights}."]
     if metrics:
         caveats.append("The test rows were used once, after that choice.")
-    if job.data.kind == "regression":
+    if job.config.train.loss is not None:
+        caveats.append(f"The loss is {job.loss_note}.")
+    elif job.data.kind == "regression":
         caveats.append(f"The loss is the {job.loss_note}. All else is in the labels' own unit.")
     caveats += [f"{name} was a program's own: {place}." for name, place in replaced(job).items()]
     if sentence := texts_of(job).sentence:

@@ -25,6 +25,7 @@ from engine.stop import StopRequest
 from engine.storage import newest_valid
 from engine.tracker import LOG, Tracker, mend_log
 from job.folder import Folder
+from job.own_code import describe_own_code
 from job.predictor import made_with
 from job.prepare import Job, memory_advice
 from job.probe import replaced
@@ -39,10 +40,12 @@ def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]
     """What differs from when the checkpoint was made, besides the config. Raises ValueError unless
     that is allowed: the run could not go on to the same bits."""
     record = make_record(job)
-    saved = {"tokenizer": record["tokenizer"]} | saved  # the first checkpoints did not note it
+    # the first checkpoints did not note these
+    saved = {"tokenizer": record["tokenizer"], "code": record["code"]} | saved
     lines = [
         *drift(saved["environment"], record["environment"]),
         *drift(saved["base"], record["base"]),
+        *drift(saved["code"], record["code"]),
         *(
             line
             for key in ("data", "tokenizer", "target", "replaced", "kept")
@@ -72,6 +75,7 @@ def make_record(job: Job) -> dict[str, Any]:
         "base": job.built.base,
         "data": job.data.fingerprint,
         "tokenizer": tokenizer_digest(job.tokenizer),
+        "code": describe_own_code(job.config),
         "config": job.config.model_dump(exclude_none=True),
     }
     if job.data.kind == "regression":

@@ -220,7 +220,9 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
         label_notes += more
     target = target_of(model_args)
     loss = problems.attempt(
-        lambda: choose_loss(config=config, data=data, target=target, device=precision.device)
+        lambda: choose_loss(
+            config=config, data=data, target=target, device=precision.device, allow_code=allow_code
+        )
     )
     problems.check()
     assert built is not None

@@ -128,9 +128,11 @@ def check_loss(job: "Job") -> list[str]:
     Raises ValueError where it gives no number that can be minimised.
     """
     notes = [f"{name} is a program's own: {place}" for name, place in replaced(job).items()]
-    if job.compute_loss is job.probed_loss:
+    ours = job.compute_loss is job.probed_loss
+    if ours and job.config.train.loss is None:
         return notes
-    model, place = job.built.model, where_defined(job.compute_loss)
+    model = job.built.model
+    place = job.config.train.loss if ours else where_defined(job.compute_loss)
     batch = make_probe(job.encoded["train"], job.padding, job.precision)
     model.eval()
     try:
@@ -141,15 +143,15 @@ def check_loss(job: "Job") -> list[str]:
         model.zero_grad(set_to_none=True)
     if not isinstance(once, Tensor) or once.shape != () or not once.requires_grad:
         raise ValueError(
-            f"compute_loss {place} returned {shape(once)} for {ROWS} rows; expected the sum of "
+            f"the loss {place} returned {shape(once)} for {ROWS} rows; expected the sum of "
             "their losses as a tensor of shape () that depends on the model's parameters"
         )
     if not torch.isfinite(once):
-        raise ValueError(f"compute_loss {place} returned {once.item()} for the first {ROWS} rows")
+        raise ValueError(f"the loss {place} returned {once.item()} for the first {ROWS} rows")
     ratio = (twice / once).item() if once else 2.0
     if abs(ratio - 2) > 2 * DOUBLED:
         notes.append(
-            f"WARNING: compute_loss {place} is {ratio:.3g} times as large for twice the rows, "
+            f"WARNING: the loss {place} is {ratio:.3g} times as large for twice the rows, "
             "expected 2: give the sum over the rows, which the engine divides by their number; a "
             "mean would be divided twice, and train.accumulate would change what is trained"
         )

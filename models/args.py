@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from files.read import MOST_BYTES
 from models.code import code_file
 from models.limits import MOST_LABELS
-from models.methods import METHODS, Method
+from models.methods import METHODS, Method, OwnMethod
 from models.trainable import last_layers
 
 KINDS = ("single", "multi", "regression")  # of labels: one class, several at once, a number
@@ -86,6 +86,8 @@ def _method_from_json(values: Any) -> Method | None:
     if values is None:
         return None
     kind = values.get("kind") if isinstance(values, dict) else None
+    if isinstance(kind, str) and code_file(kind):  # a user's own, by its file
+        return OwnMethod(**_checked(OwnMethod, values, "method"))
     if kind not in METHODS:
         raise ValueError(f"method is {values!r:.100}; expected one of {', '.join(METHODS)}")
     rest = {key: value for key, value in values.items() if key != "kind"}
@@ -163,5 +165,7 @@ def check_model_args(args: ModelArgs) -> None:
     if args.method is not None:
         args.method.check()
         if args.train == "all":
-            raise ValueError(f"model.train = 'all' beside [{args.method.kind}]: unset one of them")
+            raise ValueError(
+                f"model.train = 'all' beside [{type(args.method).kind}]: unset one of them"
+            )
     last_layers(args.train)

@@ -6,7 +6,6 @@ A head is a class
 One row in HEADS, or a class in the user's own file named as "my_file.py:MyHead".
 """
 
-import difflib
 import inspect
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from files.errors import meets_limit
-from models.code import check_allowed, code_file, load_class, where_raised
+from models.code import check_allowed, check_arguments, code_file, load_class, where_raised
 from models.windows import check_windows, join_windows
 
 POOLS = ("cls", "mean", "last")
@@ -191,23 +190,10 @@ def build_head(
     for name in ("self", *GIVEN):
         if takes.pop(name, None) is None:
             raise ValueError(f"{title}.__init__ must take {name!r}: ({', '.join(GIVEN)}, ...)")
-    for name in words:
-        if name not in takes:
-            near = difflib.get_close_matches(name, takes, n=1)
-            raise ValueError(
-                f"{title} takes no argument {name!r} ([head.args] and head.pool); "
-                + (f"did you mean {near[0]!r}? " if near else "")
-                + f"it takes {', '.join(takes) or 'none of its own'}"
-                + (
-                    "; leave pooling to the head with --unset head.pool, in Python "
-                    "unset=['head.pool']"
-                    if name == "pool"
-                    else ""
-                )
-            )
-    missing = [n for n, p in takes.items() if p.default is p.empty and n not in words]
-    if missing:
-        raise ValueError(f"{title} needs {', '.join(missing)}: give them in [head.args]")
+    to_the_head = (
+        "; leave pooling to the head with --unset head.pool, in Python unset=['head.pool']"
+    )
+    check_arguments(title, takes, words, "[head.args] and head.pool", {"pool": to_the_head})
     try:
         return head_class(hidden_size=hidden_size, num_labels=num_labels, dropout=dropout, **words)
     except Exception as error:

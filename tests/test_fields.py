@@ -16,6 +16,7 @@ from configs.fields import list_settings
 PLAN, STEPS, FILES, SAID = "the plan", "the first steps", "the files", "what is said"
 NO_LORA = ["--unset", "lora"]
 ADAPTER = [*NO_LORA, "adapter.size=2"]
+OWN = [*NO_LORA, "method.kind={own}:IA3", "--allow-code"]
 PROMPT = [*NO_LORA, "prompt.tokens=2"]
 DROPOUT = ["model.dropout=0.3"]
 
@@ -58,6 +59,8 @@ TABLE = {
     "prompt.tokens": (["prompt.tokens=3"], PLAN, PROMPT),
     "prompt.text": (["prompt.text=good"], STEPS, PROMPT),
     "prefix.tokens": (["prefix.tokens=3"], PLAN, [*NO_LORA, "prefix.tokens=2"]),
+    "method.kind": (["method.kind={own}:Other"], PLAN, OWN),
+    "method.args": (['method.args={targets = ["key"]}'], PLAN, OWN),
     "data.source": (["data.source={table}"], STEPS, []),
     "data.config": (["data.config=second"], SAID, ["data.source=hub:no/data"]),
     "data.revision": (["data.revision=v1"], SAID, ["data.source=hub:no/data"]),
@@ -114,6 +117,7 @@ TABLE = {
     "train.schedule": (["train.schedule=cosine"], PLAN, []),
     "train.warmup": (["train.warmup=0"], PLAN, []),
     "train.max_grad_norm": (["train.max_grad_norm=1e-9"], STEPS, ["train.eps=0.1"]),
+    "train.loss": (["train.loss={own}:focal_loss", "--allow-code"], STEPS, []),
     "train.class_weights": (["train.class_weights=[9.0, 1.0]"], PLAN, []),
     "train.label_smoothing": (["train.label_smoothing=0.4"], PLAN, []),
     "eval.every": (["eval.every=1"], STEPS, []),
@@ -157,6 +161,16 @@ class Head(nn.Module):
 """
 
 
+OWN_CODE = """
+from examples.own_loss import focal_loss
+from examples.own_method import IA3
+
+
+class Other(IA3):
+    pass
+"""
+
+
 @pytest.fixture(scope="module")
 def places(tmp_path_factory, tiny_tokenizer):
     """The files that rows of the table name in braces."""
@@ -170,6 +184,7 @@ def places(tmp_path_factory, tiny_tokenizer):
     BertModel(BertConfig(intermediate_size=64, **shape)).save_pretrained(folder / "other")
     tiny_tokenizer.save_pretrained(folder / "other")
     (folder / "head.py").write_text(HEAD, encoding="utf-8")
+    (folder / "own.py").write_text(OWN_CODE, encoding="utf-8")
     rows = [
         {
             "text": f"a  film<br />cafe\u0301 \x07 number {i % 24}", "title": f"title {i} good",
@@ -190,7 +205,7 @@ def places(tmp_path_factory, tiny_tokenizer):
         part = [{"text": f"film {start + i}", "label": i % 2} for i in range(20 + start // 50)]
         Dataset.from_list(part).to_parquet(folder / "hub" / f"{split}-00000-of-00001.parquet")
     return {
-        "other": folder / "other", "head": f"{folder / 'head.py'}:Head",
+        "own": folder / "own.py", "other": folder / "other", "head": f"{folder / 'head.py'}:Head",
         "table": folder / "table.jsonl", "broken": folder / "broken.csv",
         "headless": folder / "headless.csv", "wide": folder / "wide.csv",
         "hub": f"hub:{folder / 'hub'}", "tmp": folder,

@@ -50,7 +50,9 @@ class Added(nn.Module):
 
     def merged_weight(self) -> Tensor:
         """The one weight of `base` that does the work of both. ValueError where there is none."""
-        raise ValueError(f"{type(self).__name__} is no product, so no weight does its work")
+        raise ValueError(
+            f"{type(self).__name__} cannot be merged: it names no one weight that does its work"
+        )
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,13 @@ def merge(model: nn.Module) -> float:
         module.unmerged = module.base.weight.clone()
         module.base.weight.copy_(weight)
         module.merged = True
+    for module, weight in merged.items():
+        if not difference(module, weight) < MOST_DRIFT:
+            unmerge(model)
+            raise ValueError(
+                f"{type(module).__name__} cannot be merged: its forward goes on adding where "
+                "self.merged says that self.base does the work of both"
+            )
     return drift
 
 

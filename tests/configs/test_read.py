@@ -297,6 +297,7 @@ RELATIONS = [
     (['data.source=["a.csv", "b.csv"]', "data.revision=main"], "data.revision"),
     (["model.source=run:runs/x", "model.revision=main"], "model.revision"),
     (["data.validation=0.5", "data.test=0.5"], "data.validation"),
+    (["train.loss=my.py:loss", "train.label_smoothing=0.1"], "train.label_smoothing"),
     (["data.text=label"], "data.text"),
     (["data.kind=single", 'data.label=["a", "b"]'], "data.label"),
     (["data.label_separator=;", "data.kind=single"], "data.label_separator"),
