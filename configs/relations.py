@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from configs.long_texts import LONG_TEXTS
+from configs.relations_distill import DISTILL_RULES
 from configs.schema import METHODS
 
 Settings = Mapping[str, Any]
@@ -246,6 +247,7 @@ RULES = (
     a_bag_of_ngrams_has_no_backbone,
     one_method_at_most,
     lora_layers_are_in_order,
+    *DISTILL_RULES,
     source_table_has_train,
     splits_have_train,
     hub_keys_need_a_hub_source,

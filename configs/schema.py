@@ -201,6 +201,32 @@ class Own(Section):
     )
 
 
+class Distill(Section):
+    """Learn from a teacher: a trained classifier whose answers to the training rows are targets."""
+
+    teacher: Text = field(
+        ...,
+        "A trained classifier of the same labels: a finished run (runs/NAME or run:NAME), or what "
+        "model.source takes.",
+    )
+    temperature: Positive = field(
+        2.0, "Both answers are divided by it: above 1 the teacher's unlikely classes count more."
+    )
+    weight: Annotated[float, Field(ge=0, le=1)] = field(
+        0.5, "Share of the teacher's answers in the loss; the labels have the rest."
+    )
+    hidden: NotNegative = field(
+        0.0,
+        "Weight of a third part: each layer's mean state turned towards the teacher's; 0: none.",
+    )
+    student: Annotated[str, Field(pattern=r"^layers:([2-9]|[1-9][0-9]+)$")] | None = field(
+        None,
+        "layers:N starts from every Nth layer of the teacher, in place of model.source; unset: "
+        "from model.source as it is.",
+        allowed='"layers:N" with N from 2',
+    )
+
+
 class Data(Section):
     """The labelled texts: where they are, how they are read, cleaned, split and cut."""
 
@@ -455,6 +481,7 @@ class Config(Section):
     prompt: Prompt | None = None
     prefix: Prefix | None = None
     method: Own | None = None
+    distill: Distill | None = None
     data: Data
     train: Train = Train()
     eval: Eval = Eval()

@@ -49,6 +49,8 @@ def estimated_seconds(job: Job) -> float:
             )
     # a forward alone takes about a third of forward and backward
     seconds = job.estimate.seconds_per_token * (tokens + forward_only / 3)
+    if job.distilled is not None:
+        seconds += job.distilled.seconds.get("train", 0.0)
     if job.cached is not None:
         seconds += sum(job.cached.seconds[name] for name in job.cached.missing)
     return seconds
@@ -129,7 +131,7 @@ def make_plan(job: Job, folder: Folder) -> Plan:
     return Plan(
         name=config.run.name,
         folder=str(folder.path),
-        model=config.model.source,
+        model=job.model_args.source,
         data=str(config.data.source),
         rows={name: e.rows for name, e in job.encoded.items()},
         balance={

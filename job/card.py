@@ -1,5 +1,6 @@
 """The run card's content, and the commands and snippets that ask the finished model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import join
@@ -17,6 +18,7 @@ from models.ngrams.bag import NgramBag
 from models.snippet import loading_snippet, needs_openloop, opens_in_peft
 from report.baseline import Comparison, comparison_line
 from report.card import Card, ClassScore, Compared, Mistake, Result
+from report.distill import Side
 
 IMDB_CAVEAT = (
     "The rows come from IMDb's train split, cut by row: several reviews of one film can stand on "
@@ -100,8 +102,9 @@ def load_run_snippet(job: Job, folder: Folder) -> str:
 
 
 def make_card(
-    job: Job, folder: Folder, command: str, tested: Tested, weights: str, seconds: float | None
-) -> Card:
+    job: Job, folder: Folder, command: str, tested: Tested, weights: str, seconds: float | None,
+    sides: Sequence[Side] = (),
+) -> Card:  # fmt: skip
     """The run card's content from what the run measured."""
     names, metrics = job.data.label_names, tested.metrics
     classes = [
@@ -144,5 +147,6 @@ def make_card(
         mistakes=tested.mistakes,
         memory=memory,
         seconds=Compared(estimated_seconds(job), seconds),
+        sides=sides,
         caveats=caveats,
     )

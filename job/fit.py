@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from data.encode import tokenizer_digest
@@ -25,9 +26,10 @@ from engine.stop import StopRequest
 from engine.storage import newest_valid
 from engine.tracker import LOG, Tracker, mend_log
 from job.folder import Folder
+from job.needs import memory_advice
 from job.own_code import describe_own_code
 from job.predictor import made_with
-from job.prepare import Job, memory_advice
+from job.prepare import Job
 from job.probe import replaced
 from job.speed import feed_batches
 from job.texts import length_counts
@@ -48,7 +50,7 @@ def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]
         *drift(saved["code"], record["code"]),
         *(
             line
-            for key in ("data", "tokenizer", "target", "replaced", "kept")
+            for key in ("data", "tokenizer", "target", "replaced", "kept", "teacher")
             for line in drift({key: saved.get(key)}, {key: record.get(key)})
         ),
     ]
@@ -82,6 +84,8 @@ def make_record(job: Job) -> dict[str, Any]:
         record["target"] = vars(job.target)  # what the numbers in the weights mean
     if job.cached is not None:
         record["kept"] = job.cached.line
+    if job.distilled is not None:
+        record["teacher"] = job.distilled.identity
     if own := replaced(job):
         record["replaced"] = own
     return record
@@ -115,6 +119,8 @@ def epoch_batches(job: Job, epoch: int, start: int) -> Iterator[Batch]:
         job.config.train.micro_batch_size, job.padding, job.config.data.workers,
         job.kept("train"),
     )  # fmt: skip
+    if job.distilled is not None:
+        batches = map(partial(job.distilled.join, target=job.target), batches)
     return feed_batches(batches, job.speed, job.precision.device)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.encode import Encoded
 from data.loaders import Padding, collate
@@ -25,6 +25,7 @@ from models.code import code_file, where_raised
 from models.heads import Classifier
 
 if TYPE_CHECKING:
+    from job.distill import Distilled
     from job.prepare import Job
 
 ROWS = 3  # not two, which many labels have too: (B, C) must not look like (C, B)
@@ -122,6 +123,15 @@ def where_defined(function: Callable) -> str:
     return f"{file}:{named.__qualname__}"
 
 
+def try_loss(
+    compute_loss: Callable[[nn.Module, Batch], Tensor], made: "Distilled | None"
+) -> Callable[[nn.Module, Batch], Tensor]:
+    """The same loss for batches that no teacher has seen."""
+    if made is None:
+        return compute_loss
+    return lambda model, batch: compute_loss(model, made.blank(batch))
+
+
 def check_loss(job: "Job") -> list[str]:
     """Notes on what a program put in place of ours. A loss is tried on a few rows, without dropout.
 
@@ -137,7 +147,8 @@ def check_loss(job: "Job") -> list[str]:
     model.eval()
     try:
         with preserve_randomness(), job.precision.autocast():
-            once, twice = (job.compute_loss(model, rows) for rows in (batch, repeat(batch)))
+            tried = try_loss(job.compute_loss, job.distilled)
+            once, twice = (tried(model, rows) for rows in (batch, repeat(batch)))
     finally:
         model.train()
         model.zero_grad(set_to_none=True)

@@ -19,6 +19,7 @@ ADAPTER = [*NO_LORA, "adapter.size=2"]
 OWN = [*NO_LORA, "method.kind={own}:IA3", "--allow-code"]
 PROMPT = [*NO_LORA, "prompt.tokens=2"]
 DROPOUT = ["model.dropout=0.3"]
+DISTILL = ["distill.teacher={teacher}/first"]
 
 TABLE = {
     "run.name": (["run.name=other"], PLAN, []),
@@ -61,6 +62,11 @@ TABLE = {
     "prefix.tokens": (["prefix.tokens=3"], PLAN, [*NO_LORA, "prefix.tokens=2"]),
     "method.kind": (["method.kind={own}:Other"], PLAN, OWN),
     "method.args": (['method.args={targets = ["key"]}'], PLAN, OWN),
+    "distill.teacher": (["distill.teacher={teacher}/second"], PLAN, [*DISTILL]),
+    "distill.temperature": (["distill.temperature=5"], STEPS, [*DISTILL]),
+    "distill.weight": (["distill.weight=0.9"], STEPS, [*DISTILL]),
+    "distill.hidden": (["distill.hidden=2"], PLAN, [*DISTILL]),
+    "distill.student": (["distill.student=layers:2"], PLAN, [*DISTILL]),
     "data.source": (["data.source={table}"], STEPS, []),
     "data.config": (["data.config=second"], SAID, ["data.source=hub:no/data"]),
     "data.revision": (["data.revision=v1"], SAID, ["data.source=hub:no/data"]),
@@ -200,6 +206,13 @@ def places(tmp_path_factory, tiny_tokenizer):
     (folder / "headless.csv").write_text(broken, encoding="utf-8")
     wide = "\n".join(f"café {i},{'pos' if i % 2 else 'neg+pos'}" for i in range(40))
     (folder / "wide.csv").write_text(f"text,label\n{wide}\n", encoding="utf-8")
+    from transformers import BertForSequenceClassification
+
+    names = {"id2label": {0: "neg", 1: "pos"}, "label2id": {"neg": 0, "pos": 1}}
+    for name in ("first", "second"):
+        teacher = BertForSequenceClassification(BertConfig(intermediate_size=64, **shape, **names))
+        teacher.save_pretrained(folder / "teacher" / name)
+        tiny_tokenizer.save_pretrained(folder / "teacher" / name)
     (folder / "hub").mkdir()
     for split, start in (("train", 0), ("test", 100), ("held", 200)):
         part = [{"text": f"film {start + i}", "label": i % 2} for i in range(20 + start // 50)]
@@ -208,7 +221,7 @@ def places(tmp_path_factory, tiny_tokenizer):
         "own": folder / "own.py", "other": folder / "other", "head": f"{folder / 'head.py'}:Head",
         "table": folder / "table.jsonl", "broken": folder / "broken.csv",
         "headless": folder / "headless.csv", "wide": folder / "wide.csv",
-        "hub": f"hub:{folder / 'hub'}", "tmp": folder,
+        "teacher": folder / "teacher", "hub": f"hub:{folder / 'hub'}", "tmp": folder,
     }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 import train
 from openloop import load_run
 from configs.read import read_config
-from job.prepare import memory_advice
+from job.needs import memory_advice
 from tests.killed import kill_after_save
 
 HEAD_TAIL = ["data.max_length=10", "data.long=head_tail", "data.head_tokens=3"]
