@@ -11,6 +11,7 @@ import train
 from openloop import load_run
 from configs.read import read_config
 from job.needs import memory_advice
+from job.teacher import within
 from tests.killed import kill_after_save
 
 HEAD_TAIL = ["data.max_length=10", "data.long=head_tail", "data.head_tokens=3"]
@@ -271,3 +272,19 @@ def test_a_run_out_of_memory_is_told_of_its_windows(recipe):
     config = read_config(recipe(), ["data.long=chunks", "data.max_windows=5"])
     assert "A lower data.max_length (now 32) or data.max_windows (now 5)" in memory_advice(config)
     assert "data.max_windows" not in memory_advice(read_config(recipe()))
+
+
+def test_a_teacher_that_is_no_run_reads_one_window(recipe):
+    for long, read in (("chunks", "cut"), ("head_tail", "head_tail"), ("cut", "cut")):
+        config = read_config(recipe(), [f"data.long={long}"])
+        data = within(config, 16).data
+        assert (data.long, data.max_length) == (read, 16)
+
+
+@pytest.mark.slow
+def test_a_teacher_and_its_student_read_windows(start):
+    words = [*CHUNKS, *FULL, "train.max_steps=4"]
+    start("teacher", *words)
+    student, said = start("student", *words, "distill.teacher=teacher", "data.window_pool=max")
+    assert "the teacher's answers: train computed" in said
+    assert len(list_answers(student)) == 12
