@@ -32,6 +32,7 @@ from job.predictor import made_with
 from job.prepare import Job
 from job.probe import replaced
 from job.speed import feed_batches
+from job.texts import length_counts
 from report.format import format_number
 
 LESS_IS_BETTER = {"loss", "rmse", "mae"}  # of the metrics that pick the best checkpoint
@@ -63,8 +64,10 @@ def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]
 
 
 def describe_data(job: Job) -> dict[str, Any]:
-    """The data report and the fingerprint of the rows, as they stand in data.json."""
-    return {"fingerprint": job.data.fingerprint, **job.data.report.as_dict()}
+    """The data report, what is read of long texts and the fingerprint of the rows, as they stand in
+    data.json."""
+    report = {**job.data.report.as_dict(), "lengths": length_counts(job)}
+    return {"fingerprint": job.data.fingerprint, **report}
 
 
 def make_record(job: Job) -> dict[str, Any]:

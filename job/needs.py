@@ -16,6 +16,7 @@ from engine.losses import Batch
 from engine.plan import Plan
 from engine.precision import Precision
 from job.cached import Cached
+from job.predictor import length_args
 
 PROBE_TOKENS = 512  # so many that activations outweigh the gradient of any one parameter
 
@@ -142,10 +143,13 @@ def most_tokens(lengths: np.ndarray, plan: Plan, micro_batch_size: int, streams:
 def memory_advice(config: Config) -> str:
     """What to lower where a run takes more memory than there is. Of these eval.micro_batch_size
     alone leaves the training as it was, so that a run can go on."""
+    length = f"data.max_length (now {config.data.max_length})"
+    if config.data.long == "chunks":
+        length += f" or data.max_windows (now {length_args(config).most_windows})"
     return (
         f"Lower train.micro_batch_size (now {config.train.micro_batch_size}) and raise "
         f"train.accumulate (now {config.train.accumulate}) as much: the same steps in less memory. "
-        f"A lower data.max_length (now {config.data.max_length}) and "
+        f"A lower {length} and "
         "model.activation_checkpointing = true save more. All of them make another run of it: use "
         "another run.name, or --fresh. Where an evaluation ran out, lower eval.micro_batch_size, "
         "and --resume goes on"

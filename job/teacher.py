@@ -102,7 +102,7 @@ def open_teacher(
         if run is None:
             model, tokenizer, args, digest = open_model(config, kind)
             own = within(config, tokenizer.model_max_length)
-            notes: list[str] = []
+            notes = ["teacher: texts are cut for it"] if config.data.long == "chunks" else []
         else:
             notes, own = check_run(run, allow_drift=False), finished_config(run)
             model, tokenizer, args = load_exported(run.model, allow_code, verified=True)
@@ -144,9 +144,11 @@ def open_model(config: Config, kind: str) -> tuple[Any, Any, ModelArgs, str]:
 
 
 def within(config: Config, positions: int) -> Config:
-    """The run's own settings, its length within the positions of another model."""
+    """The run's own settings, its length within the positions of another model, which takes no
+    windows: a text that is read in them is cut for it."""
     data = config.data
-    shorter = data.model_copy(update={"max_length": min(data.max_length, positions)})
+    long = "cut" if data.long == "chunks" else data.long
+    shorter = data.model_copy(update={"max_length": min(data.max_length, positions), "long": long})
     return config.model_copy(update={"data": shorter})
 
 

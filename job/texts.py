@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from data.encode import Encoded
 from data.long import LengthArgs
 from job.needs import adds_up, most_tokens, row_lengths, widest_of
 from job.predictor import length_args, text_columns, window_pool
@@ -59,12 +60,31 @@ def length_lines(job: Job) -> list[str]:
     return [f"at most {most} tokens a text; longer ones lose their {lost}"]
 
 
+def window_counts(split: Encoded) -> np.ndarray | None:
+    """(N,) how many windows each text has; None where none are made."""
+    if "windows" not in split.dataset.column_names:
+        return None
+    return np.array([len(windows) for windows in split.dataset["windows"]])
+
+
+def length_counts(job: Job) -> dict[str, dict[str, int]]:
+    """Of each split: rows that lost something, and the tokens that are read and lost; where texts
+    are read in windows, these and the rows that have several."""
+    report = {}
+    for name, split in job.encoded.items():
+        lost = {"cut_rows": split.truncated_rows, "cut_tokens": split.cut_tokens}
+        report[name] = {"tokens": split.tokens, **lost}
+        if (counts := window_counts(split)) is not None:
+            several = int((counts > 1).sum())
+            report[name] |= {"windows": int(counts.sum()), "windowed_rows": several}
+    return report
+
+
 def window_lines(job: Job) -> list[str]:
     """How many windows the texts of each split have; nothing where none are made."""
     lines = []
     for name, split in job.encoded.items():
-        if "windows" in split.dataset.column_names:
-            counts = np.array([len(windows) for windows in split.dataset["windows"]])
+        if (counts := window_counts(split)) is not None:
             mean, several = format_number(float(counts.mean())), int((counts > 1).sum())
             lines.append(
                 f"{name}: {mean} windows a text, at most {counts.max()}; {format_count(several)} "

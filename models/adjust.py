@@ -101,12 +101,13 @@ def fit_tokenizer(model: Any, tokenizer: Any, method: Method | None) -> list[str
         )
     longest = longest_text(model)
     if longest is not None and method is not None:
-        longest -= method.positions(model)
-        if longest < LEAST:
+        taken = method.positions(model)
+        if longest - taken < LEAST:
             raise ValueError(
-                f"{method.kind}.tokens leaves {longest} of the model's positions for a text; "
-                f"expected {LEAST} or more"
+                f"{method.kind}.tokens takes {taken} of the model's {longest} positions; a text "
+                f"needs {LEAST} or more"
             )
+        longest -= taken
     if longest is not None:
         tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
     return fit_embeddings(model, tokenizer)

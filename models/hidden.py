@@ -33,6 +33,8 @@ class LayerStates:
             reason = "it has a decoder beside its encoder"
         elif len(lists) != 1:
             reason = "its layers do not stand in one list"
+        elif getattr(model, "window_pool", None) is not None:
+            reason = "a text stands in several windows"
         if reason:
             raise ValueError(
                 f"distill.hidden compares layers, and {inner.config.model_type!r} has none to "
@@ -68,8 +70,7 @@ class LayerStates:
                 if left.shape[:2] != layout.ids.shape:
                     raise ValueError(
                         "distill.hidden compares the states of a text's own tokens; here other "
-                        "vectors stand beside them, or the text stands in several windows: remove "
-                        "it (--unset distill.hidden)"
+                        "vectors stand beside them: remove it (--unset distill.hidden)"
                     )
                 left = layout.padded(left)  # (B, T, D)
             states.append(pool(left, mask, "mean").float())

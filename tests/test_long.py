@@ -9,6 +9,9 @@ from safetensors.torch import load_file
 
 import train
 from openloop import load_run
+from configs.read import read_config
+from job.needs import memory_advice
+from job.teacher import within
 from tests.killed import kill_after_save
 
 HEAD_TAIL = ["data.max_length=10", "data.long=head_tail", "data.head_tokens=3"]
@@ -68,6 +71,7 @@ def test_both_ends_are_read_in_training_and_by_whoever_asks(start):
     assert record["texts"]["ends"] == [3, 5]
 
 
+@pytest.mark.slow
 def test_an_adapter_of_a_run_on_both_ends_opens_elsewhere(start):
     words = [*HEAD_TAIL, "train.max_steps=4"]
     folder, _ = start("adapter", *words)
@@ -123,8 +127,9 @@ def assert_same_weights(one, other):
     "words",
     [
         [*FULL, "data.window_pool=max", "data.truncation=left", "data.max_windows=2"],
-        [*FULL, "speed.plain=true", "head.kind=mlp"],
         ["head.pool=cls"],
+        pytest.param([*FULL, "speed.plain=true", "head.kind=mlp"], marks=pytest.mark.slow),
+        pytest.param([*FULL, "prompt.tokens=3"], marks=pytest.mark.slow),
     ],
 )
 def test_windows_are_read_in_training_and_by_whoever_asks(start, words):
@@ -146,7 +151,7 @@ def test_windows_are_read_in_training_and_by_whoever_asks(start, words):
     assert record["texts"]["windows"]["stride"] == 2
 
 
-@pytest.mark.parametrize("words", [FULL, ["speed.plain=true"], [*FULL, "data.window_pool=max"]])
+@pytest.mark.parametrize("words", [["speed.plain=true"], [*FULL, "data.window_pool=max"]])
 def test_a_run_on_texts_of_one_window_is_the_run_that_cuts_none(start, words):
     words = ["data.max_length=64", *words, "train.max_steps=4"]
     cut = [word for word in words if "window" not in word]
@@ -170,8 +175,7 @@ def test_a_killed_run_on_windows_goes_on_to_the_same_bits(start, recipe):
     assert_same_weights(weights(killed), weights(whole))
 
 
-@pytest.mark.parametrize("what", ["head", "last:1"])
-@pytest.mark.parametrize("pool", ["mean", "max"])
+@pytest.mark.parametrize(("what", "pool"), [("head", "max"), ("last:1", "mean")])
 def test_kept_states_of_windows_train_as_the_windows_do(start, what, pool):
     words = [*CHUNKS, *FULL, "model.dropout=0", f"model.train={what}", f"data.window_pool={pool}"]
     kept, said = start("kept", *words)
@@ -224,6 +228,17 @@ def test_a_head_of_a_users_own_reads_windows_where_it_shows_their_vectors(start,
     assert shares == pytest.approx(list(rows[0][2].values()), abs=1e-5)
 
 
+def test_what_is_read_of_long_texts_is_counted_in_the_data_report(start):
+    words = ["train.max_steps=1", "data.max_windows=2"]
+    folder, _ = start("counted", *CHUNKS, *FULL, *words)
+    counts = json.loads((folder / "data.json").read_text(encoding="utf-8"))["lengths"]["train"]
+    assert counts["windowed_rows"] == 36  # each has more than six tokens of text
+    assert counts["windows"] == 2 * 36
+    assert 36 * (8 + 5) <= counts["tokens"] <= 36 * (8 + 8)  # the second has three of its own
+    assert 0 < counts["cut_rows"] < 36
+    assert counts["cut_tokens"] > 0
+
+
 def test_a_text_of_more_windows_than_are_read_is_counted_as_cut(start):
     _, said = start("few", *CHUNKS, *FULL, "data.max_windows=1", "--dry-run")
     row = next(line for line in said.splitlines() if line.split()[:2] == ["train", "36"])
@@ -251,3 +266,25 @@ def test_a_signal_in_the_middle_is_found_in_windows_alone(start, tmp_path):
     assert accuracy["cut"] < 0.65
     assert accuracy["head_tail"] < 0.65
     assert accuracy["chunks"] > 0.9
+
+
+def test_a_run_out_of_memory_is_told_of_its_windows(recipe):
+    config = read_config(recipe(), ["data.long=chunks", "data.max_windows=5"])
+    assert "A lower data.max_length (now 32) or data.max_windows (now 5)" in memory_advice(config)
+    assert "data.max_windows" not in memory_advice(read_config(recipe()))
+
+
+def test_a_teacher_that_is_no_run_reads_one_window(recipe):
+    for long, read in (("chunks", "cut"), ("head_tail", "head_tail"), ("cut", "cut")):
+        config = read_config(recipe(), [f"data.long={long}"])
+        data = within(config, 16).data
+        assert (data.long, data.max_length) == (read, 16)
+
+
+@pytest.mark.slow
+def test_a_teacher_and_its_student_read_windows(start):
+    words = [*CHUNKS, *FULL, "train.max_steps=4"]
+    start("teacher", *words)
+    student, said = start("student", *words, "distill.teacher=teacher", "data.window_pool=max")
+    assert "the teacher's answers: train computed" in said
+    assert len(list_answers(student)) == 12

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from files.errors import meets_limit, one_line
 from files.read import read_json
-from models.architectures import longest_text
+from models.architectures import longest_text, reads_end
 from models.heads import Classifier, backbone_name, transformers_model
 from models.load import read_tensors
 from models.methods.method import added_modules, plain_name
@@ -94,9 +94,8 @@ def try_model(model: nn.Module, section: str, positions: int) -> None:
     longest = longest_text(inner)
     width = TRIED if longest is None else max(1, min(TRIED, longest - positions))
     ids = torch.full((2, width), 5)  # (B, T)
-    end = getattr(inner.config, "eos_token_id", None)
-    if isinstance(end, int):
-        ids[:, -1] = end  # some heads look for it
+    if reads_end(inner):
+        ids[:, -1] = inner.config.eos_token_id
     training = model.training
     try:
         with torch.random.fork_rng(devices=[]):

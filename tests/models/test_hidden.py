@@ -47,3 +47,11 @@ def test_a_model_without_one_list_of_layers_is_refused(tiny_tokenizer, tmp_path)
     model = build_model(args, load_tokenizer(str(tmp_path)), 0).model
     with pytest.raises(ValueError, match="'albert' has none to compare"):
         LayerStates(model)
+
+
+def test_a_text_in_several_windows_has_no_states_to_compare(tiny_folder):
+    args = ModelArgs(source=str(tiny_folder), head_kind="linear", num_labels=2, window_pool="mean",
+                     label_names=("neg", "pos"))  # fmt: skip
+    model = build_model(args, load_tokenizer(str(tiny_folder)), 0).model
+    with pytest.raises(ValueError, match=r"none to compare: a text stands in several windows"):
+        LayerStates(model)

@@ -4,8 +4,9 @@ import copy
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
+from models.cut import find_cut
 from models.export import export_model, load_exported
 from models.fast.cuda.attention import attend_padded
 from models.fast.layout import layout_of
@@ -17,6 +18,12 @@ from models.methods.prefixed import prefixes_of
 PEFT = ["bert", "roberta", "gpt2", "llama"]  # models that PEFT has a prefix for
 NAMES = [*PEFT, "distilbert"]
 P = 3
+SMALL = {
+    "vocab_size": 40, "hidden_size": 16, "embedding_size": 8, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 32,
+    "max_position_embeddings": 64, "pad_token_id": 0, "sliding_window": 4, "local_attention": 4,
+    "global_attn_every_n_layers": 2, "cls_token_id": 1, "sep_token_id": 2,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -73,7 +80,7 @@ def test_a_prefix_longer_than_the_model_has_positions_starts_from_several_texts(
 def test_a_prefix_takes_positions_where_kept_keys_would(make):
     assert make("bert", method=PrefixTuning(20))[2].model_max_length == 44
     assert make("distilbert", method=PrefixTuning(20))[2].model_max_length == 128
-    with pytest.raises(ValueError, match=r"prefix.tokens leaves 1 of the model's positions"):
+    with pytest.raises(ValueError, match=r"prefix.tokens takes 63 of the model's 64 positions"):
         make("bert", method=PrefixTuning(63))
 
 
@@ -112,6 +119,45 @@ def test_layers_that_are_one_share_a_prefix_and_run_on_streams(encoder, stir):
     torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
     prefixes_of(model)[0].keys.data += 1
     assert not torch.allclose(model(input_ids=ids, attention_mask=mask).logits, mine)
+
+
+@pytest.mark.parametrize("name", ["modernbert", "electra", "qwen2", "mistral"])
+def test_windows_rotary_positions_and_few_key_heads_take_a_prefix(name):
+    """A text is answered alike alone and padded, and each of the learned numbers is read."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(name, **SMALL)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    PrefixTuning(P).inject(model, 0)
+    heads = 1 if name in ("qwen2", "mistral") else 2
+    assert prefixes_of(model)[0].keys.shape == (P, heads, 8)
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12], [5, 6, 7, 0, 0, 0, 0, 0]])
+    logits = model(input_ids=ids, attention_mask=(ids != 0).long()).logits
+    alone = model(input_ids=ids[1:, :3], attention_mask=torch.ones(1, 3, dtype=torch.long)).logits
+    torch.testing.assert_close(logits[1:], alone, rtol=1e-4, atol=1e-5)
+    logits.square().sum().backward()
+    for prefix in prefixes_of(model):
+        assert prefix.keys.grad.abs().amin() > 0 or name == "modernbert"
+        assert prefix.values.grad.abs().amin() > 0
+
+
+def test_fewer_key_heads_have_pefts_layout(tmp_path):
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("qwen2", **SMALL))
+    base = copy.deepcopy(model).eval()
+    config = peft.PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=P)
+    theirs = peft.get_peft_model(base, config).eval()
+    theirs.save_pretrained(tmp_path)
+    PrefixTuning(P).inject(model.eval(), 0)
+    PrefixTuning(P).read(model, tmp_path)
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    torch.testing.assert_close(model(**inputs).logits, theirs(**inputs).logits)
+
+
+def test_nothing_is_kept_of_a_model_with_a_prefix_in_each_layer(make):
+    built, _, _ = make("bert", method=PrefixTuning(P), train="head")
+    assert find_cut(built.model)[1].startswith("what learns begins in the first layer")
 
 
 @pytest.mark.parametrize("first_only", [False, True])

@@ -4,9 +4,10 @@ import copy
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from models.architectures import reads_last
+from models.cut import find_cut
 from models.export import export_model, load_exported
 from models.fast.speed import SpeedArgs, speed_up
 from models.fast.streams import lay_out
@@ -19,6 +20,12 @@ from models.texts import Texts
 
 NAMES = ["bert", "distilbert", "roberta", "gpt2", "llama"]
 P = 3
+SMALL = {
+    "vocab_size": 40, "hidden_size": 16, "embedding_size": 8, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 64,
+    "pad_token_id": 1,
+}  # fmt: skip
+WINDOWS = {"local_attention": 4, "global_attn_every_n_layers": 2}  # of ModernBERT
 
 
 def soft_of(model):
@@ -59,6 +66,33 @@ def test_the_model_sees_the_prompt_as_so_many_more_words(name, make, encode):
     ).last_hidden_state
     real = batch["attention_mask"].bool()
     torch.testing.assert_close(hidden[real], expected[real])
+
+
+@pytest.mark.parametrize("name", ["deberta", "electra", "modernbert", "mpnet"])
+def test_positions_of_every_kind_count_the_prompt(name):
+    """Relative ones, rotary ones, ones counted from padding, and a table narrower than the model:
+    the hidden states are those of the same vectors as inputs_embeds."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(name, **SMALL | {"relative_attention": True} | WINDOWS)
+    plain = AutoModelForSequenceClassification.from_config(config).eval()
+    model = copy.deepcopy(plain)
+    Prompt(P).inject(model, 0)
+    prompt = soft_of(model).prompt
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10], [11, 12, 13, 14, 15, 16]])
+    words = plain.get_input_embeddings()(ids)
+    embeds = torch.cat([prompt.expand(2, -1, -1), words], 1)
+    mask = torch.ones(embeds.shape[:2], dtype=torch.long)
+    expected = plain(inputs_embeds=embeds, attention_mask=mask).logits
+    torch.testing.assert_close(model(input_ids=ids, attention_mask=mask[:, P:]).logits, expected)
+    padded = torch.nn.functional.pad(ids[:1], (0, 3), value=config.pad_token_id)
+    longer = torch.nn.functional.pad(mask[:1, P:], (0, 3))
+    alone = model(input_ids=padded, attention_mask=longer).logits
+    torch.testing.assert_close(alone, expected[:1], rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_is_kept_of_a_model_that_a_prompt_changes_from_its_input_on(make):
+    built, _, _ = make("bert", method=Prompt(P), train="head")
+    assert find_cut(built.model) == (None, "what learns begins before the first layer")
 
 
 def test_a_text_gives_the_vectors_that_peft_would_start_from(make, folders):
@@ -143,7 +177,7 @@ def test_fast_paths_compute_the_same(name, kind, unpad, make, stir, encode, logi
 def test_the_prompt_takes_its_positions_from_the_text(make):
     _, _, tokenizer = make("bert", method=Prompt(tokens=20))  # of 64
     assert tokenizer.model_max_length == 44
-    with pytest.raises(ValueError, match=r"prompt.tokens leaves 2 of the model's positions"):
+    with pytest.raises(ValueError, match=r"prompt.tokens takes 62 of the model's 64 positions"):
         make("bert", method=Prompt(tokens=62))
 
 

@@ -3,8 +3,10 @@
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, FNetConfig, FNetModel
 
+from models.apart import run_apart
+from models.args import ModelArgs, check_model_args
 from models.cut import Cut
 from models.heads import Classifier, LinearHead, MLPHead
 from models.windows import join_windows
@@ -55,6 +57,12 @@ def test_the_only_window_of_a_text_comes_back_to_the_bit(how, dtype):
     joined = join_windows(pooled, torch.arange(50)[:, None], how)
     assert joined.dtype == dtype
     assert joined.equal(pooled)
+
+
+@pytest.mark.parametrize("how", ["mean", "max"])
+def test_windows_are_joined_without_a_question_to_the_device(how):
+    pooled = torch.empty(6, 2, device="meta")  # which has no values to ask for
+    assert join_windows(pooled, PLACES.to("meta"), how).shape == (3, 2)
 
 
 @pytest.mark.parametrize("pool", ["mean", "cls", "last"])
@@ -120,3 +128,20 @@ def test_vectors_that_are_joined_otherwise_are_kept_apart(model):
 def test_a_head_without_a_vector_of_its_windows_is_refused():
     with pytest.raises(ValueError, match=r'data.long = "chunks" .* Linear shows none'):
         Classifier(BertModel(BertConfig(num_hidden_layers=1)), nn.Linear(2, 2), "mean")
+
+
+def test_an_architecture_whose_rows_run_apart_takes_no_windows():
+    config = FNetConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, intermediate_size=32)
+    for how in (None, "mean"):
+        model = Classifier(FNetModel(config), LinearHead(16, 2, 0.0), how)
+        if how is None:
+            assert run_apart(model)
+        else:
+            with pytest.raises(ValueError, match=r'"chunks" runs .* its Fourier transform would'):
+                run_apart(model)
+
+
+def test_a_native_head_takes_no_windows():
+    args = ModelArgs(source="x", num_labels=2, window_pool="mean")
+    with pytest.raises(ValueError, match="a native head shows none"):
+        check_model_args(args)
