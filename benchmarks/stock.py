@@ -25,6 +25,7 @@ from data.encode import encode
 from data.prepare import load_data
 from engine.machine import choose_threads
 from engine.optim import warmup_steps
+from job.predictor import length_args
 from job.prepare import data_args
 from models.load import load_tokenizer, resolve_source
 
@@ -53,7 +54,7 @@ class Stock:
         data = load_data(data_args(config))
         self.rows = {
             split: encode(
-                data.splits[split], tokenizer, config.data.max_length, config.data.truncation,
+                data.splits[split], tokenizer, length_args(config),
                 cache_root() if config.data.cache else None, data.fingerprint,
             ).dataset
             for split in ("train", "validation")

@@ -78,8 +78,8 @@ def list_sections() -> tuple[str, ...]:
 
 @cache
 def optional_sections() -> tuple[str, ...]:
-    """Sections that a recipe has or has not, and that mean something by being there: the tables of
-    the methods."""
+    """Sections that a recipe has or has not, and that mean something by being there, as the tables
+    of the methods do."""
     return tuple(name for name, field in Config.model_fields.items() if field.default is None)
 
 

@@ -9,7 +9,9 @@ speak.
 from collections.abc import Mapping
 from typing import Any
 
-from configs.fields import optional_sections
+from configs.long_texts import LONG_TEXTS
+from configs.relations_distill import DISTILL_RULES
+from configs.schema import METHODS
 
 Settings = Mapping[str, Any]
 Verdict = str | None
@@ -47,12 +49,41 @@ def plain_heads_take_no_args(s: Settings) -> Verdict:
 
 
 def a_method_freezes_the_backbone(s: Settings) -> Verdict:
-    for name in optional_sections():
+    for name in METHODS:
         if s[name] and s["model.train"] == "all":
             return (
                 f'model.train: got "all" beside [{name}], which freezes the backbone; '
                 f"remove one of them (--unset model.train or --unset {name})"
             )
+    return None
+
+
+def a_bag_of_ngrams_has_no_backbone(s: Settings) -> Verdict:
+    if s["model.source"] != "ngrams":
+        return None
+    usual = dict.fromkeys(("model.revision", "model.dropout", "head.pool", "head.dropout"))
+    usual |= {"model.activation_checkpointing": False, "model.compile": False}
+    usual |= {"head.kind": "native", "data.long": "cut"}
+    usual |= {"train.layer_decay": 1.0, "train.unfreeze": 0.0}
+    usual |= dict.fromkeys(METHODS, False)
+    names = [key for key, value in usual.items() if s[key] != value]
+    names += ["model.train"] if s["model.train"] not in (None, "all") else []
+    if names:
+        return (
+            f'{names[0]}: got it beside model.source = "ngrams", which has no layers, no head of '
+            "its own and nothing pretrained, and reads texts whole; remove it (--unset "
+            f"{names[0]})"
+        )
+    return None
+
+
+def one_method_at_most(s: Settings) -> Verdict:
+    there = [name for name in METHODS if s[name]]
+    if len(there) > 1:
+        return (
+            f"{there[1]}: got [{there[1]}] beside [{there[0]}]; one method adapts a run, "
+            f"remove one of them (--unset {there[0]} or --unset {there[1]})"
+        )
     return None
 
 
@@ -166,6 +197,13 @@ def classes_have_no_distance(s: Settings) -> Verdict:
     return None
 
 
+def own_loss_has_no_weights(s: Settings) -> Verdict:
+    for key in ("train.class_weights", "train.label_smoothing"):
+        if s["train.loss"] is not None and s[key]:
+            return f"{key}: got {s[key]!r} beside train.loss, which would not see it; remove it"
+    return None
+
+
 def class_weights_need_classes(s: Settings) -> Verdict:
     if s["train.class_weights"] is not None and s["data.kind"] == "regression":
         return (
@@ -206,7 +244,10 @@ RULES = (
     native_head_pools_itself,
     plain_heads_take_no_args,
     a_method_freezes_the_backbone,
+    a_bag_of_ngrams_has_no_backbone,
+    one_method_at_most,
     lora_layers_are_in_order,
+    *DISTILL_RULES,
     source_table_has_train,
     splits_have_train,
     hub_keys_need_a_hub_source,
@@ -216,9 +257,11 @@ RULES = (
     one_label_column_for_one_label,
     a_separator_is_for_several_labels_in_one_column,
     class_names_differ,
+    *LONG_TEXTS,
     regression_has_no_classes,
     regression_has_no_accuracy,
     classes_have_no_distance,
+    own_loss_has_no_weights,
     class_weights_need_classes,
     one_weight_a_class,
     smoothing_needs_classes,

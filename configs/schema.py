@@ -82,7 +82,9 @@ class Model(Section):
     """The pretrained model to start from, and how much of it learns."""
 
     source: Text = field(
-        ..., "The pretrained model: hub:NAME, a folder, package:PACKAGE/FOLDER or run:RUN_FOLDER."
+        ...,
+        "The pretrained model: hub:NAME, a folder, package:PACKAGE/FOLDER or run:RUN_FOLDER; or "
+        "ngrams, a bag of n-grams that starts from nothing.",
     )
     revision: Text | None = field(None, "Branch, tag or commit of a hub model.")
     dropout: Probability | None = field(
@@ -91,7 +93,7 @@ class Model(Section):
     train: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]*)$")] | None = field(
         None,
         "What learns: all, only the head, or the head and the last N layers; "
-        "unset: head beside [lora], else all.",
+        "unset: head beside a method's table ([lora], [prompt], …), else all.",
         allowed='"all", "head" or "last:N" with N from 1',
     )
     cache: Literal["auto", "off"] = field(
@@ -136,6 +138,92 @@ class LoRA(Section):
     )
     layers: Layers | None = field(
         None, "First and last layer (from 0, both included) that get one; unset: every one."
+    )
+    variant: Annotated[str, Field(pattern=r"^(lora|rslora|dora|.+\.py:[A-Za-z_]\w*)$")] = field(
+        "lora",
+        "rslora scales by alpha / sqrt(rank), dora learns the lengths of the weight's rows apart "
+        "from their directions, and FILE.py:CLASS is one of your own (needs --allow-code).",
+        allowed='"lora", "rslora", "dora" or "FILE.py:CLASS"',
+    )
+    init: Literal["kaiming", "pissa"] = field(
+        "kaiming",
+        "How adapters begin: kaiming at random, pissa with the largest singular values of the "
+        "weight; either way the model begins as it was.",
+    )
+    plus_ratio: Positive = field(
+        1.0, "LoRA+: the learning rate of the matrix B over that of A, such as 16."
+    )
+    rank_pattern: dict[str, Count] = field(
+        {}, "Ranks of single layers: the end of a name, or a regular expression for it = rank."
+    )
+    alpha_pattern: dict[str, Positive] = field({}, "The same for alpha.")
+    bias: Literal["none", "all", "lora_only"] = field(
+        "none", "Which biases learn too: none, all of the backbone's, or those of adapted layers."
+    )
+
+
+class Adapter(Section):
+    """Bottleneck adapters: freeze the backbone and learn a small network behind its parts."""
+
+    size: Count = field(32, "Width of the bottleneck.")
+    placement: Literal["both", "feed_forward"] = field(
+        "both", "Behind attention and feed-forward (Houlsby), or behind feed-forward (Pfeiffer)."
+    )
+    activation: Literal["gelu", "relu", "tanh"] = field("gelu", "What bends the bottleneck.")
+    norms: bool = field(False, "Train the norms of the adapted layers too, as Houlsby does.")
+
+
+class Prompt(Section):
+    """Prompt tuning: freeze the backbone and learn vectors that stand in front of each text."""
+
+    tokens: Count = field(20, "How many; each takes a position of the model's from the text.")
+    text: Text | None = field(
+        None, "A text whose vectors they start from; unset: random ones, as large as words' are."
+    )
+
+
+class Prefix(Section):
+    """Prefix tuning: freeze the backbone and learn keys and values in each of its layers."""
+
+    tokens: Count = field(20, "How many stand before the keys and values of each text.")
+
+
+class Own(Section):
+    """A method of your own: freeze the backbone and learn what a class in your file puts in."""
+
+    kind: Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")] = field(
+        ..., "The class, a models.methods.Method (needs --allow-code).", allowed='"FILE.py:CLASS"'
+    )
+    args: dict[str, Plain | list[Plain]] = field(
+        {},
+        "Its named arguments.",
+        allowed="table of text, numbers, true or false, and lists of these",
+    )
+
+
+class Distill(Section):
+    """Learn from a teacher: a trained classifier whose answers to the training rows are targets."""
+
+    teacher: Text = field(
+        ...,
+        "A trained classifier of the same labels: a finished run (runs/NAME or run:NAME), or what "
+        "model.source takes.",
+    )
+    temperature: Positive = field(
+        2.0, "Both answers are divided by it: above 1 the teacher's unlikely classes count more."
+    )
+    weight: Annotated[float, Field(ge=0, le=1)] = field(
+        0.5, "Share of the teacher's answers in the loss; the labels have the rest."
+    )
+    hidden: NotNegative = field(
+        0.0,
+        "Weight of a third part: each layer's mean state turned towards the teacher's; 0: none.",
+    )
+    student: Annotated[str, Field(pattern=r"^layers:([2-9]|[1-9][0-9]+)$")] | None = field(
+        None,
+        "layers:N starts from every Nth layer of the teacher, in place of model.source; unset: "
+        "from model.source as it is.",
+        allowed='"layers:N" with N from 2',
     )
 
 
@@ -225,6 +313,32 @@ class Data(Section):
     truncation: Literal["right", "left"] = field(
         "right", "The end that truncation cuts away: right keeps the beginning of the text."
     )
+    long: Literal["cut", "head_tail", "chunks"] = field(
+        "cut",
+        "What is read of a text that is longer than max_length: cut, what truncation leaves; "
+        "head_tail, its beginning and its end; chunks, all of it in windows of max_length tokens, "
+        "whose pooled vectors become one.",
+    )
+    head_tokens: Count | None = field(
+        None,
+        "With head_tail: tokens of the beginning, special ones not counted; the end has the rest; "
+        "unset: a quarter of max_length.",
+    )
+    stride: Annotated[int, Field(ge=0)] | None = field(
+        None,
+        "With chunks: tokens that a window shares with the one before it, as transformers counts "
+        "them; unset: a quarter of max_length.",
+    )
+    max_windows: Count | None = field(
+        None,
+        "With chunks: most windows of a text, which bounds memory; what a longer text has beyond "
+        "them is cut, as truncation says; unset: 16.",
+    )
+    window_pool: Literal["mean", "max"] | None = field(
+        None,
+        "With chunks: how the pooled vectors of a text's windows become one: averaged, or the "
+        "largest in each dimension; unset: mean.",
+    )
     cache: bool = field(True, "Keep the tokenised rows on disk for the next run.", False)
     workers: Annotated[int, Field(ge=0)] = field(
         0, "Processes that prepare batches; 0: a thread of the training process.", False
@@ -262,6 +376,12 @@ class Train(Section):
     )
     max_grad_norm: NotNegative = field(
         1.0, "Gradients with a larger norm are scaled down to it; 0: never."
+    )
+    loss: Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")] | None = field(
+        None,
+        "A loss of your own, (logits, labels) to the sum over the rows (needs --allow-code); "
+        "unset: what goes with the labels.",
+        allowed='"FILE.py:FUNCTION"',
     )
     class_weights: Weights | None = field(
         None, "Weight of each class in the loss: balanced makes rare ones count more."
@@ -347,6 +467,9 @@ class Samples(Section):
     )
 
 
+METHODS = ("lora", "adapter", "prompt", "prefix", "method")  # sections: at most one in a recipe
+
+
 class Config(Section):
     """A whole run. Read it with configs.read.read_config, which also checks the relations."""
 
@@ -354,6 +477,11 @@ class Config(Section):
     model: Model
     head: Head = Head()
     lora: LoRA | None = None
+    adapter: Adapter | None = None
+    prompt: Prompt | None = None
+    prefix: Prefix | None = None
+    method: Own | None = None
+    distill: Distill | None = None
     data: Data
     train: Train = Train()
     eval: Eval = Eval()

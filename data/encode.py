@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 import numpy as np
@@ -17,18 +17,18 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from data.cache import make_key, open_built, read_arrow, write_arrow
+from data.long import LengthArgs, check_length, fit_row, lost_tokens
 from data.slow_tokenizers import encode_in_python
 from files.read import read_json
 
-Side = Literal["right", "left"]
 CHUNK = 1000  # texts given to the tokenizer at a time; it spreads them over its threads
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """An encoded split: columns input_ids, token_type_ids (where the tokenizer has them), labels,
-    row, length (tokens of the row). `key` is the hash of all that decides it. `tokens` are kept,
-    `cut_tokens` were cut off by truncation."""
+    """An encoded split: columns input_ids, token_type_ids (where the tokenizer has them), windows
+    (tokens of each, where texts are read in windows), labels, row, length (tokens of the row).
+    `key` is the hash of all that decides it. `tokens` are kept, `cut_tokens` were lost."""
 
     dataset: datasets.Dataset
     key: str
@@ -52,8 +52,7 @@ class Counts:
 def encode(
     dataset: datasets.Dataset,
     tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-    truncation: Side,
+    length: LengthArgs,
     cache_dir: Path | None,
     fingerprint: str,
 ) -> Encoded:
@@ -63,15 +62,13 @@ def encode(
     options and this package's code it makes the key under `cache_dir`. Without a `cache_dir` the
     result is held in memory. Raises ValueError for a length that leaves no room for text.
     """
-    has_pairs = "text_pair" in dataset.column_names
-    _check(tokenizer, max_length, truncation, has_pairs)
+    check_length(tokenizer, length, "text_pair" in dataset.column_names)
     counts = Counts()
-    schema = _schema(dataset, tokenizer)
-    batches = _batches(dataset, tokenizer, max_length, truncation, schema, counts)
+    schema = _schema(dataset, tokenizer, length)
+    batches = _batches(dataset, tokenizer, length, schema, counts)
     key = make_key(
         tokenizer=tokenizer_digest(tokenizer),
-        max_length=max_length,
-        truncation=truncation,
+        length=asdict(length),
         fingerprint=fingerprint,
         rows=hashlib.sha256(np.array(dataset["row"], dtype=np.int64).tobytes()).hexdigest(),
     )
@@ -93,21 +90,20 @@ def encode_texts(
     tokenizer: PreTrainedTokenizerBase,
     texts: list[str],
     pairs: list[str] | None,
-    max_length: int,
-    truncation: Side,
+    length: LengthArgs,
 ) -> list[dict[str, Any]]:
     """One dict a text: input_ids, token_type_ids (where the tokenizer has them), length (tokens
     kept) and full_length (tokens before truncation). No padding; order as given.
 
-    The tokenizer's own post-processor truncates (pairs: the longer text first) and adds the special
-    tokens, so the result is what calling the tokenizer with truncation gives. Raises ValueError
-    for a text that leaves no token at all.
+    The tokenizer's own post-processor adds the special tokens and cuts (pairs: the longer text
+    first), so the result is what calling the tokenizer with truncation gives; other ways to read
+    a long text are long.py's. Raises ValueError for a text that leaves no token at all.
     """
-    _check(tokenizer, max_length, truncation, pairs is not None)
+    check_length(tokenizer, length, pairs is not None)
     special = tokenizer.num_special_tokens_to_add(pair=pairs is not None)
     has_types = "token_type_ids" in tokenizer.model_input_names
     if not tokenizer.is_fast:
-        rows = encode_in_python(tokenizer, texts, pairs, max_length, truncation, special)
+        rows = encode_in_python(tokenizer, texts, pairs, length, special)
         _check_lengths(rows, texts)
         return rows
     backend = tokenizer.backend_tokenizer
@@ -117,14 +113,20 @@ def encode_texts(
     second = [None] * len(first)
     if pairs is not None:
         second = backend.encode_batch_fast(pairs, add_special_tokens=False)
-    backend.enable_truncation(max_length, strategy="longest_first", direction=truncation)
+    if length.long == "cut":
+        side = length.truncation
+        backend.enable_truncation(length.max_length, strategy="longest_first", direction=side)
     rows = []
     for one, other in zip(first, second, strict=True):
         # Counted now: post_process may truncate what it is given in place.
         full_length = len(one) + (len(other) if other else 0) + special
         done = backend.post_process(one, other)
         row = {"input_ids": done.ids, "length": len(done), "full_length": full_length}
-        rows.append(row | ({"token_type_ids": done.type_ids} if has_types else {}))
+        row |= {"token_type_ids": done.type_ids} if has_types else {}
+        if length.long != "cut":
+            before = done.special_tokens_mask.index(0) if len(one) else special
+            row = fit_row(row, before, special, length)
+        rows.append(row)
     backend.no_truncation()
     _check_lengths(rows, texts)
     return rows
@@ -153,23 +155,14 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256("\n".join(content).encode()).hexdigest()
 
 
-def _check(
-    tokenizer: PreTrainedTokenizerBase, max_length: int, truncation: str, has_pairs: bool
-) -> None:
-    if truncation not in ("right", "left"):
-        raise ValueError(f"data.truncation: got {truncation!r}, expected 'right' or 'left'")
-    least = tokenizer.num_special_tokens_to_add(pair=has_pairs) + 1 + has_pairs
-    if max_length < least:
-        raise ValueError(
-            f"data.max_length: got {max_length}, expected at least {least}: special tokens and one "
-            "of text"
-        )
-
-
-def _schema(dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> pa.Schema:
+def _schema(
+    dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, length: LengthArgs
+) -> pa.Schema:
     fields = [("input_ids", pa.list_(pa.int32()))]
     if "token_type_ids" in tokenizer.model_input_names:
         fields.append(("token_type_ids", pa.list_(pa.int8())))
+    if length.long == "chunks":
+        fields.append(("windows", pa.list_(pa.int32())))
     label = dataset.features.arrow_schema.field("label").type
     return pa.schema([*fields, ("labels", label), ("row", pa.int64()), ("length", pa.int32())])
 
@@ -177,16 +170,15 @@ def _schema(dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> pa
 def _batches(
     dataset: datasets.Dataset,
     tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-    truncation: Side,
+    length: LengthArgs,
     schema: pa.Schema,
     counts: Counts,
 ) -> Iterator[pa.RecordBatch]:
     """The encoded rows, CHUNK at a time; what is counted grows in `counts`."""
     for chunk in dataset.iter(batch_size=CHUNK):
         texts, pairs = chunk["text"], chunk.get("text_pair")
-        rows = encode_texts(tokenizer, texts, pairs, max_length, truncation)
-        cut = [row["full_length"] - row["length"] for row in rows]
+        rows = encode_texts(tokenizer, texts, pairs, length)
+        cut = [lost_tokens(row) for row in rows]
         counts.rows += len(rows)
         counts.truncated_rows += sum(n > 0 for n in cut)
         counts.tokens += sum(row["length"] for row in rows)

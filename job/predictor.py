@@ -1,30 +1,34 @@
 """Predictions of a model with the run's own preprocessing: cleaning, tokenizer, cut, labels."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from configs.schema import Config
+from data.bags import bags_of
 from data.clean import CleanArgs, clean_text
 from data.encode import encode_texts
 from data.intake import check_text
 from data.labels.reader import RowError
 from data.loaders import Padding, collate, fill_batches
+from data.long import LengthArgs, widest_window
 from engine.evaluate import inference, to_device
-from engine.losses import logits_of
+from engine.losses import Batch, logits_of
 from engine.metrics import probabilities
-from engine.precision import DTYPES, Precision, choose_device, choose_precision
+from engine.precision import DTYPES, Precision, choose_device
 from engine.targets import Target
+from job.bag import settle_precision
 from job.ending import reading
 from job.folder import Folder, finished_config, refuse_links
 from job.loss import target_of
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from models.export import load_exported
+from models.ngrams.bag import NgramTokenizer
 from report.format import format_number
 from report.plan import replaced_lines
 
@@ -59,6 +63,16 @@ def clean_args(config: Config) -> CleanArgs:
     return CleanArgs(**config.data.clean.model_dump())
 
 
+def length_args(config: Config) -> LengthArgs:
+    """How much of a text is read, as the data package takes it."""
+    return LengthArgs(**config.data.model_dump(include={f.name for f in fields(LengthArgs)}))
+
+
+def window_pool(config: Config) -> Literal["mean", "max"] | None:
+    """How the vectors of a text's windows become one; None where a text is one row."""
+    return (config.data.window_pool or "mean") if config.data.long == "chunks" else None
+
+
 def name_prediction(text: Text, kind: str, values: list[float], names: Sequence[str]) -> Prediction:
     """A row of `probabilities` (C,) with the labels' names put to it."""
     if kind == "regression":
@@ -81,8 +95,7 @@ class Predictor:
     kind: str
     label_names: tuple[str, ...]
     clean: CleanArgs
-    max_length: int
-    truncation: Literal["right", "left"]
+    length: LengthArgs
     precision: Precision
     micro_batch_size: int
     pairs: bool  # whether an input is a pair of texts, as in training
@@ -136,28 +149,40 @@ class Predictor:
         """Token rows of the chunk; each keeps its place under "row"."""
         first = [clean_text(t[0] if isinstance(t, tuple) else t, self.clean) for t in chunk]
         second = [clean_text(t[1], self.clean) for t in chunk if isinstance(t, tuple)]
-        length, side = self.max_length, self.truncation
+        if isinstance(self.tokenizer, NgramTokenizer):
+            bags = bags_of(self.tokenizer, first, second or None)
+            return [{**bag, "row": i, "labels": 0} for i, bag in enumerate(bags)]
         with reading("the tokenizer"):  # a pattern of it may search for ever, and gives up
-            rows = encode_texts(self.tokenizer, first, second or None, length, side)
+            rows = encode_texts(self.tokenizer, first, second or None, self.length)
         return [{**row, "row": i, "labels": 0} for i, row in enumerate(rows)]
 
     def predict_chunk(self, chunk: list[Text]) -> list[Prediction]:
-        """Long rows first, so that a batch holds rows of like length."""
-        rows, padding = self.encode(chunk), make_padding(self.tokenizer)
-        lengths = [len(row["input_ids"]) for row in rows]
+        """One prediction a text."""
         predictions: dict[int, Prediction] = {}
+
+        def name_batch(batch: Batch, logits: Tensor) -> None:
+            shares = probabilities(self.kind, logits, self.target).tolist()
+            for row, values in zip(batch["rows"].tolist(), shares, strict=True):
+                predictions[row] = name_prediction(chunk[row], self.kind, values, self.label_names)
+
+        self.run(chunk, name_batch)
+        return [predictions[row] for row in range(len(chunk))]
+
+    def run(self, chunk: list[Text], on_batch: Callable[[Batch, Tensor], None]) -> None:
+        """Give each batch of the chunk, whose "rows" are places in it, and its logits (B, C) to
+        `on_batch`. Long rows first, so that a batch holds rows of like length."""
+        rows, padding = self.encode(chunk), make_padding(self.tokenizer)
+        lengths, widest = [len(row["input_ids"]) for row in rows], None
+        if "windows" in rows[0]:
+            widest = widest_window([row["windows"] for row in rows])
         with inference(self.model):
-            for numbers in fill_batches(lengths, self.micro_batch_size, padding.multiple):
+            size, multiple = self.micro_batch_size, padding.multiple
+            for numbers in fill_batches(lengths, size, multiple, widest):
                 batch = collate([rows[number] for number in numbers], padding)
                 moved = to_device(batch, self.precision.device)
                 with self.precision.autocast():
                     logits = logits_of(self.model(**moved["inputs"]))  # (B, C)
-                shares = probabilities(self.kind, logits, self.target).tolist()
-                for row, values in zip(batch["rows"].tolist(), shares, strict=True):
-                    predictions[row] = name_prediction(
-                        chunk[row], self.kind, values, self.label_names
-                    )
-        return [predictions[row] for row in range(len(chunk))]
+                on_batch(moved, logits)
 
 
 def make_predictor(
@@ -167,8 +192,7 @@ def make_predictor(
     """A predictor for a model in memory."""
     return Predictor(
         model, tokenizer, kind, label_names, clean_args(config),
-        config.data.max_length, config.data.truncation, precision,
-        evaluation_rows(config, model, precision.device),
+        length_args(config), precision, evaluation_rows(config, model, precision.device),
         pairs=len(text_columns(config)) == 2, target=target,
     )  # fmt: skip
 
@@ -216,7 +240,8 @@ def load_predictor(
     chosen = device or config.precision.device
     # on the device of the training "auto" means what it meant there, and nothing is probed
     same = str(choose_device(chosen)[0]) == then.get("device")
-    precision = choose_precision(chosen, config.precision.dtype, then["dtype"] if same else None)
+    recorded = then["dtype"] if same else None
+    precision = settle_precision(chosen, config.precision.dtype, tokenizer, recorded)
     model.to(precision.device).eval()
     speed = speed_up_model(model, config, precision, answers=True)
     print(f"openloop: {folder.path} on {precision.device} in {precision.dtype}", file=sys.stderr)

@@ -8,10 +8,11 @@ from data.loaders import eval_batches
 from data.prepare import load_data
 from engine.evaluate import evaluate
 from engine.metrics import build_counter
-from engine.precision import choose_precision
+from job.bag import settle_precision
 from job.ending import reading
 from job.folder import refuse_other_trajectory, run_folder
 from job.loss import choose_loss, target_of
+from job.own_code import changed_since
 from job.predictor import made_with, make_padding
 from job.prepare import data_args, encode_split
 from job.speed import evaluation_rows, feed_batches, set_up_torch, speed_up_model
@@ -57,11 +58,15 @@ def score_finished(
             folder.model, allow_code, base, allow_network, verified=True
         )
     recorded = made_with(folder).get("dtype")
-    precision = choose_precision(config.precision.device, config.precision.dtype, recorded)
+    precision = settle_precision(
+        config.precision.device, config.precision.dtype, tokenizer, recorded
+    )
     model.to(precision.device)
     speed = speed_up_model(model, config, precision)
     target = target_of(args)
-    loss_fn, _ = choose_loss(config=config, data=data, target=target, device=precision.device)
+    loss_fn, sentence = choose_loss(
+        config=config, data=data, target=target, device=precision.device, allow_code=allow_code
+    )
     rows = encode_split(config, tokenizer, data, "test").dataset
     rows_at_once = evaluation_rows(config, model, precision.device)
     batches = feed_batches(
@@ -70,5 +75,8 @@ def score_finished(
     )  # fmt: skip
     counter = build_counter(data.kind, args.num_labels, precision.device, target)
     metrics = evaluate(model, batches, loss_fn, counter, precision)
+    if config.train.loss is not None:
+        changed = changed_since(config, folder.recorded(), "train.loss")
+        print(f"loss {metrics['loss']:.4f}, by {sentence}{changed}")
     compared = None if allow_drift else read_result(folder).get("compared")
     return {"test": metrics, "compared": compared}

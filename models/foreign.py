@@ -16,9 +16,11 @@ from models.limits import check_numbers, entries
 
 TEMPLATES = "additional_chat_templates"
 # endings that loading may open: weights, settings, and what tokenizers are made of
-READ = (".json", ".safetensors", ".txt", ".model", ".jinja", ".codes", ".spm", ".tokenizer")
+READ = (".json", ".safetensors", ".npz", ".txt", ".model", ".jinja", ".codes", ".spm", ".tokenizer")
 INDEX = "model.safetensors.index.json"
-OWN_WEIGHTS = ("head.safetensors", "adapter_model.safetensors")  # read by name, never as a model's
+METHOD_WEIGHTS = "method.safetensors"  # of a method that PEFT has no form for
+# read by name, never as a model's
+OWN_WEIGHTS = ("head.safetensors", "adapter_model.safetensors", METHOD_WEIGHTS)
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 MOST_ENTRIES = 20_000  # of a list in tokenizer_config.json, which each take a millisecond
 TOKENIZER_CLASS = re.compile(

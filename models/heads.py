@@ -6,11 +6,7 @@ A head is a class
 One row in HEADS, or a class in the user's own file named as "my_file.py:MyHead".
 """
 
-import difflib
-import importlib.util
 import inspect
-import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +15,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from files.errors import meets_limit
-from files.verify import sha256
+from models.code import check_allowed, check_arguments, code_file, load_class, where_raised
+from models.windows import check_windows, join_windows
 
 POOLS = ("cls", "mean", "last")
 ACTIVATIONS = {"tanh": nn.Tanh, "gelu": nn.GELU, "relu": nn.ReLU}
@@ -47,7 +44,8 @@ def pool(hidden: Tensor, mask: Tensor, how: str) -> Tensor:
 
 
 class LinearHead(nn.Module):
-    """Pool, dropout, one linear layer."""
+    """Pool, dropout, one linear layer. A head that shows both halves of forward as it does, its own
+    pooling and the rest, takes texts in several windows too."""
 
     def __init__(
         self, hidden_size: int, num_labels: int, dropout: float, pool: str = "mean"
@@ -58,7 +56,12 @@ class LinearHead(nn.Module):
         self.out = nn.Linear(hidden_size, num_labels)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        pooled = pool(hidden, mask, self.pool)  # (B, D)
+        return self.answer(self.pool_tokens(hidden, mask))  # (B, C)
+
+    def pool_tokens(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        return pool(hidden, mask, self.pool)  # (B, D)
+
+    def answer(self, pooled: Tensor) -> Tensor:
         return self.out(self.dropout(pooled))  # (B, C)
 
 
@@ -86,7 +89,12 @@ class MLPHead(nn.Module):
         self.out = nn.Linear(width or hidden_size, num_labels)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        pooled = pool(hidden, mask, self.pool)  # (B, D)
+        return self.answer(self.pool_tokens(hidden, mask))  # (B, C)
+
+    def pool_tokens(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        return pool(hidden, mask, self.pool)  # (B, D)
+
+    def answer(self, pooled: Tensor) -> Tensor:
         inner = self.activation(self.dense(pooled))  # (B, width)
         return self.out(self.dropout(inner))  # (B, C)
 
@@ -95,25 +103,35 @@ HEADS: dict[str, type[nn.Module]] = {"linear": LinearHead, "mlp": MLPHead}
 
 
 class Classifier(nn.Module):
-    """A backbone and a head on its last hidden states; called with a batch's inputs."""
+    """A backbone and a head on its last hidden states; called with a batch's inputs. `window_pool`:
+    how the vectors of a text in several windows become one; None where each text is one row."""
 
-    def __init__(self, backbone: PreTrainedModel, head: nn.Module) -> None:
+    def __init__(
+        self, backbone: PreTrainedModel, head: nn.Module, window_pool: str | None = None
+    ) -> None:
         super().__init__()
+        check_windows(head, window_pool)
         self.backbone = backbone
-        self.head = head
+        self.head: Any = head
+        self.window_pool = window_pool
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None,
-        layout: Any = None,
+        layout: Any = None, windows: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """`layout`: where the texts lie in a stream, for a backbone that runs on one."""
+        """`layout`: where the texts lie in a stream, for a backbone that runs on one. `windows`
+        (B, K): which rows are a text's windows (windows.py)."""
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}  # (B, T) each
         if layout is not None:
             inputs["layout"] = layout
         if token_type_ids is not None:  # not every backbone takes them, even as None
             inputs["token_type_ids"] = token_type_ids
         hidden = self.backbone(**inputs).last_hidden_state  # (B, T, D)
-        return self.head(hidden, attention_mask)  # (B, C)
+        if windows is None:
+            return self.head(hidden, attention_mask)  # (B, C)
+        assert self.window_pool is not None
+        pooled = self.head.pool_tokens(hidden, attention_mask)  # (W, D)
+        return self.head.answer(join_windows(pooled, windows, self.window_pool))
 
 
 def transformers_model(model: nn.Module) -> PreTrainedModel:
@@ -137,12 +155,6 @@ def head_modules(model: nn.Module) -> list[str]:
     return [name for name, child in children if next(child.parameters(), None) is not None]
 
 
-def head_file(kind: str) -> Path | None:
-    """The user's file in a head.kind of "my_file.py:MyHead"; None for a head of ours."""
-    path, colon, _ = kind.rpartition(":")
-    return Path(path) if colon and path.endswith(".py") else None
-
-
 def load_head_class(kind: str, allow_code: bool = False) -> type[nn.Module]:
     """The head class that head.kind names. A user's own file is run only with `allow_code`.
 
@@ -150,49 +162,11 @@ def load_head_class(kind: str, allow_code: bool = False) -> type[nn.Module]:
     """
     if kind in HEADS:
         return HEADS[kind]
-    path, name = head_file(kind), kind.rpartition(":")[2]
-    if path is None:
+    if code_file(kind) is None:
         known = ", ".join(["native", *HEADS])
         raise ValueError(f"head.kind is {kind!r}; expected {known} or 'my_file.py:MyHead'")
-    if not allow_code:
-        raise ValueError(
-            f"head.kind {kind!r} runs the code in {path}; allow it with "
-            "--allow-code, in Python allow_code=True"
-        )
-    if not path.is_file():
-        raise ValueError(f"head.kind {kind!r}: there is no file {path}")
-    spec = importlib.util.spec_from_file_location(f"head_{sha256(path)[:12]}", path)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    module.code = path.read_bytes()  # type: ignore[attr-defined]  # for the export: the file may change
-    sys.modules[spec.name] = module  # dataclasses in the file look their module up
-    try:
-        exec(compile(module.code, path, "exec"), vars(module))
-    except Exception as error:  # whatever the user's own code raises
-        if meets_limit(error):
-            raise
-        raise ValueError(f"head.kind {kind!r}: {where_raised(error, path)}") from error
-    head_class = getattr(module, name, None)
-    if not (isinstance(head_class, type) and issubclass(head_class, nn.Module)):
-        classes = [
-            n
-            for n, v in vars(module).items()
-            if isinstance(v, type) and v.__module__ == module.__name__
-        ]
-        raise ValueError(
-            f"head.kind {kind!r}: {path} has no nn.Module class {name!r}; "
-            f"its classes are {', '.join(classes) or 'none'}"
-        )
-    return head_class
-
-
-def where_raised(error: Exception, path: Path) -> str:
-    """An error of the user's own code as one line: file, line, kind and message."""
-    line = getattr(error, "lineno", None)  # of a SyntaxError
-    for frame in traceback.extract_tb(error.__traceback__):
-        if frame.filename == str(path):
-            line = frame.lineno
-    return f"{path}:{line}: {type(error).__name__}: {error}"
+    check_allowed("head.kind", kind, allow_code)
+    return load_class("head.kind", kind, nn.Module)
 
 
 def build_head(
@@ -216,23 +190,10 @@ def build_head(
     for name in ("self", *GIVEN):
         if takes.pop(name, None) is None:
             raise ValueError(f"{title}.__init__ must take {name!r}: ({', '.join(GIVEN)}, ...)")
-    for name in words:
-        if name not in takes:
-            near = difflib.get_close_matches(name, takes, n=1)
-            raise ValueError(
-                f"{title} takes no argument {name!r} ([head.args] and head.pool); "
-                + (f"did you mean {near[0]!r}? " if near else "")
-                + f"it takes {', '.join(takes) or 'none of its own'}"
-                + (
-                    "; leave pooling to the head with --unset head.pool, in Python "
-                    "unset=['head.pool']"
-                    if name == "pool"
-                    else ""
-                )
-            )
-    missing = [n for n, p in takes.items() if p.default is p.empty and n not in words]
-    if missing:
-        raise ValueError(f"{title} needs {', '.join(missing)}: give them in [head.args]")
+    to_the_head = (
+        "; leave pooling to the head with --unset head.pool, in Python unset=['head.pool']"
+    )
+    check_arguments(title, takes, words, "[head.args] and head.pool", {"pool": to_the_head})
     try:
         return head_class(hidden_size=hidden_size, num_labels=num_labels, dropout=dropout, **words)
     except Exception as error:

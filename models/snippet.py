@@ -3,40 +3,48 @@
 from pathlib import Path
 
 from models.args import ModelArgs
+from models.code import code_file
 from models.export import base_path
-from models.heads import head_file
+from models.ngrams.bag import BAG
 from models.record import read_record
+from models.texts import Texts, joined_lines, own_head_lines, text_lines
 
 POOLED = {  # hidden (B, T, D) and mask (B, T) -> (B, D), as models/heads.py pools
     "mean": "(hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)  # of real tokens",
     "cls": "hidden[torch.arange(len(hidden)), mask.argmax(1)]  # the first real token",
     "last": "hidden[torch.arange(len(hidden)), (mask * torch.arange(mask.shape[1])).argmax(1)]",
 }
+TEXTS = Texts()  # pieces of 512 tokens, cut at the end
 ACTIVATIONS = {"tanh": "torch.tanh", "relu": "torch.relu", "gelu": "torch.nn.functional.gelu"}
 
 
-def needs_openloop(args: ModelArgs) -> bool:
-    """Whether a model opens with openloop alone: its head is code of a user's own."""
-    return head_file(args.head_kind) is not None
+def needs_openloop(folder: str | Path, args: ModelArgs, texts: Texts) -> bool:
+    """Whether an exported model opens with openloop alone: its head is code of a user's own, or
+    PEFT does not answer as its method does."""
+    return code_file(args.head_kind) is not None or not opens_in_peft(folder, args, texts)
 
 
-def loading_snippet(
-    folder: str | Path,
-    args: ModelArgs,
-    max_length: int = 512,
-    truncation: str = "right",
-    pairs: bool = False,
-    alone: bool = False,
-) -> str:
+def opens_in_peft(folder: str | Path, args: ModelArgs, texts: Texts) -> bool:
+    """Whether what the method wrote answers in PEFT as it does here; without a method there is
+    nothing to open."""
+    if args.method is None:
+        return True
+    drops = texts.pairs and args.head_kind != "native" and args.method.drops_types
+    return args.method.peft and (Path(folder) / "adapter_config.json").exists() and not drops
+
+
+def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -> str:
     """Python that opens an exported folder with torch, transformers and, for adapters, PEFT.
 
-    It leaves `tokenizer` and `logits (B, C)` behind, of two texts or of two `pairs`, of one where
-    texts have to be asked `alone` (models/apart.py); for a regression also `values (B,)`, in the
-    labels' own unit. A native model is left as `model`, the backbone below a head of ours as
-    `backbone`. With a head of a user's own it opens `model` with openloop, and then the `backbone`
-    alone without.
+    It leaves `tokenizer` and `logits (B, C)` behind, of two texts or pairs, of one where texts have
+    to be asked alone; for a regression also `values (B,)`, in the labels' own unit. A native model
+    is left as `model`, the backbone below a head of ours as `backbone`. With a head of a user's own
+    it opens `model` with openloop, and then the `backbone` alone without; with a method that PEFT
+    has no form of it opens `model` with openloop alone.
     """
-    texts = _text_lines(max_length, truncation, pairs, alone)
+    if (Path(folder) / BAG).is_file():
+        return _bag_snippet(folder, args, texts.pairs)
+    asked = text_lines(texts)
     native = args.head_kind == "native"
     values = []
     if args.kind == "regression":
@@ -45,54 +53,72 @@ def loading_snippet(
     auto, name = ("AutoModelForSequenceClassification", "model") if native else (
         ("AutoModel", "backbone")
     )  # fmt: skip
-    opened = _transformers_lines(folder, args, auto, name)
-    if native:
-        end = ["with torch.no_grad():", "    logits = model(**inputs).logits  # (B, C)"]
-        lines = ["import torch", *opened, *texts, *end, *values]
-    elif needs_openloop(args):
+    in_peft = opens_in_peft(folder, args, texts)
+    opened = _transformers_lines(folder, args, auto, name) if in_peft else []
+    answer = "logits = model(**inputs)" + (".logits" if native else "")
+    answered = [
+        *asked,
+        *own_head_lines(texts.windows),
+        "with torch.no_grad():",
+        f"    {answer}  # (B, C)",
+        *values,
+    ]
+    if needs_openloop(folder, args, texts):
+        allow = ", allow_code=True" if args.runs_code else ""
+        why = "the head is code of your own" if in_peft else "PEFT has no such method here"
         lines = [
             "import torch",
-            "from models.export import load_exported  # openloop's: the head is code of your own",
+            f"from models.export import load_exported  # openloop's: {why}",
             "",
-            f"model, tokenizer, args = load_exported({str(folder)!r}, allow_code=True)",
-            *texts,
-            "with torch.no_grad():",
-            "    logits = model(**inputs)  # (B, C)",
-            *values,
-            "",
-            "# the backbone alone, without the head, needs no openloop:",
-            *opened,
+            f"model, tokenizer, args = load_exported({str(folder)!r}{allow})",
+            *answered,
         ]
+        if in_peft:
+            lines += ["", "# the backbone alone, without the head, needs no openloop:", *opened]
+    elif native:
+        lines = ["import torch", *opened, *answered]
     else:
         imports = ["import torch", "from safetensors.torch import load_file"]
-        lines = [*imports, *opened, *texts, *_head_lines(args), *values]
+        lines = [*imports, *opened, *asked, *_head_lines(args, texts), *values]
     return "\n".join(lines) + "\n"
 
 
-def _text_lines(max_length: int, truncation: str, pairs: bool, alone: bool) -> list[str]:
-    shown = 1 if alone else 2
-    texts = ", ".join(['"It was good."', '"Not a fan."'][:shown])
-    others = ", ".join(['"I liked it."', '"I liked it too."'][:shown])
-    why = ["# one text at a time: padded beside a longer one it would be answered otherwise"]
-    return [
-        f'tokenizer.truncation_side = "{truncation}"',
-        *(why if alone else []),
-        f"texts = [{texts}]",
-        *([f"others = [{others}]"] if pairs else []),
-        f"inputs = tokenizer({'texts, others' if pairs else 'texts'}, padding=True, "
-        f'truncation=True, max_length={max_length}, return_tensors="pt")',
+def _bag_snippet(folder: str | Path, args: ModelArgs, pairs: bool) -> str:
+    """Lines that open a bag of n-grams with numpy alone."""
+    texts = ['"It was good."', '"Not a fan."']
+    if pairs:
+        texts = ['"a first text"', '"its second"', '"another first"', '"its second"']
+    what = "probabilities  # (N, C), in the order of model['labels']"
+    if args.kind == "regression":
+        what = "values  # (N, 1), in the labels' own unit"
+    name, _, comment = what.partition("  ")
+    lines = [
+        "import sys",
+        "import numpy as np",
+        "",
+        f"folder = {str(folder)!r}",
+        "sys.path.insert(0, folder)  # where predict_ngrams.py is: forty lines to copy",
+        "from predict_ngrams import predict",
+        "",
+        'model = dict(np.load(folder + "/ngrams.npz"))',
+        f"texts = [{', '.join(texts)}]",
+        f"{name} = predict(model, texts)  {comment}",
     ]
+    return "\n".join(lines) + "\n"
 
 
-def _head_lines(args: ModelArgs) -> list[str]:
+def _head_lines(args: ModelArgs, texts: Texts) -> list[str]:
     """Lines from `inputs` to `logits` through a head of ours."""
     pooled = POOLED[args.head_pool or args.head_args.get("pool", "mean")]
+    in_front = 0 if args.method is None else args.method.in_front
+    own = f"[:, {in_front}:]" if in_front else ""  # the text's, behind a prompt
     lines = [
         'head = load_file(folder + "/head.safetensors")',
         "with torch.no_grad():",
-        "    hidden = backbone(**inputs).last_hidden_state  # (B, T, D)",
+        f"    hidden = backbone(**inputs).last_hidden_state{own}  # (B, T, D)",
         '    mask = inputs["attention_mask"]  # (B, T)',
         f"    pooled = {pooled}",
+        *joined_lines(texts.windows),
     ]
     if args.head_kind == "mlp":
         function = ACTIVATIONS[args.head_args.get("activation", "tanh")]

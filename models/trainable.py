@@ -9,8 +9,10 @@ from torch import nn
 
 from models.architectures import sees
 from models.heads import backbone_name, head_modules
+from models.layers import layer_lists
 from models.methods.method import added_modules, plain_name
 from models.names import is_below
+from models.ngrams.bag import NgramBag
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -63,6 +65,8 @@ def layers_above(model: nn.Module) -> tuple[dict[str, int], int]:
     """How far each parameter is from the answer, in layers of the backbone: 0 for the head and what
     follows the last layer, 1 in the last layer, one more than there are layers for embeddings; and
     that largest distance. Raises ValueError where the backbone has no list of layers."""
+    if isinstance(model, NgramBag):
+        raise ValueError("a bag of n-grams has no layers")
     prefix = backbone_name(model)
     lists, depth = layer_lists(model.get_submodule(prefix))
     if not lists:
@@ -78,25 +82,6 @@ def layers_above(model: nn.Module) -> tuple[dict[str, int], int]:
             after = is_below(name, heads) or (passed and "embed" not in name)
             above[name] = 0 if after else depth + 1
     return above, depth + 1
-
-
-def layer_lists(backbone: Any) -> tuple[list[str], int]:
-    """Names of the lists that hold the layers, and how many there are: one list, or where the parts
-    of a layer lie apart (XLM) one for each. Of an encoder and a decoder it is the decoder's, which
-    the head reads."""
-    config = backbone.config.get_text_config()
-    depths = [getattr(config, name, None) for name in ("decoder_layers", "num_decoder_layers")]
-    depth = getattr(config, "num_hidden_layers", 0)
-    if config.is_encoder_decoder:
-        depth = next((n for n in depths if n), depth)
-    names: list[str] = []
-    for name, module in backbone.named_modules():
-        fits = isinstance(module, nn.ModuleList) and len(module) == depth
-        inside = is_below(name, names) or sees(name)
-        before = backbone.config.is_encoder_decoder and not is_below(name, ["decoder"])
-        if fits and not inside and not before:
-            names.append(name)
-    return names, depth
 
 
 def choose_trainable(model: nn.Module, everything: bool, whole: Collection[str]) -> None:

@@ -72,8 +72,7 @@ class Plan:
     rows: Mapping[str, int]  # split -> rows
     balance: Mapping[str, Mapping[str, int]]  # split -> label -> rows; empty for regression
     truncation: Mapping[str, Truncation]  # split -> what max_length cuts
-    max_length: int  # tokens
-    truncation_side: str  # "right" or "left": the end that is cut
+    length: Sequence[str]  # how much of a text is read, and what that costs
     trainable: int  # parameters that train
     parameters: int  # parameters in all
     groups: Sequence[Group]
@@ -140,9 +139,7 @@ def _data_lines(plan: Plan) -> list[str]:
             (split, format_count(rows), row_share, format_share(cut.cut_tokens, cut.tokens))
         )
     lines += _write_table("  rows", table, right=(1, 2, 3))
-    lost = "end" if plan.truncation_side == "right" else "beginning"
-    limit = f"at most {plan.max_length} tokens a text; longer ones lose their {lost}"
-    lines += _write_entry("  length", [limit])
+    lines += _write_entry("  length", plan.length)
     balances = [
         f"{split}: {_describe_balance(counts, plan.rows[split])}"
         for split, counts in plan.balance.items()

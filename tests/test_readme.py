@@ -26,6 +26,7 @@ PACKAGES = (
 PACKAGES += (
     "files",
     "models/methods",
+    "models/ngrams",
     "models/fast",
     "models/fast/cpu",
     "models/fast/cuda",
@@ -60,6 +61,13 @@ def test_the_head_in_the_readme_trains_and_predicts(recipe, tmp_path):
     assert predict.load_run(run, allow_code=True)(["good film"])[0].label in ("neg", "pos")
     with pytest.raises(ValueError, match="allow"):
         predict.load_run(run)
+
+
+def test_the_method_in_the_readme_is_the_example_and_has_at_most_twenty_five_lines():
+    shown = re.search(r"<!-- method -->\n```python\n(.*?)```", README, re.DOTALL).group(1)
+    example = (ROOT / "examples/own_method.py").read_text(encoding="utf-8")
+    assert example.endswith('"""\n\n' + shown)
+    assert len([line for line in shown.splitlines() if line.strip()]) <= 25
 
 
 def test_the_file_tree_names_every_source_file_once_and_no_other():

@@ -22,6 +22,7 @@ from benchmarks.architectures.tokenizers import WORDS, kind_of, make_tokenizer, 
 from configs.read import parse_config
 from data.encode import encode_texts
 from data.loaders import Padding, collate
+from data.long import LengthArgs
 from engine.evaluate import inference
 from engine.losses import logits_of
 from job.folder import run_folder
@@ -195,7 +196,7 @@ def padding_faults(predictor: Predictor) -> list[str]:
 def length_faults(predictor: Predictor) -> list[str]:
     """A text as long as the tokenizer says the model takes."""
     longest = min(predictor.tokenizer.model_max_length, 2 * POSITIONS)
-    row = encode_texts(predictor.tokenizer, [TOO_LONG * 8], None, longest, "right")[0]
+    row = encode_texts(predictor.tokenizer, [TOO_LONG * 8], None, LengthArgs(longest))[0]
     batch = collate([row], Padding(predictor.tokenizer.pad_token_id, max_length=longest))
     with inference(predictor.model), predictor.precision.autocast():
         logits = logits_of(predictor.model(**batch["inputs"]))

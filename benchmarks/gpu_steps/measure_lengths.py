@@ -14,6 +14,7 @@ import numpy as np
 
 from configs.read import read_config
 from data.encode import encode_texts
+from data.long import LengthArgs
 from data.prepare import load_data
 from job.prepare import data_args
 from models.load import load_tokenizer
@@ -26,10 +27,10 @@ COMMAND = "PYTHONPATH=benchmarks:. python -m gpu_steps.measure_lengths"
 def main() -> None:
     config = read_config(child.ROOT / "configs" / "imdb_lora.toml", ["data.subset={}"])
     tokenizer = load_tokenizer(config.model.source)
-    lengths: list[int] = []
+    lengths, length = list[int](), LengthArgs(config.data.max_length)
     for split in load_data(data_args(config)).splits.values():
         for chunk in split.iter(batch_size=1000):
-            rows = encode_texts(tokenizer, chunk["text"], None, config.data.max_length, "right")
+            rows = encode_texts(tokenizer, chunk["text"], None, length)
             lengths += [row["full_length"] for row in rows]
     points = np.quantile(lengths, np.linspace(0, 1, QUANTILES + 1)).round().astype(int)
     content = {

@@ -1,7 +1,11 @@
 """What every method of fine-tuning answers, each question in one function.
 
     check       are its arguments in range?
+    positions   how many of the model's positions does it take from each text?
     inject      what does it put where? From (seed, parameter name) alone
+    also_trains which parameters of the model itself learn beside it?
+    start       what of it starts from words?
+    rates       which parameters learn at another rate?
     write       what is saved, and in whose layout?
     read        how is that read back?
     as_written  which layers did an exported folder adapt?
@@ -29,14 +33,26 @@ class Added(nn.Module):
     """A module that a method puts into a model. `base`, where it has one, is what stood there; all
     other parameters below it are the method's own and train."""
 
-    peft_names: ClassVar[dict[str, str]] = {}  # of its own parameters, in PEFT's files
+    peft_names: ClassVar[dict[str, str]] = {}  # of its own tensors, in PEFT's files
     base: Any
+    in_front = 0  # virtual tokens that it puts before each text
     merged = False  # whether the base does the work of both
     unmerged: Tensor  # the base's own weight meanwhile
 
+    def to_file(self) -> dict[str, Tensor]:
+        """Its own tensors as a file of an adapter holds them: by PEFT's names where it has some."""
+        return {self.peft_names.get(n, n): t for n, t in own_tensors(self).items()}
+
+    def from_file(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What to_file made, by the names that it has here."""
+        names = {self.peft_names.get(name, name): name for name in own_tensors(self)}
+        return {names[key]: tensor for key, tensor in tensors.items()}
+
     def merged_weight(self) -> Tensor:
         """The one weight of `base` that does the work of both. ValueError where there is none."""
-        raise ValueError(f"{type(self).__name__} is no product, so no weight does its work")
+        raise ValueError(
+            f"{type(self).__name__} cannot be merged: it names no one weight that does its work"
+        )
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,24 @@ class Method:
     recipe."""
 
     kind: ClassVar[str]
+    small: ClassVar[dict[str, dict[str, Any]]] = {}  # settings to try it with, by a name for each
+
+    drops_types: ClassVar[bool] = False  # whether PEFT drops token types below a head of ours
+
+    @property
+    def peft(self) -> bool:
+        """Whether what it writes opens in PEFT."""
+        return False
+
+    @property
+    def in_front(self) -> int:
+        """How many virtual tokens it puts before each text."""
+        return 0
+
+    @property
+    def code(self) -> str | None:
+        """The user's own class that it runs, as "my_file.py:MyClass"; that needs --allow-code."""
+        return None
 
     def check(self) -> None:
         """Raises ValueError for arguments that are out of range."""
@@ -54,6 +88,21 @@ class Method:
         leave alone, with all below them: the head, and what trains whole. requires_grad is not
         touched. Raises ValueError where it fits nothing."""
         raise NotImplementedError
+
+    def also_trains(self, model: nn.Module) -> list[str]:
+        """Names of parameters of the model itself that learn beside what `inject` put in."""
+        return []
+
+    def positions(self, model: nn.Module) -> int:
+        """How many of the model's positions it takes from each text; the model is as it was."""
+        return 0
+
+    def start(self, model: nn.Module, tokenizer: Any) -> None:
+        """Fill what starts from words, which the tokenizer knows, after `inject`."""
+
+    def rates(self, model: nn.Module) -> dict[str, float]:
+        """Factor of the learning rate by parameter, where it is not 1."""
+        return {}
 
     def write(self, model: nn.Module, base: str | None, revision: str | None, folder: Path) -> None:
         """Write its own parameters, and what trains whole beside them. `base` is where others find
@@ -75,9 +124,19 @@ def added_modules(model: nn.Module) -> dict[str, Added]:
     return {name: m for name, m in model.named_modules() if isinstance(m, Added)}
 
 
+def tokens_in_front(model: nn.Module) -> int:
+    """How many virtual tokens a method puts before each text."""
+    return sum(module.in_front for module in added_modules(model).values())
+
+
 def own_parameters(module: Added) -> dict[str, nn.Parameter]:
     """What a method's module holds beside its base, by name within it."""
     return {n: p for n, p in module.named_parameters() if not n.startswith("base.")}
+
+
+def own_tensors(module: Added) -> dict[str, Tensor]:
+    """The same, and what it keeps without training it: all that its file must hold."""
+    return {n: t for n, t in module.state_dict(keep_vars=True).items() if not n.startswith("base.")}
 
 
 def added_parameters(model: nn.Module) -> dict[str, list[str]]:
@@ -141,7 +200,25 @@ def merge(model: nn.Module) -> float:
         module.unmerged = module.base.weight.clone()
         module.base.weight.copy_(weight)
         module.merged = True
+    for module, weight in merged.items():
+        if not difference(module, weight) < MOST_DRIFT:
+            unmerge(model)
+            raise ValueError(
+                f"{type(module).__name__} cannot be merged: its forward goes on adding where "
+                "self.merged says that self.base does the work of both"
+            )
     return drift
+
+
+def merge_source(model: nn.Module, source: str) -> None:
+    """Merge the model that another run starts from. Raises ValueError where that cannot be."""
+    try:
+        merge(model)
+    except ValueError as error:
+        raise ValueError(
+            f"model.source is {source!r}, and a run goes on from one weight a layer: {error}. "
+            "Train that run for longer, or start from the model that it started from"
+        ) from None
 
 
 def difference(module: Any, weight: Tensor) -> float:

@@ -12,8 +12,8 @@ from engine.randomness import seed_forward
 from models.cut import Cut, find_cut, modules_before
 from models.fast.speed import SpeedArgs, speed_up
 from models.heads import backbone_name, transformers_model
+from models.layers import layer_lists
 from models.methods.lora import LoRA
-from models.trainable import layer_lists
 
 CPU, FP32 = torch.device("cpu"), torch.float32
 CLOSE = {"atol": 1e-6, "rtol": 1e-5}

@@ -15,8 +15,7 @@ PLAN = Plan(
     rows={"train": 6000, "test": 2000},
     balance={"train": {"negative": 3000, "positive": 3000}},
     truncation={"train": Truncation(6000, 2400, 1_000_000, 250_000)},
-    max_length=256,
-    truncation_side="right",
+    length=["at most 256 tokens a text; longer ones lose their end"],
     trainable=222_338,
     parameters=22_935_938,
     groups=[Group("decayed", 26, 221_952, 3e-4, 0.01)],
@@ -78,11 +77,6 @@ def entry(lines: list[str], title: str) -> str:
 )
 def test_plan_states(title, shown):
     assert shown in entry(plan_lines(PLAN), title)
-
-
-def test_left_truncation_is_said_to_lose_the_beginning():
-    lines = plan_lines(replace(PLAN, truncation_side="left"))
-    assert "lose their beginning" in entry(lines, "length")
 
 
 def test_time_without_an_estimate_is_said_to_be_unknown():
