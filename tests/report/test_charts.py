@@ -3,6 +3,7 @@
 import xml.etree.ElementTree as ET
 
 import pytest
+
 from report.charts import BOTTOM, HEIGHT, LEFT, LEGEND, WIDTH, line_chart
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -22,8 +23,10 @@ def places(svg: str) -> list[list[tuple[float, float]]]:
 def test_equal_steps_of_a_value_are_equal_steps_on_the_page():
     (line,) = places(line_chart({"a": [(0, 1), (1, 2), (2, 3)]}, "t", "x", "y"))
     (x0, y0), (x1, y1), (x2, y2) = line
-    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2) and x1 > x0
-    assert y0 - y1 == pytest.approx(y1 - y2, abs=0.2) and y1 < y0  # up is less on a page
+    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
+    assert x1 > x0
+    assert y0 - y1 == pytest.approx(y1 - y2, abs=0.2)
+    assert y1 < y0
 
 
 def test_equal_factors_are_equal_steps_on_a_logarithmic_axis():
