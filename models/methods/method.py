@@ -46,6 +46,7 @@ class Method:
     recipe."""
 
     kind: ClassVar[str]
+    identity: ClassVar[bool] = True  # whether the model answers at first as without it
     small: ClassVar[dict[str, dict[str, Any]]] = {}  # settings to try it with, by a name for each
 
     @property
