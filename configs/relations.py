@@ -56,6 +56,25 @@ def a_method_freezes_the_backbone(s: Settings) -> Verdict:
     return None
 
 
+def a_bag_of_ngrams_has_no_backbone(s: Settings) -> Verdict:
+    if s["model.source"] != "ngrams":
+        return None
+    usual = dict.fromkeys(("model.revision", "model.dropout", "head.pool", "head.dropout"))
+    usual |= {"model.activation_checkpointing": False, "model.compile": False}
+    usual |= {"head.kind": "native", "data.long": "cut"}
+    usual |= {"train.layer_decay": 1.0, "train.unfreeze": 0.0}
+    usual |= dict.fromkeys(METHODS, False)
+    names = [key for key, value in usual.items() if s[key] != value]
+    names += ["model.train"] if s["model.train"] not in (None, "all") else []
+    if names:
+        return (
+            f'{names[0]}: got it beside model.source = "ngrams", which has no layers, no head of '
+            "its own and nothing pretrained, and reads texts whole; remove it (--unset "
+            f"{names[0]})"
+        )
+    return None
+
+
 def one_method_at_most(s: Settings) -> Verdict:
     there = [name for name in METHODS if s[name]]
     if len(there) > 1:
@@ -250,6 +269,7 @@ RULES = (
     native_head_pools_itself,
     plain_heads_take_no_args,
     a_method_freezes_the_backbone,
+    a_bag_of_ngrams_has_no_backbone,
     one_method_at_most,
     lora_layers_are_in_order,
     source_table_has_train,

@@ -82,7 +82,9 @@ class Model(Section):
     """The pretrained model to start from, and how much of it learns."""
 
     source: Text = field(
-        ..., "The pretrained model: hub:NAME, a folder, package:PACKAGE/FOLDER or run:RUN_FOLDER."
+        ...,
+        "The pretrained model: hub:NAME, a folder, package:PACKAGE/FOLDER or run:RUN_FOLDER; or "
+        "ngrams, a bag of n-grams that starts from nothing.",
     )
     revision: Text | None = field(None, "Branch, tag or commit of a hub model.")
     dropout: Probability | None = field(
@@ -136,6 +138,27 @@ class LoRA(Section):
     )
     layers: Layers | None = field(
         None, "First and last layer (from 0, both included) that get one; unset: every one."
+    )
+    variant: Annotated[str, Field(pattern=r"^(lora|rslora|dora|.+\.py:[A-Za-z_]\w*)$")] = field(
+        "lora",
+        "rslora scales by alpha / sqrt(rank), dora learns the lengths of the weight's rows apart "
+        "from their directions, and FILE.py:CLASS is one of your own (needs --allow-code).",
+        allowed='"lora", "rslora", "dora" or "FILE.py:CLASS"',
+    )
+    init: Literal["kaiming", "pissa"] = field(
+        "kaiming",
+        "How adapters begin: kaiming at random, pissa with the largest singular values of the "
+        "weight; either way the model begins as it was.",
+    )
+    plus_ratio: Positive = field(
+        1.0, "LoRA+: the learning rate of the matrix B over that of A, such as 16."
+    )
+    rank_pattern: dict[str, Count] = field(
+        {}, "Ranks of single layers: the end of a name, or a regular expression for it = rank."
+    )
+    alpha_pattern: dict[str, Positive] = field({}, "The same for alpha.")
+    bias: Literal["none", "all", "lora_only"] = field(
+        "none", "Which biases learn too: none, all of the backbone's, or those of adapted layers."
     )
 
 

@@ -46,9 +46,10 @@ def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
 def collate(rows: Sequence[Mapping[str, Any]], padding: Padding) -> Batch:
     """One batch of encoded rows.
 
-    inputs: input_ids (B, T), attention_mask (B, T), token_type_ids (B, T) where there are any, all
-    int64; tokens: number of real tokens. Where the rows have them: labels (B,) int64 | (B, C)
-    float32 | (B,) float64, rows (B,) int64. The mask comes from lengths, never from token ids.
+    inputs: input_ids (B, T), attention_mask (B, T), token_type_ids or counts (B, T) where there are
+    any, all int64; tokens: number of real tokens. Where the rows have them: labels (B,) int64 |
+    (B, C) float32 | (B,) float64, rows (B,) int64. The mask comes from lengths, never from token
+    ids.
     """
     lengths = np.array([len(row["input_ids"]) for row in rows])  # (B,)
     longest = int(lengths.max())
@@ -61,7 +62,7 @@ def collate(rows: Sequence[Mapping[str, Any]], padding: Padding) -> Batch:
     else:
         real = places[None, :] >= width - lengths[:, None]  # (B, T)
     inputs = {}
-    for name, filler in (("input_ids", padding.pad_id), ("token_type_ids", 0)):
+    for name, filler in (("input_ids", padding.pad_id), ("token_type_ids", 0), ("counts", 0)):
         if name in rows[0]:
             padded = np.full(real.shape, filler, dtype=np.int64)  # (B, T)
             padded[real] = np.concatenate([row[name] for row in rows])

@@ -28,6 +28,7 @@ from job.probe import ROWS
 from models.build import Built
 from models.cut import Cut, find_cut
 from models.fast.speed import Speed
+from models.ngrams.bag import NgramBag
 from report.format import format_bytes, format_seconds
 
 AT_ONCE = 8  # rows of the longest in a pass; always so many: other sums round otherwise
@@ -88,6 +89,8 @@ def choose_cache(
     """The cut that pays, put into the model, and lines for the plan; None, and the reason, where
     there is none. Nothing is said of a run that leaves no part of the backbone frozen."""
     freezes = config.model.train not in (None, "all")
+    if isinstance(built.model, NgramBag):
+        return None, []
     layer, reason = find_cut(built.model)
     if reason is not None and not freezes:
         return None, []

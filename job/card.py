@@ -12,8 +12,7 @@ from job.predictor import text_columns
 from job.prepare import Job
 from job.probe import replaced
 from job.texts import texts_of
-from models.args import ModelArgs
-from models.heads import head_file
+from models.ngrams.bag import NgramBag
 from models.snippet import loading_snippet, needs_openloop, opens_in_peft
 from report.baseline import Comparison, comparison_line
 from report.card import Card, ClassScore, Compared, Mistake, Result
@@ -26,6 +25,10 @@ ELSEWHERE = (
     "Elsewhere, with transformers and without openloop. It takes the texts as they are; openloop "
     "cleans them first, as [data.clean] says:"
 )
+ELSEWHERE_BAG = (
+    'Elsewhere, with numpy alone; from a shell `python model/predict_ngrams.py "a text"`. It takes '
+    "the texts as they are; openloop cleans them first, as [data.clean] says:"
+)
 ELSEWHERE_OWN = (
     "Elsewhere. The head is code of its own, so openloop has to be on Python's path; the backbone "
     "alone opens without:"
@@ -35,8 +38,11 @@ ELSEWHERE_METHOD = (
 )
 
 
-def elsewhere(args: ModelArgs) -> str:
+def elsewhere(job: Job) -> str:
     """What stands above the program that opens the model elsewhere."""
+    args = job.model_args
+    if isinstance(job.built.model, NgramBag):
+        return ELSEWHERE_BAG
     if not opens_in_peft(args):
         return ELSEWHERE_METHOD
     return ELSEWHERE_OWN if needs_openloop(args) else ELSEWHERE
@@ -71,7 +77,7 @@ def takes_pairs(job: Job) -> bool:
 def ask_command(job: Job, folder: Folder) -> str:
     """The command that asks the finished model."""
     words = ["python", "predict.py", "--run", str(folder.path)]
-    words += ["--allow-code"] if head_file(job.model_args.head_kind) else []
+    words += ["--allow-code"] if job.model_args.runs_code else []
     example = '--pair "a first text" "and a second one"' if takes_pairs(job) else (
         '"a text of your own"'
     )  # fmt: skip
@@ -80,7 +86,7 @@ def ask_command(job: Job, folder: Folder) -> str:
 
 def load_run_snippet(job: Job, folder: Folder) -> str:
     """Python that opens the run in the folder of openloop."""
-    allow = ", allow_code=True" if head_file(job.model_args.head_kind) else ""
+    allow = ", allow_code=True" if job.model_args.runs_code else ""
     texts = ["It was good.", "Not a fan."]
     example = (
         f'[("{texts[0]}", "{texts[1]}")]' if takes_pairs(job) else f'["{texts[0]}", "{texts[1]}"]'
@@ -124,7 +130,7 @@ def make_card(
             texts_of(job),
         ),
         data=job.data.report.lines(),
-        elsewhere=elsewhere(job.model_args),
+        elsewhere=elsewhere(job),
         settings=trajectory(job.config),
         defaults={key: setting.default for key, setting in list_settings().items()},
         results=card_results(metrics),

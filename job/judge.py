@@ -25,6 +25,7 @@ from job.fit import LESS_IS_BETTER
 from job.folder import Folder
 from job.prepare import Job
 from models.args import ModelArgs
+from models.ngrams.bag import SOURCE
 from report.baseline import CONSTANTS, Comparison
 from report.format import format_number
 from report.verdict import ClassCount, Evaluation, Evidence, Settings, verdict_lines
@@ -152,9 +153,9 @@ def ended_by_steps(job: Job) -> bool:
 
 
 def trains_new_weights(args: ModelArgs) -> bool:
-    """Whether the pretrained weights stay as they are: adapters or a head learn from scratch, at
-    rates that would spoil pretrained weights."""
-    return args.method is not None or args.trains == "head"
+    """Whether all that learns begins from scratch, at rates that would spoil pretrained weights:
+    adapters, a head, a bag of n-grams."""
+    return args.method is not None or args.trains == "head" or args.source == SOURCE
 
 
 def class_counts(names: tuple[str, ...], metrics: dict[str, Any]) -> list[ClassCount]:

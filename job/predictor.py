@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from configs.schema import Config
+from data.bags import bags_of
 from data.clean import CleanArgs, clean_text
 from data.encode import encode_texts
 from data.intake import check_text
@@ -19,13 +20,15 @@ from data.long import LengthArgs
 from engine.evaluate import inference, to_device
 from engine.losses import logits_of
 from engine.metrics import probabilities
-from engine.precision import DTYPES, Precision, choose_device, choose_precision
+from engine.precision import DTYPES, Precision, choose_device
 from engine.targets import Target
+from job.bag import settle_precision
 from job.ending import reading
 from job.folder import Folder, finished_config, refuse_links
 from job.loss import target_of
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from models.export import load_exported
+from models.ngrams.bag import NgramTokenizer
 from report.format import format_number
 from report.plan import replaced_lines
 
@@ -141,6 +144,9 @@ class Predictor:
         """Token rows of the chunk; each keeps its place under "row"."""
         first = [clean_text(t[0] if isinstance(t, tuple) else t, self.clean) for t in chunk]
         second = [clean_text(t[1], self.clean) for t in chunk if isinstance(t, tuple)]
+        if isinstance(self.tokenizer, NgramTokenizer):
+            bags = bags_of(self.tokenizer, first, second or None)
+            return [{**bag, "row": i, "labels": 0} for i, bag in enumerate(bags)]
         with reading("the tokenizer"):  # a pattern of it may search for ever, and gives up
             rows = encode_texts(self.tokenizer, first, second or None, self.length)
         return [{**row, "row": i, "labels": 0} for i, row in enumerate(rows)]
@@ -219,7 +225,8 @@ def load_predictor(
     chosen = device or config.precision.device
     # on the device of the training "auto" means what it meant there, and nothing is probed
     same = str(choose_device(chosen)[0]) == then.get("device")
-    precision = choose_precision(chosen, config.precision.dtype, then["dtype"] if same else None)
+    recorded = then["dtype"] if same else None
+    precision = settle_precision(chosen, config.precision.dtype, tokenizer, recorded)
     model.to(precision.device).eval()
     speed = speed_up_model(model, config, precision, answers=True)
     print(f"openloop: {folder.path} on {precision.device} in {precision.dtype}", file=sys.stderr)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import Config
+from data.bags import encode_bags
 from data.cache import cache_root
 from data.encode import Encoded, encode
 from data.kept import Kept
@@ -24,23 +25,25 @@ from engine.losses import Batch, LossFn, loss_from_logits
 from engine.memory import explained
 from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_steps
 from engine.plan import Plan, planned_steps
-from engine.precision import Precision, choose_precision
+from engine.precision import Precision
 from engine.targets import Target
+from job.bag import settle_precision, weigh_terms
 from job.cached import Cached, choose_cache
 from job.ending import reading
 from job.loss import choose_loss, keep_target, measure_labels, target_of
 from job.needs import describe_idle, measure_needs
 from job.predictor import clean_args, length_args, make_padding, text_columns
 from job.probe import check_head, trial_step
-from job.rates import first_steps, layer_rates
+from job.rates import first_steps, rate_factors
 from job.relations import check_relations
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from models.args import ModelArgs
-from models.build import Built, build_model
+from models.build import Built
 from models.fast.speed import Speed
-from models.load import load_tokenizer
 from models.methods import METHODS, Method
 from models.methods.method import added_parameters
+from models.ngrams.bag import NgramTokenizer
+from models.start import open_model, open_tokenizer
 from report.plan import Plan as Banner
 
 T = TypeVar("T")
@@ -181,20 +184,23 @@ def memory_advice(config: Config) -> str:
 
 
 def encode_split(config: Config, tokenizer: Any, data: Data, split: str) -> Encoded:
-    """One split as token rows, from the cache where they are there already."""
-    return encode(
-        data.splits[split], tokenizer, length_args(config),
-        cache_root() if config.data.cache else None, data.fingerprint,
-    )  # fmt: skip
+    """One split as rows of tokens, or of a bag's terms, from the cache where they are already."""
+    rows, cache = data.splits[split], cache_root() if config.data.cache else None
+    if isinstance(tokenizer, NgramTokenizer):
+        return encode_bags(rows, tokenizer, cache, data.fingerprint)
+    return encode(rows, tokenizer, length_args(config), cache, data.fingerprint)
 
 
 def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None) -> Job:
     """Load and check everything. Raises ValueError with all that is wrong."""
     details, problems = set_up_torch(config), Problems()
-    precision = problems.attempt(
-        lambda: choose_precision(config.precision.device, config.precision.dtype, resolved_dtype)
+    sides, wanted = len(text_columns(config)), config.precision
+    tokenizer = problems.attempt(
+        lambda: open_tokenizer(config.model.source, config.model.revision, sides)
     )
-    tokenizer = problems.attempt(lambda: load_tokenizer(config.model.source, config.model.revision))
+    precision = problems.attempt(
+        lambda: settle_precision(wanted.device, wanted.dtype, tokenizer, resolved_dtype)
+    )
     data = problems.attempt(lambda: load_data(data_args(config)))
     problems.check()
     assert precision is not None
@@ -202,7 +208,7 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     assert tokenizer is not None
     target, label_notes = measure_labels(data)
     model_args = make_model_args(config, data, target, allow_code)
-    built = problems.attempt(lambda: build_model(model_args, tokenizer, config.run.seed))
+    built = problems.attempt(lambda: open_model(model_args, tokenizer, config.run.seed))
     if built is not None:
         problems.attempt(lambda: check_relations(config, data, tokenizer.model_max_length))
         model_args, more = keep_target(model_args, built.target)
@@ -216,6 +222,7 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     assert loss is not None
     with reading("the tokenizer"):
         encoded = {name: encode_split(config, tokenizer, data, name) for name in data.splits}
+    weigh_terms(built.model, encoded["train"])
     built.model.to(precision.device)
     speed = speed_up_model(built.model, config, precision, config.model.compile)
     return assemble(
@@ -244,7 +251,8 @@ def assemble(
     total = planned_steps(train.epochs, micro_batches, train.accumulate, train.max_steps)
     groups = parameter_groups(
         built.model, train.lr, train.head_lr, built.head_names, train.weight_decay,
-        layer_rates(train, built.model), first_steps(train, built.model, total),
+        rate_factors(train, built.model, model_args.method),
+        first_steps(train, built.model, total),
     )  # fmt: skip
     plan = Plan(
         seed=config.run.seed,

@@ -21,7 +21,8 @@ from engine.randomness import preserve_randomness
 from files.errors import meets_limit
 from models.args import ModelArgs
 from models.build import Built
-from models.heads import Classifier, head_file, where_raised
+from models.code import code_file, where_raised
+from models.heads import Classifier
 
 if TYPE_CHECKING:
     from job.prepare import Job
@@ -41,7 +42,7 @@ def check_head(
 ) -> None:
     """Call a head from a user's own file once. Raises ValueError where it fails, and where what it
     returns is no logits (B, C), with its file and the shapes; heads of ours are not tried."""
-    model, file = built.model, head_file(args.head_kind)
+    model, file = built.model, code_file(args.head_kind)
     if file is None or not isinstance(model, Classifier):
         return
     batch = make_probe(encoded, padding, precision)

@@ -3,6 +3,7 @@
 from torch import nn
 
 from configs.schema import Train
+from models.methods import Method
 from models.trainable import layers_above
 
 
@@ -14,6 +15,12 @@ def layer_rates(train: Train, model: nn.Module) -> dict[str, float]:
         return {}
     above = _layers_above(model, f"train.layer_decay is {train.layer_decay}")[0]
     return {name: train.layer_decay**distance for name, distance in above.items()}
+
+
+def rate_factors(train: Train, model: nn.Module, method: Method | None) -> dict[str, float]:
+    """Factor of the rate by parameter, where it is not 1: of its layer times of its method."""
+    layers, own = layer_rates(train, model), {} if method is None else method.rates(model)
+    return {name: layers.get(name, 1.0) * own.get(name, 1.0) for name in {*layers, *own}}
 
 
 def first_steps(train: Train, model: nn.Module, total_steps: int) -> dict[str, int]:

@@ -8,7 +8,7 @@ from data.loaders import eval_batches
 from data.prepare import load_data
 from engine.evaluate import evaluate
 from engine.metrics import build_counter
-from engine.precision import choose_precision
+from job.bag import settle_precision
 from job.ending import reading
 from job.folder import refuse_other_trajectory, run_folder
 from job.loss import choose_loss, target_of
@@ -57,7 +57,9 @@ def score_finished(
             folder.model, allow_code, base, allow_network, verified=True
         )
     recorded = made_with(folder).get("dtype")
-    precision = choose_precision(config.precision.device, config.precision.dtype, recorded)
+    precision = settle_precision(
+        config.precision.device, config.precision.dtype, tokenizer, recorded
+    )
     model.to(precision.device)
     speed = speed_up_model(model, config, precision)
     target = target_of(args)

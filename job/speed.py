@@ -20,8 +20,10 @@ from engine.precision import DTYPES, Precision, multiply_in_tf32
 from engine.wait_policy import wait_passively
 from models.fast.speed import Speed, SpeedArgs, speed_up
 from models.fast.streams import lay_out
+from models.ngrams.bag import NgramBag
 
 EVALUATION_ROWS = 8  # on a CPU, whose caches more would leave
+BAG_ROWS = 64  # of a bag of n-grams, which takes a few bytes for each term
 
 
 def set_up_torch(config: Config) -> list[str]:
@@ -60,6 +62,8 @@ def evaluation_rows(config: Config, model: nn.Module, device: torch.device) -> i
     """Rows of data.max_length in one forward pass of an evaluation or a prediction."""
     if config.eval.micro_batch_size != "auto":
         return config.eval.micro_batch_size
+    if isinstance(model, NgramBag):
+        return BAG_ROWS
     if device.type != "cuda":
         return EVALUATION_ROWS
     return max(1, token_budget(model, device) // config.data.max_length)

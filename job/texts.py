@@ -4,6 +4,7 @@ from data.long import LengthArgs
 from job.predictor import length_args, text_columns
 from job.prepare import Job
 from models.apart import needs_apart
+from models.ngrams.bag import NgramTokenizer
 from models.texts import Texts
 
 LOST = {"right": "end", "left": "beginning"}  # truncation -> what a longer text loses
@@ -28,6 +29,8 @@ def ends_of(length: LengthArgs, job: Job) -> tuple[int, int]:
 
 def length_line(job: Job) -> str:
     """How much of a text is read, for the plan."""
+    if isinstance(job.tokenizer, NgramTokenizer):
+        return "texts are read whole, whatever data.max_length says"
     length = length_args(job.config)
     line = f"at most {length.max_length} tokens a text; "
     if length.long == "head_tail":

@@ -15,10 +15,13 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from models.architectures import READS_PADDING, reads_end
 from models.heads import transformers_model
+from models.ngrams.bag import NgramBag
 
 
 def needs_apart(model: nn.Module) -> str | None:
     """What cannot do with other rows beside it; None where nothing of the model minds."""
+    if isinstance(model, NgramBag):
+        return None
     kind = transformers_model(model).config.model_type
     if kind in READS_PADDING:
         return f"{READS_PADDING[kind]} would read padding"

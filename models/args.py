@@ -7,6 +7,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from files.read import MOST_BYTES
+from models.code import code_file
 from models.limits import MOST_LABELS
 from models.methods import METHODS, Method
 from models.trainable import last_layers
@@ -47,6 +48,16 @@ class ModelArgs:
         "head" or "last:N". Where `train` says nothing a method leaves the backbone frozen, and
         without one all of it trains. Decided here alone."""
         return self.train or ("head" if self.method else "all")
+
+    @property
+    def method_code(self) -> str | None:
+        """The user's own class that the method runs, as "my_file.py:MyClass"."""
+        return None if self.method is None else self.method.code
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether the model runs a file of the user's own, which --allow-code allows."""
+        return code_file(self.head_kind) is not None or self.method_code is not None
 
 
 def args_to_json(args: ModelArgs) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The model of a run: weights, head, method and what trains, from plain arguments and a seed.
 
-build_model makes a new one and load_exported a finished one. They stand together because each
+build_model makes a new one and load_transformer a finished one. They stand together because each
 needs the other: a run may start from a finished run, and a finished run is built before it is
 filled.
 """
@@ -18,6 +18,7 @@ from models.apart import run_apart
 from models.architectures import why_native_only
 from models.args import ModelArgs, args_from_json, check_model_args
 from models.base import check_chain, find_base
+from models.code import HEAD_CODE, check_allowed, describe_code
 from models.counted import check_parameters
 from models.heads import Classifier, build_head, head_modules, load_head_class, transformers_model
 from models.limits import check_head
@@ -35,7 +36,7 @@ from models.load import (
 )
 from models.methods.method import merge_source, plain_state
 from models.names import named_seed
-from models.record import HEAD_CODE, head_code, read_record
+from models.record import copied, read_record
 from models.trainable import choose_trainable, head_parameters, last_layers, modules_of_last
 from models.verified import RECORD, check_exported
 
@@ -81,6 +82,7 @@ def build_model(
     check_model_args(args)
     native = args.head_kind == "native"
     own_head = None if native else load_head_class(args.head_kind, args.allow_code)
+    check_allowed("the method", args.method_code or "", args.allow_code)
     source = _open_source(args, verified)
     notes = _source_notes(args, source)
     keeps_head = _has_this_head(source, args)
@@ -125,7 +127,7 @@ def source_state(args: ModelArgs, tokenizer: Any, base: dict[str, Any]) -> dict[
     return {prefix + name: tensor for name, tensor in model.state_dict().items()}
 
 
-def load_exported(
+def load_transformer(
     folder: str | Path, allow_code: bool = False, base: str | Path | None = None,
     allow_network: bool = False, verified: bool = False,
 ) -> tuple[nn.Module, Any, ModelArgs]:  # fmt: skip
@@ -143,10 +145,8 @@ def load_exported(
         check_exported(folder)
     args = args_from_json(record["model"], allow_code, allow_network)
     tokenizer = read_tokenizer(folder)
-    kind = args.head_kind
-    if record["head_code"]:
-        kind = f"{Path(folder) / HEAD_CODE}:{record['head_code']['class']}"
     source, sha256 = find_base(folder, record, base, allow_network)
+    kind = copied(args.head_kind, Path(folder), HEAD_CODE) or args.head_kind
     here = replace(args, source=source, revision=None, head_kind=kind)
     if args.method is not None:
         here = replace(here, method=args.method.as_written(Path(folder)))
@@ -171,7 +171,7 @@ def _open_source(args: ModelArgs, verified: bool) -> Source:
         if not verified:
             check_exported(folder)
         return Source(folder, read_config(folder), None, record)
-    before, _, _ = load_exported(folder, args.allow_code, None, args.allow_network)
+    before, _, _ = load_transformer(folder, args.allow_code, None, args.allow_network)
     merge_source(before, args.source)
     inner = transformers_model(before)
     return Source(folder, inner.config, plain_state(inner), record)
@@ -196,7 +196,7 @@ def _has_this_head(source: Source, args: ModelArgs) -> bool:
     if source.record is not None:
         old = args_from_json(source.record["model"])
         same = ("num_labels", "label_names", "kind", "head_pool", "head_args")
-        code, old_code = head_code(args.head_kind), source.record["head_code"]
+        code, old_code = describe_code(args.head_kind), source.record["head_code"]
         make = code == old_code if code or old_code else args.head_kind == old.head_kind
         return make and all(getattr(old, name) == getattr(args, name) for name in same)
     if args.head_kind != "native" or not _has_native_head(source):
@@ -220,8 +220,9 @@ def _source_notes(args: ModelArgs, source: Source) -> list[str]:
     if source.state is None:
         stored = f"stored as {stored_dtypes(source.folder)}"
     notes = [f"weights: {stored}; master weights are float32"]
-    if code := head_code(args.head_kind):
-        notes.append(f"head: code of {args.head_kind}, sha256 {code['sha256']}")
+    for what, name in (("head", args.head_kind), ("method", args.method_code)):
+        if code := describe_code(name):
+            notes.append(f"{what}: code of {name}, sha256 {code['sha256']}")
     if _has_this_head(source, args):
         notes.append("head: taken over from the source")
     elif source.record is not None or _has_native_head(source):

@@ -7,13 +7,13 @@ adapters, a head of ours beside them, and openloop.json, from which load_exporte
     own head, no adapters    the backbone as AutoModel opens it  } head.json, head.safetensors
     own head, LoRA           the backbone's adapter for PEFT     } (and head_code.py)
     always                   tokenizer files, labels.json, openloop.json
+    a bag of n-grams         ngrams.npz, predict_ngrams.py, which reads it, and openloop.json
     long texts, not cut      README.md: what is read of them
 
 A config.json never stands beside an adapter_config.json: it would break from_pretrained there.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,16 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from models.args import ModelArgs
-from models.build import Built, load_exported
-from models.heads import Classifier, head_file, transformers_model
+from models.build import Built, load_transformer
+from models.code import HEAD_CODE, code_file, code_that_ran
+from models.heads import Classifier, transformers_model
 from models.load import quiet_transformers, resolve_source
 from models.methods.method import added_modules, plain_state
-from models.record import HEAD_CODE, write_record
+from models.ngrams.bag import BAG, NgramBag
+from models.ngrams.files import load_bag, save_bag
+from models.record import write_record
 from models.texts import Texts
+from models.verified import check_exported
 
 __all__ = ["export_model", "load_exported"]
 
@@ -43,6 +47,8 @@ def export_model(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(built.model, NgramBag):
+        return save_bag(built, args, tokenizer, folder)
     model = transformers_model(built.model)
     if args.method is None:
         _save_transformers(model, folder)
@@ -64,6 +70,22 @@ def export_model(
     write_record(folder, args, built.base, texts)
 
 
+def load_exported(
+    folder: str | Path, allow_code: bool = False, base: str | Path | None = None,
+    allow_network: bool = False, verified: bool = False,
+) -> tuple[nn.Module, Any, ModelArgs]:  # fmt: skip
+    """(model in evaluation mode, tokenizer, arguments) of what export_model wrote; arguments and
+    errors as those of load_transformer."""
+    folder = Path(folder)
+    if not (folder / BAG).is_file():
+        return load_transformer(folder, allow_code, base, allow_network, verified)
+    if base is not None:
+        raise ValueError(f"{folder} holds all its weights; leave out --base {base}")
+    if not verified:
+        check_exported(folder)
+    return load_bag(folder)
+
+
 def _save_transformers(model: PreTrainedModel, folder: Path) -> None:
     with quiet_transformers():
         model.save_pretrained(folder, state_dict=plain_state(model))
@@ -81,8 +103,8 @@ def _save_head(head: nn.Module, hidden_size: int, args: ModelArgs, folder: Path)
         "args": args.head_args,
     }
     _write_json(folder / "head.json", about)
-    if head_file(args.head_kind):  # the code that ran, whatever the file holds by now
-        (folder / HEAD_CODE).write_bytes(sys.modules[type(head).__module__].code)
+    if code_file(args.head_kind):
+        (folder / HEAD_CODE).write_bytes(code_that_ran(type(head)))
 
 
 def _write_json(path: Path, value: Any) -> None:

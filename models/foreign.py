@@ -16,7 +16,7 @@ from models.limits import check_numbers, entries
 
 TEMPLATES = "additional_chat_templates"
 # endings that loading may open: weights, settings, and what tokenizers are made of
-READ = (".json", ".safetensors", ".txt", ".model", ".jinja", ".codes", ".spm", ".tokenizer")
+READ = (".json", ".safetensors", ".npz", ".txt", ".model", ".jinja", ".codes", ".spm", ".tokenizer")
 INDEX = "model.safetensors.index.json"
 METHOD_WEIGHTS = "method.safetensors"  # of a method that PEFT has no form for
 # read by name, never as a model's

@@ -7,10 +7,7 @@ One row in HEADS, or a class in the user's own file named as "my_file.py:MyHead"
 """
 
 import difflib
-import importlib.util
 import inspect
-import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from files.errors import meets_limit
-from files.verify import sha256
+from models.code import check_allowed, code_file, load_class, where_raised
 
 POOLS = ("cls", "mean", "last")
 ACTIVATIONS = {"tanh": nn.Tanh, "gelu": nn.GELU, "relu": nn.ReLU}
@@ -137,12 +134,6 @@ def head_modules(model: nn.Module) -> list[str]:
     return [name for name, child in children if next(child.parameters(), None) is not None]
 
 
-def head_file(kind: str) -> Path | None:
-    """The user's file in a head.kind of "my_file.py:MyHead"; None for a head of ours."""
-    path, colon, _ = kind.rpartition(":")
-    return Path(path) if colon and path.endswith(".py") else None
-
-
 def load_head_class(kind: str, allow_code: bool = False) -> type[nn.Module]:
     """The head class that head.kind names. A user's own file is run only with `allow_code`.
 
@@ -150,49 +141,11 @@ def load_head_class(kind: str, allow_code: bool = False) -> type[nn.Module]:
     """
     if kind in HEADS:
         return HEADS[kind]
-    path, name = head_file(kind), kind.rpartition(":")[2]
-    if path is None:
+    if code_file(kind) is None:
         known = ", ".join(["native", *HEADS])
         raise ValueError(f"head.kind is {kind!r}; expected {known} or 'my_file.py:MyHead'")
-    if not allow_code:
-        raise ValueError(
-            f"head.kind {kind!r} runs the code in {path}; allow it with "
-            "--allow-code, in Python allow_code=True"
-        )
-    if not path.is_file():
-        raise ValueError(f"head.kind {kind!r}: there is no file {path}")
-    spec = importlib.util.spec_from_file_location(f"head_{sha256(path)[:12]}", path)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    module.code = path.read_bytes()  # type: ignore[attr-defined]  # for the export: the file may change
-    sys.modules[spec.name] = module  # dataclasses in the file look their module up
-    try:
-        exec(compile(module.code, path, "exec"), vars(module))
-    except Exception as error:  # whatever the user's own code raises
-        if meets_limit(error):
-            raise
-        raise ValueError(f"head.kind {kind!r}: {where_raised(error, path)}") from error
-    head_class = getattr(module, name, None)
-    if not (isinstance(head_class, type) and issubclass(head_class, nn.Module)):
-        classes = [
-            n
-            for n, v in vars(module).items()
-            if isinstance(v, type) and v.__module__ == module.__name__
-        ]
-        raise ValueError(
-            f"head.kind {kind!r}: {path} has no nn.Module class {name!r}; "
-            f"its classes are {', '.join(classes) or 'none'}"
-        )
-    return head_class
-
-
-def where_raised(error: Exception, path: Path) -> str:
-    """An error of the user's own code as one line: file, line, kind and message."""
-    line = getattr(error, "lineno", None)  # of a SyntaxError
-    for frame in traceback.extract_tb(error.__traceback__):
-        if frame.filename == str(path):
-            line = frame.lineno
-    return f"{path}:{line}: {type(error).__name__}: {error}"
+    check_allowed("head.kind", kind, allow_code)
+    return load_class("head.kind", kind, nn.Module)
 
 
 def build_head(

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from models.args import ModelArgs
+from models.code import code_file
 from models.export import base_path
-from models.heads import head_file
+from models.ngrams.bag import BAG
 from models.record import read_record
 from models.texts import Texts, text_lines
 
@@ -20,7 +21,7 @@ ACTIVATIONS = {"tanh": "torch.tanh", "relu": "torch.relu", "gelu": "torch.nn.fun
 def needs_openloop(args: ModelArgs) -> bool:
     """Whether a model opens with openloop alone: its head is code of a user's own, or its method is
     one that PEFT has no form of."""
-    return head_file(args.head_kind) is not None or not opens_in_peft(args)
+    return code_file(args.head_kind) is not None or not opens_in_peft(args)
 
 
 def opens_in_peft(args: ModelArgs) -> bool:
@@ -37,6 +38,8 @@ def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -
     it opens `model` with openloop, and then the `backbone` alone without; with a method that PEFT
     has no form of it opens `model` with openloop alone.
     """
+    if (Path(folder) / BAG).is_file():
+        return _bag_snippet(folder, args, texts.pairs)
     asked = text_lines(texts)
     native = args.head_kind == "native"
     values = []
@@ -50,7 +53,7 @@ def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -
     answer = "logits = model(**inputs)" + (".logits" if native else "")
     answered = [*asked, "with torch.no_grad():", f"    {answer}  # (B, C)", *values]
     if needs_openloop(args):
-        allow = ", allow_code=True" if head_file(args.head_kind) else ""
+        allow = ", allow_code=True" if args.runs_code else ""
         why = "the head is code of your own" if opens_in_peft(args) else "PEFT has no such method"
         lines = [
             "import torch",
@@ -66,6 +69,30 @@ def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -
     else:
         imports = ["import torch", "from safetensors.torch import load_file"]
         lines = [*imports, *opened, *asked, *_head_lines(args), *values]
+    return "\n".join(lines) + "\n"
+
+
+def _bag_snippet(folder: str | Path, args: ModelArgs, pairs: bool) -> str:
+    """Lines that open a bag of n-grams with numpy alone."""
+    texts = ['"It was good."', '"Not a fan."']
+    if pairs:
+        texts = ['"a first text"', '"its second"', '"another first"', '"its second"']
+    what = "probabilities  # (N, C), in the order of model['labels']"
+    if args.kind == "regression":
+        what = "values  # (N, 1), in the labels' own unit"
+    name, _, comment = what.partition("  ")
+    lines = [
+        "import sys",
+        "import numpy as np",
+        "",
+        f"folder = {str(folder)!r}",
+        "sys.path.insert(0, folder)  # where predict_ngrams.py is: forty lines to copy",
+        "from predict_ngrams import predict",
+        "",
+        'model = dict(np.load(folder + "/ngrams.npz"))',
+        f"texts = [{', '.join(texts)}]",
+        f"{name} = predict(model, texts)  {comment}",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -12,6 +12,7 @@ from models.heads import backbone_name, head_modules
 from models.layers import layer_lists
 from models.methods.method import added_modules, plain_name
 from models.names import is_below
+from models.ngrams.bag import NgramBag
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -64,6 +65,8 @@ def layers_above(model: nn.Module) -> tuple[dict[str, int], int]:
     """How far each parameter is from the answer, in layers of the backbone: 0 for the head and what
     follows the last layer, 1 in the last layer, one more than there are layers for embeddings; and
     that largest distance. Raises ValueError where the backbone has no list of layers."""
+    if isinstance(model, NgramBag):
+        raise ValueError("a bag of n-grams has no layers")
     prefix = backbone_name(model)
     lists, depth = layer_lists(model.get_submodule(prefix))
     if not lists:

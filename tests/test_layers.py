@@ -50,7 +50,7 @@ BATCH_WAY = (  # the files that one batch passes, in order
     "data/loaders.py",
     "engine/feed.py",
     "engine/loop.py",
-    "models/methods/lora.py",
+    "models/methods/lora_layers.py",
     "models/heads.py",
     "engine/losses.py",
     "engine/optim.py",

@@ -26,6 +26,7 @@ PACKAGES = (
 PACKAGES += (
     "files",
     "models/methods",
+    "models/ngrams",
     "models/fast",
     "models/fast/cpu",
     "models/fast/cuda",

@@ -5,7 +5,8 @@ autocast rounds between them: here the low-rank product adds into the base's own
 and backward, with the scaling folded in. Replaces nn.Linear.forward on the CPU, where torch copies
 the bias over the whole output before a product: oneDNN's own linear layer adds it as it writes.
 Several layers that read one input (query, key, value) share its cast, and its gradient is one
-product, summed in fp32, to which adapters add theirs. Gain: see benchmarks/ablation.md.
+product, summed in fp32, to which adapters add theirs. DoRA's lengths multiply what comes out, in
+one pass more. Gain: see benchmarks/ablation.md.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from models.methods.lora import LoRALinear
+from models.methods.lora_layers import DoRALinear, LoRALinear
 from models.methods.method import added_modules
 
 FEW = 64  # rows up to which, in fp32, oneDNN takes longer to begin than a product takes
@@ -162,7 +163,17 @@ def part_of(layer: nn.Module) -> Part | None:
         return layer.base.weight, layer.base.bias, None, None, 1.0
     if layer.training and isinstance(layer.dropout, nn.Dropout):  # two inputs, not one
         return None
-    return layer.base.weight, layer.base.bias, layer.lora_A, layer.lora_B, layer.scaling
+    bias = None if isinstance(layer, DoRALinear) else layer.base.bias
+    return layer.base.weight, bias, *layer.pair(), layer.scaling
+
+
+def lengthen(layer: nn.Module, out: Tensor) -> Tensor:
+    """What a layer gives, (..., out), from what Product gives of its part: DoRA's rows have lengths
+    of their own, and its bias comes after them."""
+    if not isinstance(layer, DoRALinear) or layer.merged:
+        return out
+    long = out * layer.gain()  # in fp32: bf16 would round away what the lengths learn
+    return (long if layer.base.bias is None else long + layer.base.bias).to(out.dtype)
 
 
 def project(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
@@ -170,7 +181,9 @@ def project(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
     parts = [None if is_hooked(layer) else part_of(layer) for layer in layers]
     joined = iter(multiply_parts(x, [part for part in parts if part is not None]))
     pairs = zip(layers, parts, strict=True)
-    return tuple(layer(x) if part is None else next(joined) for layer, part in pairs)
+    return tuple(
+        layer(x) if part is None else lengthen(layer, next(joined)) for layer, part in pairs
+    )
 
 
 def is_hooked(layer: nn.Module) -> bool:
@@ -200,15 +213,23 @@ def multiply_parts(x: Tensor, parts: Sequence[Part]) -> tuple[Tensor, ...]:
 def product_forward(layer: Any, x: Tensor) -> Tensor:
     """The forward of a single layer; the plain one where an adapter's dropout asks for it."""
     part = part_of(layer)
-    return LoRALinear.forward(layer, x) if part is None else multiply_parts(x, [part])[0]
+    if part is None:
+        return type(layer).forward(layer, x)
+    return lengthen(layer, multiply_parts(x, [part])[0])
+
+
+def is_known(layer: nn.Module) -> bool:
+    """Whether this is an adapter that computes what part_of and lengthen say."""
+    ours = LoRALinear.forward, DoRALinear.forward
+    return isinstance(layer, LoRALinear) and type(layer).forward in ours
 
 
 def fuse(layers: Iterable[nn.Module]) -> list[nn.Module]:
     """Give these layers the forward above, in place; returns which. Only a plain Linear, and a
-    plain LoRA layer over one: what else computes is not known here."""
+    LoRA layer of ours over one: what else computes is not known here."""
     fused = []
     for layer in layers:
-        over = layer.base if type(layer) is LoRALinear else layer
+        over = layer.base if is_known(layer) else layer
         if type(over) is nn.Linear:
             layer.forward = MethodType(product_forward, layer)
             fused.append(layer)
@@ -224,6 +245,6 @@ def fuse_linear(backbone: nn.Module, dtype: torch.dtype) -> list[nn.Module]:
     """The linear layers without an adapter, on the CPU; returns which."""
     if not takes_onednn(dtype):
         return []
-    adapted = [m for m in added_modules(backbone).values() if type(m) is LoRALinear]
+    adapted = [m for m in added_modules(backbone).values() if is_known(m)]
     bases = {id(layer.base) for layer in adapted}
     return fuse(m for m in backbone.modules() if type(m) is nn.Linear and id(m) not in bases)

@@ -37,6 +37,7 @@ from models.fast.linear import fuse_linear, fuse_lora, project, takes_onednn
 from models.fast.map import Replacement, replacement
 from models.fast.streams import POSITIONS, run_as_stream
 from models.heads import backbone_name, transformers_model
+from models.ngrams.bag import NgramBag
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,9 @@ def speed_up(
     Batches are padded after the text. Raises ValueError for native = "on" without a compiler.
     """
     speed = Speed()
+    if isinstance(model, NgramBag):
+        speed.notes.append("there are none for a bag of n-grams")
+        return speed
     if args.plain:
         speed.notes.append("speed.plain switches all of them off")
         return speed

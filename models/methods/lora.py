@@ -1,32 +1,21 @@
-"""LoRA by hand (Hu et al. 2021, arXiv:2106.09685): a frozen layer and a low-rank path beside it.
+"""LoRA as a method: which layers get one, of which rank and kind, and how they begin. The layers
+themselves, with the picture and the papers, stand in lora_layers.py; their files in lora_files.py.
 
-              x (..., in)
-        ┌─────────┴─────────┐
-        │                dropout
-        │                   │
-    base (frozen)     lora_A (R, in)     Kaiming-uniform: within ±1/sqrt(in)
-     W x + b                │
-        │             lora_B (out, R)    zero: the first forward is the base's own
-        │                   │
-        │           · scaling = alpha/R
-        └─────────(+)───────┘
-              y (..., out)
-
-The two paths become one weight, W + scaling · B A, only when models.methods.method.merge is called;
-going into evaluation mode changes nothing.
+Beside the variants: LoRA+ (Hayou et al. 2024, arXiv:2402.12354), where lora_B learns `plus_ratio`
+times as fast as lora_A; ranks and alphas of single layers; and biases that learn too.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers.pytorch_utils import Conv1D
+from torch import nn
 
-from files.read import read_json
+from files.errors import meets_limit
+from models.code import METHOD_CODE, code_file, code_that_ran, load_class, where_raised
+from models.heads import Classifier, backbone_name
 from models.limits import check_bytes
 from models.methods.linears import (
     beyond_linear,
@@ -35,78 +24,34 @@ from models.methods.linears import (
     linears_of,
     replace_layers,
 )
-from models.methods.method import Added, Method, added_modules
-from models.methods.peft_files import read_adapter, read_targets, write_adapter
+from models.methods.lora_files import (
+    BIASES,
+    OWN_TYPE,
+    biases_of,
+    check_patterns,
+    load_adapter,
+    pattern_of,
+)
+from models.methods.lora_layers import VARIANTS, LoRALinear, peft_keys_of, principal_pair
+from models.methods.method import Method, added_modules
+from models.methods.peft_files import read_targets, write_adapter
 from models.names import named_seed
 
+__all__ = ["VARIANTS", "LoRA", "LoRALinear", "inject_lora", "load_adapter"]
 
-class LoRALinear(Added):
-    """`base` (a Linear or GPT-2's Conv1D) plus scaling · B A x. A variant overrides `forward` and
-    `merged_weight` and is a row of VARIANTS. In a run models/fast/linear.py:product_forward
-    computes the same in its place, unless speed.lora is off."""
-
-    peft_names: ClassVar[dict[str, str]] = {"lora_A": "lora_A.weight", "lora_B": "lora_B.weight"}
-
-    def __init__(self, base: nn.Linear | Conv1D, rank: int, alpha: float, dropout: float) -> None:
-        super().__init__()
-        inputs, outputs = linear_size(base)
-        self.base = base
-        self.scaling = alpha / rank
-        self.lora_A = nn.Parameter(base.weight.new_empty(rank, inputs))
-        self.lora_B = nn.Parameter(base.weight.new_zeros(outputs, rank))
-        self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.base(x)  # (..., out)
-        if self.merged:
-            return out
-        low = F.linear(self.dropout(x), self.lora_A)  # (..., R)
-        return out + F.linear(low, self.lora_B) * self.scaling
-
-    # What model code asks of the layer that this one stands for.
-
-    @property
-    def weight(self) -> Tensor:
-        """What a Linear here would multiply by, in its dtype: code that multiplies by `weight`
-        itself (DeBERTa does) sees the adapter too, though not its dropout."""
-        if self.merged:
-            return self.base.weight
-        return self.merged_weight().to(self.base.weight.dtype)
-
-    @property
-    def bias(self) -> Tensor | None:
-        return self.base.bias
-
-    @property
-    def in_features(self) -> int:
-        return self.lora_A.shape[1]
-
-    @property
-    def out_features(self) -> int:
-        return self.lora_B.shape[0]
-
-    def change(self) -> Tensor:
-        """scaling · B A, laid out as base.weight is: (out, in), for a Conv1D (in, out)."""
-        change = (self.lora_B @ self.lora_A) * self.scaling
-        return change.T if isinstance(self.base, Conv1D) else change
-
-    def merged_weight(self) -> Tensor:
-        """The one weight that does the work of both paths, laid out as base.weight is."""
-        return self.base.weight + self.change()
-
-
-# What changes the arithmetic of an adapter in a way that LoRALinear does not compute.
-UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "lora_bias", "layer_replication")
-VARIANTS: dict[str, type[LoRALinear]] = {"lora": LoRALinear}
+INITS = ("kaiming", "pissa")
 
 
 @dataclass(frozen=True)
 class LoRA(Method):
-    """`layers` is an inclusive range of layer numbers; `variant` is a row of VARIANTS."""
+    """`layers` is an inclusive range of layer numbers; `variant` is a row of VARIANTS, or a user's
+    own class. The patterns give single layers a rank or an alpha: the end of a name, or a regular
+    expression for it, and the first that fits counts, as in PEFT."""
 
     kind: ClassVar[str] = "lora"
     small: ClassVar[dict[str, dict[str, Any]]] = {
-        "LoRA": {"targets": "all-linear", "rank": 2, "alpha": 4.0}
+        "LoRA": {"targets": "all-linear", "rank": 2, "alpha": 4.0},
+        "DoRA, PiSSA": {"targets": "all-linear", "rank": 2, "variant": "dora", "init": "pissa"},
     }
 
     targets: tuple[str, ...] | Literal["all-linear"]
@@ -115,20 +60,49 @@ class LoRA(Method):
     dropout: float = 0.0
     layers: tuple[int, int] | None = None
     variant: str = "lora"
+    init: str = "kaiming"
+    plus_ratio: float = 1.0
+    rank_pattern: dict[str, int] = field(default_factory=dict)
+    alpha_pattern: dict[str, float] = field(default_factory=dict)
+    bias: str = "none"
 
     @property
     def peft(self) -> bool:
-        return True
+        layer = VARIANTS.get(self.variant)
+        return layer is not None and peft_keys_of(layer) is not None
+
+    @property
+    def code(self) -> str | None:
+        return self.variant if code_file(self.variant) else None
 
     def check(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"lora.rank is {self.rank}; expected 1 or more")
-        if self.alpha <= 0:
-            raise ValueError(f"lora.alpha is {self.alpha}; expected more than 0")
+        ranks = {"lora.rank": self.rank, **_of_pattern("rank", self.rank_pattern)}
+        alphas = {"lora.alpha": self.alpha, **_of_pattern("alpha", self.alpha_pattern)}
+        for name, value in ranks.items():
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} is {value!r}; expected an integer from 1")
+        for name, value in alphas.items():
+            if type(value) not in (int, float) or not 0 < value < float("inf"):
+                raise ValueError(f"{name} is {value!r}; expected a number above 0")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"lora.dropout is {self.dropout}; expected 0 <= dropout < 1")
-        if self.variant not in VARIANTS:
-            raise ValueError(f"lora.variant is {self.variant!r}; expected {', '.join(VARIANTS)}")
+        if not 0 < self.plus_ratio < float("inf"):
+            raise ValueError(f"lora.plus_ratio is {self.plus_ratio}; expected a number above 0")
+        if self.variant not in VARIANTS and self.code is None:
+            known = ", ".join(VARIANTS)
+            raise ValueError(
+                f"lora.variant is {self.variant!r}; expected {known} or 'my_file.py:MyLoRA'"
+            )
+        for name, word, words in (("init", self.init, INITS), ("bias", self.bias, BIASES)):
+            if word not in words:
+                raise ValueError(f"lora.{name} is {word!r}; expected {', '.join(words)}")
+        if self.code and self.init == "pissa":
+            raise ValueError(
+                f'lora.init = "pissa" beside {self.code!r}: a class of your own may not take the '
+                'start off again; use lora.init = "kaiming"'
+            )
+        check_patterns("lora.rank_pattern", self.rank_pattern)
+        check_patterns("lora.alpha_pattern", self.alpha_pattern)
         targets = self.targets
         if not targets or (isinstance(targets, str) and targets != "all-linear"):
             raise ValueError(
@@ -137,27 +111,85 @@ class LoRA(Method):
 
     def inject(self, model: nn.Module, seed: int, exclude: Collection[str] = ()) -> list[str]:
         names = inject_lora(model, self, seed, exclude)
+        if self.bias != "none" and not biases_of(model, self.bias):
+            raise ValueError(f'lora.bias = "{self.bias}", but there is no such bias; unset it')
         return [f"lora: {len(names)} layers adapted{beyond_linear(model)}"]
 
+    def also_trains(self, model: nn.Module) -> list[str]:
+        return biases_of(model, self.bias)
+
+    def rates(self, model: nn.Module) -> dict[str, float]:
+        if self.plus_ratio == 1:
+            return {}
+        return {f"{name}.lora_B": self.plus_ratio for name in added_modules(model)}
+
     def write(self, model: nn.Module, base: str | None, revision: str | None, folder: Path) -> None:
-        write_adapter(model, self.peft_config(), base, revision, folder)
+        layer = type(next(iter(added_modules(model).values())))
+        assert issubclass(layer, LoRALinear)
+        config = self.peft_config(layer)
+        write_adapter(model, config, base, revision, folder, self.also_trains(model))
+        if self.code:
+            (folder / METHOD_CODE).write_bytes(code_that_ran(layer))
 
     def read(self, model: nn.Module, folder: Path) -> set[str]:
         return load_adapter(model, folder)
 
     def as_written(self, folder: Path) -> "LoRA":
-        return replace(self, targets=read_targets(folder), layers=None)
+        variant = self.variant
+        if self.code:
+            variant = f"{folder / METHOD_CODE}:{variant.rpartition(':')[2]}"
+        here = replace(self, targets=read_targets(folder), layers=None, variant=variant)
+        return WrittenLoRA(**{f: getattr(here, f) for f in asdict(here)})
 
-    def peft_config(self) -> dict[str, Any]:
-        """What adapter_config.json says of these arguments."""
+    def peft_config(self, layer: type[LoRALinear]) -> dict[str, Any]:
+        """What adapter_config.json says of these arguments, for layers of this class. With PiSSA
+        the file holds twice the rank, and an alpha that leaves the scaling as it is."""
+        twice = 2 if self.init == "pissa" else 1
+        more = layer.scale(1.0, self.rank) / layer.scale(1.0, twice * self.rank)
+        keys = peft_keys_of(layer)
         return {
-            "peft_type": "LORA",
-            "r": self.rank,
-            "lora_alpha": self.alpha,
+            "peft_type": OWN_TYPE if keys is None else "LORA",
+            "r": twice * self.rank,
+            "lora_alpha": more * self.alpha,
+            "rank_pattern": {name: twice * rank for name, rank in self.rank_pattern.items()},
+            "alpha_pattern": {name: more * alpha for name, alpha in self.alpha_pattern.items()},
             "lora_dropout": self.dropout,
-            "bias": "none",
+            "bias": self.bias,
             "init_lora_weights": True,
+            **({"openloop_variant": layer.__name__} if keys is None else keys),
         }
+
+    def layer_class(self) -> type[LoRALinear]:
+        """The class of its layers; a user's own file is run."""
+        if self.code is None:
+            return VARIANTS[self.variant]
+        found = load_class("lora.variant", self.code, LoRALinear)
+        assert issubclass(found, LoRALinear)
+        return found
+
+    def begin(self, layer: LoRALinear, name: str, seed: int) -> None:
+        """The first values of an adapter: of (seed, name) alone, or of its base's weight."""
+        if self.init == "pissa":
+            layer.start_from(*principal_pair(layer))
+            return
+        draw = torch.Generator().manual_seed(named_seed(seed, f"{name}.lora_A"))
+        # Kaiming-uniform with a = sqrt(5), as in the paper's code, is uniform in ±1/sqrt(in).
+        values = torch.empty(layer.lora_A.shape)
+        nn.init.kaiming_uniform_(values, a=5**0.5, generator=draw)
+        with torch.no_grad():
+            layer.lora_A.copy_(values)
+
+
+class WrittenLoRA(LoRA):
+    """The same where all values are read from a file next: none are worked out."""
+
+    def begin(self, layer: LoRALinear, name: str, seed: int) -> None:
+        if self.init == "pissa":
+            layer.start_from(torch.zeros_like(layer.lora_A), torch.zeros_like(layer.lora_B))
+
+
+def _of_pattern(what: str, pattern: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"lora.{what}_pattern.{name}": value for name, value in pattern.items()}
 
 
 def inject_lora(
@@ -167,54 +199,53 @@ def inject_lora(
 
     `exclude` names modules to leave alone, with all below them: the head, and what trains whole.
     lora_A is drawn from (seed, parameter name) alone, so neither the order nor the choice of other
-    targets moves it. requires_grad is not touched. Raises ValueError for a target that fits
-    nothing and for arguments out of range.
+    targets moves it. requires_grad is not touched. Raises ValueError for a target or a pattern that
+    fits nothing and for arguments out of range.
     """
     args.check()
     linears = linears_of(model, exclude)
     chosen = choose_layers(list(linears), args.targets, args.layers, args.kind)
-    numbers = args.rank * sum(sum(linear_size(linears[name])) for name in chosen)
+    root = backbone_name(model) + "." if isinstance(model, Classifier) else ""
+    ranks, alphas = (
+        _by_layer(chosen, root, pattern, default, f"lora.{what}_pattern")
+        for what, pattern, default in (
+            ("rank", args.rank_pattern, args.rank), ("alpha", args.alpha_pattern, args.alpha),
+        )
+    )  # fmt: skip
+    numbers = sum(ranks[name] * sum(linear_size(linears[name])) for name in chosen)
     check_bytes(4 * numbers, f"lora.rank = {args.rank:,}")
+    layer_class = args.layer_class()
     adapters: dict[nn.Module, nn.Module] = {}
     for name in chosen:
-        adapter = VARIANTS[args.variant](linears[name], args.rank, args.alpha, args.dropout)
-        draw = torch.Generator().manual_seed(named_seed(seed, f"{name}.lora_A"))
-        # Kaiming-uniform with a = sqrt(5), as in the paper's code, is uniform in ±1/sqrt(in).
-        values = torch.empty(adapter.lora_A.shape)
-        nn.init.kaiming_uniform_(values, a=5**0.5, generator=draw)
-        with torch.no_grad():
-            adapter.lora_A.copy_(values)
+        values = linears[name], ranks[name], alphas[name], args.dropout
+        adapter = _build(layer_class, args, values)
+        args.begin(adapter, name, seed)
         adapters[linears[name]] = adapter
     replace_layers(model, adapters)
     return chosen
 
 
-def load_adapter(model: nn.Module, folder: str | Path) -> set[str]:
-    """Copy an adapter in PEFT's layout (ours or one saved by PEFT) into a model with the same
-    layers adapted; returns the names of the parameters and buffers that were filled.
+def _build(layer_class: type[LoRALinear], args: LoRA, values: tuple[Any, ...]) -> LoRALinear:
+    """A layer; what a user's own class raises becomes a ValueError with the place."""
+    if args.code is None:
+        return layer_class(*values)
+    try:
+        return layer_class(*values)
+    except Exception as error:
+        file = code_file(args.code)
+        if meets_limit(error) or file is None:
+            raise
+        raise ValueError(f"{args.code!r} cannot be built: {where_raised(error, file)}") from error
 
-    Raises ValueError when the adapter uses what this model's layers do not compute, was trained
-    with another scaling, names a tensor the model has not, or leaves one of its adapters unfilled.
-    """
-    layers = [m for m in added_modules(model).values() if isinstance(m, LoRALinear)]
-    config = read_json(Path(folder) / "adapter_config.json")
-    _check_config(config, {layer.scaling for layer in layers}, folder)
-    return read_adapter(model, Path(folder))
 
-
-def _check_config(config: dict[str, Any], scalings: set[float], folder: str | Path) -> None:
-    used = [name for name in UNSUPPORTED if config.get(name)]
-    if config.get("bias", "none") != "none":
-        used.append(f"bias={config['bias']}")
-    if config.get("peft_type") != "LORA" or used:
-        what = ", ".join(used) or f"peft_type {config.get('peft_type')!r}"
-        raise ValueError(f"the adapter in {folder} uses {what}; only plain LoRA can be loaded")
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
-        raise ValueError(f"the adapter in {folder} has r = {rank!r} and lora_alpha = {alpha!r}")
-    scaling = alpha / (rank**0.5 if config.get("use_rslora") else rank)
-    if scalings != {scaling}:
+def _by_layer(
+    names: Collection[str], root: str, pattern: Mapping[str, Any], default: Any, setting: str
+) -> dict[str, Any]:
+    """The value of each layer. ValueError for a pattern that counts for none of them."""
+    found = {name: pattern_of(pattern, name.removeprefix(root)) for name in names}
+    if idle := [key for key in pattern if key not in found.values()]:
         raise ValueError(
-            f"the adapter in {folder} has scaling alpha/rank = {scaling}; "
-            f"this model has {sorted(scalings)}"
+            f"{setting}: {', '.join(map(repr, idle))} counts for none of the {len(names)} adapted "
+            f"layers, which are {', '.join(list(names)[:6])}{' ...' if len(names) > 6 else ''}"
         )
+    return {name: default if key is None else pattern[key] for name, key in found.items()}

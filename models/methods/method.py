@@ -3,6 +3,7 @@
     check       are its arguments in range?
     inject      what does it put where? From (seed, parameter name) alone
     also_trains which parameters of the model itself learn beside it?
+    rates       which parameters learn at another rate?
     write       what is saved, and in whose layout?
     read        how is that read back?
     as_written  which layers did an exported folder adapt?
@@ -30,10 +31,19 @@ class Added(nn.Module):
     """A module that a method puts into a model. `base`, where it has one, is what stood there; all
     other parameters below it are the method's own and train."""
 
-    peft_names: ClassVar[dict[str, str]] = {}  # of its own parameters, in PEFT's files
+    peft_names: ClassVar[dict[str, str]] = {}  # of its own tensors, in PEFT's files
     base: Any
     merged = False  # whether the base does the work of both
     unmerged: Tensor  # the base's own weight meanwhile
+
+    def to_file(self) -> dict[str, Tensor]:
+        """Its own tensors as a file of an adapter holds them: by PEFT's names where it has some."""
+        return {self.peft_names.get(n, n): t for n, t in own_tensors(self).items()}
+
+    def from_file(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What to_file made, by the names that it has here."""
+        names = {self.peft_names.get(name, name): name for name in own_tensors(self)}
+        return {names[key]: tensor for key, tensor in tensors.items()}
 
     def merged_weight(self) -> Tensor:
         """The one weight of `base` that does the work of both. ValueError where there is none."""
@@ -54,6 +64,11 @@ class Method:
         """Whether what it writes opens in PEFT."""
         return False
 
+    @property
+    def code(self) -> str | None:
+        """The user's own class that it runs, as "my_file.py:MyClass"; that needs --allow-code."""
+        return None
+
     def check(self) -> None:
         """Raises ValueError for arguments that are out of range."""
 
@@ -66,6 +81,10 @@ class Method:
     def also_trains(self, model: nn.Module) -> list[str]:
         """Names of parameters of the model itself that learn beside what `inject` put in."""
         return []
+
+    def rates(self, model: nn.Module) -> dict[str, float]:
+        """Factor of the learning rate by parameter, where it is not 1."""
+        return {}
 
     def write(self, model: nn.Module, base: str | None, revision: str | None, folder: Path) -> None:
         """Write its own parameters, and what trains whole beside them. `base` is where others find
@@ -90,6 +109,11 @@ def added_modules(model: nn.Module) -> dict[str, Added]:
 def own_parameters(module: Added) -> dict[str, nn.Parameter]:
     """What a method's module holds beside its base, by name within it."""
     return {n: p for n, p in module.named_parameters() if not n.startswith("base.")}
+
+
+def own_tensors(module: Added) -> dict[str, Tensor]:
+    """The same, and what it keeps without training it: all that its file must hold."""
+    return {n: t for n, t in module.state_dict(keep_vars=True).items() if not n.startswith("base.")}
 
 
 def added_parameters(model: nn.Module) -> dict[str, list[str]]:

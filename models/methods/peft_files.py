@@ -1,11 +1,14 @@
 """LoRA adapters on disk in PEFT's layout: adapter_config.json and adapter_model.safetensors.
 
 PEFT's names are ours with a root in front and `.weight` behind: our `X.lora_A` is its
-`base_model.model.X.lora_A.weight`. What trains whole beside the adapters (the head, a pooler that
-was newly initialised, last layers) is listed under modules_to_save and stored by its own name.
+`base_model.model.X.lora_A.weight`, our `X.base.bias` its `base_model.model.X.base_layer.bias`. What
+trains whole beside the adapters (the head, a pooler that was newly initialised, last layers) is
+listed under modules_to_save and stored by its own name. A method that PEFT has no form of is
+written in the same layout under a peft_type that PEFT refuses.
 """
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +20,55 @@ from transformers.pytorch_utils import Conv1D
 from files.read import read_json
 from models.heads import Classifier, backbone_name, head_modules
 from models.load import read_tensors
-from models.methods.method import added_modules, own_parameters, plain_name
+from models.methods.method import added_modules, own_tensors, plain_name
 from models.names import is_below
 
 ROOT = "base_model.model."
 
 
-def modules_to_save(model: nn.Module) -> list[str]:
+def modules_to_save(model: nn.Module, apart: Collection[str] = ()) -> list[str]:
     """Modules beside the adapters that train whole and belong in the adapter's file: a native
-    head's top modules, and the backbone's modules that own trainable parameters."""
+    head's top modules, and the backbone's modules that own trainable parameters, of which those
+    named in `apart` do not count."""
     added = added_modules(model)
     heads = head_modules(model)
     to_save = [] if isinstance(model, Classifier) else list(heads)  # heads of ours have their file
     for name, parameter in model.named_parameters():
         owner = name.rpartition(".")[0]
         elsewhere = owner in to_save or is_below(owner, [*heads, *added])
-        if parameter.requires_grad and not elsewhere:
+        if parameter.requires_grad and not elsewhere and name not in apart:
             to_save.append(owner)
     return [name for name in to_save if not is_below(name.rpartition(".")[0], to_save)]
 
 
+def file_key(name: str, owners: Collection[str], root: str) -> str:
+    """The key in the file of a parameter that no method added; `owners` are what one put in."""
+    owner = next((o for o in owners if name.startswith(f"{o}.base.")), None)
+    if owner is not None:
+        name = f"{owner}.base_layer.{name.removeprefix(owner + '.base.')}"
+    return ROOT + name.removeprefix(root)
+
+
 def write_adapter(
-    model: nn.Module, config: dict[str, Any], base: str | None, revision: str | None, folder: Path
-) -> None:
+    model: nn.Module, config: dict[str, Any], base: str | None, revision: str | None,
+    folder: Path, also: Collection[str] = (),
+) -> None:  # fmt: skip
     """Write what a method added to a model, and what trains whole beside it, in float32. `config`
-    is what adapter_config.json says of the method itself.
+    is what adapter_config.json says of the method itself; `also` names parameters of the model
+    that train beside it and are stored one by one.
 
     `base` is where PEFT finds the base model: a hub name or a folder, None when it is neither.
     """
     own_head = isinstance(model, Classifier)
     root = backbone_name(model) + "." if own_head else ""
-    added, whole = added_modules(model), modules_to_save(model)
+    added, whole = added_modules(model), modules_to_save(model, also)
     tensors: dict[str, Tensor] = {}
     for name, module in added.items():
-        for own, tensor in own_parameters(module).items():
-            tensors[f"{ROOT}{name.removeprefix(root)}.{module.peft_names[own]}"] = tensor
+        for key, tensor in module.to_file().items():
+            tensors[f"{ROOT}{name.removeprefix(root)}.{key}"] = tensor
+    for name in also:
+        if not is_below(name, whole):
+            tensors[file_key(name, added, root)] = model.get_parameter(name)
     shorts = tuple(name.removeprefix(root) for name in whole)
     for name, module in model.named_modules():
         # PEFT goes by the end of a name, so "norm" takes every "input_layernorm" along: those
@@ -95,26 +112,39 @@ def read_adapter(model: nn.Module, folder: Path) -> set[str]:
     """
     added = added_modules(model)
     root = backbone_name(model) + "." if isinstance(model, Classifier) else ""
-    places: dict[str, tuple[str, Tensor]] = {}  # PEFT's name -> our name and tensor
+    places: dict[str, tuple[str, Tensor]] = {}  # key of what no method added -> our name and tensor
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        key = plain_name(name, added)
-        if key is None:
-            owner = next(o for o in added if is_below(name, [o]))
-            key = f"{owner}.{added[owner].peft_names[name.removeprefix(owner + '.')]}"
-        places[ROOT + key.removeprefix(root)] = (name, tensor)
-    filled = set()
+        if plain_name(name, added) is not None:
+            places[file_key(name, added, root)] = (name, tensor)
+    prefixes = {owner: f"{ROOT}{owner.removeprefix(root)}." for owner in added}
+    keys = {prefixes[o] + key: o for o, module in added.items() for key in module.to_file()}
+    filled: set[str] = set()
+    own: dict[str, dict[str, Tensor]] = {owner: {} for owner in added}
     for key, tensor in read_tensors(folder / "adapter_model.safetensors").items():
-        if key not in places:
+        # with bias = "all" PEFT stores the biases of what trains whole again, by inner names
+        key = key.replace(".modules_to_save.", ".")
+        if ".original_module." in key:
+            continue
+        if key in keys:
+            own[keys[key]][key.removeprefix(prefixes[keys[key]])] = tensor
+        elif key in places:
+            _fill(places[key][1], tensor, f"the adapter in {folder} has {key!r}")
+            filled.add(places[key][0])
+        else:
             raise ValueError(f"the adapter in {folder} has {key!r}, which this model has not")
-        name, place = places[key]
-        if place.shape != tensor.shape:
-            raise ValueError(
-                f"the adapter in {folder} has {key!r} of shape {list(tensor.shape)}; "
-                f"this model's is {list(place.shape)}"
-            )
-        place.copy_(tensor)
-        filled.add(name)
     for owner, module in added.items():
-        if not {f"{owner}.{own}" for own in own_parameters(module)} <= filled:
+        if own[owner].keys() != module.to_file().keys():
             raise ValueError(f"the adapter in {folder} has nothing for the adapted layer {owner!r}")
+        mine = own_tensors(module)
+        for name, tensor in module.from_file(own[owner]).items():
+            _fill(mine[name], tensor, f"the adapter in {folder} has {name!r} of {owner!r}")
+            filled.add(f"{owner}.{name}")
     return filled
+
+
+def _fill(place: Tensor, tensor: Tensor, what: str) -> None:
+    if place.shape != tensor.shape:
+        raise ValueError(
+            f"{what} of shape {list(tensor.shape)}; this model's is {list(place.shape)}"
+        )
+    place.copy_(tensor)

@@ -289,6 +289,7 @@ RELATIONS = [
     (["head.kind=linear", "head.args.width=3"], "head.args"),
     (["lora.targets=all-linear", "model.train=all"], "model.train"),
     (["lora.targets=all-linear", "adapter.size=4"], "adapter"),
+    (["model.source=ngrams", "head.kind=linear"], "head.kind"),
     (["lora.targets=all-linear", "lora.layers=[3, 1]"], "lora.layers"),
     (['data.source={test = "a.csv"}'], "data.source"),
     (["data.source=hub:x", 'data.splits={test = "test"}'], "data.splits"),

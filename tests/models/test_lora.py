@@ -32,7 +32,7 @@ def test_fresh_adapter_is_its_base_and_merged_weight_is_its_forward(kind, base):
     nn.init.normal_(adapter.lora_B)
     assert adapter.lora_A.shape == (3, 6)
     assert adapter.lora_B.shape == (10, 3)
-    assert adapter.scaling == 2
+    assert adapter.scaling == (6 / 3**0.5 if kind == "rslora" else 2)
     before = adapter(x)
     assert not torch.allclose(before, base(x))
     with torch.no_grad():
