@@ -92,7 +92,8 @@ def open_job(
     run_job takes it.
 
     `resume` goes on where a run of this name stopped, `fresh` starts again and keeps the old one;
-    `allow_code` runs a head from its own file. Raises ValueError with all that is wrong.
+    `allow_code` runs a head, a method or a loss from its own file.
+    Raises ValueError with all that is wrong.
     """
     if resume and fresh:
         raise ValueError("resume goes on, fresh starts again: one of them")

@@ -44,7 +44,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--base", type=Path, metavar="PATH",
                         help="where the base model of the run's adapter is now")  # fmt: skip
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: as in the run)")
-    parser.add_argument("--allow-code", action="store_true", help="load a head from its own file")
+    parser.add_argument(
+        "--allow-code", action="store_true", help="run code of your own (head, method)"
+    )
     parser.add_argument("--allow-drift", action="store_true",
                         help="answer although files of the run were changed")  # fmt: skip
     parser.add_argument("--allow-network", action="store_true",

@@ -56,7 +56,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", help="train once for each: 0,1,2")
     parser.add_argument("--allow-drift", action="store_true", help="go on although things changed")
     parser.add_argument("--allow-network", action="store_true", help="--eval-only: fetch the base")
-    parser.add_argument("--allow-code", action="store_true", help="run a head from its own file")
+    parser.add_argument(
+        "--allow-code", action="store_true", help="run code of your own (head, method, loss)"
+    )
     options = parser.parse_intermixed_args(arguments)
     if options.plain:
         options.overrides.append("speed.plain=true")

@@ -9,6 +9,8 @@ speak.
 from collections.abc import Mapping
 from typing import Any
 
+from configs.long_texts import LONG_TEXTS
+from configs.relations_distill import DISTILL_RULES
 from configs.schema import METHODS
 
 Settings = Mapping[str, Any]
@@ -170,40 +172,6 @@ def class_names_differ(s: Settings) -> Verdict:
     return f"data.labels: {_names(repeated)} stands there twice" if repeated else None
 
 
-def pairs_are_cut(s: Settings) -> Verdict:
-    if s["data.long"] != "cut" and len(_as_list(s["data.text"])) > 1:
-        return (
-            f'data.long: got "{s["data.long"]}" beside two columns in data.text; it is for single '
-            'texts, allowed: "cut", which cuts the longer text of a pair first'
-        )
-    return None
-
-
-def both_ends_have_no_side(s: Settings) -> Verdict:
-    if s["data.long"] == "head_tail" and s["data.truncation"] == "left":
-        return (
-            'data.truncation: got "left" beside data.long = "head_tail", which keeps both ends; '
-            "remove one of them"
-        )
-    return None
-
-
-def head_tokens_are_of_head_tail(s: Settings) -> Verdict:
-    if s["data.head_tokens"] is None:
-        return None
-    if s["data.long"] != "head_tail":
-        return (
-            f'data.head_tokens: got {s["data.head_tokens"]} beside data.long = "{s["data.long"]}"; '
-            'it is for "head_tail", remove it'
-        )
-    if s["data.head_tokens"] >= s["data.max_length"]:
-        return (
-            f"data.head_tokens: got {s['data.head_tokens']} beside data.max_length = "
-            f"{s['data.max_length']}; allowed: less, so that the end has tokens too"
-        )
-    return None
-
-
 def regression_has_no_classes(s: Settings) -> Verdict:
     if s["data.kind"] == "regression" and s["data.labels"] is not None:
         return 'data.labels: got class names beside data.kind = "regression"; remove one of them'
@@ -226,6 +194,13 @@ def classes_have_no_distance(s: Settings) -> Verdict:
             f'eval.metric: got "{metric}" beside data.kind = "{kind}"; allowed: "auto", '
             '"accuracy", "macro_f1" or "loss"; or data.kind = "regression", to predict numbers'
         )
+    return None
+
+
+def own_loss_has_no_weights(s: Settings) -> Verdict:
+    for key in ("train.class_weights", "train.label_smoothing"):
+        if s["train.loss"] is not None and s[key]:
+            return f"{key}: got {s[key]!r} beside train.loss, which would not see it; remove it"
     return None
 
 
@@ -272,6 +247,7 @@ RULES = (
     a_bag_of_ngrams_has_no_backbone,
     one_method_at_most,
     lora_layers_are_in_order,
+    *DISTILL_RULES,
     source_table_has_train,
     splits_have_train,
     hub_keys_need_a_hub_source,
@@ -281,12 +257,11 @@ RULES = (
     one_label_column_for_one_label,
     a_separator_is_for_several_labels_in_one_column,
     class_names_differ,
-    pairs_are_cut,
-    both_ends_have_no_side,
-    head_tokens_are_of_head_tail,
+    *LONG_TEXTS,
     regression_has_no_classes,
     regression_has_no_accuracy,
     classes_have_no_distance,
+    own_loss_has_no_weights,
     class_weights_need_classes,
     one_weight_a_class,
     smoothing_needs_classes,

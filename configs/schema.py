@@ -93,7 +93,7 @@ class Model(Section):
     train: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]*)$")] | None = field(
         None,
         "What learns: all, only the head, or the head and the last N layers; "
-        "unset: head beside a method's table ([lora], [adapter]), else all.",
+        "unset: head beside a method's table ([lora], [prompt], …), else all.",
         allowed='"all", "head" or "last:N" with N from 1',
     )
     cache: Literal["auto", "off"] = field(
@@ -171,6 +171,60 @@ class Adapter(Section):
     )
     activation: Literal["gelu", "relu", "tanh"] = field("gelu", "What bends the bottleneck.")
     norms: bool = field(False, "Train the norms of the adapted layers too, as Houlsby does.")
+
+
+class Prompt(Section):
+    """Prompt tuning: freeze the backbone and learn vectors that stand in front of each text."""
+
+    tokens: Count = field(20, "How many; each takes a position of the model's from the text.")
+    text: Text | None = field(
+        None, "A text whose vectors they start from; unset: random ones, as large as words' are."
+    )
+
+
+class Prefix(Section):
+    """Prefix tuning: freeze the backbone and learn keys and values in each of its layers."""
+
+    tokens: Count = field(20, "How many stand before the keys and values of each text.")
+
+
+class Own(Section):
+    """A method of your own: freeze the backbone and learn what a class in your file puts in."""
+
+    kind: Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")] = field(
+        ..., "The class, a models.methods.Method (needs --allow-code).", allowed='"FILE.py:CLASS"'
+    )
+    args: dict[str, Plain | list[Plain]] = field(
+        {},
+        "Its named arguments.",
+        allowed="table of text, numbers, true or false, and lists of these",
+    )
+
+
+class Distill(Section):
+    """Learn from a teacher: a trained classifier whose answers to the training rows are targets."""
+
+    teacher: Text = field(
+        ...,
+        "A trained classifier of the same labels: a finished run (runs/NAME or run:NAME), or what "
+        "model.source takes.",
+    )
+    temperature: Positive = field(
+        2.0, "Both answers are divided by it: above 1 the teacher's unlikely classes count more."
+    )
+    weight: Annotated[float, Field(ge=0, le=1)] = field(
+        0.5, "Share of the teacher's answers in the loss; the labels have the rest."
+    )
+    hidden: NotNegative = field(
+        0.0,
+        "Weight of a third part: each layer's mean state turned towards the teacher's; 0: none.",
+    )
+    student: Annotated[str, Field(pattern=r"^layers:([2-9]|[1-9][0-9]+)$")] | None = field(
+        None,
+        "layers:N starts from every Nth layer of the teacher, in place of model.source; unset: "
+        "from model.source as it is.",
+        allowed='"layers:N" with N from 2',
+    )
 
 
 class Data(Section):
@@ -259,15 +313,31 @@ class Data(Section):
     truncation: Literal["right", "left"] = field(
         "right", "The end that truncation cuts away: right keeps the beginning of the text."
     )
-    long: Literal["cut", "head_tail"] = field(
+    long: Literal["cut", "head_tail", "chunks"] = field(
         "cut",
         "What is read of a text that is longer than max_length: cut, what truncation leaves; "
-        "head_tail, its beginning and its end.",
+        "head_tail, its beginning and its end; chunks, all of it in windows of max_length tokens, "
+        "whose pooled vectors become one.",
     )
     head_tokens: Count | None = field(
         None,
         "With head_tail: tokens of the beginning, special ones not counted; the end has the rest; "
         "unset: a quarter of max_length.",
+    )
+    stride: Annotated[int, Field(ge=0)] | None = field(
+        None,
+        "With chunks: tokens that a window shares with the one before it, as transformers counts "
+        "them; unset: a quarter of max_length.",
+    )
+    max_windows: Count | None = field(
+        None,
+        "With chunks: most windows of a text, which bounds memory; what a longer text has beyond "
+        "them is cut, as truncation says; unset: 16.",
+    )
+    window_pool: Literal["mean", "max"] | None = field(
+        None,
+        "With chunks: how the pooled vectors of a text's windows become one: averaged, or the "
+        "largest in each dimension; unset: mean.",
     )
     cache: bool = field(True, "Keep the tokenised rows on disk for the next run.", False)
     workers: Annotated[int, Field(ge=0)] = field(
@@ -306,6 +376,12 @@ class Train(Section):
     )
     max_grad_norm: NotNegative = field(
         1.0, "Gradients with a larger norm are scaled down to it; 0: never."
+    )
+    loss: Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")] | None = field(
+        None,
+        "A loss of your own, (logits, labels) to the sum over the rows (needs --allow-code); "
+        "unset: what goes with the labels.",
+        allowed='"FILE.py:FUNCTION"',
     )
     class_weights: Weights | None = field(
         None, "Weight of each class in the loss: balanced makes rare ones count more."
@@ -391,7 +467,7 @@ class Samples(Section):
     )
 
 
-METHODS = ("lora", "adapter")  # sections of which a recipe has at most one
+METHODS = ("lora", "adapter", "prompt", "prefix", "method")  # sections: at most one in a recipe
 
 
 class Config(Section):
@@ -402,6 +478,10 @@ class Config(Section):
     head: Head = Head()
     lora: LoRA | None = None
     adapter: Adapter | None = None
+    prompt: Prompt | None = None
+    prefix: Prefix | None = None
+    method: Own | None = None
+    distill: Distill | None = None
     data: Data
     train: Train = Train()
     eval: Eval = Eval()

@@ -27,7 +27,7 @@ from files.publish import publish, sweep, verify
 from files.verify import DamagedError
 from files.write import LEFTOVER, temporary_name
 
-PARTS = ("data", "encoded", "kept")  # folders of the cache
+PARTS = ("data", "encoded", "kept", "answers")  # folders of the cache
 LIMIT = re.compile(r"([0-9]+(?:\.[0-9]+)?) *(?:([kmgt]?)(i?)b)?")  # 20 GB, 1.5 GiB, 1000
 OLD = 3600  # seconds after which a half-built folder that nobody has locked is left over
 

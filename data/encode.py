@@ -17,7 +17,7 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from data.cache import make_key, open_built, read_arrow, write_arrow
-from data.long import LengthArgs, check_length, shorten
+from data.long import LengthArgs, check_length, fit_row, lost_tokens
 from data.slow_tokenizers import encode_in_python
 from files.read import read_json
 
@@ -26,9 +26,9 @@ CHUNK = 1000  # texts given to the tokenizer at a time; it spreads them over its
 
 @dataclass(frozen=True)
 class Encoded:
-    """An encoded split: columns input_ids, token_type_ids (where the tokenizer has them), labels,
-    row, length (tokens of the row). `key` is the hash of all that decides it. `tokens` are kept,
-    `cut_tokens` were cut off by truncation."""
+    """An encoded split: columns input_ids, token_type_ids (where the tokenizer has them), windows
+    (tokens of each, where texts are read in windows), labels, row, length (tokens of the row).
+    `key` is the hash of all that decides it. `tokens` are kept, `cut_tokens` were lost."""
 
     dataset: datasets.Dataset
     key: str
@@ -64,7 +64,7 @@ def encode(
     """
     check_length(tokenizer, length, "text_pair" in dataset.column_names)
     counts = Counts()
-    schema = _schema(dataset, tokenizer)
+    schema = _schema(dataset, tokenizer, length)
     batches = _batches(dataset, tokenizer, length, schema, counts)
     key = make_key(
         tokenizer=tokenizer_digest(tokenizer),
@@ -123,8 +123,9 @@ def encode_texts(
         done = backend.post_process(one, other)
         row = {"input_ids": done.ids, "length": len(done), "full_length": full_length}
         row |= {"token_type_ids": done.type_ids} if has_types else {}
-        if length.long != "cut" and len(one):
-            row = shorten(row, done.special_tokens_mask.index(0), special, length)
+        if length.long != "cut":
+            before = done.special_tokens_mask.index(0) if len(one) else special
+            row = fit_row(row, before, special, length)
         rows.append(row)
     backend.no_truncation()
     _check_lengths(rows, texts)
@@ -154,10 +155,14 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256("\n".join(content).encode()).hexdigest()
 
 
-def _schema(dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> pa.Schema:
+def _schema(
+    dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, length: LengthArgs
+) -> pa.Schema:
     fields = [("input_ids", pa.list_(pa.int32()))]
     if "token_type_ids" in tokenizer.model_input_names:
         fields.append(("token_type_ids", pa.list_(pa.int8())))
+    if length.long == "chunks":
+        fields.append(("windows", pa.list_(pa.int32())))
     label = dataset.features.arrow_schema.field("label").type
     return pa.schema([*fields, ("labels", label), ("row", pa.int64()), ("length", pa.int32())])
 
@@ -173,7 +178,7 @@ def _batches(
     for chunk in dataset.iter(batch_size=CHUNK):
         texts, pairs = chunk["text"], chunk.get("text_pair")
         rows = encode_texts(tokenizer, texts, pairs, length)
-        cut = [row["full_length"] - row["length"] for row in rows]
+        cut = [lost_tokens(row) for row in rows]
         counts.rows += len(rows)
         counts.truncated_rows += sum(n > 0 for n in cut)
         counts.tokens += sum(row["length"] for row in rows)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from data.long import split_windows, widest_window
 from data.splits import seeded_order
 
 if TYPE_CHECKING:  # any list of rows with the columns of one serves
@@ -44,13 +45,16 @@ def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def collate(rows: Sequence[Mapping[str, Any]], padding: Padding) -> Batch:
-    """One batch of encoded rows.
+    """One batch of encoded rows. Of texts in windows W rows, and inputs.windows (long.py).
 
     inputs: input_ids (B, T), attention_mask (B, T), token_type_ids or counts (B, T) where there are
     any, all int64; tokens: number of real tokens. Where the rows have them: labels (B,) int64 |
     (B, C) float32 | (B,) float64, rows (B,) int64. The mask comes from lengths, never from token
     ids.
     """
+    texts, windows = rows, None
+    if "windows" in texts[0]:
+        rows, windows = split_windows(texts)
     lengths = np.array([len(row["input_ids"]) for row in rows])  # (B,)
     longest = int(lengths.max())
     width = -(-longest // padding.multiple) * padding.multiple
@@ -68,11 +72,13 @@ def collate(rows: Sequence[Mapping[str, Any]], padding: Padding) -> Batch:
             padded[real] = np.concatenate([row[name] for row in rows])
             inputs[name] = torch.from_numpy(padded)
     inputs["attention_mask"] = torch.from_numpy(real.astype(np.int64))
+    if windows is not None:
+        inputs["windows"] = torch.from_numpy(windows)  # (B, K)
     batch: Batch = {"inputs": inputs, "tokens": int(lengths.sum())}
-    if "labels" in rows[0]:
-        batch["labels"] = make_labels([row["labels"] for row in rows])
-    if "row" in rows[0]:
-        batch["rows"] = torch.tensor([row["row"] for row in rows], dtype=torch.int64)
+    if "labels" in texts[0]:
+        batch["labels"] = make_labels([text["labels"] for text in texts])
+    if "row" in texts[0]:
+        batch["rows"] = torch.tensor([text["row"] for text in texts], dtype=torch.int64)
     return batch
 
 
@@ -114,25 +120,31 @@ def eval_batches(
     `micro_batch_size` rows of the longest, and as many more of the shorter ones as take no more
     room.
     """
-    lengths = np.array(dataset["length"]).tolist()
+    lengths, widest = np.array(dataset["length"]).tolist(), None
     if kept is not None and kept.vectors:  # a vector takes a token's room
         micro_batch_size, lengths = micro_batch_size * max(lengths), [1] * len(lengths)
-    batches = fill_batches(lengths, micro_batch_size, padding.multiple)
+    elif "windows" in dataset.column_names:
+        widest = widest_window(dataset["windows"])
+    batches = fill_batches(lengths, micro_batch_size, padding.multiple, widest)
     return _load(dataset, batches, padding, workers, kept)
 
 
-def fill_batches(lengths: Sequence[int], micro_batch_size: int, multiple: int) -> list[list[int]]:
+def fill_batches(
+    lengths: Sequence[int], micro_batch_size: int, multiple: int, widest: int | None = None
+) -> list[list[int]]:
     """Numbers of the rows of each batch, by their lengths in tokens, longest first.
 
     The first one has `micro_batch_size` rows. Of shorter ones as many go together as take no more
-    room, padded to a multiple of `multiple` tokens.
+    room, padded to a multiple of `multiple` tokens. Of texts in windows, the `widest` of so many
+    tokens, a batch has `micro_batch_size` windows, or those of one text.
     """
     _check_size(micro_batch_size)
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     widths = [max(1, -(-lengths[row] // multiple)) for row in order]
+    room = micro_batch_size * (max(widths, default=0) if widest is None else -(-widest // multiple))
     batches, first = [], 0
     while first < len(order):
-        count = micro_batch_size * widths[0] // widths[first]
+        count = max(1, room // widths[first])
         batches.append(order[first : first + count])
         first += count
     return batches

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from data.long import LengthArgs, shorten
+from data.long import LengthArgs, fit_row
 
 
 def encode_in_python(
@@ -27,6 +27,6 @@ def encode_in_python(
         }
         if not cuts:
             before = tokenizer.build_inputs_with_special_tokens([-1]).index(-1)
-            row = shorten(row, before, special, length)
+            row = fit_row(row, before, special, length)
         rows.append(row)
     return rows

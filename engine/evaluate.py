@@ -12,13 +12,19 @@ from engine.metrics import Counter
 from engine.precision import Precision
 from engine.randomness import preserve_randomness
 
+PARTS: tuple[str, ...] = ("inputs", "teacher")  # of a batch, each a table of tensors
+
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on `device`; from pinned memory the copy does not block."""
     if device.type == "cpu":
         return batch
-    moved = {k: v.to(device, non_blocking=True) for k, v in batch["inputs"].items()}
-    return {**batch, "inputs": moved, "labels": batch["labels"].to(device, non_blocking=True)}
+    moved = {
+        part: {k: v.to(device, non_blocking=True) for k, v in batch[part].items()}
+        for part in PARTS
+        if part in batch
+    }
+    return {**batch, **moved, "labels": batch["labels"].to(device, non_blocking=True)}
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from engine.evaluate import to_device
+from engine.evaluate import PARTS, to_device
 from engine.losses import Batch
 
 AHEAD = 3  # batches that wait on a GPU for their turn; on the CPU they share it with the training
@@ -80,12 +80,17 @@ def ahead(items: Iterator[Any], size: int) -> Iterator[Any]:
 
 def pinned(batch: Batch) -> Batch:
     """The batch in memory from which a device copies while the host goes on."""
-    inputs = {name: value.pin_memory() for name, value in batch["inputs"].items()}
-    return {**batch, "inputs": inputs, "labels": batch["labels"].pin_memory()}
+    parts = {
+        part: {name: value.pin_memory() for name, value in batch[part].items()}
+        for part in PARTS
+        if part in batch
+    }
+    return {**batch, **parts, "labels": batch["labels"].pin_memory()}
 
 
 def tensors_of(batch: Batch) -> Iterator[torch.Tensor]:
     """The tensors of a batch that are on its device, those inside a layout included."""
-    for value in [*batch["inputs"].values(), batch["labels"]]:
+    given = [*batch["inputs"].values(), *batch.get("teacher", {}).values(), batch["labels"]]
+    for value in given:
         parts = [value] if isinstance(value, torch.Tensor) else vars(value).values()
         yield from (part for part in parts if isinstance(part, torch.Tensor) and part.is_cuda)

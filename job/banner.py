@@ -6,9 +6,9 @@ from configs.schema import Config
 from data.prepare import label_counts
 from engine.optim import Schedule
 from job.folder import Folder
-from job.needs import batch_tokens, row_lengths
+from job.needs import adds_up, batch_tokens, row_lengths
 from job.prepare import Job
-from job.texts import length_line
+from job.texts import length_lines
 from models.trainable import count_parameters
 from report.plan import Group, Memory, Plan, Truncation
 from report.verdict import few_rows
@@ -41,12 +41,16 @@ def estimated_seconds(job: Job) -> float:
         job.plan.epochs * job.encoded["train"].rows,
     )
     tokens = float(rows * mean_tokens(job))
-    forward_only = 0.0
+    forward_only, streams = 0.0, job.speed.streams
     for split, times in (("validation", evaluations), ("test", 1)):
         if split in job.encoded:
-            forward_only += float(row_lengths(job.encoded[split], job.cached).sum() * times)
+            forward_only += float(
+                row_lengths(job.encoded[split], job.cached, streams).sum() * times
+            )
     # a forward alone takes about a third of forward and backward
     seconds = job.estimate.seconds_per_token * (tokens + forward_only / 3)
+    if job.distilled is not None:
+        seconds += job.distilled.seconds.get("train", 0.0)
     if job.cached is not None:
         seconds += sum(job.cached.seconds[name] for name in job.cached.missing)
     return seconds
@@ -55,8 +59,10 @@ def estimated_seconds(job: Job) -> float:
 def mean_tokens(job: Job) -> float:
     """Mean tokens that a training row costs: padded to the longest of its micro-batch, or only its
     own where batches run as streams."""
-    lengths, size = row_lengths(job.encoded["train"], job.cached), job.config.train.micro_batch_size
-    return float(batch_tokens(lengths, size, job.speed.streams).sum() / len(lengths))
+    split, streams = job.encoded["train"], job.speed.streams
+    lengths = row_lengths(split, job.cached, streams)
+    size = job.config.train.micro_batch_size
+    return float(batch_tokens(lengths, size, adds_up(split, streams)).sum() / len(lengths))
 
 
 def rates(schedule: Schedule, lr: float) -> list[tuple[int, float]]:
@@ -125,7 +131,7 @@ def make_plan(job: Job, folder: Folder) -> Plan:
     return Plan(
         name=config.run.name,
         folder=str(folder.path),
-        model=config.model.source,
+        model=job.model_args.source,
         data=str(config.data.source),
         rows={name: e.rows for name, e in job.encoded.items()},
         balance={
@@ -136,7 +142,7 @@ def make_plan(job: Job, folder: Folder) -> Plan:
             name: Truncation(e.rows, e.truncated_rows, e.tokens + e.cut_tokens, e.cut_tokens)
             for name, e in job.encoded.items()
         },
-        length=length_line(job),
+        length=length_lines(job),
         trainable=trainable,
         parameters=total,
         groups=groups,

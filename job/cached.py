@@ -96,6 +96,8 @@ def choose_cache(
         return None, []
     if config.model.cache == "off":
         reason = reason or "as configured"
+    elif config.distill is not None and config.distill.hidden:
+        reason = reason or "distill.hidden reads what every layer leaves"
     elif config.model.compile:
         reason = reason or "torch.compile sees the whole model"
     reason = reason or why_not_worth(encoded, plan)

@@ -1,6 +1,8 @@
 """The run card's content, and the commands and snippets that ask the finished model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from shlex import join
 from typing import Any
 
@@ -11,11 +13,12 @@ from job.folder import Folder, train_on
 from job.predictor import text_columns
 from job.prepare import Job
 from job.probe import replaced
-from job.texts import texts_of
+from job.texts import texts_of, window_lines
 from models.ngrams.bag import NgramBag
 from models.snippet import loading_snippet, needs_openloop, opens_in_peft
 from report.baseline import Comparison, comparison_line
 from report.card import Card, ClassScore, Compared, Mistake, Result
+from report.distill import Side
 
 IMDB_CAVEAT = (
     "The rows come from IMDb's train split, cut by row: several reviews of one film can stand on "
@@ -34,18 +37,19 @@ ELSEWHERE_OWN = (
     "alone opens without:"
 )
 ELSEWHERE_METHOD = (
-    "Elsewhere. PEFT has no form of this method, so openloop has to be on Python's path:"
+    "Elsewhere. PEFT has no form of this method for this model, so openloop has to be on Python's "
+    "path:"
 )
 
 
-def elsewhere(job: Job) -> str:
-    """What stands above the program that opens the model elsewhere."""
-    args = job.model_args
+def elsewhere(job: Job, folder: Path) -> str:
+    """What stands above the program that opens the exported model elsewhere."""
+    args, texts = job.model_args, texts_of(job)
     if isinstance(job.built.model, NgramBag):
         return ELSEWHERE_BAG
-    if not opens_in_peft(args):
+    if not opens_in_peft(folder, args, texts):
         return ELSEWHERE_METHOD
-    return ELSEWHERE_OWN if needs_openloop(args) else ELSEWHERE
+    return ELSEWHERE_OWN if needs_openloop(folder, args, texts) else ELSEWHERE
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,9 @@ def load_run_snippet(job: Job, folder: Folder) -> str:
 
 
 def make_card(
-    job: Job, folder: Folder, command: str, tested: Tested, weights: str, seconds: float | None
-) -> Card:
+    job: Job, folder: Folder, command: str, tested: Tested, weights: str, seconds: float | None,
+    sides: Sequence[Side] = (),
+) -> Card:  # fmt: skip
     """The run card's content from what the run measured."""
     names, metrics = job.data.label_names, tested.metrics
     classes = [
@@ -109,7 +114,9 @@ def make_card(
     caveats = [*tested.verdicts, f"These are {weights}."]
     if metrics:
         caveats.append("The test rows were used once, after that choice.")
-    if job.data.kind == "regression":
+    if job.config.train.loss is not None:
+        caveats.append(f"The loss is {job.loss_note}.")
+    elif job.data.kind == "regression":
         caveats.append(f"The loss is the {job.loss_note}. All else is in the labels' own unit.")
     caveats += [f"{name} was a program's own: {place}." for name, place in replaced(job).items()]
     if sentence := texts_of(job).sentence:
@@ -129,8 +136,8 @@ def make_card(
             job.model_args,
             texts_of(job),
         ),
-        data=job.data.report.lines(),
-        elsewhere=elsewhere(job),
+        data=[*job.data.report.lines(), *window_lines(job)],
+        elsewhere=elsewhere(job, folder.model),
         settings=trajectory(job.config),
         defaults={key: setting.default for key, setting in list_settings().items()},
         results=card_results(metrics),
@@ -140,5 +147,6 @@ def make_card(
         mistakes=tested.mistakes,
         memory=memory,
         seconds=Compared(estimated_seconds(job), seconds),
+        sides=sides,
         caveats=caveats,
     )

@@ -4,6 +4,7 @@ import heapq
 import json
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any, TextIO
 
 import numpy as np
@@ -21,12 +22,14 @@ from files.publish import publish, remove
 from files.write import replace_text, save_text
 from job.banner import estimated_memory, estimated_seconds
 from job.baseline import row_figures
+from job.beside import put_beside
 from job.card import Tested, ask_command, make_card
 from job.fit import evaluation_line, load_best, split_batches
 from job.folder import Folder
 from job.judge import judge
 from job.predictor import make_predictor, name_prediction
 from job.prepare import Job
+from job.teacher import student_source
 from job.texts import texts_of
 from job.verify import list_files, seal
 from models.build import source_state
@@ -34,6 +37,7 @@ from models.export import export_model
 from models.fast.frozen import restore_exact
 from report.baseline import comparison_line
 from report.card import Mistake, run_card
+from report.distill import Side, side_lines
 from report.format import format_bytes, format_seconds
 from report.samples import Answer, samples_table
 
@@ -143,7 +147,9 @@ def compare_samples(job: Job, folder: Folder) -> str:
 def save_model(job: Job, folder: Folder) -> None:
     """Publish `model/`. One left by an attempt that was killed before the end is replaced."""
     if "frozen" in job.speed.resolved:
-        restore_exact(job.built.model, source_state(job.model_args, job.tokenizer, job.built.base))
+        *_, every = student_source(job.config)
+        exact = source_state(job.model_args, job.tokenizer, job.built.base, every)
+        restore_exact(job.built.model, exact)
     remove(folder.model)
     with publish(folder.model) as temporary:
         export_model(job.built, job.model_args, job.tokenizer, temporary, texts_of(job))
@@ -186,6 +192,21 @@ def test_and_judge(
     return Tested(metrics, writer.worst(), comparison, verdicts, peak)
 
 
+def compare_teacher(job: Job, folder: Folder, tested: Tested, tracker: Tracker) -> list[Side]:
+    """Teacher and student side by side, where there is a teacher and a test split."""
+    if job.distilled is None or not tested.metrics:
+        return []
+    tracker.say(job.distilled.ask("test"))
+    metric, value = main_metric(tested.metrics)
+    student = make_predictor(
+        job.config, job.built.model, job.tokenizer, job.data.kind,
+        job.data.label_names, job.precision, job.target,
+    )  # fmt: skip
+    sides = put_beside(job.distilled, metric, value, student, folder.model)
+    tracker.say(side_lines(sides))
+    return sides
+
+
 def finish(
     job: Job, folder: Folder, progress: Progress, tracker: Tracker, command: str,
     start: float | None, stop: StopRequest,
@@ -202,12 +223,13 @@ def finish(
     seconds = None if start is None else time.perf_counter() - start
     stop.check()
     save_model(job, folder)
+    sides = compare_teacher(job, folder, tested, tracker)
     if job.config.samples.texts:
         table = compare_samples(job, folder)
         tracker.log_text(progress.step, "samples", table)
         tracker.say("\n" + table)
     tracker.say(estimate_line(job, tested.peak, seconds))
-    card = make_card(job, folder, command, tested, weights, seconds)
+    card = make_card(job, folder, command, tested, weights, seconds, sides)
     save_text(folder.path / "README.md", run_card(card))
     metrics = tested.metrics
     figures = {f"test/{k}": v for k, v in metrics.items() if isinstance(v, int | float)}
@@ -218,6 +240,7 @@ def finish(
         "test": metrics,
         "compared": vars(tested.comparison) if tested.comparison else None,
         "verdicts": tested.verdicts,
+        "distilled": [asdict(side) for side in sides],
         "seconds": seconds,
         "files": list_files(folder),
     }

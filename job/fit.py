@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from data.encode import tokenizer_digest
@@ -25,10 +26,13 @@ from engine.stop import StopRequest
 from engine.storage import newest_valid
 from engine.tracker import LOG, Tracker, mend_log
 from job.folder import Folder
+from job.needs import memory_advice
+from job.own_code import describe_own_code
 from job.predictor import made_with
-from job.prepare import Job, memory_advice
+from job.prepare import Job
 from job.probe import replaced
 from job.speed import feed_batches
+from job.texts import length_counts
 from report.format import format_number
 
 LESS_IS_BETTER = {"loss", "rmse", "mae"}  # of the metrics that pick the best checkpoint
@@ -38,13 +42,15 @@ def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]
     """What differs from when the checkpoint was made, besides the config. Raises ValueError unless
     that is allowed: the run could not go on to the same bits."""
     record = make_record(job)
-    saved = {"tokenizer": record["tokenizer"]} | saved  # the first checkpoints did not note it
+    # the first checkpoints did not note these
+    saved = {"tokenizer": record["tokenizer"], "code": record["code"]} | saved
     lines = [
         *drift(saved["environment"], record["environment"]),
         *drift(saved["base"], record["base"]),
+        *drift(saved["code"], record["code"]),
         *(
             line
-            for key in ("data", "tokenizer", "target", "replaced", "kept")
+            for key in ("data", "tokenizer", "target", "replaced", "kept", "teacher")
             for line in drift({key: saved.get(key)}, {key: record.get(key)})
         ),
     ]
@@ -58,8 +64,10 @@ def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]
 
 
 def describe_data(job: Job) -> dict[str, Any]:
-    """The data report and the fingerprint of the rows, as they stand in data.json."""
-    return {"fingerprint": job.data.fingerprint, **job.data.report.as_dict()}
+    """The data report, what is read of long texts and the fingerprint of the rows, as they stand in
+    data.json."""
+    report = {**job.data.report.as_dict(), "lengths": length_counts(job)}
+    return {"fingerprint": job.data.fingerprint, **report}
 
 
 def make_record(job: Job) -> dict[str, Any]:
@@ -69,12 +77,15 @@ def make_record(job: Job) -> dict[str, Any]:
         "base": job.built.base,
         "data": job.data.fingerprint,
         "tokenizer": tokenizer_digest(job.tokenizer),
+        "code": describe_own_code(job.config),
         "config": job.config.model_dump(exclude_none=True),
     }
     if job.data.kind == "regression":
         record["target"] = vars(job.target)  # what the numbers in the weights mean
     if job.cached is not None:
         record["kept"] = job.cached.line
+    if job.distilled is not None:
+        record["teacher"] = job.distilled.identity
     if own := replaced(job):
         record["replaced"] = own
     return record
@@ -108,6 +119,8 @@ def epoch_batches(job: Job, epoch: int, start: int) -> Iterator[Batch]:
         job.config.train.micro_batch_size, job.padding, job.config.data.workers,
         job.kept("train"),
     )  # fmt: skip
+    if job.distilled is not None:
+        batches = map(partial(job.distilled.join, target=job.target), batches)
     return feed_batches(batches, job.speed, job.precision.device)
 
 

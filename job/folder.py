@@ -30,6 +30,7 @@ from files.errors import UnreadableError
 from files.publish import free_name, set_aside, sweep, verify
 from files.read import read_json
 from files.write import LEFTOVER, save_text
+from job.own_code import own_code
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def train_on(folder: Folder, config: Config, epochs: int) -> str:
     words += [f"model.source=run:{folder.path}", f"train.epochs={epochs}"]
     if config.model.revision is not None:
         words += ["--unset", "model.revision"]  # which only a hub has
-    if ".py:" in config.head.kind:
+    if own_code(config):
         words += ["--allow-code"]
     return shlex.join(words)
 

@@ -128,6 +128,7 @@ def gather(
             class_weights=train.class_weights is not None,
             stops_early=job.config.eval.patience is not None,
             max_length=job.config.data.max_length,
+            long=job.config.data.long,
             most_length=job.tokenizer.model_max_length,
         ),
         losses=[line["train/loss"] for line in lines if line.get("train/loss") is not None],

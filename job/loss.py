@@ -3,27 +3,35 @@
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from configs.schema import Config
 from data.labels.settle import label_array
 from data.prepare import Data, label_counts
-from engine.losses import LossFn, balanced_weights, build_loss, positive_weights
+from engine.losses import LossFn, at_least_fp32, balanced_weights, build_loss, positive_weights
 from engine.targets import IDENTITY, Target, measure_target
+from files.errors import meets_limit
+from files.verify import sha256
+from job.probe import shape
 from models.args import ModelArgs
+from models.code import check_allowed, code_file, load_function, where_raised
 from report.format import format_number, join_names
 
 FAR = 10  # labels this many deviations away, or this many times as wide, are in another unit
 
 
 def choose_loss(
-    *, config: Config, data: Data, target: Target, device: torch.device
+    *, config: Config, data: Data, target: Target, device: torch.device, allow_code: bool
 ) -> tuple[LossFn, str]:
     """The loss of a run and a sentence about it: the one place where settings become a loss, for
     training, for the evaluations beside it and for --eval-only. By name, so that one more thing
     that it needs is asked of every caller.
 
-    Raises ValueError for class weights that do not go with the classes.
+    Raises ValueError for class weights that do not go with the classes, and for a loss of the
+    user's own that is not allowed or not there.
     """
+    if config.train.loss is not None:
+        return own_loss(config.train.loss, data.kind, target, allow_code)
     weights = class_weights(config, data)
     loss_fn, sentence = build_loss(
         kind=data.kind,
@@ -40,6 +48,31 @@ def choose_loss(
     if data.kind == "regression":
         sentence += f"; the labels have {describe(target)}"
     return loss_fn, sentence
+
+
+def own_loss(name: str, kind: str, target: Target, allow_code: bool) -> tuple[LossFn, str]:
+    """The user's own function of train.loss. It is given logits (B, C) in fp32 or more, and the
+    labels as our losses take them: of a regression in deviations, as the model answers. What it
+    raises, and what is no sum (), becomes a ValueError with the place."""
+    check_allowed("train.loss", name, allow_code)
+    function, file = load_function("train.loss", name), code_file(name)
+    assert file is not None
+
+    def loss_fn(logits: Tensor, labels: Tensor) -> Tensor:
+        if kind == "regression":
+            labels = target.standardise(labels).to(logits.dtype)
+        given = f"train.loss {name!r}: of logits {shape(logits)} and labels {shape(labels)}"
+        try:
+            loss = function(at_least_fp32(logits), labels)
+        except Exception as error:
+            if meets_limit(error):
+                raise
+            raise ValueError(f"{given} it failed: {where_raised(error, file)}") from error
+        if not isinstance(loss, Tensor) or loss.shape != ():
+            raise ValueError(f"{given} it gave {shape(loss)}; expected their sum, of shape ()")
+        return loss
+
+    return loss_fn, f"code of {name}, sha256 {sha256(file)}"
 
 
 def describe(target: Target) -> str:

@@ -6,14 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from torch import Tensor, nn
 
+from configs.schema import Config
 from data.encode import Encoded
 from data.loaders import Padding, collate, epoch_order, fill_batches
+from data.long import widest_window
 from engine.estimate import Estimate, estimate, repeat
 from engine.evaluate import inference, to_device
 from engine.losses import Batch
 from engine.plan import Plan
 from engine.precision import Precision
 from job.cached import Cached
+from job.predictor import length_args
 
 PROBE_TOKENS = 512  # so many that activations outweigh the gradient of any one parameter
 
@@ -33,16 +36,21 @@ def measure_needs(
             probe = cached.batch_of(probe)
         if cached.cut.vectors:
             evaluation_rows *= int(row_lengths(encoded["train"])[longest])
-    lengths = {name: row_lengths(split, cached) for name, split in encoded.items()}
+    lengths = {name: row_lengths(split, cached, streams) for name, split in encoded.items()}
     probe = repeat(probe, max(1, PROBE_TOKENS // int(lengths["train"][longest])))
     held_out = [
-        held_out_tokens(rows, evaluation_rows, padding.multiple, streams)
+        held_out_tokens(
+            rows, evaluation_rows, padding.multiple,
+            adds_up(encoded[name], streams), widest_of(encoded[name], cached),
+        )
         for name, rows in lengths.items()
         if name != "train"
-    ]
+    ]  # fmt: skip
     return estimate(
         model, compute_loss, probe, precision,
-        tokens=most_tokens(lengths["train"], plan, micro_batch_size, streams),
+        tokens=most_tokens(
+            lengths["train"], plan, micro_batch_size, adds_up(encoded["train"], streams)
+        ),
         evaluated=max(held_out, default=0),
     )  # fmt: skip
 
@@ -74,10 +82,12 @@ def shorten(names: Sequence[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + rest
 
 
-def held_out_tokens(lengths: np.ndarray, size: int, multiple: int, streams: bool) -> int:
+def held_out_tokens(
+    lengths: np.ndarray, size: int, multiple: int, streams: bool, widest: int | None = None
+) -> int:
     """Tokens of the largest batch of an evaluation of rows with these many (N,): the batches of
     short rows hold more of them, and in a stream more tokens."""
-    batches = fill_batches(lengths.tolist(), size, multiple)
+    batches = fill_batches(lengths.tolist(), size, multiple, widest)
     if streams:
         return max((int(lengths[batch].sum()) for batch in batches), default=0)
     widths = [-(-int(lengths[batch].max()) // multiple) * multiple for batch in batches]
@@ -85,11 +95,28 @@ def held_out_tokens(lengths: np.ndarray, size: int, multiple: int, streams: bool
     return max((w * n for w, n in zip(widths, counts, strict=True)), default=0)
 
 
-def row_lengths(encoded: Encoded, cached: Cached | None = None) -> np.ndarray:
-    """Tokens (N,) of each row that a step computes: of a kept vector, one."""
+def row_lengths(encoded: Encoded, cached: Cached | None = None, streams: bool = True) -> np.ndarray:
+    """Tokens (N,) of each row that a step computes: of a kept vector, one; of windows that are
+    padded, as many as of the longest window for each."""
     if cached is not None and cached.cut.vectors:
         return np.ones(encoded.rows, dtype=np.int64)
+    widest = None if streams else widest_of(encoded, cached)
+    if widest is not None:
+        return widest * np.array([len(windows) for windows in encoded.dataset["windows"]])
     return encoded.dataset.with_format("numpy")["length"][:]
+
+
+def widest_of(encoded: Encoded, cached: Cached | None = None) -> int | None:
+    """Tokens of the longest window; None where a step computes a row a text, or a kept vector."""
+    if "windows" not in encoded.dataset.column_names or (cached and cached.cut.vectors):
+        return None
+    return widest_window(encoded.dataset["windows"])
+
+
+def adds_up(encoded: Encoded, streams: bool) -> bool:
+    """Whether the tokens of a batch are those of its rows together: in a stream, and in windows,
+    each of which is padded on its own."""
+    return streams or "windows" in encoded.dataset.column_names
 
 
 def batch_tokens(lengths: np.ndarray, size: int, streams: bool) -> np.ndarray:
@@ -111,3 +138,19 @@ def most_tokens(lengths: np.ndarray, plan: Plan, micro_batch_size: int, streams:
         seen = batch_tokens(order, micro_batch_size, streams)[: steps * plan.accumulate]
         most = max(most, int(seen.max()))
     return most
+
+
+def memory_advice(config: Config) -> str:
+    """What to lower where a run takes more memory than there is. Of these eval.micro_batch_size
+    alone leaves the training as it was, so that a run can go on."""
+    length = f"data.max_length (now {config.data.max_length})"
+    if config.data.long == "chunks":
+        length += f" or data.max_windows (now {length_args(config).most_windows})"
+    return (
+        f"Lower train.micro_batch_size (now {config.train.micro_batch_size}) and raise "
+        f"train.accumulate (now {config.train.accumulate}) as much: the same steps in less memory. "
+        f"A lower {length} and "
+        "model.activation_checkpointing = true save more. All of them make another run of it: use "
+        "another run.name, or --fresh. Where an evaluation ran out, lower eval.micro_batch_size, "
+        "and --resume goes on"
+    )

@@ -1,13 +1,13 @@
 """Predictions of a model with the run's own preprocessing: cleaning, tokenizer, cut, labels."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from configs.schema import Config
 from data.bags import bags_of
@@ -16,9 +16,9 @@ from data.encode import encode_texts
 from data.intake import check_text
 from data.labels.reader import RowError
 from data.loaders import Padding, collate, fill_batches
-from data.long import LengthArgs
+from data.long import LengthArgs, widest_window
 from engine.evaluate import inference, to_device
-from engine.losses import logits_of
+from engine.losses import Batch, logits_of
 from engine.metrics import probabilities
 from engine.precision import DTYPES, Precision, choose_device
 from engine.targets import Target
@@ -66,6 +66,11 @@ def clean_args(config: Config) -> CleanArgs:
 def length_args(config: Config) -> LengthArgs:
     """How much of a text is read, as the data package takes it."""
     return LengthArgs(**config.data.model_dump(include={f.name for f in fields(LengthArgs)}))
+
+
+def window_pool(config: Config) -> Literal["mean", "max"] | None:
+    """How the vectors of a text's windows become one; None where a text is one row."""
+    return (config.data.window_pool or "mean") if config.data.long == "chunks" else None
 
 
 def name_prediction(text: Text, kind: str, values: list[float], names: Sequence[str]) -> Prediction:
@@ -152,22 +157,32 @@ class Predictor:
         return [{**row, "row": i, "labels": 0} for i, row in enumerate(rows)]
 
     def predict_chunk(self, chunk: list[Text]) -> list[Prediction]:
-        """Long rows first, so that a batch holds rows of like length."""
-        rows, padding = self.encode(chunk), make_padding(self.tokenizer)
-        lengths = [len(row["input_ids"]) for row in rows]
+        """One prediction a text."""
         predictions: dict[int, Prediction] = {}
+
+        def name_batch(batch: Batch, logits: Tensor) -> None:
+            shares = probabilities(self.kind, logits, self.target).tolist()
+            for row, values in zip(batch["rows"].tolist(), shares, strict=True):
+                predictions[row] = name_prediction(chunk[row], self.kind, values, self.label_names)
+
+        self.run(chunk, name_batch)
+        return [predictions[row] for row in range(len(chunk))]
+
+    def run(self, chunk: list[Text], on_batch: Callable[[Batch, Tensor], None]) -> None:
+        """Give each batch of the chunk, whose "rows" are places in it, and its logits (B, C) to
+        `on_batch`. Long rows first, so that a batch holds rows of like length."""
+        rows, padding = self.encode(chunk), make_padding(self.tokenizer)
+        lengths, widest = [len(row["input_ids"]) for row in rows], None
+        if "windows" in rows[0]:
+            widest = widest_window([row["windows"] for row in rows])
         with inference(self.model):
-            for numbers in fill_batches(lengths, self.micro_batch_size, padding.multiple):
+            size, multiple = self.micro_batch_size, padding.multiple
+            for numbers in fill_batches(lengths, size, multiple, widest):
                 batch = collate([rows[number] for number in numbers], padding)
                 moved = to_device(batch, self.precision.device)
                 with self.precision.autocast():
                     logits = logits_of(self.model(**moved["inputs"]))  # (B, C)
-                shares = probabilities(self.kind, logits, self.target).tolist()
-                for row, values in zip(batch["rows"].tolist(), shares, strict=True):
-                    predictions[row] = name_prediction(
-                        chunk[row], self.kind, values, self.label_names
-                    )
-        return [predictions[row] for row in range(len(chunk))]
+                on_batch(moved, logits)
 
 
 def make_predictor(

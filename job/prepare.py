@@ -21,7 +21,7 @@ from data.loaders import Padding
 from data.prepare import Data, DataArgs, load_data
 from engine.estimate import Estimate, held_memory
 from engine.loop import fit
-from engine.losses import Batch, LossFn, loss_from_logits
+from engine.losses import Batch, LossFn
 from engine.memory import explained
 from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_steps
 from engine.plan import Plan, planned_steps
@@ -29,14 +29,16 @@ from engine.precision import Precision
 from engine.targets import Target
 from job.bag import settle_precision, weigh_terms
 from job.cached import Cached, choose_cache
+from job.distill import Distilled, choose_compute_loss, open_distilled
 from job.ending import reading
 from job.loss import choose_loss, keep_target, measure_labels, target_of
-from job.needs import describe_idle, measure_needs
-from job.predictor import clean_args, length_args, make_padding, text_columns
-from job.probe import check_head, trial_step
+from job.needs import describe_idle, measure_needs, memory_advice
+from job.predictor import clean_args, length_args, make_padding, text_columns, window_pool
+from job.probe import check_head, trial_step, try_loss
 from job.rates import first_steps, rate_factors
 from job.relations import check_relations
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
+from job.teacher import reads_all, student_source
 from models.args import ModelArgs
 from models.build import Built
 from models.fast.speed import Speed
@@ -74,6 +76,7 @@ class Job:
     estimate: Estimate
     evaluation_rows: int  # of the longest rows in one forward pass
     resident_before: int  # bytes the process held before training
+    distilled: Distilled | None  # its teacher, and what that answers
     cached: Cached | None  # what the frozen part of the model made of each row
     notes: list[str]
     details: list[str]  # of the machine, for who asks
@@ -127,7 +130,7 @@ class Problems:
 
 def data_args(config: Config) -> DataArgs:
     """The part of [data] that says which rows there are."""
-    elsewhere = {"clean", "cache", "workers"}
+    elsewhere = {"clean", "cache", "workers", "window_pool"}
     elsewhere |= vars(length_args(config)).keys()
     values = config.data.model_dump(exclude=elsewhere)
     values["text"] = text_columns(config)
@@ -150,15 +153,17 @@ def make_method(config: Config) -> Method | None:
 
 def make_model_args(config: Config, data: Data, target: Target, allow_code: bool) -> ModelArgs:
     """What the models package needs to know of the config and of the labels."""
+    source, revision, _ = student_source(config)
     return ModelArgs(
-        source=config.model.source,
-        revision=config.model.revision,
+        source=source,
+        revision=revision,
         dropout=config.model.dropout,
         train=config.model.train,
         head_kind=config.head.kind,
         head_pool=config.head.pool,
         head_dropout=config.head.dropout,
         head_args=config.head.args,
+        window_pool=window_pool(config),
         method=make_method(config),
         num_labels=max(1, len(data.label_names)),
         label_names=data.label_names,
@@ -167,19 +172,6 @@ def make_model_args(config: Config, data: Data, target: Target, allow_code: bool
         target_deviation=target.deviation,
         activation_checkpointing=config.model.activation_checkpointing,
         allow_code=allow_code,
-    )
-
-
-def memory_advice(config: Config) -> str:
-    """What to lower where a run takes more memory than there is. Of these eval.micro_batch_size
-    alone leaves the training as it was, so that a run can go on."""
-    return (
-        f"Lower train.micro_batch_size (now {config.train.micro_batch_size}) and raise "
-        f"train.accumulate (now {config.train.accumulate}) as much: the same steps in less memory. "
-        f"A lower data.max_length (now {config.data.max_length}) and "
-        "model.activation_checkpointing = true save more. All of them make another run of it: use "
-        "another run.name, or --fresh. Where an evaluation ran out, lower eval.micro_batch_size, "
-        "and --resume goes on"
     )
 
 
@@ -195,9 +187,8 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     """Load and check everything. Raises ValueError with all that is wrong."""
     details, problems = set_up_torch(config), Problems()
     sides, wanted = len(text_columns(config)), config.precision
-    tokenizer = problems.attempt(
-        lambda: open_tokenizer(config.model.source, config.model.revision, sides)
-    )
+    source, revision, every = student_source(config)
+    tokenizer = problems.attempt(lambda: open_tokenizer(source, revision, sides))
     precision = problems.attempt(
         lambda: settle_precision(wanted.device, wanted.dtype, tokenizer, resolved_dtype)
     )
@@ -208,26 +199,31 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     assert tokenizer is not None
     target, label_notes = measure_labels(data)
     model_args = make_model_args(config, data, target, allow_code)
-    built = problems.attempt(lambda: open_model(model_args, tokenizer, config.run.seed))
+    built = problems.attempt(lambda: open_model(model_args, tokenizer, config.run.seed, every))
     if built is not None:
-        problems.attempt(lambda: check_relations(config, data, tokenizer.model_max_length))
+        taken = 0 if model_args.method is None else model_args.method.positions(built.model)
+        problems.attempt(lambda: check_relations(config, data, tokenizer.model_max_length, taken))
         model_args, more = keep_target(model_args, built.target)
         label_notes += more
     target = target_of(model_args)
     loss = problems.attempt(
-        lambda: choose_loss(config=config, data=data, target=target, device=precision.device)
+        lambda: choose_loss(
+            config=config, data=data, target=target, device=precision.device, allow_code=allow_code
+        )
     )
+    taught = problems.attempt(lambda: open_distilled(config, data, precision, allow_code, built))
     problems.check()
     assert built is not None
     assert loss is not None
+    assert taught is not None
     with reading("the tokenizer"):
         encoded = {name: encode_split(config, tokenizer, data, name) for name in data.splits}
     weigh_terms(built.model, encoded["train"])
     built.model.to(precision.device)
-    speed = speed_up_model(built.model, config, precision, config.model.compile)
+    speed = speed_up_model(built.model, reads_all(config), precision, config.model.compile)
     return assemble(
         config, precision, tokenizer, data, encoded, model_args, built, speed,
-        loss, [*built.notes, *label_notes], details,
+        loss, taught[0], [*built.notes, *taught[1], *label_notes], details,
     )  # fmt: skip
 
 
@@ -241,6 +237,7 @@ def assemble(
     built: Built,
     speed: Speed,
     loss: tuple[LossFn, str],
+    distilled: Distilled | None,
     notes: list[str],
     details: list[str],
 ) -> Job:
@@ -264,8 +261,7 @@ def assemble(
         evaluate_every=None if config.eval.every == "epoch" else int(config.eval.every),
         save_every=config.run.save_every,
     )
-    loss_fn, loss_note = loss
-    compute_loss = loss_from_logits(loss_fn)
+    compute_loss, loss_note = choose_compute_loss(config, data.kind, loss, distilled)
     check_head(built, model_args, encoded["train"], padding, precision)
     resident = held_memory(precision.device)
     rows_at_once = evaluation_rows(config, built.model, precision.device)
@@ -273,20 +269,20 @@ def assemble(
     built.model.train()
     with trial_step(model_args.source), explained(memory_advice(config)):
         needs = measure_needs(
-            built.model, compute_loss, encoded, padding, precision, plan, train.micro_batch_size,
-            rows_at_once, speed.streams, cached,
+            built.model, try_loss(compute_loss, distilled), encoded, padding, precision, plan,
+            train.micro_batch_size, rows_at_once, speed.streams, cached,
         )  # fmt: skip
     notes += cache_notes + describe_idle(needs.idle, added_parameters(built.model))
     if config.model.compile:
         built.model.compile()  # in place: the parameters keep their names
     return Job(
         config=config, precision=precision, tokenizer=tokenizer, data=data, encoded=encoded,
-        padding=padding, model_args=model_args, built=built, speed=speed, loss_fn=loss_fn,
+        padding=padding, model_args=model_args, built=built, speed=speed, loss_fn=loss[0],
         loss_note=loss_note, compute_loss=compute_loss, groups=groups,
         optimizer=build_optimizer(groups, (train.betas[0], train.betas[1]), train.eps),
         scaler=precision.scaler(),
         schedule=Schedule(train.schedule, total, warmup_steps(train.warmup, total)),
-        plan=plan, estimate=needs, resident_before=resident, cached=cached,
+        plan=plan, estimate=needs, resident_before=resident, distilled=distilled, cached=cached,
         evaluation_rows=rows_at_once, notes=notes, details=details,
         probed_loss=compute_loss,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.encode import Encoded
 from data.loaders import Padding, collate
@@ -25,6 +25,7 @@ from models.code import code_file, where_raised
 from models.heads import Classifier
 
 if TYPE_CHECKING:
+    from job.distill import Distilled
     from job.prepare import Job
 
 ROWS = 3  # not two, which many labels have too: (B, C) must not look like (C, B)
@@ -46,6 +47,7 @@ def check_head(
     if file is None or not isinstance(model, Classifier):
         return
     batch = make_probe(encoded, padding, precision)
+    batch["inputs"].pop("windows", None)  # of texts in windows each window is a row to the head
     got: list[Tensor] = []
     hook = model.head.register_forward_pre_hook(lambda _, inputs: got.extend(inputs))
     try:
@@ -61,7 +63,7 @@ def check_head(
         ) from error
     finally:
         hook.remove()
-    expected = (len(batch["rows"]), args.num_labels)
+    expected = (len(batch["inputs"]["input_ids"]), args.num_labels)
     if not (isinstance(logits, Tensor) and logits.shape == expected and logits.is_floating_point()):
         hidden, mask = (shape(tensor) for tensor in got)
         raise ValueError(
@@ -121,34 +123,46 @@ def where_defined(function: Callable) -> str:
     return f"{file}:{named.__qualname__}"
 
 
+def try_loss(
+    compute_loss: Callable[[nn.Module, Batch], Tensor], made: "Distilled | None"
+) -> Callable[[nn.Module, Batch], Tensor]:
+    """The same loss for batches that no teacher has seen."""
+    if made is None:
+        return compute_loss
+    return lambda model, batch: compute_loss(model, made.blank(batch))
+
+
 def check_loss(job: "Job") -> list[str]:
     """Notes on what a program put in place of ours. A loss is tried on a few rows, without dropout.
 
     Raises ValueError where it gives no number that can be minimised.
     """
     notes = [f"{name} is a program's own: {place}" for name, place in replaced(job).items()]
-    if job.compute_loss is job.probed_loss:
+    ours = job.compute_loss is job.probed_loss
+    if ours and job.config.train.loss is None:
         return notes
-    model, place = job.built.model, where_defined(job.compute_loss)
+    model = job.built.model
+    place = job.config.train.loss if ours else where_defined(job.compute_loss)
     batch = make_probe(job.encoded["train"], job.padding, job.precision)
     model.eval()
     try:
         with preserve_randomness(), job.precision.autocast():
-            once, twice = (job.compute_loss(model, rows) for rows in (batch, repeat(batch)))
+            tried = try_loss(job.compute_loss, job.distilled)
+            once, twice = (tried(model, rows) for rows in (batch, repeat(batch)))
     finally:
         model.train()
         model.zero_grad(set_to_none=True)
     if not isinstance(once, Tensor) or once.shape != () or not once.requires_grad:
         raise ValueError(
-            f"compute_loss {place} returned {shape(once)} for {ROWS} rows; expected the sum of "
+            f"the loss {place} returned {shape(once)} for {ROWS} rows; expected the sum of "
             "their losses as a tensor of shape () that depends on the model's parameters"
         )
     if not torch.isfinite(once):
-        raise ValueError(f"compute_loss {place} returned {once.item()} for the first {ROWS} rows")
+        raise ValueError(f"the loss {place} returned {once.item()} for the first {ROWS} rows")
     ratio = (twice / once).item() if once else 2.0
     if abs(ratio - 2) > 2 * DOUBLED:
         notes.append(
-            f"WARNING: compute_loss {place} is {ratio:.3g} times as large for twice the rows, "
+            f"WARNING: the loss {place} is {ratio:.3g} times as large for twice the rows, "
             "expected 2: give the sum over the rows, which the engine divides by their number; a "
             "mean would be divided twice, and train.accumulate would change what is trained"
         )

@@ -4,13 +4,15 @@ from configs.schema import Config
 from data.prepare import Data
 
 
-def check_relations(config: Config, data: Data, max_positions: int) -> None:
-    """Relations that only the data and the model can tell. Raises ValueError with all of them."""
+def check_relations(config: Config, data: Data, max_positions: int, taken: int) -> None:
+    """Relations that only the data and the model can tell; the run's method has `taken` positions
+    of the model's already. Raises ValueError with all of them."""
     problems = []
     if config.data.max_length > max_positions:
         problems.append(
             f"data.max_length is {config.data.max_length}; {config.model.source} has "
-            f"{max_positions} positions: use at most that"
+            f"{max_positions} positions{f' beside the {taken} that its method takes' * bool(taken)}"
+            ": use at most that"
         )
     metric, number = config.eval.metric, data.kind == "regression"
     if number and metric in ("accuracy", "macro_f1"):

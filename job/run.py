@@ -34,6 +34,8 @@ def train_and_finish(job: Job, folder: Folder, command: str, allow_drift: bool) 
     resumed = progress.step > 0
     if job.cached is not None:
         print(open_cached(job.cached, job.encoded, job.padding, job.precision), flush=True)
+    if job.distilled is not None:
+        print(job.distilled.ask("train"), flush=True)
     tracker = Tracker(
         folder.path, progress.step, job.plan.total_steps, job.config.run.log_every, metrics_bytes
     )

@@ -12,6 +12,7 @@ from job.bag import settle_precision
 from job.ending import reading
 from job.folder import refuse_other_trajectory, run_folder
 from job.loss import choose_loss, target_of
+from job.own_code import changed_since
 from job.predictor import made_with, make_padding
 from job.prepare import data_args, encode_split
 from job.speed import evaluation_rows, feed_batches, set_up_torch, speed_up_model
@@ -63,7 +64,9 @@ def score_finished(
     model.to(precision.device)
     speed = speed_up_model(model, config, precision)
     target = target_of(args)
-    loss_fn, _ = choose_loss(config=config, data=data, target=target, device=precision.device)
+    loss_fn, sentence = choose_loss(
+        config=config, data=data, target=target, device=precision.device, allow_code=allow_code
+    )
     rows = encode_split(config, tokenizer, data, "test").dataset
     rows_at_once = evaluation_rows(config, model, precision.device)
     batches = feed_batches(
@@ -72,5 +75,8 @@ def score_finished(
     )  # fmt: skip
     counter = build_counter(data.kind, args.num_labels, precision.device, target)
     metrics = evaluate(model, batches, loss_fn, counter, precision)
+    if config.train.loss is not None:
+        changed = changed_since(config, folder.recorded(), "train.loss")
+        print(f"loss {metrics['loss']:.4f}, by {sentence}{changed}")
     compared = None if allow_drift else read_result(folder).get("compared")
     return {"test": metrics, "compared": compared}

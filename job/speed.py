@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -73,5 +74,5 @@ def feed_batches(batches: Iterable[Batch], speed: Speed, device: torch.device) -
     """Batches as the model takes them, ahead of the training and on its device: the host, which
     knows the lengths, says where the texts lie in the stream."""
     if speed.streams:
-        batches = map(lay_out, batches)
+        batches = map(partial(lay_out, in_front=speed.in_front), batches)
     return feed(batches, device, count_items)

@@ -1,24 +1,35 @@
 """What a run reads of its texts, told to whoever opens its model elsewhere and to its user."""
 
+import numpy as np
+
+from data.encode import Encoded
 from data.long import LengthArgs
-from job.predictor import length_args, text_columns
+from job.needs import adds_up, most_tokens, row_lengths, widest_of
+from job.predictor import length_args, text_columns, window_pool
 from job.prepare import Job
 from models.apart import needs_apart
+from models.architectures import reads_last
+from models.methods.method import tokens_in_front
 from models.ngrams.bag import NgramTokenizer
-from models.texts import Texts
+from models.texts import Texts, Windows
+from report.format import format_bytes, format_count, format_number, format_share
 
 LOST = {"right": "end", "left": "beginning"}  # truncation -> what a longer text loses
+JOINED = {"mean": "averaged", "max": "joined by the largest of each dimension"}
 
 
 def texts_of(job: Job) -> Texts:
     """How the model takes its texts, for other tools."""
-    length = length_args(job.config)
+    length, pool, model = length_args(job.config), window_pool(job.config), job.built.model
+    # PEFT hides the ids behind a prompt, so that a head finds no pad token and reads padding
+    hidden = reads_last(model) and tokens_in_front(model) > 0
     return Texts(
         max_length=length.max_length,
         truncation=length.truncation,
         pairs=len(text_columns(job.config)) == 2,
-        alone=needs_apart(job.built.model) is not None,
+        alone=hidden or needs_apart(model) is not None,
         ends=ends_of(length, job) if length.long == "head_tail" else None,
+        windows=None if pool is None else Windows(length.overlap, length.most_windows, pool),
     )
 
 
@@ -27,13 +38,77 @@ def ends_of(length: LengthArgs, job: Job) -> tuple[int, int]:
     return length.head, length.tail(job.tokenizer.num_special_tokens_to_add())
 
 
-def length_line(job: Job) -> str:
-    """How much of a text is read, for the plan."""
+def length_lines(job: Job) -> list[str]:
+    """How much of a text is read, and what windows cost, for the plan."""
     if isinstance(job.tokenizer, NgramTokenizer):
-        return "texts are read whole, whatever data.max_length says"
-    length = length_args(job.config)
-    line = f"at most {length.max_length} tokens a text; "
+        return ["texts are read whole, whatever data.max_length says"]
+    length, pool = length_args(job.config), window_pool(job.config)
+    lost, most = LOST[length.truncation], length.max_length
+    if pool is not None:
+        return [
+            f"windows of at most {most} tokens, {length.overlap} of them shared with the one "
+            f"before; their vectors are {JOINED[pool]}. Texts of more than {length.most_windows} "
+            f"windows lose their {lost}",
+            *window_lines(job),
+            cost_line(job),
+        ]
     if length.long == "head_tail":
         head, tail = ends_of(length, job)
-        return f"{line}of longer ones the first {head} and the last {tail}"
-    return f"{line}longer ones lose their {LOST[length.truncation]}"
+        return [
+            f"at most {most} tokens a text; of longer ones the first {head} and the last {tail}"
+        ]
+    return [f"at most {most} tokens a text; longer ones lose their {lost}"]
+
+
+def window_counts(split: Encoded) -> np.ndarray | None:
+    """(N,) how many windows each text has; None where none are made."""
+    if "windows" not in split.dataset.column_names:
+        return None
+    return np.array([len(windows) for windows in split.dataset["windows"]])
+
+
+def length_counts(job: Job) -> dict[str, dict[str, int]]:
+    """Of each split: rows that lost something, and the tokens that are read and lost; where texts
+    are read in windows, these and the rows that have several."""
+    report = {}
+    for name, split in job.encoded.items():
+        lost = {"cut_rows": split.truncated_rows, "cut_tokens": split.cut_tokens}
+        report[name] = {"tokens": split.tokens, **lost}
+        if (counts := window_counts(split)) is not None:
+            several = int((counts > 1).sum())
+            report[name] |= {"windows": int(counts.sum()), "windowed_rows": several}
+    return report
+
+
+def window_lines(job: Job) -> list[str]:
+    """How many windows the texts of each split have; nothing where none are made."""
+    lines = []
+    for name, split in job.encoded.items():
+        if (counts := window_counts(split)) is not None:
+            mean, several = format_number(float(counts.mean())), int((counts > 1).sum())
+            lines.append(
+                f"{name}: {mean} windows a text, at most {counts.max()}; {format_count(several)} "
+                f"texts have more than one ({format_share(several, split.rows)})"
+            )
+    return lines
+
+
+def cost_line(job: Job) -> str:
+    """What windows take beside what their first ones alone would, as with data.long = "cut"."""
+    split, streams = job.encoded["train"], job.speed.streams
+    first = np.array([windows[0] for windows in split.dataset["windows"]])
+    times = split.tokens / int(first.sum())
+    line = f"beside cut: about {format_number(times)} times the time of an epoch"
+    if job.cached is not None and job.cached.cut.vectors:
+        return f"{line} where vectors are computed, none where they are kept"
+    size = job.config.train.micro_batch_size
+    lengths = row_lengths(split, job.cached, streams)
+    most = most_tokens(lengths, job.plan, size, adds_up(split, streams))
+    if not streams:
+        first = np.full_like(first, widest_of(split) or 0)
+    fewer = most_tokens(first, job.plan, size, streams)
+    more = job.estimate.activations * max(0.0, 1 - fewer / most)
+    return (
+        f"{line}, and about {format_bytes(int(more))} more memory: the largest micro-batch has "
+        f"{format_count(most)} tokens, not {format_count(fewer)}"
+    )

@@ -3,18 +3,19 @@
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PretrainedConfig
 
-from models.architectures import longest_text, reads_end
+from models.architectures import longest_text, reads_end, token_table
 from models.args import ModelArgs
 from models.limits import check_bytes
+from models.methods import Method
 
 PROBLEM_TYPES = {
     "single": "single_label_classification",
     "multi": "multi_label_classification",
     "regression": "regression",
 }
+LEAST = 3  # positions for a text: a token between two special ones
 HEAD_DROPOUTS = ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout")
 
 
@@ -88,21 +89,10 @@ def fit_embeddings(model: Any, tokenizer: Any) -> list[str]:
     return notes
 
 
-def token_table(model: Any) -> nn.Module | None:
-    """The table of token embeddings; None for a model that hashes characters (CANINE) or hides its
-    table in a preprocessor (Perceiver), where a tokenizer of bytes or characters cannot outgrow it.
-    """
-    try:
-        table = model.get_input_embeddings()
-    except NotImplementedError:
-        return None
-    return table if isinstance(table, nn.Module) else None
-
-
-def fit_tokenizer(model: Any, tokenizer: Any) -> list[str]:
+def fit_tokenizer(model: Any, tokenizer: Any, method: Method | None) -> list[str]:
     """Make a model and its tokenizer suit each other: a row for each token, no text longer than the
-    model has positions for; returns notes. Raises ValueError where a head looks for end tokens that
-    the tokenizer does not set."""
+    model has positions for, less those that a method takes; returns notes. Raises ValueError where
+    none are left, and where a head looks for end tokens that the tokenizer does not set."""
     end = getattr(model.config, "eos_token_id", None)
     if reads_end(model) and end not in tokenizer("a")["input_ids"]:
         raise ValueError(
@@ -110,6 +100,14 @@ def fit_tokenizer(model: Any, tokenizer: Any) -> list[str]:
             "this tokenizer ends no text with it: give the model's own tokenizer"
         )
     longest = longest_text(model)
+    if longest is not None and method is not None:
+        taken = method.positions(model)
+        if longest - taken < LEAST:
+            raise ValueError(
+                f"{method.kind}.tokens takes {taken} of the model's {longest} positions; a text "
+                f"needs {LEAST} or more"
+            )
+        longest -= taken
     if longest is not None:
         tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
     return fit_embeddings(model, tokenizer)

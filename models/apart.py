@@ -74,9 +74,14 @@ def logits_in(output: Any) -> Tensor:
 
 def run_apart(model: nn.Module) -> list[str]:
     """Replace `model.forward` in place where some rows must not run together; parameters and
-    modules keep their names. Returns notes."""
+    modules keep their names. Returns notes. Raises ValueError where texts come in windows."""
     reason = needs_apart(model)
     if reason is None:
         return []
+    if getattr(model, "window_pool", None) is not None:
+        raise ValueError(
+            f'data.long = "chunks" runs the windows of a text together; here rows run in parts, '
+            f'for {reason}: use "head_tail" or "cut"'
+        )
     model.forward = MethodType(forward_apart, model)
     return [f"batches: in parts, rows of one kind together, for {reason}"]

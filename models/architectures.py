@@ -6,7 +6,7 @@ neither tells. docs/architectures.md, which a test writes and holds, says what c
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
@@ -98,9 +98,22 @@ def reads_end(model: nn.Module) -> bool:
     return "eos_token_id" in inspect.unwrap(type(model).forward).__code__.co_names
 
 
+def reads_last(model: nn.Module) -> bool:
+    """Whether a native head looks for pad tokens, to read the last token before them."""
+    return "pad_token_id" in inspect.unwrap(type(model).forward).__code__.co_names
+
+
 def sees(name: str) -> bool:
     """Whether a module, by its dotted name, is there for pictures, which no text reaches."""
     return any(part in name for part in PICTURES)
+
+
+def position_tables(model: nn.Module) -> Iterator[Any]:
+    """The tables of positions of a text."""
+    for name, module in model.named_modules():
+        is_table = hasattr(module, "padding_idx") and name.rpartition(".")[2] in POSITION_TABLES
+        if is_table and not sees(name):
+            yield module
 
 
 def longest_text(model: Any) -> int | None:
@@ -109,12 +122,21 @@ def longest_text(model: Any) -> int | None:
     its config says. None: no limit."""
     config = model.config.get_text_config()
     limits = []
-    for name, module in model.named_modules():
-        is_table = hasattr(module, "padding_idx") and name.rpartition(".")[2] in POSITION_TABLES
-        if is_table and not sees(name):
-            kept = 0 if module.padding_idx is None else module.padding_idx + 1
-            limits.append(len(module.weight) - getattr(module, "offset", kept))
+    for module in position_tables(model):
+        kept = 0 if module.padding_idx is None else module.padding_idx + 1
+        limits.append(len(module.weight) - getattr(module, "offset", kept))
     relative = config.model_type in WITHOUT_LIMIT or getattr(config, "relative_attention", False)
     if not relative:
         limits += [getattr(config, name) for name in LENGTHS if getattr(config, name, None)]
     return min((limit for limit in limits if limit > 0), default=None)
+
+
+def token_table(model: Any) -> nn.Module | None:
+    """The table of token embeddings; None for a model that hashes characters (CANINE) or hides its
+    table in a preprocessor (Perceiver), where a tokenizer of bytes or characters cannot outgrow it.
+    """
+    try:
+        table = model.get_input_embeddings()
+    except NotImplementedError:
+        return None
+    return table if isinstance(table, nn.Module) else None

@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from files.read import MOST_BYTES
 from models.code import code_file
 from models.limits import MOST_LABELS
-from models.methods import METHODS, Method
+from models.methods import METHODS, Method, OwnMethod
 from models.trainable import last_layers
 
 KINDS = ("single", "multi", "regression")  # of labels: one class, several at once, a number
@@ -33,6 +33,7 @@ class ModelArgs:
     head_pool: str | None = None
     head_dropout: float | None = None
     head_args: dict[str, Any] = field(default_factory=dict)
+    window_pool: Literal["mean", "max"] | None = None
     method: Method | None = None
     num_labels: int
     label_names: tuple[str, ...] = ()
@@ -85,6 +86,8 @@ def _method_from_json(values: Any) -> Method | None:
     if values is None:
         return None
     kind = values.get("kind") if isinstance(values, dict) else None
+    if isinstance(kind, str) and code_file(kind):  # a user's own, by its file
+        return OwnMethod(**_checked(OwnMethod, values, "method"))
     if kind not in METHODS:
         raise ValueError(f"method is {values!r:.100}; expected one of {', '.join(METHODS)}")
     rest = {key: value for key, value in values.items() if key != "kind"}
@@ -154,8 +157,15 @@ def check_model_args(args: ModelArgs) -> None:
             "head.pool and [head.args] belong to heads of ours; a native head has its own pooling: "
             "unset them, or use head.kind = 'linear'"
         )
+    if args.head_kind == "native" and args.window_pool is not None:
+        raise ValueError(
+            'data.long = "chunks" joins the vectors of a text\'s windows, and a native head shows '
+            "none: use head.kind = 'linear' or 'mlp'"
+        )
     if args.method is not None:
         args.method.check()
         if args.train == "all":
-            raise ValueError(f"model.train = 'all' beside [{args.method.kind}]: unset one of them")
+            raise ValueError(
+                f"model.train = 'all' beside [{type(args.method).kind}]: unset one of them"
+            )
     last_layers(args.train)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from models.foreign import check_model_folder
+from models.foreign import check_model_folder, weight_files
 from models.load import hash_weights, resolve_source
 from models.record import read_record
 from models.verified import RECORD
@@ -57,6 +57,19 @@ def find_base(
             f"weights have sha256 {sha256}.\n{way_out}"
         )
     return there, sha256
+
+
+def weight_bytes(folder: str | Path) -> int:
+    """Bytes of all weights that a model folder needs, those of an adapter's base included."""
+    folder = Path(folder)
+    if not (folder / RECORD).exists():
+        return sum(file.stat().st_size for file in weight_files(folder))
+    record = read_record(folder)
+    files = [*folder.rglob("*.safetensors"), *folder.glob("*.npz")]  # of a bag of n-grams
+    own = sum(file.stat().st_size for file in files)
+    if record["model"]["method"] is None or record["base"]["in_memory"]:
+        return own
+    return own + weight_bytes(find_base(folder, record, None, False)[0])
 
 
 def check_chain(folder: str | Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from models.adapt import adapt
 from models.adjust import adjust_config, fit_embeddings, fit_tokenizer, recompute_activations
 from models.apart import run_apart
 from models.architectures import why_native_only
@@ -20,10 +21,9 @@ from models.args import ModelArgs, args_from_json, check_model_args
 from models.base import check_chain, find_base
 from models.code import HEAD_CODE, check_allowed, describe_code
 from models.counted import check_parameters
-from models.heads import Classifier, build_head, head_modules, load_head_class, transformers_model
+from models.heads import Classifier, build_head, load_head_class, transformers_model
 from models.limits import check_head
 from models.load import (
-    as_characters,
     hash_weights,
     load_pretrained,
     model_class,
@@ -37,7 +37,8 @@ from models.load import (
 from models.methods.method import merge_source, plain_state
 from models.names import named_seed
 from models.record import copied, read_record
-from models.trainable import choose_trainable, head_parameters, last_layers, modules_of_last
+from models.source import Source, absolute, has_native_head, source_target, thinned, without_head
+from models.trainable import head_parameters
 from models.verified import RECORD, check_exported
 
 HEAD_DROPOUT = 0.1  # of a head of ours when neither head.dropout nor model.dropout says
@@ -58,26 +59,17 @@ class Built:
     target: tuple[float, float] | None
 
 
-@dataclass(frozen=True)
-class Source:
-    """Opened weights. `state` is set where they exist in memory only (a run's method, merged in);
-    `record` is a run's openloop.json, None for a plain model."""
-
-    folder: str
-    config: Any
-    state: dict[str, Tensor] | None
-    record: dict[str, Any] | None
-
-
 def build_model(
-    args: ModelArgs, tokenizer: Any, seed: int, sha256: str | None = None, verified: bool = False
-) -> Built:
+    args: ModelArgs, tokenizer: Any, seed: int, sha256: str | None = None, verified: bool = False,
+    every: int = 1,
+) -> Built:  # fmt: skip
     """Load, adapt and mark what trains (requires_grad), in evaluation mode, on the CPU.
 
     What is drawn depends on `seed` and the names of the parameters alone; torch's own generator is
     left where it was. `sha256` is the hash of the source's weights where it is known already, and
-    `verified` says that the source's files were compared with those of its export.
-    Raises ValueError for what the arguments, the source or a head file get wrong.
+    `verified` says that the source's files were compared with those of its export; `every`: only
+    each so-manyth layer is taken. Raises ValueError for what the arguments, the source or a head
+    file get wrong.
     """
     check_model_args(args)
     native = args.head_kind == "native"
@@ -85,32 +77,35 @@ def build_model(
     check_allowed("the method", args.method_code or "", args.allow_code)
     source = _open_source(args, verified)
     notes = _source_notes(args, source)
+    source = thinned(source, every, notes)
     keeps_head = _has_this_head(source, args)
     model: nn.Module
     with torch.random.fork_rng(devices=[]):
         model, initialised = _load_transformers_model(args, source, keeps_head, seed, notes)
-        notes += fit_tokenizer(model, tokenizer)
+        notes += fit_tokenizer(model, tokenizer, args.method)
         if own_head is not None:
             model = _add_head(model, own_head, args, seed, notes)
             filled = _load_head(model, source.folder) if keeps_head else set()
             initialised = [f"backbone.{name}" for name in initialised]
             initialised += sorted(head_parameters(model) - filled)
-    notes += _adapt(model, args, initialised, seed)
+    notes += adapt(model, args, initialised, tokenizer, seed)
     notes += run_apart(model)
     if args.activation_checkpointing:
         recompute_activations(transformers_model(model))
     base = {
-        "source": _absolute(args.source),
+        "source": absolute(args.source),
         "revision": args.revision,
         "sha256": hash_weights(source.folder) if sha256 is None else sha256,
         "in_memory": source.state is not None,
     }
     head_names = head_parameters(model) | set(initialised)
-    target = _source_target(source) if keeps_head and args.kind == "regression" else None
+    target = source_target(source) if keeps_head and args.kind == "regression" else None
     return Built(model, head_names, initialised, base, notes, target)
 
 
-def source_state(args: ModelArgs, tokenizer: Any, base: dict[str, Any]) -> dict[str, Tensor]:
+def source_state(
+    args: ModelArgs, tokenizer: Any, base: dict[str, Any], every: int = 1
+) -> dict[str, Tensor]:
     """The weights a model started from, fp32, by the names they have in it without a method; a
     head of ours is left out, and its code not run. Raises ValueError where the source is no longer
     the one in `base`."""
@@ -120,6 +115,7 @@ def source_state(args: ModelArgs, tokenizer: Any, base: dict[str, Any]) -> dict[
             f"the weights of {args.source} have changed since this run started: sha256 {digest}, "
             f"expected {base['sha256']}; restore them, then finish the run with --resume"
         )
+    source = thinned(source, every, [])
     with torch.random.fork_rng(devices=[]):
         model, _ = _load_transformers_model(args, source, _has_this_head(source, args), 0, [])
         fit_embeddings(model, tokenizer)
@@ -177,20 +173,6 @@ def _open_source(args: ModelArgs, verified: bool) -> Source:
     return Source(folder, inner.config, plain_state(inner), record)
 
 
-def _absolute(source: str) -> str:
-    if source.startswith(("hub:", "package:")):
-        return source
-    prefix = "run:" if source.startswith("run:") else ""
-    return prefix + as_characters(str(Path(source.removeprefix("run:")).resolve()))
-
-
-def _has_native_head(source: Source) -> bool:
-    if source.record is not None:
-        return source.record["model"]["head_kind"] == "native"
-    architectures = getattr(source.config, "architectures", None) or []
-    return any(name.endswith("ForSequenceClassification") for name in architectures)
-
-
 def _has_this_head(source: Source, args: ModelArgs) -> bool:
     """Whether the source holds a head that means the same: same make, pooling and labels."""
     if source.record is not None:
@@ -199,20 +181,12 @@ def _has_this_head(source: Source, args: ModelArgs) -> bool:
         code, old_code = describe_code(args.head_kind), source.record["head_code"]
         make = code == old_code if code or old_code else args.head_kind == old.head_kind
         return make and all(getattr(old, name) == getattr(args, name) for name in same)
-    if args.head_kind != "native" or not _has_native_head(source):
+    if args.head_kind != "native" or not has_native_head(source):
         return False
     names = tuple(source.config.id2label[i] for i in range(source.config.num_labels))
     unnamed = all(name.startswith("LABEL_") for name in names)
     named_alike = unnamed or not args.label_names or names == args.label_names
     return len(names) == args.num_labels and named_alike
-
-
-def _source_target(source: Source) -> tuple[float, float]:
-    """(mean, deviation) that a run's head speaks; a head from elsewhere speaks plain numbers."""
-    if source.record is None:
-        return 0.0, 1.0
-    old = args_from_json(source.record["model"])
-    return old.target_mean, old.target_deviation
 
 
 def _source_notes(args: ModelArgs, source: Source) -> list[str]:
@@ -225,7 +199,7 @@ def _source_notes(args: ModelArgs, source: Source) -> list[str]:
             notes.append(f"{what}: code of {name}, sha256 {code['sha256']}")
     if _has_this_head(source, args):
         notes.append("head: taken over from the source")
-    elif source.record is not None or _has_native_head(source):
+    elif source.record is not None or has_native_head(source):
         notes.append("head: new; the source's own differs in kind, pooling or labels")
     return notes
 
@@ -235,9 +209,9 @@ def _load_transformers_model(
 ) -> tuple[PreTrainedModel, list[str]]:
     """The native model, or the bare backbone, and the names it newly initialised."""
     native, state = args.head_kind == "native", source.state
-    if native and not keeps_head and _has_native_head(source):
+    if native and not keeps_head and has_native_head(source):
         state = read_weights(source.folder) if state is None else state
-        state = _without_head(state)
+        state = without_head(state)
     if not native and (reason := why_native_only(source.config)):
         raise ValueError(f"{source.config.model_type!r} {reason}: only head.kind = 'native'")
     notes += adjust_config(source.config, args)
@@ -248,13 +222,6 @@ def _load_transformers_model(
         shown = ", ".join(loaded.unused[:4]) + (", ..." if len(loaded.unused) > 4 else "")
         notes.append(f"weights: {len(loaded.unused)} tensors have no use here: {shown}")
     return loaded.model, list(loaded.missing)
-
-
-def _without_head(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A sequence classifier's tensors less its head's: nearly all lie below the one backbone."""
-    roots = [name.partition(".")[0] for name in state]
-    backbone = max(set(roots), key=roots.count)
-    return {name: tensor for name, tensor in state.items() if name.startswith(backbone + ".")}
 
 
 def _add_head(
@@ -270,7 +237,7 @@ def _add_head(
     )
     pooling = f" over {head.pool} pooling" if hasattr(head, "pool") else ""
     notes.append(f"head: {args.head_kind}{pooling}, dropout {dropout}")
-    return Classifier(backbone, head).eval()
+    return Classifier(backbone, head, args.window_pool).eval()
 
 
 def _load_head(model: Classifier, folder: str | Path) -> set[str]:
@@ -281,20 +248,3 @@ def _load_head(model: Classifier, folder: str | Path) -> set[str]:
     except RuntimeError as error:
         raise ValueError(f"the head in {folder} does not fit: {error}") from error
     return {f"head.{name}" for name in tensors}
-
-
-def _adapt(model: nn.Module, args: ModelArgs, initialised: list[str], seed: int) -> list[str]:
-    """Put the method in and set requires_grad; returns notes."""
-    count = last_layers(args.trains)
-    whole = modules_of_last(model, count) if count else []
-    notes = []
-    heads = head_modules(model)
-    fresh = sorted({n.rpartition(".")[0] for n in initialised if n.partition(".")[0] not in heads})
-    if args.method is not None:
-        # An adapter on a layer that trains whole would only learn the same thing twice.
-        notes += args.method.inject(model, seed, exclude=[*heads, *whole, *fresh])
-        whole = [*whole, *args.method.also_trains(model)]
-    choose_trainable(model, args.trains == "all", [*whole, *initialised])
-    if initialised:
-        notes.append(f"newly initialised, so they train: {', '.join(initialised)}")
-    return notes

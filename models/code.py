@@ -1,14 +1,18 @@
-"""A user's own classes in files of theirs, named as "my_file.py:MyClass": heads, LoRA variants.
+"""A user's own code in files of theirs, named as "my_file.py:MyClass": heads, methods, losses.
 
 Such a file is run, so it needs --allow-code. What ran is kept as bytes and travels with the model.
+Nothing here loads torch.
 """
 
+import difflib
 import importlib.util
+import inspect
 import sys
 import traceback
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-
-from torch import nn
+from types import ModuleType
+from typing import Any
 
 from files.errors import meets_limit
 from files.verify import sha256
@@ -41,13 +45,12 @@ def check_allowed(setting: str, name: str, allow_code: bool) -> None:
         )
 
 
-def load_class(setting: str, name: str, parent: type[nn.Module]) -> type[nn.Module]:
-    """The class that "my_file.py:MyClass" names, by running the file: ask check_allowed before.
+def run_file(setting: str, name: str) -> ModuleType:
+    """The file of "my_file.py:name", run: ask check_allowed before.
 
-    Raises ValueError for a missing file, for what its code raises, and where it has no class of
-    that name below `parent`.
+    Raises ValueError for a missing file, and for what its code raises.
     """
-    path, title = code_file(name), name.rpartition(":")[2]
+    path = code_file(name)
     assert path is not None
     if not path.is_file():
         raise ValueError(f"{setting} {name!r}: there is no file {path}")
@@ -63,19 +66,62 @@ def load_class(setting: str, name: str, parent: type[nn.Module]) -> type[nn.Modu
         if meets_limit(error):
             raise
         raise ValueError(f"{setting} {name!r}: {where_raised(error, path)}") from error
+    return module
+
+
+def load_class(setting: str, name: str, parent: type) -> type:
+    """The class that "my_file.py:MyClass" names, by running the file. Raises ValueError as run_file
+    does, and where it has no class of that name below `parent`."""
+    module, title = run_file(setting, name), name.rpartition(":")[2]
     found = getattr(module, title, None)
     if not (isinstance(found, type) and issubclass(found, parent)):
-        classes = [
-            n
-            for n, v in vars(module).items()
-            if isinstance(v, type) and v.__module__ == module.__name__
-        ]
-        kind = "nn.Module" if parent is nn.Module else parent.__name__
+        classes = [n for n, v in defined_in(module).items() if isinstance(v, type)]
+        kind = "nn.Module" if parent.__name__ == "Module" else parent.__name__
         raise ValueError(
-            f"{setting} {name!r}: {path} has no {kind} class {title!r}; "
+            f"{setting} {name!r}: {code_file(name)} has no {kind} class {title!r}; "
             f"its classes are {', '.join(classes) or 'none'}"
         )
     return found
+
+
+def load_function(setting: str, name: str) -> Callable[..., Any]:
+    """The function that "my_file.py:my_function" names, likewise."""
+    module, title = run_file(setting, name), name.rpartition(":")[2]
+    found = getattr(module, title, None)
+    if isinstance(found, type) or not callable(found):
+        here = [n for n, v in defined_in(module).items() if inspect.isfunction(v)]
+        raise ValueError(
+            f"{setting} {name!r}: {code_file(name)} has no function {title!r}; "
+            f"its functions are {', '.join(here) or 'none'}"
+        )
+    return found
+
+
+def defined_in(module: ModuleType) -> dict[str, Any]:
+    """What a file itself defines, and does not import."""
+    named = vars(module).items()
+    return {n: v for n, v in named if getattr(v, "__module__", None) == module.__name__}
+
+
+def check_arguments(
+    title: str, takes: Mapping[str, inspect.Parameter], words: Collection[str], table: str,
+    advice: Mapping[str, str],
+) -> None:  # fmt: skip
+    """Raises ValueError for an argument that a user's class does not take, naming the nearest it
+    does, and for one that it needs. `table` is where a recipe gives them, `advice` what to do about
+    some of them."""
+    for name in words:
+        if name not in takes:
+            near = difflib.get_close_matches(name, takes, n=1)
+            raise ValueError(
+                f"{title} takes no argument {name!r} ({table}); "
+                + (f"did you mean {near[0]!r}? " if near else "")
+                + f"it takes {', '.join(takes) or 'none of its own'}"
+                + advice.get(name, "")
+            )
+    missing = [n for n, p in takes.items() if p.default is p.empty and n not in words]
+    if missing:
+        raise ValueError(f"{title} needs {', '.join(missing)}: give them in {table}")
 
 
 def code_that_ran(cls: type) -> bytes:

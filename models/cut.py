@@ -33,6 +33,7 @@ from models.heads import (
 )
 from models.layers import layer_lists
 from models.trainable import layers_above
+from models.windows import join_windows
 
 EXACT, COARSE = 1e-4, 0.05  # how far logits may lie apart: of fp32 states, of half-precision ones
 VECTORS = {"mean": "the mean", "cls": "the first token", "last": "the last token"}
@@ -74,6 +75,7 @@ class Cut:
     def __init__(self, model: nn.Module, layer: int | None) -> None:
         self.model, self.layer = model, layer
         self.reads = vector_read(model) if layer is None else "tokens"
+        self.windows: Any = getattr(model, "window_pool", None)  # how a text's windows become one
         self.begun: dict[str, Any] | None = None  # inputs of a pass that begins at the cut
         self.watching = False  # whether a pass ends at the cut
         self.reached: Tensor | None = None
@@ -99,7 +101,10 @@ class Cut:
         if self.layer is not None:
             return f"what enters layer {self.layer + 1} of {self.depth}"
         if self.reads in VECTORS:
-            return f"{VECTORS[self.reads]} of each text, out of the frozen backbone"
+            whose = "each text"
+            if self.windows is not None:
+                whose = f"each window, of those of a text the {self.windows}"
+            return f"{VECTORS[self.reads]} of {whose}, out of the frozen backbone"
         return "the hidden states out of the frozen backbone"
 
     @property
@@ -192,7 +197,8 @@ class Cut:
         states, self.reached = self.reached, None
         mask = inputs["attention_mask"]  # (B, T)
         if self.vectors:
-            return pool(states, mask, self.reads)
+            pooled, windows = pool(states, mask, self.reads), inputs.get("windows")
+            return pooled if windows is None else join_windows(pooled, windows, self.windows)
         if states.shape[:2] == mask.shape:
             return states[mask.bool()]
         return states[0, : int(mask.sum())]  # of a stream

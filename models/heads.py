@@ -6,7 +6,6 @@ A head is a class
 One row in HEADS, or a class in the user's own file named as "my_file.py:MyHead".
 """
 
-import difflib
 import inspect
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from files.errors import meets_limit
-from models.code import check_allowed, code_file, load_class, where_raised
+from models.code import check_allowed, check_arguments, code_file, load_class, where_raised
+from models.windows import check_windows, join_windows
 
 POOLS = ("cls", "mean", "last")
 ACTIVATIONS = {"tanh": nn.Tanh, "gelu": nn.GELU, "relu": nn.ReLU}
@@ -44,7 +44,8 @@ def pool(hidden: Tensor, mask: Tensor, how: str) -> Tensor:
 
 
 class LinearHead(nn.Module):
-    """Pool, dropout, one linear layer."""
+    """Pool, dropout, one linear layer. A head that shows both halves of forward as it does, its own
+    pooling and the rest, takes texts in several windows too."""
 
     def __init__(
         self, hidden_size: int, num_labels: int, dropout: float, pool: str = "mean"
@@ -55,7 +56,12 @@ class LinearHead(nn.Module):
         self.out = nn.Linear(hidden_size, num_labels)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        pooled = pool(hidden, mask, self.pool)  # (B, D)
+        return self.answer(self.pool_tokens(hidden, mask))  # (B, C)
+
+    def pool_tokens(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        return pool(hidden, mask, self.pool)  # (B, D)
+
+    def answer(self, pooled: Tensor) -> Tensor:
         return self.out(self.dropout(pooled))  # (B, C)
 
 
@@ -83,7 +89,12 @@ class MLPHead(nn.Module):
         self.out = nn.Linear(width or hidden_size, num_labels)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        pooled = pool(hidden, mask, self.pool)  # (B, D)
+        return self.answer(self.pool_tokens(hidden, mask))  # (B, C)
+
+    def pool_tokens(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        return pool(hidden, mask, self.pool)  # (B, D)
+
+    def answer(self, pooled: Tensor) -> Tensor:
         inner = self.activation(self.dense(pooled))  # (B, width)
         return self.out(self.dropout(inner))  # (B, C)
 
@@ -92,25 +103,35 @@ HEADS: dict[str, type[nn.Module]] = {"linear": LinearHead, "mlp": MLPHead}
 
 
 class Classifier(nn.Module):
-    """A backbone and a head on its last hidden states; called with a batch's inputs."""
+    """A backbone and a head on its last hidden states; called with a batch's inputs. `window_pool`:
+    how the vectors of a text in several windows become one; None where each text is one row."""
 
-    def __init__(self, backbone: PreTrainedModel, head: nn.Module) -> None:
+    def __init__(
+        self, backbone: PreTrainedModel, head: nn.Module, window_pool: str | None = None
+    ) -> None:
         super().__init__()
+        check_windows(head, window_pool)
         self.backbone = backbone
-        self.head = head
+        self.head: Any = head
+        self.window_pool = window_pool
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None,
-        layout: Any = None,
+        layout: Any = None, windows: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """`layout`: where the texts lie in a stream, for a backbone that runs on one."""
+        """`layout`: where the texts lie in a stream, for a backbone that runs on one. `windows`
+        (B, K): which rows are a text's windows (windows.py)."""
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}  # (B, T) each
         if layout is not None:
             inputs["layout"] = layout
         if token_type_ids is not None:  # not every backbone takes them, even as None
             inputs["token_type_ids"] = token_type_ids
         hidden = self.backbone(**inputs).last_hidden_state  # (B, T, D)
-        return self.head(hidden, attention_mask)  # (B, C)
+        if windows is None:
+            return self.head(hidden, attention_mask)  # (B, C)
+        assert self.window_pool is not None
+        pooled = self.head.pool_tokens(hidden, attention_mask)  # (W, D)
+        return self.head.answer(join_windows(pooled, windows, self.window_pool))
 
 
 def transformers_model(model: nn.Module) -> PreTrainedModel:
@@ -169,23 +190,10 @@ def build_head(
     for name in ("self", *GIVEN):
         if takes.pop(name, None) is None:
             raise ValueError(f"{title}.__init__ must take {name!r}: ({', '.join(GIVEN)}, ...)")
-    for name in words:
-        if name not in takes:
-            near = difflib.get_close_matches(name, takes, n=1)
-            raise ValueError(
-                f"{title} takes no argument {name!r} ([head.args] and head.pool); "
-                + (f"did you mean {near[0]!r}? " if near else "")
-                + f"it takes {', '.join(takes) or 'none of its own'}"
-                + (
-                    "; leave pooling to the head with --unset head.pool, in Python "
-                    "unset=['head.pool']"
-                    if name == "pool"
-                    else ""
-                )
-            )
-    missing = [n for n, p in takes.items() if p.default is p.empty and n not in words]
-    if missing:
-        raise ValueError(f"{title} needs {', '.join(missing)}: give them in [head.args]")
+    to_the_head = (
+        "; leave pooling to the head with --unset head.pool, in Python unset=['head.pool']"
+    )
+    check_arguments(title, takes, words, "[head.args] and head.pool", {"pool": to_the_head})
     try:
         return head_class(hidden_size=hidden_size, num_labels=num_labels, dropout=dropout, **words)
     except Exception as error:

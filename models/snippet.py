@@ -7,7 +7,7 @@ from models.code import code_file
 from models.export import base_path
 from models.ngrams.bag import BAG
 from models.record import read_record
-from models.texts import Texts, text_lines
+from models.texts import Texts, joined_lines, own_head_lines, text_lines
 
 POOLED = {  # hidden (B, T, D) and mask (B, T) -> (B, D), as models/heads.py pools
     "mean": "(hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)  # of real tokens",
@@ -18,15 +18,19 @@ TEXTS = Texts()  # pieces of 512 tokens, cut at the end
 ACTIVATIONS = {"tanh": "torch.tanh", "relu": "torch.relu", "gelu": "torch.nn.functional.gelu"}
 
 
-def needs_openloop(args: ModelArgs) -> bool:
-    """Whether a model opens with openloop alone: its head is code of a user's own, or its method is
-    one that PEFT has no form of."""
-    return code_file(args.head_kind) is not None or not opens_in_peft(args)
+def needs_openloop(folder: str | Path, args: ModelArgs, texts: Texts) -> bool:
+    """Whether an exported model opens with openloop alone: its head is code of a user's own, or
+    PEFT does not answer as its method does."""
+    return code_file(args.head_kind) is not None or not opens_in_peft(folder, args, texts)
 
 
-def opens_in_peft(args: ModelArgs) -> bool:
-    """Whether what the method wrote opens in PEFT; without a method there is nothing to open."""
-    return args.method is None or args.method.peft
+def opens_in_peft(folder: str | Path, args: ModelArgs, texts: Texts) -> bool:
+    """Whether what the method wrote answers in PEFT as it does here; without a method there is
+    nothing to open."""
+    if args.method is None:
+        return True
+    drops = texts.pairs and args.head_kind != "native" and args.method.drops_types
+    return args.method.peft and (Path(folder) / "adapter_config.json").exists() and not drops
 
 
 def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -> str:
@@ -49,12 +53,19 @@ def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -
     auto, name = ("AutoModelForSequenceClassification", "model") if native else (
         ("AutoModel", "backbone")
     )  # fmt: skip
-    opened = _transformers_lines(folder, args, auto, name) if opens_in_peft(args) else []
+    in_peft = opens_in_peft(folder, args, texts)
+    opened = _transformers_lines(folder, args, auto, name) if in_peft else []
     answer = "logits = model(**inputs)" + (".logits" if native else "")
-    answered = [*asked, "with torch.no_grad():", f"    {answer}  # (B, C)", *values]
-    if needs_openloop(args):
+    answered = [
+        *asked,
+        *own_head_lines(texts.windows),
+        "with torch.no_grad():",
+        f"    {answer}  # (B, C)",
+        *values,
+    ]
+    if needs_openloop(folder, args, texts):
         allow = ", allow_code=True" if args.runs_code else ""
-        why = "the head is code of your own" if opens_in_peft(args) else "PEFT has no such method"
+        why = "the head is code of your own" if in_peft else "PEFT has no such method here"
         lines = [
             "import torch",
             f"from models.export import load_exported  # openloop's: {why}",
@@ -62,13 +73,13 @@ def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -
             f"model, tokenizer, args = load_exported({str(folder)!r}{allow})",
             *answered,
         ]
-        if opens_in_peft(args):
+        if in_peft:
             lines += ["", "# the backbone alone, without the head, needs no openloop:", *opened]
     elif native:
         lines = ["import torch", *opened, *answered]
     else:
         imports = ["import torch", "from safetensors.torch import load_file"]
-        lines = [*imports, *opened, *asked, *_head_lines(args), *values]
+        lines = [*imports, *opened, *asked, *_head_lines(args, texts), *values]
     return "\n".join(lines) + "\n"
 
 
@@ -96,15 +107,18 @@ def _bag_snippet(folder: str | Path, args: ModelArgs, pairs: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _head_lines(args: ModelArgs) -> list[str]:
+def _head_lines(args: ModelArgs, texts: Texts) -> list[str]:
     """Lines from `inputs` to `logits` through a head of ours."""
     pooled = POOLED[args.head_pool or args.head_args.get("pool", "mean")]
+    in_front = 0 if args.method is None else args.method.in_front
+    own = f"[:, {in_front}:]" if in_front else ""  # the text's, behind a prompt
     lines = [
         'head = load_file(folder + "/head.safetensors")',
         "with torch.no_grad():",
-        "    hidden = backbone(**inputs).last_hidden_state  # (B, T, D)",
+        f"    hidden = backbone(**inputs).last_hidden_state{own}  # (B, T, D)",
         '    mask = inputs["attention_mask"]  # (B, T)',
         f"    pooled = {pooled}",
+        *joined_lines(texts.windows),
     ]
     if args.head_kind == "mlp":
         function = ACTIVATIONS[args.head_args.get("activation", "tanh")]

@@ -25,8 +25,9 @@ def open_tokenizer(source: str, revision: str | None, sides: int) -> Any:
     return tokenizer
 
 
-def open_model(args: ModelArgs, tokenizer: Any, seed: int) -> Built:
-    """The model of a run as it is before step 1. Raises ValueError as build_model does."""
+def open_model(args: ModelArgs, tokenizer: Any, seed: int, every: int = 1) -> Built:
+    """The model of a run as it is before step 1, of a transformer `every` so-manyth layer alone.
+    Raises ValueError as build_model does."""
     if isinstance(tokenizer, NgramTokenizer):
         return build_bag(args, tokenizer)
-    return build_model(args, tokenizer, seed)
+    return build_model(args, tokenizer, seed, every=every)

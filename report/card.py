@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from report.distill import Side, side_table
 from report.format import (
     NONE,
     clean_line,
@@ -84,6 +85,7 @@ class Card:
     memory: Compared  # bytes
     seconds: Compared
     caveats: Sequence[str]
+    sides: Sequence[Side] = ()  # a teacher and its student
     train_on_command: str = ""  # with which its weights are trained further
 
 
@@ -136,6 +138,14 @@ def _result_lines(results: Sequence[Result], compared: str) -> list[str]:
         rows.append((*cells, format_count(result.rows)))
     table = _table(("metric", "value", "95 % interval", "n"), rows, numbers=3)
     return [*table, "", f"On the same rows: {escape_markdown(compared)}."] if compared else table
+
+
+def _side_lines(sides: Sequence[Side]) -> list[str]:
+    if not sides:
+        return []
+    header, *rows = [[escape_markdown(cell) for cell in row] for row in side_table(sides)]
+    note = "Measured in one process, in turns on the same test rows, from the text to the answer."
+    return [*_table(header, rows, numbers=4), "", note]
 
 
 def _class_lines(classes: Sequence[ClassScore]) -> list[str]:
@@ -236,6 +246,7 @@ def run_card(card: Card) -> str:
         *_fence(card.command, "bash"),
         "",
         *_section("Results", _result_lines(card.results, card.compared)),
+        *_section("Teacher and student", _side_lines(card.sides)),
         *_section("How to use the model", use),
         *_section("What to keep in mind", _bullets(card.caveats)),
         *_section("Per class", _class_lines(card.classes)),

@@ -72,7 +72,7 @@ class Plan:
     rows: Mapping[str, int]  # split -> rows
     balance: Mapping[str, Mapping[str, int]]  # split -> label -> rows; empty for regression
     truncation: Mapping[str, Truncation]  # split -> what max_length cuts
-    length: str  # how much of a text is read
+    length: Sequence[str]  # how much of a text is read, and what that costs
     trainable: int  # parameters that train
     parameters: int  # parameters in all
     groups: Sequence[Group]
@@ -139,7 +139,7 @@ def _data_lines(plan: Plan) -> list[str]:
             (split, format_count(rows), row_share, format_share(cut.cut_tokens, cut.tokens))
         )
     lines += _write_table("  rows", table, right=(1, 2, 3))
-    lines += _write_entry("  length", [plan.length])
+    lines += _write_entry("  length", plan.length)
     balances = [
         f"{split}: {_describe_balance(counts, plan.rows[split])}"
         for split, counts in plan.balance.items()

@@ -34,6 +34,7 @@ class Settings:
     stops_early: bool  # whether eval.patience is set
     max_length: int
     most_length: int  # tokens that the model can read
+    long: str = "cut"  # what becomes of longer texts
 
 
 @dataclass(frozen=True)
@@ -272,9 +273,11 @@ def _cut(evidence: Evidence) -> str:
     longer = min(settings.most_length, 4 * settings.max_length)
     share = format_share(evidence.cut_tokens, evidence.tokens)
     line = f"{share} of the training tokens are cut off"
+    if settings.long == "chunks":
+        return f"{line}: raise data.max_windows"
     if longer > settings.max_length:
         return f"{line}: raise data.max_length ({settings.max_length}) to {longer}"
     return (
         f"{line}, and data.max_length is at the model's most ({settings.max_length}): "
-        'data.truncation = "left" keeps the ends, and shorter texts lose less'
+        'data.truncation = "left" keeps the ends, data.long = "head_tail" both, "chunks" reads all'
     )

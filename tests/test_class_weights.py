@@ -96,7 +96,9 @@ def test_the_weights_stand_in_the_plan_by_name_and_are_cut_after_twelve(kind, wh
     from configs.read import read_config
 
     config = read_config(recipe(train={"class_weights": [1.5] * 15}))
-    _, sentence = choose_loss(config=config, data=Rows(15, kind), target=IDENTITY, device=CPU)
+    _, sentence = choose_loss(
+        config=config, data=Rows(15, kind), target=IDENTITY, device=CPU, allow_code=False
+    )
     assert f"{what} weights: class00 1.5, class01 1.5" in sentence
     assert sentence.endswith("class11 1.5 and 3 more")
 
@@ -107,6 +109,6 @@ def test_a_regression_has_no_weights(recipe):
          "train": {"class_weights": "balanced"}}, "test", [],
     )  # fmt: skip
     _, sentence = choose_loss(
-        config=config, data=Rows(0, "regression"), target=IDENTITY, device=CPU
+        config=config, data=Rows(0, "regression"), target=IDENTITY, device=CPU, allow_code=False
     )
     assert "weights" not in sentence

@@ -57,6 +57,15 @@ def test_a_head_of_the_examples_trains_and_answers(words, tmp_path):
     assert [answer.label in ("neg", "pos") for answer in answers] == [True, True]
 
 
+def test_a_method_of_the_examples_trains_alone_and_answers(words, tmp_path):
+    kind = "method.kind=examples/own_method.py:IA3"
+    assert train.main(["--config", *words(kind), "--unset", "lora", "--allow-code"]) == 0
+    run = tmp_path / "runs/tiny"
+    assert load_run(run, allow_code=True)(["good film"])[0].label in ("neg", "pos")
+    with pytest.raises(ValueError, match="allow it with --allow-code"):
+        load_run(run)
+
+
 def test_the_focal_loss_is_its_formula():
     logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 3.0]], dtype=torch.float64)
     labels = torch.tensor([0, 1])

@@ -16,7 +16,10 @@ from configs.fields import list_settings
 PLAN, STEPS, FILES, SAID = "the plan", "the first steps", "the files", "what is said"
 NO_LORA = ["--unset", "lora"]
 ADAPTER = [*NO_LORA, "adapter.size=2"]
+OWN = [*NO_LORA, "method.kind={own}:IA3", "--allow-code"]
+PROMPT = [*NO_LORA, "prompt.tokens=2"]
 DROPOUT = ["model.dropout=0.3"]
+DISTILL = ["distill.teacher={teacher}/first"]
 
 TABLE = {
     "run.name": (["run.name=other"], PLAN, []),
@@ -54,6 +57,16 @@ TABLE = {
     "adapter.placement": (["adapter.placement=feed_forward"], PLAN, ADAPTER),
     "adapter.activation": (["adapter.activation=relu"], STEPS, ADAPTER),
     "adapter.norms": (["adapter.norms=true"], PLAN, ADAPTER),
+    "prompt.tokens": (["prompt.tokens=3"], PLAN, PROMPT),
+    "prompt.text": (["prompt.text=good"], STEPS, PROMPT),
+    "prefix.tokens": (["prefix.tokens=3"], PLAN, [*NO_LORA, "prefix.tokens=2"]),
+    "method.kind": (["method.kind={own}:Other"], PLAN, OWN),
+    "method.args": (['method.args={targets = ["key"]}'], PLAN, OWN),
+    "distill.teacher": (["distill.teacher={teacher}/second"], PLAN, [*DISTILL]),
+    "distill.temperature": (["distill.temperature=5"], STEPS, [*DISTILL]),
+    "distill.weight": (["distill.weight=0.9"], STEPS, [*DISTILL]),
+    "distill.hidden": (["distill.hidden=2"], PLAN, [*DISTILL]),
+    "distill.student": (["distill.student=layers:2"], PLAN, [*DISTILL]),
     "data.source": (["data.source={table}"], STEPS, []),
     "data.config": (["data.config=second"], SAID, ["data.source=hub:no/data"]),
     "data.revision": (["data.revision=v1"], SAID, ["data.source=hub:no/data"]),
@@ -90,6 +103,10 @@ TABLE = {
     "data.long": (["data.long=head_tail"], STEPS, ["data.max_length=8"]),
     "data.head_tokens": (["data.head_tokens=4"], STEPS, ["data.max_length=8",
                          "data.long=head_tail"]),
+    "data.stride": (["data.stride=4"], STEPS, ["data.max_length=8", "data.long=chunks"]),
+    "data.max_windows": (["data.max_windows=1"], STEPS, ["data.max_length=8", "data.long=chunks"]),
+    "data.window_pool": (["data.window_pool=max"], STEPS, ["data.max_length=8",
+                         "data.long=chunks"]),
     "data.cache": (["data.cache=false"], PLAN, []),
     "data.workers": (["data.workers=1"], PLAN, []),
     "train.epochs": (["train.epochs=1"], PLAN, []),
@@ -106,6 +123,7 @@ TABLE = {
     "train.schedule": (["train.schedule=cosine"], PLAN, []),
     "train.warmup": (["train.warmup=0"], PLAN, []),
     "train.max_grad_norm": (["train.max_grad_norm=1e-9"], STEPS, ["train.eps=0.1"]),
+    "train.loss": (["train.loss={own}:focal_loss", "--allow-code"], STEPS, []),
     "train.class_weights": (["train.class_weights=[9.0, 1.0]"], PLAN, []),
     "train.label_smoothing": (["train.label_smoothing=0.4"], PLAN, []),
     "eval.every": (["eval.every=1"], STEPS, []),
@@ -149,6 +167,16 @@ class Head(nn.Module):
 """
 
 
+OWN_CODE = """
+from examples.own_loss import focal_loss
+from examples.own_method import IA3
+
+
+class Other(IA3):
+    pass
+"""
+
+
 @pytest.fixture(scope="module")
 def places(tmp_path_factory, tiny_tokenizer):
     """The files that rows of the table name in braces."""
@@ -162,6 +190,7 @@ def places(tmp_path_factory, tiny_tokenizer):
     BertModel(BertConfig(intermediate_size=64, **shape)).save_pretrained(folder / "other")
     tiny_tokenizer.save_pretrained(folder / "other")
     (folder / "head.py").write_text(HEAD, encoding="utf-8")
+    (folder / "own.py").write_text(OWN_CODE, encoding="utf-8")
     rows = [
         {
             "text": f"a  film<br />cafe\u0301 \x07 number {i % 24}", "title": f"title {i} good",
@@ -177,15 +206,22 @@ def places(tmp_path_factory, tiny_tokenizer):
     (folder / "headless.csv").write_text(broken, encoding="utf-8")
     wide = "\n".join(f"café {i},{'pos' if i % 2 else 'neg+pos'}" for i in range(40))
     (folder / "wide.csv").write_text(f"text,label\n{wide}\n", encoding="utf-8")
+    from transformers import BertForSequenceClassification
+
+    names = {"id2label": {0: "neg", 1: "pos"}, "label2id": {"neg": 0, "pos": 1}}
+    for name in ("first", "second"):
+        teacher = BertForSequenceClassification(BertConfig(intermediate_size=64, **shape, **names))
+        teacher.save_pretrained(folder / "teacher" / name)
+        tiny_tokenizer.save_pretrained(folder / "teacher" / name)
     (folder / "hub").mkdir()
     for split, start in (("train", 0), ("test", 100), ("held", 200)):
         part = [{"text": f"film {start + i}", "label": i % 2} for i in range(20 + start // 50)]
         Dataset.from_list(part).to_parquet(folder / "hub" / f"{split}-00000-of-00001.parquet")
     return {
-        "other": folder / "other", "head": f"{folder / 'head.py'}:Head",
+        "own": folder / "own.py", "other": folder / "other", "head": f"{folder / 'head.py'}:Head",
         "table": folder / "table.jsonl", "broken": folder / "broken.csv",
         "headless": folder / "headless.csv", "wide": folder / "wide.csv",
-        "hub": f"hub:{folder / 'hub'}", "tmp": folder,
+        "teacher": folder / "teacher", "hub": f"hub:{folder / 'hub'}", "tmp": folder,
     }  # fmt: skip
 
 

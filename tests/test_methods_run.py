@@ -26,6 +26,7 @@ def start(request, recipe, tmp_path):
 
     def run(name, *words):
         words = [f"run.name={name}", "run.save_every=1", "train.max_steps=4", *words]
+        words += ["--allow-code"]  # for the one of a user's own
         assert train.main(["--config", str(path), *words]) == 0
         return tmp_path / "runs" / name
 
@@ -54,7 +55,7 @@ def test_a_finished_run_answers_as_its_test_did_and_so_does_the_python_of_its_ca
     run = start("one")
     lines = (run / "test_predictions.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    model = load_run(run)
+    model = load_run(run, allow_code=True)
     for row, answer in zip(rows, model([row["text"] for row in rows]), strict=True):
         assert answer.probabilities == pytest.approx(row["probabilities"], abs=1e-5)
     card = (run / "README.md").read_text(encoding="utf-8")

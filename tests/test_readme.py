@@ -63,6 +63,13 @@ def test_the_head_in_the_readme_trains_and_predicts(recipe, tmp_path):
         predict.load_run(run)
 
 
+def test_the_method_in_the_readme_is_the_example_and_has_at_most_twenty_five_lines():
+    shown = re.search(r"<!-- method -->\n```python\n(.*?)```", README, re.DOTALL).group(1)
+    example = (ROOT / "examples/own_method.py").read_text(encoding="utf-8")
+    assert example.endswith('"""\n\n' + shown)
+    assert len([line for line in shown.splitlines() if line.strip()]) <= 25
+
+
 def test_the_file_tree_names_every_source_file_once_and_no_other():
     tree = README.split("## All files")[1].split("```")[1]
     folder, named = "", []

@@ -4,6 +4,7 @@ The hub recipes get a local folder for `hub:` with the columns of the real data 
 """
 
 import json
+from pathlib import Path
 
 import pytest
 from shipped import list_shipped
@@ -64,6 +65,9 @@ def save_model(folder, kind, tokenizer, tiny):
 
 
 def run_first_step(path, folder, model_folder):
+    teacher = read_config(path).distill
+    if teacher is not None:  # as the recipe says: first the run that teaches
+        run_first_step(path.parent / f"{Path(teacher.teacher).name}.toml", folder, model_folder)
     overrides = [
         f"run.dir={folder / 'runs'}",
         f"data.source={local_data(folder, path.stem)}", "data.subset={train = 20, test = 10}",
@@ -71,6 +75,8 @@ def run_first_step(path, folder, model_folder):
     ]  # fmt: skip
     if path.stem not in HUB:
         overrides.append("data.test=10")
+    if teacher is not None:
+        overrides.append(f"distill.teacher={folder / teacher.teacher}")
     if read_config(path).model.source != "ngrams":  # which starts from nothing
         overrides.append(f"model.source={model_folder}")
     assert train.main(["--config", str(path), *overrides]) == 0

@@ -162,6 +162,10 @@ UNHEALTHY = {
         {"cut_tokens": 60_000, "settings": replace(SETTINGS, max_length=512)},
         r"60\.0 % of the training tokens.*data\.truncation = \"left\"",
     ),
+    "half of the tokens, in windows": (
+        {"cut_tokens": 60_000, "settings": replace(SETTINGS, long="chunks")},
+        r"60\.0 % of the training tokens are cut off: raise data\.max_windows$",
+    ),
 }
 
 

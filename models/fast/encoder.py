@@ -23,8 +23,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 from models.fast.cpu.dropout import NamedRows
 from models.fast.cpu.native import NativeKernels
 from models.fast.cpu.norm import add_norm
-from models.fast.layout import Layout
+from models.fast.layout import Layout, insert_prefix
 from models.heads import Classifier, LinearHead, MLPHead
+from models.methods.method import tokens_in_front
+from models.methods.prefixed import Prefix
 
 # (x, layers) -> the output of each
 Project = Callable[[Tensor, Sequence[nn.Module]], tuple[Tensor, ...]]
@@ -42,10 +44,11 @@ FIRST_TOKEN = {
 
 
 def first_token_only(model: nn.Module) -> bool:
-    """Whether the head reads each text's first token alone; a head of the user's own may read
-    anything."""
+    """Whether the head reads the first token of each row alone; a head of the user's own may read
+    anything, and behind virtual tokens the text's first is not the row's."""
     if isinstance(model, Classifier):
-        return type(model.head) in (LinearHead, MLPHead) and model.head.pool == "cls"
+        ours = type(model.head) in (LinearHead, MLPHead)
+        return ours and model.head.pool == "cls" and not tokens_in_front(model)
     return type(model).__name__ in FIRST_TOKEN
 
 
@@ -74,6 +77,7 @@ class Parts:
     norm: nn.Module
     head_size: int
     attention_dropout: float
+    prefix: Prefix | None
 
 
 def parts_of(layer: Any) -> Parts:
@@ -84,13 +88,14 @@ def parts_of(layer: Any) -> Parts:
         return Parts(
             own.q_lin, own.k_lin, own.v_lin, own.out_lin, None, layer.sa_layer_norm, ffn.lin1,
             ffn.activation, ffn.lin2, ffn.dropout, layer.output_layer_norm,
-            own.attention_head_size, own.dropout.p,
+            own.attention_head_size, own.dropout.p, getattr(own, "prefix", None),
         )  # fmt: skip
     inner, after, output = own.self, own.output, layer.output
     return Parts(
         inner.query, inner.key, inner.value, after.dense, after.dropout, after.LayerNorm,
         layer.intermediate.dense, layer.intermediate.intermediate_act_fn, output.dense,
         output.dropout, output.LayerNorm, inner.attention_head_size, inner.dropout.p,
+        getattr(inner, "prefix", None),
     )  # fmt: skip
 
 
@@ -132,6 +137,8 @@ def attend_within(parts: Parts, x: Tensor, stream: Stream, training: bool) -> tu
         q, k, v = how.project(factor, (parts.query, parts.key, parts.value))
     size, rate = parts.head_size, parts.attention_dropout if training else 0.0
     q, k, v = (t.view(-1, t.shape[-1] // size, size) for t in (q, k, v))  # (N, H, D)
+    if parts.prefix is not None:
+        k, v = insert_prefix(parts.prefix, k, v, stream.layout)  # (N + M P, H, D)
     out = how.attend(q, k, v, stream.layout, stream.first_only, size**-0.5, rate)
     return out.reshape(1, len(out), -1), residual
 

@@ -18,9 +18,29 @@ from torch.nn import functional as F
 
 from models.fast.cpu.kernels import Spans
 from models.fast.cpu.masks import PLACES
+from models.methods.prefixed import Prefix
 
 MULTIPLE, FEW = 64, 8  # tokens of a stream, and of one with fewer real ones than MULTIPLE
 ON_DEVICE = ("real", "ends", "firsts", "counts")  # what a device reads; the rest is the host's
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Where keys and values lie, text by text as in Layout: with a prefix of P before each text and
+    before the filling, (N + M P) of them."""
+
+    spans: Spans
+    longest: int
+    ends: Tensor  # (M + 1,) int32
+    firsts: Tensor  # (M,) int64
+    own: Tensor  # (N,) int64: the place of each token of the stream
+    before: Tensor  # (M * P,) int64: the places of the prefixes
+
+    def insert(self, prefix: Tensor, stream: Tensor) -> Tensor:
+        """prefix (P, H, D) before each text of a stream (N, H, D) -> (N + M P, H, D)."""
+        longer = stream.new_empty(len(self.own) + len(self.before), *stream.shape[1:])
+        copies = prefix.to(stream.dtype).repeat(len(self.firsts), 1, 1)
+        return longer.index_copy(0, self.own, stream).index_copy(0, self.before, copies)
 
 
 @dataclass(frozen=True)
@@ -37,6 +57,7 @@ class Layout:
     firsts: Tensor  # (M,) int64: the first token of each of them
     counts: Tensor  # (M + 1,) int32: 0 to M, the ends of a stream of first tokens alone
     first_ids: Tensor  # (1, M) int64, on the CPU: ids of the first tokens
+    keys: Keys | None = None  # where attention has a prefix; None: keys lie where the tokens do
 
     @property
     def filling(self) -> int:
@@ -58,6 +79,28 @@ class Layout:
         empty = tokens.new_zeros(self.rows * self.width, tokens.shape[1])
         return empty.index_copy(0, places, tokens).view(self.rows, self.width, -1)
 
+    def with_prefix(self, tokens: int) -> "Layout":
+        """The same, and the places of keys with so many before each text."""
+        texts = len(self.firsts)  # M, the filling among them
+        number = torch.arange(self.ids.shape[1], device=self.ends.device)  # (N,)
+        text = torch.searchsorted(self.ends[1:].contiguous(), number, right=True)
+        firsts = self.firsts + tokens * torch.arange(texts, device=self.firsts.device)
+        before = firsts.unsqueeze(1) + torch.arange(tokens, device=firsts.device)  # (M, P)
+        spans, passed = [], 0
+        for start, stop in self.spans:
+            more = tokens if stop > start else 0  # an empty row has no queries, so no keys
+            spans.append((start + passed, stop + passed + more))
+            passed += more
+        keys = Keys(
+            spans=spans,
+            longest=self.longest + tokens,
+            ends=self.ends + tokens * self.counts,
+            firsts=firsts,
+            own=number + tokens * (text + 1),
+            before=before.flatten(),
+        )
+        return replace(self, keys=keys)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Layout":
         """With all that a device reads on that device; ids and spans stay with the host."""
         there = {n: getattr(self, n).to(device, non_blocking=non_blocking) for n in ON_DEVICE}
@@ -66,6 +109,12 @@ class Layout:
     def pin_memory(self) -> "Layout":
         """With those tensors in memory from which a device copies while the host goes on."""
         return replace(self, **{name: getattr(self, name).pin_memory() for name in ON_DEVICE})
+
+
+def insert_prefix(prefix: Prefix, k: Tensor, v: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+    """Keys and values of a stream, (N, H, D) each, with a layer's prefix before each text."""
+    assert layout.keys is not None, "the layout was made without a prefix"
+    return layout.keys.insert(prefix.keys, k), layout.keys.insert(prefix.values, v)
 
 
 def stream_length(real: int) -> int:

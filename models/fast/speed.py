@@ -37,6 +37,7 @@ from models.fast.linear import fuse_linear, fuse_lora, project, takes_onednn
 from models.fast.map import Replacement, replacement
 from models.fast.streams import POSITIONS, run_as_stream
 from models.heads import backbone_name, transformers_model
+from models.methods.method import tokens_in_front
 from models.ngrams.bag import NgramBag
 
 
@@ -68,6 +69,7 @@ class Speed:
     notes: list[str] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
     replaced: list[Replacement] = field(default_factory=list)
+    in_front: int = 0  # tokens that the model puts before each text
     compilations: Compilations | None = None  # of a GPU's layers, counted while they run
 
     @property
@@ -104,7 +106,7 @@ def speed_up(
     `dtype` is that of the matrix products; `compiled` says that torch.compile will see the model.
     Batches are padded after the text. Raises ValueError for native = "on" without a compiler.
     """
-    speed = Speed()
+    speed = Speed(in_front=tokens_in_front(model))
     if isinstance(model, NgramBag):
         speed.notes.append("there are none for a bag of n-grams")
         return speed

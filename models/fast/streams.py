@@ -16,25 +16,13 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
-import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from models.fast.cpu.dropout import FastDropout, NamedRows, carry_rows
 from models.fast.layout import Layout, layout_of
-
-
-def column_positions(input_ids: Tensor, pad: int | None) -> Tensor:
-    """(B, T): the place in the padded row, as BERT counts."""
-    return torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
-
-
-def counted_positions(input_ids: Tensor, pad: int | None) -> Tensor:
-    """(B, T): RoBERTa counts the tokens that are not the pad token, from pad + 1 on."""
-    assert pad is not None
-    real = (input_ids != pad).long()
-    return real.cumsum(1) * real + pad
-
+from models.methods.prefixed import keys_in_front
+from models.methods.virtual import lengthen
+from models.positions import column_positions, counted_positions
 
 POSITIONS: dict[str, Callable[[Tensor, int | None], Tensor]] = {
     "albert": column_positions,
@@ -56,7 +44,8 @@ def pool_again(backbone: Any, hidden: Tensor) -> Tensor:
 
 def stream_forward(
     backbone: Any, input_ids: Tensor | None = None, attention_mask: Tensor | None = None,
-    token_type_ids: Tensor | None = None, layout: Layout | None = None, **others: Any,
+    token_type_ids: Tensor | None = None, position_ids: Tensor | None = None,
+    layout: Layout | None = None, **others: Any,
 ) -> Any:  # fmt: skip
     """The backbone's forward on the stream of real tokens of input_ids (B, T); what is not a
     plain padded batch goes the plain way. `layout` is the batch's own where it is known already:
@@ -66,20 +55,23 @@ def stream_forward(
     if keywords.get("return_dict"):  # what it does anyway; as a tuple it takes the plain way
         del keywords["return_dict"]
     if input_ids is None or attention_mask is None or attention_mask.dim() != 2 or keywords:
-        if token_type_ids is not None:
-            keywords["token_type_ids"] = token_type_ids
+        given = {"token_type_ids": token_type_ids, "position_ids": position_ids}
+        keywords |= {name: value for name, value in given.items() if value is not None}
         with NamedRows(None):
             return plain(backbone, input_ids=input_ids, attention_mask=attention_mask, **keywords)
     if layout is None:
         layout = layout_of(attention_mask.cpu()).to(input_ids.device)
     if token_type_ids is not None:
         keywords["token_type_ids"] = layout.stream(token_type_ids)
-    # the id that its positions go by, whatever the tokenizer pads with
-    pad = getattr(backbone.embeddings, "padding_idx", None)
-    positions = POSITIONS[backbone.config.model_type](input_ids, pad)
+    if backbone.prefix_tokens:
+        layout = layout.with_prefix(backbone.prefix_tokens)
+    if position_ids is None:
+        # the id that its positions go by, whatever the tokenizer pads with
+        pad = getattr(backbone.embeddings, "padding_idx", None)
+        position_ids = POSITIONS[backbone.config.model_type](input_ids, pad)
     with NamedRows(layout.ids):
         output = plain(
-            backbone, input_ids=layout.stream(input_ids), position_ids=layout.stream(positions),
+            backbone, input_ids=layout.stream(input_ids), position_ids=layout.stream(position_ids),
             layout=layout, **keywords,
         )  # fmt: skip
     output.last_hidden_state = layout.padded(output.last_hidden_state)
@@ -88,17 +80,21 @@ def stream_forward(
     return output
 
 
-def lay_out(batch: dict[str, Any]) -> dict[str, Any]:
+def lay_out(batch: dict[str, Any], in_front: int) -> dict[str, Any]:
     """A batch that is still on the host, with its layout among the inputs: stream_forward then asks
-    the device nothing."""
+    the device nothing. The model puts so many tokens `in_front` of each text."""
     inputs = batch["inputs"]
-    return {**batch, "inputs": {**inputs, "layout": layout_of(inputs["attention_mask"])}}
+    mask = inputs["attention_mask"]
+    if in_front:
+        mask = lengthen({"input_ids": mask, "attention_mask": mask}, in_front, 0)["attention_mask"]
+    return {**batch, "inputs": {**inputs, "layout": layout_of(mask)}}
 
 
-def run_as_stream(backbone: PreTrainedModel) -> None:
+def run_as_stream(backbone: Any) -> None:
     """Replace `backbone.forward` in place; its class must be a row of POSITIONS and its attention
     that of attention.py. Parameters and modules keep their names, and a deep copy is its own. Where
     encoder.py has written the last layer out for first tokens, all others come back as zeros."""
+    backbone.prefix_tokens = keys_in_front(backbone)
     backbone.forward = MethodType(stream_forward, backbone)
     for module in backbone.modules():
         if isinstance(module, FastDropout):

@@ -4,7 +4,12 @@ method.py; a recipe has at most one of their tables, and model.train says what e
 from models.methods.adapter import Adapter
 from models.methods.lora import LoRA
 from models.methods.method import Method
+from models.methods.own import OwnMethod
+from models.methods.prefix import PrefixTuning
+from models.methods.prompt import Prompt
 
-__all__ = ["METHODS", "Method"]
+__all__ = ["METHODS", "Method", "OwnMethod"]
 
-METHODS: dict[str, type[Method]] = {method.kind: method for method in (LoRA, Adapter)}
+METHODS: dict[str, type[Method]] = {
+    method.kind: method for method in (LoRA, Adapter, Prompt, PrefixTuning, OwnMethod)
+}

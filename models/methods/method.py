@@ -1,8 +1,10 @@
 """What every method of fine-tuning answers, each question in one function.
 
     check       are its arguments in range?
+    positions   how many of the model's positions does it take from each text?
     inject      what does it put where? From (seed, parameter name) alone
     also_trains which parameters of the model itself learn beside it?
+    start       what of it starts from words?
     rates       which parameters learn at another rate?
     write       what is saved, and in whose layout?
     read        how is that read back?
@@ -33,6 +35,7 @@ class Added(nn.Module):
 
     peft_names: ClassVar[dict[str, str]] = {}  # of its own tensors, in PEFT's files
     base: Any
+    in_front = 0  # virtual tokens that it puts before each text
     merged = False  # whether the base does the work of both
     unmerged: Tensor  # the base's own weight meanwhile
 
@@ -47,7 +50,9 @@ class Added(nn.Module):
 
     def merged_weight(self) -> Tensor:
         """The one weight of `base` that does the work of both. ValueError where there is none."""
-        raise ValueError(f"{type(self).__name__} is no product, so no weight does its work")
+        raise ValueError(
+            f"{type(self).__name__} cannot be merged: it names no one weight that does its work"
+        )
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,17 @@ class Method:
     identity: ClassVar[bool] = True  # whether the model answers at first as without it
     small: ClassVar[dict[str, dict[str, Any]]] = {}  # settings to try it with, by a name for each
 
+    drops_types: ClassVar[bool] = False  # whether PEFT drops token types below a head of ours
+
     @property
     def peft(self) -> bool:
         """Whether what it writes opens in PEFT."""
         return False
+
+    @property
+    def in_front(self) -> int:
+        """How many virtual tokens it puts before each text."""
+        return 0
 
     @property
     def code(self) -> str | None:
@@ -81,6 +93,13 @@ class Method:
     def also_trains(self, model: nn.Module) -> list[str]:
         """Names of parameters of the model itself that learn beside what `inject` put in."""
         return []
+
+    def positions(self, model: nn.Module) -> int:
+        """How many of the model's positions it takes from each text; the model is as it was."""
+        return 0
+
+    def start(self, model: nn.Module, tokenizer: Any) -> None:
+        """Fill what starts from words, which the tokenizer knows, after `inject`."""
 
     def rates(self, model: nn.Module) -> dict[str, float]:
         """Factor of the learning rate by parameter, where it is not 1."""
@@ -104,6 +123,11 @@ class Method:
 def added_modules(model: nn.Module) -> dict[str, Added]:
     """What a method put in, by name, in the model's order."""
     return {name: m for name, m in model.named_modules() if isinstance(m, Added)}
+
+
+def tokens_in_front(model: nn.Module) -> int:
+    """How many virtual tokens a method puts before each text."""
+    return sum(module.in_front for module in added_modules(model).values())
 
 
 def own_parameters(module: Added) -> dict[str, nn.Parameter]:
@@ -177,6 +201,13 @@ def merge(model: nn.Module) -> float:
         module.unmerged = module.base.weight.clone()
         module.base.weight.copy_(weight)
         module.merged = True
+    for module, weight in merged.items():
+        if not difference(module, weight) < MOST_DRIFT:
+            unmerge(model)
+            raise ValueError(
+                f"{type(module).__name__} cannot be merged: its forward goes on adding where "
+                "self.merged says that self.base does the work of both"
+            )
     return drift
 
 

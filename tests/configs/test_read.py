@@ -291,21 +291,32 @@ RELATIONS = [
     (["lora.targets=all-linear", "adapter.size=4"], "adapter"),
     (["model.source=ngrams", "head.kind=linear"], "head.kind"),
     (["lora.targets=all-linear", "lora.layers=[3, 1]"], "lora.layers"),
+    (["distill.teacher=t", "distill.hidden=1", "model.train=head"], "distill.hidden"),
+    (["distill.teacher=t", "distill.hidden=1", "model.compile=true"], "model.compile"),
+    (["distill.teacher=t", "distill.hidden=1", "prompt.tokens=2"], "distill.hidden"),
+    (["distill.teacher=t", "distill.weight=0"], "distill.weight"),
     (['data.source={test = "a.csv"}'], "data.source"),
     (["data.source=hub:x", 'data.splits={test = "test"}'], "data.splits"),
     (["data.source=package:p/x.csv", "data.config=en"], "data.config"),
     (['data.source=["a.csv", "b.csv"]', "data.revision=main"], "data.revision"),
     (["model.source=run:runs/x", "model.revision=main"], "model.revision"),
     (["data.validation=0.5", "data.test=0.5"], "data.validation"),
+    (["train.loss=my.py:loss", "train.label_smoothing=0.1"], "train.label_smoothing"),
     (["data.text=label"], "data.text"),
     (["data.kind=single", 'data.label=["a", "b"]'], "data.label"),
     (["data.label_separator=;", "data.kind=single"], "data.label_separator"),
     (["data.label_separator=;", 'data.label=["a", "b"]'], "data.label_separator"),
     (['data.labels=["a", "a"]'], "data.labels"),
     (["data.long=head_tail", 'data.text=["a", "b"]'], "data.long"),
+    (["data.long=head_tail", "model.source=ngrams"], "data.long"),
     (["data.long=head_tail", "data.truncation=left"], "data.truncation"),
     (["data.head_tokens=9"], "data.head_tokens"),
     (["data.long=head_tail", "data.max_length=9", "data.head_tokens=9"], "data.head_tokens"),
+    (["data.stride=9"], "data.stride"),
+    (["data.long=head_tail", "data.max_windows=9"], "data.max_windows"),
+    (["data.window_pool=max"], "data.window_pool"),
+    (["data.long=chunks", "head.kind=mlp", "data.max_length=9", "data.stride=9"], "data.stride"),
+    (["data.long=chunks"], "data.long"),
     (["data.kind=regression", 'data.labels=["a", "b"]'], "data.labels"),
     (["data.kind=regression", "eval.metric=accuracy"], "eval.metric"),
     (["data.kind=multi", "eval.metric=r2"], "eval.metric"),
@@ -335,7 +346,7 @@ def test_what_goes_together_is_taken(small, overrides):
 def test_every_relation_is_tried_above():
     from configs.relations import RULES
 
-    assert len(RELATIONS) == len(RULES) + 3  # hub keys, label_separator, head_tokens: twice
+    assert len(RELATIONS) == len(RULES) + 5  # some are tried twice, windows three times
 
 
 def test_nothing_heavy_is_imported_to_read_a_config():

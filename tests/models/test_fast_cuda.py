@@ -385,12 +385,17 @@ def qkv(layout, first_only, dtype):
 @gpu
 @pytest.mark.parametrize("dtype", NEAR)
 @pytest.mark.parametrize("first_only", [False, True])
-def test_a_gpus_attention_equals_the_padded_one(dtype, first_only):
+@pytest.mark.parametrize("prefix", [0, 5])
+def test_a_gpus_attention_equals_the_padded_one(dtype, first_only, prefix):
     layout = layout_of(batch(lengths=[300, 1, 77, 130])["attention_mask"]).to("cuda")
+    layout = layout.with_prefix(prefix) if prefix else layout
     found = []
     for attend in (attend_varlen, attend_padded):
         inputs = qkv(layout, first_only, dtype)
         used = inputs if attend is attend_varlen else [t.float() for t in inputs]
+        if prefix:
+            ones = torch.ones(prefix, 4, 32, device="cuda")
+            used = [used[0], *(layout.keys.insert(ones, t) for t in used[1:])]
         out = attend(*used, layout, first_only, 32**-0.5, 0.0).float()
         out.square().sum().backward()
         found.append((out.detach(), *(t.grad.float() for t in inputs)))

@@ -22,7 +22,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from models.fast.cpu.kernels import Kernels, Spans, Texts
 from models.fast.cpu.masks import PLACES, Draw, make_draw
-from models.fast.layout import Layout
+from models.fast.layout import Layout, insert_prefix
+from models.methods.prefixed import Prefix
 
 
 class SpanAttention(torch.autograd.Function):
@@ -75,12 +76,14 @@ def attend_stream(
     dropout: float, kernels: Kernels,
 ) -> Tensor:  # fmt: skip
     """Attention within the texts of a stream: q, k, v (N, H, D) -> (N, H, D); with `first_only` q
-    holds the first token of each text alone, (M, H, D) -> (M, H, D). The filling gets zeros."""
-    queries = None
+    holds the first token of each text alone, (M, H, D) -> (M, H, D). k and v may have a prefix,
+    (N + M P, H, D). The filling gets zeros."""
+    queries = layout.spans
     if first_only:
         counts = accumulate((int(end > start) for start, end in layout.spans), initial=0)
         queries = list(pairwise(counts))
-    return attend(q, k, v, layout.spans, scale, dropout, kernels, queries)
+    keys = layout.spans if layout.keys is None else layout.keys.spans
+    return attend(q, k, v, keys, scale, dropout, kernels, queries)
 
 
 def row_ids(spans: Spans, tokens: int, heads: int) -> Tensor:
@@ -114,21 +117,31 @@ def register(kernels: Kernels) -> str:
         """query, key, value (B, H, T, D); attention_mask (B, T) or None -> (B, T, H, D)."""
         batch, heads, width, size = query.shape
         scale = size**-0.5 if scaling is None else scaling
-        spans: Spans | None
+        prefix: Prefix | None = getattr(module, "prefix", None)
         if layout is not None:  # a stream of texts: B is 1
-            spans = layout.spans
-        elif attention_mask is None:
-            spans = [(b * width, (b + 1) * width) for b in range(batch)]
+            q, k, v = (t.squeeze(0).transpose(0, 1) for t in (query, key, value))  # (N, H, D)
+            if prefix is not None:
+                k, v = insert_prefix(prefix, k, v, layout)
+            return attend_stream(q, k, v, layout, False, scale, dropout, kernels).unsqueeze(0), None
+        whole = attention_mask
+        if prefix is not None:
+            key, value = prefix.put_before(key, value)
+            whole = prefix.lengthen(attention_mask)
+        longer = key.shape[2]  # P + T
+        if attention_mask is None:
+            spans: Spans | None = [(b * longer, (b + 1) * longer) for b in range(batch)]
+            queries: Spans | None = [(b * width, (b + 1) * width) for b in range(batch)]
         else:
-            spans = spans_of(attention_mask)
-        if spans is None:  # real tokens with gaps between them: the stock function, masked
-            assert attention_mask is not None
+            assert whole is not None
+            spans, queries = spans_of(whole), spans_of(attention_mask)
+        if spans is None or queries is None:  # real tokens with gaps between them: stock, masked
+            assert whole is not None
             out = F.scaled_dot_product_attention(
-                query, key, value, attention_mask[:, None, None, :], dropout, scale=scale
+                query, key, value, whole[:, None, None, :], dropout, scale=scale
             )
             return out.transpose(1, 2).contiguous(), None
         q, k, v = (t.transpose(1, 2).flatten(0, 1) for t in (query, key, value))  # (N, H, D)
-        out = attend(q, k, v, spans, scale, dropout, kernels)
+        out = attend(q, k, v, spans, scale, dropout, kernels, queries)
         return out.view(batch, width, heads, size), None
 
     def mask(attention_mask: Tensor | None = None, **others: Any) -> Tensor | None:

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from models.fast.layout import Layout
+from models.fast.layout import Layout, insert_prefix
+from models.methods.prefixed import Prefix
 
 NAME = "openloop_varlen"
 
@@ -44,12 +45,13 @@ def attend_varlen(
 ) -> Tensor:
     """Attention within the texts of a stream, the filling being one: q, k, v (N, H, D), of any one
     dtype, -> (N, H, D). With `first_only` q holds each text's first token alone, (M, H, D) ->
-    (M, H, D)."""
+    (M, H, D). k and v may have a prefix, (N + M P, H, D)."""
     kernel = kernel_of(q)
     if kernel == "padded":
         return attend_padded(q, k, v, layout, first_only, scale, dropout)
-    longest, ends = layout.longest, layout.ends
-    most, query_ends = (1, layout.counts) if first_only else (longest, ends)
+    most, query_ends = (1, layout.counts) if first_only else (layout.longest, layout.ends)
+    keys = layout if layout.keys is None else layout.keys
+    longest, ends = keys.longest, keys.ends
     if kernel == "efficient":
         q, k, v = (t.unsqueeze(0) for t in (q, k, v))  # (1, N, H, D)
         out, *_ = torch.ops.aten._efficient_attention_forward(
@@ -70,12 +72,13 @@ def attend_padded(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, first_only: bool, scale: float, dropout: float
 ) -> Tensor:
     """The same by scaled_dot_product_attention: padded for it, and out of the padding again."""
-    width = layout.longest
-    place = torch.arange(width, device=q.device)
-    lengths = layout.ends.diff().unsqueeze(1)  # (M, 1), the filling's at the end
-    mask = (place < lengths)[:, None, None, :]  # (M, 1, 1, T)
-    index = (layout.firsts.unsqueeze(1) + place).clamp(max=k.shape[0] - 1)  # (M, T)
-    queries = q.unsqueeze(1) if first_only else q[index]  # (M, T, H, D)
+    keys = layout if layout.keys is None else layout.keys
+    place = torch.arange(keys.longest, device=q.device)
+    lengths = keys.ends.diff().unsqueeze(1)  # (M, 1), the filling's at the end
+    mask = (place < lengths)[:, None, None, :]  # (M, 1, 1, P + T)
+    index = (keys.firsts.unsqueeze(1) + place).clamp(max=k.shape[0] - 1)  # (M, P + T)
+    asked = layout.firsts.unsqueeze(1) + place[: layout.longest]
+    queries = q.unsqueeze(1) if first_only else q[asked.clamp(max=q.shape[0] - 1)]  # (M, T, H, D)
     out = F.scaled_dot_product_attention(
         queries.transpose(1, 2), k[index].transpose(1, 2), v[index].transpose(1, 2),
         mask, dropout, scale=scale,
@@ -102,11 +105,17 @@ def register() -> str:
         """query, key, value (B, H, T, D), B 1 with a layout; attention_mask (B, T) or None
         -> (B, T, H, D)."""
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        prefix: Prefix | None = getattr(module, "prefix", None)
         if layout is None:  # a padded batch
+            if prefix is not None:
+                key, value = prefix.put_before(key, value)
+                attention_mask = prefix.lengthen(attention_mask)
             mask = None if attention_mask is None else attention_mask[:, None, None, :].bool()
             out = F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=scale)
             return out.transpose(1, 2).contiguous(), None
         q, k, v = (t.squeeze(0).transpose(0, 1) for t in (query, key, value))  # (N, H, D)
+        if prefix is not None:
+            k, v = insert_prefix(prefix, k, v, layout)
         return attend_varlen(q, k, v, layout, False, scale, dropout).unsqueeze(0), None
 
     def mask(attention_mask: Tensor | None = None, **others: Any) -> Tensor | None:

@@ -1,0 +1,56 @@
+"""What must hold between [distill] and other settings; the rules are as in relations.py."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from configs.schema import METHODS
+
+Settings = Mapping[str, Any]
+Verdict = str | None
+
+
+def matched_states_can_move(s: Settings) -> Verdict:
+    frozen = s["model.train"] == "head" and not any(s[name] for name in METHODS)
+    if s["distill"] and s["distill.hidden"] and frozen:
+        return (
+            f'distill.hidden: got {s["distill.hidden"]} beside model.train = "head", with which no '
+            "hidden state ever changes; remove one of them (--unset distill.hidden)"
+        )
+    return None
+
+
+def matched_states_are_those_of_the_text(s: Settings) -> Verdict:
+    other = "[prompt]" if s["prompt"] else 'data.long = "chunks"'
+    if s["distill"] and s["distill.hidden"] and (s["prompt"] or s["data.long"] == "chunks"):
+        return (
+            f"distill.hidden: got {s['distill.hidden']} beside {other}, where a text has other "
+            "states than its own tokens'; remove one of them (--unset distill.hidden)"
+        )
+    return None
+
+
+def matched_states_are_there(s: Settings) -> Verdict:
+    for key in ("model.activation_checkpointing", "model.compile"):
+        if s["distill"] and s["distill.hidden"] and s[key]:
+            return (
+                f"{key}: got true beside distill.hidden = {s['distill.hidden']}, which reads what "
+                f"each layer leaves; remove one of them (--unset {key})"
+            )
+    return None
+
+
+def a_teacher_is_heard(s: Settings) -> Verdict:
+    if s["distill"] and s["distill.weight"] == 0 and s["distill.hidden"] == 0:
+        return (
+            "distill.weight: got 0, and distill.hidden is 0: nothing of the teacher would be used; "
+            "set one of them, or remove the section (--unset distill)"
+        )
+    return None
+
+
+DISTILL_RULES = (
+    matched_states_can_move,
+    matched_states_are_those_of_the_text,
+    matched_states_are_there,
+    a_teacher_is_heard,
+)

@@ -1,0 +1,82 @@
+"""A finished student beside its teacher: test figure, weights on disk, parameters, rows a second.
+
+Both are timed in this process on the same rows, in turns, so that what else the machine does slows
+both; from the text to the answer, with the tokenizer.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.labels.settle import label_array
+from engine.metrics import build_counter
+from job.distill import Distilled, texts_of
+from job.predictor import CHUNK, Predictor, Text
+from job.teacher import open_teacher, teacher_folder
+from models.base import weight_bytes
+from models.trainable import count_parameters
+from report.distill import Side
+
+MOST_TIMED = 4 * CHUNK  # rows
+TURNS = 4
+
+
+def put_beside(
+    made: Distilled, metric: str, value: float, student: Predictor, folder: Path
+) -> list[Side]:
+    """Teacher and student. `metric` and `value` are the student's main test figure, `folder` its
+    published model."""
+    return compare(
+        made, metric, value, lambda texts: student.run(texts, lambda batch, logits: None),
+        weight_bytes(folder), count_parameters(student.model)[1],
+    )  # fmt: skip
+
+
+def compare(
+    made: Distilled, metric: str, value: float, answer: Callable[[list[Text]], object],
+    size: int, parameters: int,
+) -> list[Side]:  # fmt: skip
+    """The same of a student that is anything with an `answer` to texts."""
+    teacher = open_teacher(
+        made.config, made.data.kind, made.data.label_names, made.precision, made.allow_code
+    )
+    predictor = teacher.predictor
+    rows = made.data.splits["test"]
+    numbers = np.linspace(0, len(rows) - 1, min(MOST_TIMED, len(rows))).astype(int).tolist()
+    speeds = measure_speeds(
+        [lambda texts: predictor.run(texts, lambda batch, logits: None), answer],
+        texts_of(rows, numbers),
+    )
+    own = weight_bytes(teacher_folder(made.config))
+    count = count_parameters(predictor.model)[1]
+    name = f"teacher ({made.name})"
+    return [
+        Side(name, metric, teacher_figure(made, metric), own, count, speeds[0]),
+        Side("student", metric, value, size, parameters, speeds[1]),
+    ]
+
+
+def teacher_figure(made: Distilled, metric: str) -> float:
+    """The teacher's test figure, from its kept answers."""
+    logits = torch.from_numpy(np.array(made.logits("test")))  # (N, C)
+    labels = torch.from_numpy(label_array(made.data.splits["test"], made.data.kind))
+    counter = build_counter(made.data.kind, made.classes, torch.device("cpu"))
+    counter.update(logits, labels)
+    return counter.results()[metric]
+
+
+def measure_speeds(answer: list[Callable[[list[Text]], object]], texts: list[Text]) -> list[float]:
+    """Rows a second of each, in turns over the same texts."""
+    parts = [texts[turn::TURNS] for turn in range(TURNS)]
+    seconds = [0.0] * len(answer)
+    for one in answer:  # the first time kernels are made
+        one(parts[0][:1])
+    for part in filter(None, parts):
+        for place, one in enumerate(answer):
+            start = time.perf_counter()
+            one(part)
+            seconds[place] += time.perf_counter() - start
+    return [len(texts) / each for each in seconds]

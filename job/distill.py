@@ -1,0 +1,271 @@
+"""A teacher's answers to the rows of a run: computed once, kept on disk, joined to the batches.
+
+The teacher is in memory only while it answers. What it said is found again under the hash of its
+model, of how it reads texts, of the rows, of this machine's ways to round, and of the code.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import models
+from configs.schema import Config
+from data.answers import open_answers
+from data.cache import cache_root, code_digest, make_key
+from data.encode import tokenizer_digest
+from data.prepare import Data
+from engine.checkpoint import environment
+from engine.distill import ReadHidden, describe_loss, distill_loss
+from engine.losses import Batch, LossFn, loss_from_logits
+from engine.precision import Precision
+from engine.targets import Target
+from job.predictor import CHUNK, Text
+from job.teacher import Teacher, check_pairs, open_teacher
+from models.build import Built
+from models.hidden import LayerStates
+from report.format import format_bytes, format_seconds
+
+TIMED = 16  # rows that are answered to learn how long all will take
+TEMPERATURE = 2.0  # as configs/schema.py has it
+
+
+@dataclass
+class Distilled:
+    """The teacher of a run, and what it answers. `seconds`: about what a missing split costs;
+    `identity`: what a checkpoint notes of it."""
+
+    config: Config
+    data: Data
+    precision: Precision
+    allow_code: bool
+    identity: str
+    target: Target  # the unit in which the teacher answers
+    key: str  # of all that decides its answers, but for the rows
+    states: LayerStates | None = None  # of the student, where states are matched
+    layers: list[int] = field(default_factory=list)  # of the teacher's, one for each of those
+    width: int = 1  # numbers of an answer: logits, then states
+    seconds: dict[str, float] = field(default_factory=dict)
+    kept: dict[str, np.ndarray] = field(default_factory=dict)  # (rows, width), once opened
+    places: dict[int, int] = field(default_factory=dict)  # row -> its place among those of training
+
+    @property
+    def name(self) -> str:
+        """The teacher, as the recipe names it."""
+        assert self.config.distill is not None
+        return self.config.distill.teacher
+
+    @property
+    def classes(self) -> int:
+        """C, 1 for a number."""
+        return max(1, len(self.data.label_names))
+
+    def folder(self, split: str) -> Path:
+        """Where the answers to a split lie."""
+        rows = np.array(self.data.splits[split]["row"], dtype=np.int64).tobytes()
+        key = make_key(
+            teacher=self.key,
+            layers=self.layers,
+            fingerprint=self.data.fingerprint,
+            rows=hashlib.sha256(rows).hexdigest(),
+        )
+        return cache_root() / "answers" / key[:32]
+
+    @property
+    def missing(self) -> list[str]:
+        """Splits that are not answered yet; what is there is verified when it is opened."""
+        return [name for name in self.splits if not self.folder(name).exists()]
+
+    @property
+    def splits(self) -> list[str]:
+        """Those that the teacher has to answer: the training rows, and the test rows for the
+        comparison."""
+        return [name for name in ("train", "test") if name in self.data.splits]
+
+    def lines(self) -> list[str]:
+        """For the plan: who teaches, size, time, hit or miss."""
+        missing = self.missing
+        said = ", ".join(f"{name} {'miss' if name in missing else 'hit'}" for name in self.splits)
+        size = sum(len(self.data.splits[name]) for name in self.splits) * self.width * 4
+        line = f"teacher: {self.identity}; its answers {format_bytes(size)} in "
+        line += f"{cache_root() / 'answers'}; {said}"
+        for name, when in (("train", "before step 1"), ("test", "after the test")):
+            if name in missing:
+                about = format_seconds(self.seconds[name])
+                line += f"; {name} computed once {when}, in about {about}"
+        if self.layers:
+            names = ", ".join(str(number + 1) for number in self.layers)
+            return [line, f"states: the student's layers learn from the teacher's {names}"]
+        return [line]
+
+    def ask(self, split: str) -> str:
+        """Open the answers to a split, computing what is missing; what happened, as a line."""
+        start, rows = time.perf_counter(), self.data.splits[split]
+        answers = answer_rows(self, split)
+        self.kept[split], hit = open_answers(self.folder(split), len(rows), self.width, answers)
+        if split == "train":
+            self.places = {row: place for place, row in enumerate(rows["row"])}
+        took = format_seconds(time.perf_counter() - start)
+        return f"the teacher's answers: {split} {'hit' if hit else 'computed'}, in {took}"
+
+    def logits(self, split: str) -> np.ndarray:
+        """Its answers to the rows of an opened split, in their order: (rows, C) logits in the order
+        of the run's labels, or (rows, 1) numbers in the labels' own unit."""
+        logits = np.array(self.kept[split][:, : self.classes])
+        if self.data.kind == "regression":
+            return self.target.restore(torch.from_numpy(logits)).numpy()
+        return logits
+
+    def join(self, batch: Batch, target: Target) -> Batch:
+        """A batch of training rows with what the teacher says of them: logits (B, C), numbers in
+        the student's deviations, and hidden (B, L, D) where states are matched."""
+        answers = self.kept["train"][[self.places[row] for row in batch["rows"].tolist()]]
+        return {**batch, "teacher": self.split_up(torch.from_numpy(answers), target)}
+
+    def blank(self, batch: Batch) -> Batch:
+        """A batch with a teacher that says nothing, to try a step with before it was asked."""
+        nothing = torch.zeros(len(batch["labels"]), self.width, device=batch["labels"].device)
+        return {**batch, "teacher": self.split_up(nothing, self.target)}
+
+    def split_up(self, answers: Tensor, target: Target) -> dict[str, Tensor]:
+        """The parts of answers (B, width)."""
+        logits = answers[:, : self.classes]  # (B, C)
+        if self.data.kind == "regression" and target != self.target:
+            logits = target.standardise(self.target.restore(logits)).float()
+        parts = {"logits": logits}
+        if self.layers:
+            hidden = answers[:, self.classes :]
+            parts["hidden"] = hidden.unflatten(1, (len(self.layers), -1))  # (B, L, D)
+        return parts
+
+
+def open_distilled(
+    config: Config, data: Data, precision: Precision, allow_code: bool,
+    student: Built | None = None,
+) -> tuple[Distilled | None, list[str]]:  # fmt: skip
+    """The teacher of a run and notes on it; None where it has none. `student` has the model whose
+    states learn from the teacher's. Nothing is kept on disk yet.
+
+    Raises ValueError for a teacher that does not go with the rows, or with the student.
+    """
+    if config.distill is None:
+        return None, []
+    if data.kind == "regression" and config.distill.temperature != TEMPERATURE:
+        raise ValueError(
+            f"distill.temperature is {config.distill.temperature:g}; the labels are numbers, which "
+            "have none: remove it (--unset distill.temperature)"
+        )
+    teacher = open_teacher(config, data.kind, data.label_names, precision, allow_code)
+    check_pairs(config, data, teacher)
+    own = teacher.predictor
+    key = make_key(
+        teacher=teacher.sha256,
+        tokenizer=tokenizer_digest(own.tokenizer),
+        clean=asdict(own.clean),
+        length=asdict(own.length),
+        order=teacher.order,
+        at_once=[own.micro_batch_size, CHUNK],
+        environment=environment(precision, teacher.speed),
+        code=code_digest(Path(models.__path__[0])),
+    )
+    identity = f"{config.distill.teacher}, sha256 {teacher.sha256[:16]}"
+    made = Distilled(config, data, precision, allow_code, identity, own.target, key)
+    made.width, watched = made.classes, None
+    if config.distill.hidden and student is not None:
+        made.states = LayerStates(student.model)
+        watched = LayerStates(own.model)
+        made.layers, width = match_layers(made.states, watched, made.name)
+        made.width += len(made.layers) * width
+    for split in made.missing:
+        made.seconds[split] = time_answers(teacher, watched, data, split)
+    return made, teacher.notes + made.lines()
+
+
+def match_layers(student: LayerStates, teacher: LayerStates, name: str) -> tuple[list[int], int]:
+    """(the teacher's layer for each of the student's, width of a state). Raises ValueError where
+    they do not match."""
+    if student.width != teacher.width:
+        raise ValueError(
+            f"distill.hidden turns states towards the teacher's: the student's are {student.width} "
+            f"wide and those of {name} {teacher.width}; they must be of one width. Remove it "
+            "(--unset distill.hidden), or start from the teacher's layers (distill.student)"
+        )
+    each, rest = divmod(teacher.depth, student.depth)
+    if rest or not each:
+        raise ValueError(
+            f"distill.hidden gives each layer one of the teacher's: the student has "
+            f"{student.depth}, {name} {teacher.depth}, which is no multiple of it. Remove it "
+            "(--unset distill.hidden), or take another student"
+        )
+    return list(range(each - 1, teacher.depth, each)), teacher.width
+
+
+def texts_of(rows: Any, numbers: list[int]) -> list[Text]:
+    """The texts of these rows, or pairs of texts."""
+    part = rows[numbers]
+    if "text_pair" in part:
+        return list(zip(part["text"], part["text_pair"], strict=True))
+    return part["text"]
+
+
+def time_answers(teacher: Teacher, watched: LayerStates | None, data: Data, split: str) -> float:
+    """About how many seconds a split takes: from a few rows, all over it. Raises ValueError where
+    the `watched` states are no texts'."""
+
+    def take(batch: Batch, logits: Tensor) -> None:
+        if watched is not None:
+            watched.read(batch["inputs"])
+
+    rows = data.splits[split]
+    numbers = np.linspace(0, len(rows) - 1, min(TIMED, len(rows))).astype(int).tolist()
+    texts = texts_of(rows, numbers)
+    for _ in range(2):  # the first time kernels are made
+        start = time.perf_counter()
+        teacher.predictor.run(texts, take)
+        seconds = time.perf_counter() - start
+    return seconds / len(texts) * len(rows)
+
+
+def answer_rows(made: Distilled, split: str) -> Iterator[tuple[list[int], np.ndarray]]:
+    """(numbers of rows, answers (B, width)) for all rows of a split, longest texts first. The
+    teacher is opened for it, and gone afterwards."""
+    rows = made.data.splits[split]
+    teacher = open_teacher(
+        made.config, made.data.kind, made.data.label_names, made.precision, made.allow_code
+    )
+    watched = LayerStates(teacher.predictor.model) if made.layers else None
+    lengths = [len(text) for part in rows.iter(batch_size=1000) for text in part["text"]]
+    order = np.argsort([-length for length in lengths], kind="stable").tolist()
+    for start in range(0, len(order), CHUNK):
+        numbers = order[start : start + CHUNK]
+        answers = np.zeros((len(numbers), made.width), dtype=np.float32)
+
+        def take(batch: Batch, logits: Tensor, answers: np.ndarray = answers) -> None:
+            parts = [logits[:, teacher.order].float()]  # (B, C)
+            if watched is not None:
+                hidden = watched.read(batch["inputs"])[:, made.layers]  # (B, L, D)
+                parts.append(hidden.flatten(1))
+            answers[batch["rows"].tolist()] = torch.cat(parts, 1).cpu().numpy()
+
+        teacher.predictor.run(texts_of(rows, numbers), take)
+        yield numbers, answers
+
+
+def choose_compute_loss(
+    config: Config, kind: str, loss: tuple[LossFn, str], made: Distilled | None
+) -> tuple[Callable[[nn.Module, Batch], Tensor], str]:
+    """What a step minimises, `compute_loss(model, batch)`, and a sentence about it: the loss of the
+    labels, or beside a teacher the student's."""
+    loss_fn, sentence = loss
+    if made is None or config.distill is None:
+        return loss_from_logits(loss_fn), sentence
+    d = config.distill
+    read: ReadHidden | None = None if made.states is None else made.states.read
+    compute = distill_loss(kind, loss_fn, d.temperature, d.weight, d.hidden, read)
+    return compute, describe_loss(kind, d.temperature, d.weight, d.hidden, sentence)

@@ -1,0 +1,68 @@
+"""Every Nth layer of a model, as the start of a shallower one (DistilBERT: Sanh et al. 2019,
+arXiv:1910.01108, section 3).
+
+    teacher   1  2  3  4  5  6          every 2nd: the last of each pair, so that a student's layer
+    student      1     2     3          ends where the teacher's does, and the head finds its input
+
+Embeddings, what follows the layers, and the head are taken over whole.
+"""
+
+import copy
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.layers import layer_lists
+from models.load import model_class
+
+
+def kept_layers(depth: int, every: int) -> list[int]:
+    """Numbers, from 0, of the layers that are taken. Raises ValueError where `depth` of them do not
+    come in groups of `every`."""
+    if depth % every:
+        fits = [n for n in range(2, depth + 1) if depth % n == 0]
+        words = " or ".join(f'"layers:{n}"' for n in fits) or "none"
+        raise ValueError(
+            f'distill.student is "layers:{every}", and the teacher has {depth} layers; '
+            f"what divides them: {words}"
+        )
+    return list(range(every - 1, depth, every))
+
+
+def thin(config: Any, state: dict[str, Tensor], every: int) -> tuple[Any, dict[str, Tensor], str]:
+    """(configuration, weights, a sentence) of every Nth layer of a model with this configuration
+    and these weights. What is given stays as it is.
+
+    Raises ValueError for an architecture whose layers cannot be taken singly.
+    """
+    if config.is_encoder_decoder:
+        raise ValueError(f"distill.student: {config.model_type!r} has a decoder beside its encoder")
+    with torch.device("meta"):
+        lists, depth = layer_lists(model_class(config, native=False)(config))
+    if not lists:
+        raise ValueError(
+            f"distill.student: {config.model_type!r} has no list with a module for each layer; "
+            "leave it out (--unset distill.student), and name a smaller model in model.source"
+        )
+    chosen = kept_layers(depth, every)
+    places = {old: new for new, old in enumerate(chosen)}
+    inside = re.compile(rf"(?:^|.*\.)(?:{'|'.join(map(re.escape, lists))})\.(\d+)(?=\.)")
+    kept = {}
+    for name, tensor in state.items():
+        found = inside.match(name)
+        if found is None:
+            kept[name] = tensor
+        elif int(found[1]) in places:
+            kept[name[: found.start(1)] + str(places[int(found[1])]) + name[found.end(1) :]] = (
+                tensor
+            )
+    smaller = copy.deepcopy(config)
+    text = smaller.get_text_config()
+    for key, value in vars(text).items():
+        if isinstance(value, list) and len(value) == depth:  # what is said of each layer
+            setattr(text, key, [value[number] for number in chosen])
+    text.num_hidden_layers = len(chosen)
+    names = ", ".join(str(number + 1) for number in chosen)
+    return smaller, kept, f"student: layers {names} of the {depth} of the teacher"
