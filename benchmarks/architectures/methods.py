@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.architectures.cells import WAYS, Cell, make_subject, try_way
 from benchmarks.architectures.configs import ARCHITECTURES
+from models.methods import METHODS
 
 DOC = Path(__file__).parents[2] / "docs" / "methods-by-architecture.md"
 RUNS = "runs"
@@ -28,10 +29,10 @@ Every way of [methods.md](methods.md) on every architecture of [architectures.md
 each as a tiny random model. `python -m benchmarks.architectures.methods` writes this page; tests
 hold it (`tests/architectures`, all of it with `-m slow`).
 
-**runs** means that the model answers at first as without the method (a method that changes the
-start says so itself); that two steps move what the recipe names and not one other number; that a
-model built anew goes on from the checkpoint of the first step to the same bits; and that the
-export, opened again, gives the same logits to the bit. Some exports are opened in another process.
+**runs** means that the model answers at first as without the method ({changes} change that, and
+are held to it); that two steps move what the recipe names and no other parameter; that a model
+built anew goes on from the checkpoint of the first step to the same bits; and that the export,
+opened again, gives the same logits to the bit. Some exports are opened in another process.
 
 A number is the reason, said before step 1, why a cell does not run.
 
@@ -49,16 +50,20 @@ def examine(model_type: str, ways: list[str], folder: Path) -> dict[str, Cell]:
     return cells
 
 
-def word(cell: Cell) -> str:
+def word(model_type: str, cell: Cell) -> str:
     """What a cell of the table says."""
-    return RUNS if cell.refused is None else general(cell.refused)
+    return RUNS if cell.refused is None else general(model_type, cell.refused)
 
 
-def general(refused: str) -> str:
+def general(model_type: str, refused: str) -> str:
     """A refusal without what is this one architecture's: its name, numbers of layers, modules."""
     line = " ".join(refused.split()).replace("|", "/")
     line = re.sub(r"^model\.source is of type '[^']+', which ", "it ", line)
+    line = re.sub(rf"\b{re.escape(model_type)}: ", "", line)
+    line = re.sub(rf"\b{re.escape(model_type)} (?=\w)", "it ", line)
+    line = re.sub(r"\b\d+ of its \d+ layers\b", "some of its layers", line)
     line = re.sub(r" \([\w.]+\)", "", line)
+    line = re.sub(r"\(1, \d+\)", "(1, N)", line)
     return re.sub(r"\blayer \d+\b", "a layer", line)
 
 
@@ -78,7 +83,8 @@ def render(table: Table) -> str:
     for shown, types in sorted(rows.items(), key=lambda row: -len(row[1])):
         lines.append(f"| {', '.join(types)} | {' | '.join(shown)} |")
     reasons = [f"{number}. {said}" for said, number in numbers.items()]
-    return TEXT + "\n".join([*lines, "", *reasons]) + "\n"
+    changes = " and ".join(k for k, m in METHODS.items() if not m.identity)
+    return TEXT.format(changes=changes) + "\n".join([*lines, "", *reasons]) + "\n"
 
 
 def read() -> Table:
@@ -127,7 +133,9 @@ def main(ways: list[str]) -> None:
     if wrong := [name for name, cells in results if any(c.faults for c in cells.values())]:
         raise SystemExit(f"something is wrong with {', '.join(wrong)}: see above")
     for model_type, cells in results:
-        table.setdefault(model_type, {}).update({way: word(cell) for way, cell in cells.items()})
+        table.setdefault(model_type, {}).update(
+            {way: word(model_type, cell) for way, cell in cells.items()}
+        )
     DOC.write_text(render(table), encoding="utf-8")
 
 

@@ -60,16 +60,6 @@ class Bottleneck(Added):
         change = self.up(inner)  # (..., D)
         return y + (change.mT if columns else change)
 
-    # What model code asks of the layer that this one stands for.
-
-    @property
-    def weight(self) -> Tensor:
-        return self.base.weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        return self.base.bias
-
     def merged_weight(self) -> Tensor:
         raise ValueError(
             "an adapter cannot be merged: its activation makes it no product, so no one weight "
@@ -132,7 +122,10 @@ class Adapter(Method):
         if not self.norms:
             return []
         if not (norms := layer_norms(model)):
-            raise ValueError("adapter.norms is true, but the layers of this model have no norms")
+            raise ValueError(
+                "adapter.norms is true, but no norm in the layers of this model has "
+                "weights to train: leave it out"
+            )
         return norms
 
     def write(self, model: nn.Module, base: str | None, revision: str | None, folder: Path) -> None:

@@ -43,7 +43,7 @@ def test_the_page_has_a_cell_for_every_way_on_every_architecture():
 def test_ways_do_on_an_architecture_what_the_page_says(model_type, tmp_path, reloader):
     seen = examine(model_type, list(WAYS), tmp_path)
     assert {way: cell.faults for way, cell in seen.items() if cell.faults} == {}
-    assert {way: word(cell) for way, cell in seen.items()} == read()[model_type]
+    assert {way: word(model_type, cell) for way, cell in seen.items()} == read()[model_type]
     exports = [cell.export for cell in seen.values() if cell.export]
     assert [reloader.faults(export) for export in exports] == [[]] * len(exports)
 
@@ -81,7 +81,7 @@ def test_what_must_not_be_is_told(tmp_path, monkeypatch):
     ]
     (resumed,) = broken(cells, "load_optimizer", forget)
     assert "resumed, " in resumed
-    monkeypatch.setattr(cells, "load_exported", lambda folder: [build_plain(subject)])
+    monkeypatch.setattr(cells, "load_exported", lambda folder, allow_code: [build_plain(subject)])
     (opened,) = faults()
     assert "opened again" in opened
 
@@ -97,4 +97,4 @@ def build_plain(subject):
 def test_ways_do_on_every_architecture_what_the_page_says(model_type, tmp_path):
     seen = examine(model_type, list(WAYS), tmp_path)
     assert {way: cell.faults for way, cell in seen.items() if cell.faults} == {}
-    assert {way: word(cell) for way, cell in seen.items()} == read()[model_type]
+    assert {way: word(model_type, cell) for way, cell in seen.items()} == read()[model_type]
