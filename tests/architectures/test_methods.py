@@ -8,7 +8,7 @@ from benchmarks.architectures.cells import WAYS, make_subject, try_way
 from benchmarks.architectures.configs import ARCHITECTURES
 from benchmarks.architectures.methods import DOC, examine, read, render, word
 from benchmarks.architectures.reload import Reloader
-from models import build
+from models import adapt, build
 from models.methods import adapter
 
 # layers that are one, a decoder, an encoder with a decoder, no attention and padding that is read
@@ -76,7 +76,7 @@ def test_what_must_not_be_is_told(tmp_path, monkeypatch):
     assert faults() == []
     (start,) = broken(adapter.Adapter, "_make", draw_up)
     assert "from those without it" in start
-    assert broken(build, "choose_trainable", train_more) == [
+    assert broken(adapt, "choose_trainable", train_more) == [
         "moved: albert.embeddings.word_embeddings.weight"
     ]
     (resumed,) = broken(cells, "load_optimizer", forget)
