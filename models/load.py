@@ -28,6 +28,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging
 
 from files.errors import is_panic, meets_limit, one_line
+from models.align import align
 from models.architectures import why_refused
 from models.foreign import READ, check_model_folder, weight_files
 from models.limits import MOST_TENSORS, MOST_WORDS, check_count
@@ -281,6 +282,7 @@ def load_pretrained(
         if meets_limit(error):
             raise
         raise ValueError(f"the weights of {folder} do not load: {one_line(error)}") from error
+    align(model)
     missing = tuple(name for name, _ in model.named_parameters() if name in report["missing_keys"])
     return Pretrained(model, missing, tuple(sorted(report["unexpected_keys"])))
 

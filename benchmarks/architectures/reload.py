@@ -1,5 +1,5 @@
-"""A process apart that loads runs again: a folder a line on standard input, for each a line with
-the faults as a JSON list.
+"""A process apart that loads runs and exports again: a folder a line on standard input, for each a
+line with the faults as a JSON list.
 
     python -m benchmarks.architectures.reload
 """
@@ -25,7 +25,7 @@ class Reloader:
         )  # fmt: skip
 
     def faults(self, run: Path) -> list[str]:
-        """What is wrong with the model of a finished run, loaded there."""
+        """What is wrong with a finished run, or with an export of cells.py, loaded there."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{run}\n")
@@ -40,11 +40,14 @@ class Reloader:
 
 def main() -> None:
     """Answer until the input ends."""
+    from benchmarks.architectures.cells import ANSWERS, reopened_faults
     from benchmarks.architectures.check import reloaded_faults
 
     for line in sys.stdin:
+        folder = Path(line.rstrip("\n"))
+        alone = (folder.parent / ANSWERS).is_file()
         try:
-            faults = reloaded_faults(Path(line.rstrip("\n")))
+            faults = reopened_faults(folder) if alone else reloaded_faults(folder)
         except Exception as error:  # the one who asks has to hear of it
             faults = [f"loaded again: {type(error).__name__}: {error}"]
         print(json.dumps(faults), flush=True)

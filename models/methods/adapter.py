@@ -31,21 +31,22 @@ from transformers.pytorch_utils import Conv1D
 
 from models.heads import ACTIVATIONS
 from models.limits import check_bytes
-from models.methods.linears import linear_size, replace_layers
+from models.methods.linears import replace_layers
 from models.methods.method import Added, Method
 from models.methods.own_files import read_own, write_own
-from models.methods.sublayers import layer_norms, sublayer_ends
+from models.methods.sublayers import layer_norms, output_width, sublayer_ends
 from models.names import is_below, named_seed
 
 PLACEMENTS = ("both", "feed_forward")
 
 
 class Bottleneck(Added):
-    """`base` (a Linear or GPT-2's Conv1D), then y + up(act(down(y))) on what it gives."""
+    """`base` (a Linear, GPT-2's Conv1D, or a convolution one token wide, which gives columns), then
+    y + up(act(down(y))) on what it gives."""
 
-    def __init__(self, base: nn.Linear | Conv1D, size: int, activation: str) -> None:
+    def __init__(self, base: nn.Linear | Conv1D | nn.Conv1d, size: int, activation: str) -> None:
         super().__init__()
-        width = linear_size(base)[1]
+        width = output_width(base)
         like: Any = {"device": base.weight.device, "dtype": torch.float32}
         self.base = base
         self.down = nn.Linear(width, size, **like)
@@ -53,19 +54,11 @@ class Bottleneck(Added):
         self.up = nn.Linear(size, width, **like)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.base(x)  # (..., D)
-        inner = self.activation(self.down(y))  # (..., S)
-        return y + self.up(inner)
-
-    # What model code asks of the layer that this one stands for.
-
-    @property
-    def weight(self) -> Tensor:
-        return self.base.weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        return self.base.bias
+        y = self.base(x)  # (..., D), or (B, D, T) of columns
+        columns = isinstance(self.base, nn.Conv1d)
+        inner = self.activation(self.down(y.mT if columns else y))  # (..., S)
+        change = self.up(inner)  # (..., D)
+        return y + (change.mT if columns else change)
 
     def merged_weight(self) -> Tensor:
         raise ValueError(
@@ -107,7 +100,7 @@ class Adapter(Method):
                 "lower the N of model.train, or remove [adapter]"
             )
         layers: dict[str, Any] = {name: model.get_submodule(name) for name in names}
-        numbers = 2 * self.size * sum(linear_size(layer)[1] for layer in layers.values())
+        numbers = 2 * self.size * sum(output_width(layer) for layer in layers.values())
         check_bytes(4 * numbers, f"adapter.size = {self.size:,}")
         put = {layer: self._make(layer, name, seed) for name, layer in layers.items()}
         replace_layers(model, put)
@@ -129,7 +122,10 @@ class Adapter(Method):
         if not self.norms:
             return []
         if not (norms := layer_norms(model)):
-            raise ValueError("adapter.norms is true, but the layers of this model have no norms")
+            raise ValueError(
+                "adapter.norms is true, but no norm in the layers of this model has "
+                "weights to train: leave it out"
+            )
         return norms
 
     def write(self, model: nn.Module, base: str | None, revision: str | None, folder: Path) -> None:

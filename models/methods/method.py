@@ -39,6 +39,15 @@ class Added(nn.Module):
     merged = False  # whether the base does the work of both
     unmerged: Tensor  # the base's own weight meanwhile
 
+    def __getattr__(self, name: str) -> Any:
+        """What model code asks of the layer that stood here, such as the dtype of its weight."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "base" not in self._modules:
+                raise
+            return getattr(self._modules["base"], name)
+
     def to_file(self) -> dict[str, Tensor]:
         """Its own tensors as a file of an adapter holds them: by PEFT's names where it has some."""
         return {self.peft_names.get(n, n): t for n, t in own_tensors(self).items()}
@@ -61,6 +70,7 @@ class Method:
     recipe."""
 
     kind: ClassVar[str]
+    identity: ClassVar[bool] = True  # whether the model answers at first as without it
     small: ClassVar[dict[str, dict[str, Any]]] = {}  # settings to try it with, by a name for each
 
     drops_types: ClassVar[bool] = False  # whether PEFT drops token types below a head of ours

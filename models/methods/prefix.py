@@ -44,6 +44,7 @@ class PrefixTuning(Method):
     """`tokens` learned keys and values in each layer."""
 
     kind: ClassVar[str] = "prefix"
+    identity: ClassVar[bool] = False
     small: ClassVar[dict[str, dict[str, Any]]] = {"Prefix": {"tokens": 3}}
     drops_types: ClassVar[bool] = True
 

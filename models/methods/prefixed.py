@@ -88,10 +88,11 @@ def watch_attention(inner: PreTrainedModel, ids: Tensor) -> dict[nn.Module, tupl
     calls, seen = 0, dict[nn.Module, Any]()
 
     def watch(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
-        is_causal: bool | None = None, **others: Any,
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
+        attention_mask: Tensor | None, is_causal: bool | None = None, **others: Any,
     ) -> tuple[Tensor, None]:  # fmt: skip
         nonlocal calls
+        mask = attention_mask  # some call it by this name
         plain = mask is not None and mask.dtype == torch.bool and "position_bias" not in others
         if not plain or key.shape[2] != query.shape[2]:
             raise ValueError("its attention goes by more than queries and keys")

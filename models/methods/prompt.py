@@ -82,6 +82,7 @@ class Prompt(Method):
     enough; without one from random vectors as large as words' are."""
 
     kind: ClassVar[str] = "prompt"
+    identity: ClassVar[bool] = False
     small: ClassVar[dict[str, dict[str, Any]]] = {"Prompt": {"tokens": 3}}
     drops_types: ClassVar[bool] = True
 

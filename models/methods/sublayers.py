@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from files.errors import meets_limit, one_line
 from models.architectures import sees
@@ -15,6 +14,7 @@ from models.layers import all_layers
 from models.methods.linears import is_linear, linear_size
 from models.names import is_below
 
+FORWARD = ("mlp", "ffn", "feed_forward")  # in the names of feed-forward parts
 WIDTHS = ("hidden_size", "d_latents")  # of what a layer gives, in a config
 
 
@@ -65,10 +65,23 @@ def layer_norms(model: nn.Module) -> list[str]:
     return norms
 
 
+def ends_a_part(module: nn.Module) -> bool:
+    """Whether a module is a linear layer, or a convolution one token wide, which is the same to
+    columns (SqueezeBERT)."""
+    pointwise = type(module) is nn.Conv1d and module.kernel_size == (1,)
+    return pointwise or is_linear(module)
+
+
+def output_width(layer: Any) -> int:
+    """Numbers a token that a layer gives."""
+    return layer.out_channels if isinstance(layer, nn.Conv1d) else linear_size(layer)[1]
+
+
 def linears_called(model: nn.Module) -> list[str]:
-    """Names of the linear layers that answer a text with vectors as wide as the hidden states, in
-    the order in which a forward pass calls them last."""
-    inner = transformers_model(model)
+    """Names of the linear layers that answer a text with a vector for each token, in the order in
+    which a forward pass calls them last. Outside attention they are as wide as the hidden states,
+    which leaves out what a feed-forward part widens, and routers."""
+    inner, root = transformers_model(model), backbone_name(model)
     config = inner.config.get_text_config()
     width = next((w for w in (getattr(config, n, None) for n in WIDTHS) if w), None)
     ids = torch.full((1, 16), 5)  # (1, T)
@@ -84,7 +97,7 @@ def linears_called(model: nn.Module) -> list[str]:
 
     with ExitStack() as stack:
         for name, module in model.named_modules():
-            if is_linear(module) and linear_size(module)[1] == width:
+            if ends_a_part(module) and (_attends(name, root) or output_width(module) == width):
                 hook = module.register_forward_hook(lambda _, __, out, name=name: note(name, out))
                 stack.callback(hook.remove)
         stack.callback(model.train, model.training)
@@ -120,8 +133,8 @@ def _check_experts(model: Any, inside: list[str], number: int) -> None:
     """Raises ValueError where a layer chooses among experts: no one linear layer ends it."""
     for part in inside:
         for name, module in model.get_submodule(part).named_modules():
-            stacked = [p for p in module.parameters(recurse=False) if p.dim() > 2]
-            if stacked and not isinstance(module, _ConvNd):
+            stacked = any(p.dim() > 2 for p in module.parameters(recurse=False))
+            if stacked and "expert" in f"{name} {type(module).__name__}".lower():
                 raise ValueError(
                     f"adapter: layer {number} chooses among experts ({part}.{name}), so no linear "
                     "layer ends its feed-forward; take [lora]"
@@ -129,8 +142,11 @@ def _check_experts(model: Any, inside: list[str], number: int) -> None:
 
 
 def _attends(name: str, root: str) -> bool:
-    """Whether a part of a dotted name says attention, as every library spells it."""
-    return any("att" in part.lower() for part in name.removeprefix(root).split("."))
+    """Whether the parts of a dotted name say attention, as every library spells it, and none below
+    that says feed-forward (Perceiver has one in what it calls an attention)."""
+    parts = name.removeprefix(root).lower().split(".")
+    inside = [part for n, part in enumerate(parts) if any("att" in p for p in parts[: n + 1])]
+    return bool(inside) and not any(word in part for part in inside for word in FORWARD)
 
 
 def _last(names: list[str], number: int, part: str, instead: str | None) -> str:

@@ -129,8 +129,8 @@ def write_virtual(
             tensors[f"{ROOT}{name.removeprefix(root)}.{inner}"] = value
     about = transformers_model(model).config.get_text_config()
     config = {
-        "num_layers": about.num_hidden_layers,
-        "num_attention_heads": about.num_attention_heads,
+        "num_layers": getattr(about, "num_hidden_layers", None),
+        "num_attention_heads": getattr(about, "num_attention_heads", None),  # FNet has none
         "num_transformer_submodules": 1,
         **config,
         "num_virtual_tokens": len(tensor),

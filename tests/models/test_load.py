@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from models.load import (
     hash_weights,
@@ -196,3 +197,13 @@ def test_a_trillion_labels_are_refused_at_once_by_the_tokenizer_too(tiny_folder,
     for read in (load_tokenizer, read_config):
         with pytest.raises(ValueError, match="num_labels is 1,000,000,000,000"):
             read(str(folder))
+
+
+@pytest.mark.parametrize("padding", ["", "x" * 8, "x" * 24])
+def test_loaded_weights_lie_where_torch_would_put_them(make, folders, tmp_path, padding):
+    """Mapped from a file they begin where its header ends, and some products round by that."""
+    folder = shutil.copytree(folders["bert"], tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt", "more": padding})
+    model = make(source=str(folder))[0].model
+    assert all(tensor.data_ptr() % 64 == 0 for tensor in model.state_dict().values())

@@ -1,0 +1,58 @@
+"""The comparison of ways to fine-tune: its recipes exist, and its figures mean what they say."""
+
+from pathlib import Path
+
+import methods
+import pytest
+from ways import LINE, WAYS
+
+from configs.read import read_config
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_every_way_is_a_recipe_with_overrides_that_are_right(name, tmp_path):
+    way = WAYS[name]
+    for rate in way.rates:
+        settings = methods.settings_of(way, rate, 1, tmp_path)
+        config = read_config(methods.CONFIGS / f"{way.recipe}.toml", settings, list(way.unset))
+        assert (config.train.lr, config.run.seed) == (rate, 1)
+        assert config.data.subset == methods.ROWS
+
+
+def test_every_way_has_its_line_and_as_many_rates_as_the_others():
+    assert LINE.keys() == WAYS.keys()
+    assert {len(set(way.rates)) for way in WAYS.values()} == {3}
+
+
+def run(*curve):
+    return {"curve": list(curve)}
+
+
+def test_an_epoch_is_the_time_between_evaluations():
+    assert methods.epoch_seconds(run((50, 0.6), (60, 0.7), (70, 0.7))) == 10
+
+
+def test_of_equal_evaluations_the_first_is_the_best():
+    assert methods.best_seconds(run((50, 0.6), (60, 0.7), (70, 0.7))) == 60
+
+
+def test_a_line_of_the_plot_never_falls():
+    line = methods.best_so_far([(1, 0.5), (2, 0.8), (3, 0.7)])
+    assert line == [(1, 0.5), (2, 0.8), (3, 0.8)]
+
+
+def test_the_best_rate_on_validation_rows_is_the_one_repeated(monkeypatch, tmp_path):
+    asked = []
+
+    def measured(way, rate, seed):
+        asked.append((rate, seed))
+        return {"validation": rate, "test": 1 - rate, "seconds": 1.0}
+
+    monkeypatch.setattr(methods, "measure", measured)
+    store = methods.Store(tmp_path / "methods.json", {"processor": "p"})
+    row = methods.run_way(store, "lora")
+    best = max(WAYS["lora"].rates)
+    assert row["rate"] == best
+    assert asked[3:] == [(best, 1), (best, 2)]
+    methods.run_way(methods.Store(Path(store.path), {"processor": "p"}), "lora")
+    assert len(asked) == 5  # nothing is measured twice
