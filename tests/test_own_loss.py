@@ -41,7 +41,7 @@ def figures(run):
 def test_it_trains_and_evaluates_as_the_program_of_the_examples_does(words, tmp_path, capsys):
     assert train.main(words) == 0
     out = capsys.readouterr().out
-    assert "focal.py:focal_loss, sha256" in " ".join(out.split())
+    assert "focal.py:focal_loss,sha256" in "".join(out.split())  # a long path is broken anywhere
     own_loss.main([words[1], "run.name=program"])
     assert figures(tmp_path / "runs/tiny") == figures(tmp_path / "runs/program")
     train.main([*words[:2], "run.name=plain"])
