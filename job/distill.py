@@ -24,6 +24,7 @@ from data.prepare import Data
 from engine.checkpoint import environment
 from engine.distill import ReadHidden, describe_loss, distill_loss
 from engine.losses import Batch, LossFn, loss_from_logits
+from engine.memory import release_memory
 from engine.precision import Precision
 from engine.targets import Target
 from job.predictor import CHUNK, Text
@@ -109,6 +110,8 @@ class Distilled:
         start, rows = time.perf_counter(), self.data.splits[split]
         answers = answer_rows(self, split)
         self.kept[split], hit = open_answers(self.folder(split), len(rows), self.width, answers)
+        del answers
+        release_memory()  # the teacher's
         if split == "train":
             self.places = {row: place for place, row in enumerate(rows["row"])}
         took = format_seconds(time.perf_counter() - start)
@@ -184,7 +187,10 @@ def open_distilled(
         made.width += len(made.layers) * width
     for split in made.missing:
         made.seconds[split] = time_answers(teacher, watched, data, split)
-    return made, teacher.notes + made.lines()
+    notes = teacher.notes + made.lines()
+    del teacher, own, watched
+    release_memory()  # else the plan would count what the teacher held
+    return made, notes
 
 
 def match_layers(student: LayerStates, teacher: LayerStates, name: str) -> tuple[list[int], int]:

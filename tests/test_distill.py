@@ -307,3 +307,15 @@ def test_a_teacher_goes_with_kept_states(start, taught):
     plain, _ = start("plain", *words, "model.cache=off")
     for got, expected in zip(figures(kept), figures(plain), strict=True):
         assert got == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_a_bag_of_ngrams_learns_from_a_teacher_and_teaches(start, taught):
+    words = ["model.source=ngrams", "--unset", "head", "train.lr=0.1"]
+    run, said = start("bag", *taught, *words)
+    assert "the teacher's answers: train computed" in said
+    teacher, student = json.loads((run / "result.json").read_text(encoding="utf-8"))["distilled"]
+    assert student["bytes"] == (run / "model" / "ngrams.npz").stat().st_size
+    assert student["rows_per_second"] > teacher["rows_per_second"]
+    start("student", "distill.teacher={runs}/bag")
+    _, said = start("states", "distill.teacher={runs}/bag", "distill.hidden=1", code=2)
+    assert "a bag of n-grams has none" in said
