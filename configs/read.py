@@ -121,6 +121,8 @@ def _explain_missing(path: Path, error: OSError) -> str:
 
 def _build(values: Values, problems: Problems, origin: str) -> Config:
     _check_sections(values, problems)
+    if _look_up(values, "distill.student") == "ngrams":  # which starts from nothing
+        values["model"].setdefault("source", "ngrams")
     config = None
     try:
         config = Config.model_validate(values)

@@ -39,6 +39,25 @@ def matched_states_are_there(s: Settings) -> Verdict:
     return None
 
 
+def a_bag_of_ngrams_is_its_own_source(s: Settings) -> Verdict:
+    if s["distill"] and s["distill.student"] == "ngrams" != s["model.source"]:
+        return (
+            f'model.source: got "{s["model.source"]}" beside distill.student = "ngrams", which '
+            "starts from nothing; remove one of them (--unset model.source or --unset "
+            "distill.student)"
+        )
+    return None
+
+
+def a_bag_of_ngrams_has_no_states(s: Settings) -> Verdict:
+    if s["distill"] and s["distill.hidden"] and s["model.source"] == "ngrams":
+        return (
+            f"distill.hidden: got {s['distill.hidden']} for a bag of n-grams, which has no hidden "
+            "states; remove it (--unset distill.hidden)"
+        )
+    return None
+
+
 def a_teacher_is_heard(s: Settings) -> Verdict:
     if s["distill"] and s["distill.weight"] == 0 and s["distill.hidden"] == 0:
         return (
@@ -52,5 +71,7 @@ DISTILL_RULES = (
     matched_states_can_move,
     matched_states_are_those_of_the_text,
     matched_states_are_there,
+    a_bag_of_ngrams_is_its_own_source,
+    a_bag_of_ngrams_has_no_states,
     a_teacher_is_heard,
 )

@@ -219,11 +219,11 @@ class Distill(Section):
         0.0,
         "Weight of a third part: each layer's mean state turned towards the teacher's; 0: none.",
     )
-    student: Annotated[str, Field(pattern=r"^layers:([2-9]|[1-9][0-9]+)$")] | None = field(
+    student: Annotated[str, Field(pattern=r"^(ngrams|layers:([2-9]|[1-9][0-9]+))$")] | None = field(
         None,
-        "layers:N starts from every Nth layer of the teacher, in place of model.source; unset: "
-        "from model.source as it is.",
-        allowed='"layers:N" with N from 2',
+        "ngrams: a bag of n-grams, which needs no model.source; layers:N starts from every Nth "
+        "layer of the teacher, in place of model.source; unset: from model.source as it is.",
+        allowed='"ngrams", or "layers:N" with N from 2',
     )
 
 

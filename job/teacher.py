@@ -74,7 +74,7 @@ def student_source(config: Config) -> tuple[str, str | None, int]:
     """(source, revision, every): what the model of a run starts from, and which layers of it: those
     of model.source, or every Nth of the teacher's."""
     distill = config.distill
-    if distill is None or distill.student is None:
+    if distill is None or distill.student in (None, "ngrams"):
         return config.model.source, config.model.revision, 1
     run = find_run(config)
     source = distill.teacher if run is None else f"run:{run.path}"

@@ -215,3 +215,33 @@ def test_texts_without_a_word_and_of_other_scripts_train_and_answer(tmp_path):
     assert train.main(["--config", str(write_recipe(tmp_path, data))]) == 0
     answers = load_run(tmp_path / "runs/bag")(texts)
     assert all(0 <= answer.probability <= 1 for answer in answers)
+
+
+def test_a_bag_learns_what_its_teacher_says_whatever_the_labels_are(bag, tmp_path, many_reviews):
+    rows = [json.loads(line) for line in many_reviews.read_text(encoding="utf-8").splitlines()]
+    swapped = [{**row, "label": {"pos": "neg", "neg": "pos"}[row["label"]]} for row in rows]
+    data = {"source": write_rows(tmp_path / "rows.jsonl", swapped), "validation": 0}
+    distill = {"teacher": str(bag), "student": "ngrams", "weight": 1.0, "temperature": 1.0}
+    path = write_recipe(tmp_path, data, "student", distill=distill, train={"epochs": 6})
+    assert train.main(["--config", str(path), "--unset", "model.source"]) == 0
+    teacher, student = load_run(bag), load_run(tmp_path / "runs/student")
+    texts = [row["text"] for row in rows[:40]]
+    pairs = list(zip(teacher(texts), student(texts), strict=True))
+    assert all(one.label == other.label for one, other in pairs)
+    gaps = [abs(one.probability - other.probability) for one, other in pairs]
+    assert sum(gaps) / len(gaps) < 0.05
+
+
+def test_a_bag_stands_beside_its_transformer_on_the_card(run, tmp_path, reviews_csv, capsys):
+    distill = {"teacher": str(run), "student": "ngrams"}
+    path = write_recipe(tmp_path, {"source": str(reviews_csv)}, "student", distill=distill)
+    words = ["--unset", "model.source", "data.test=8"]
+    kill_after_save(1, lambda: train.main(["--config", str(path), *words]))
+    assert train.main(["--config", str(path), *words, "--resume"]) == 0
+    assert "the teacher's answers: train hit" in capsys.readouterr().out
+    card = (tmp_path / "runs/student/README.md").read_text(encoding="utf-8")
+    teacher, student = re.findall(r"^\| (?:teacher|student).*$", card, re.MULTILINE)
+    speeds = [float(line.split("|")[-2].replace(",", "")) for line in (teacher, student)]
+    assert speeds[1] > speeds[0]
+    script = [sys.executable, "-I", tmp_path / "runs/student/model/predict_ngrams.py", "good"]
+    assert "pos" in subprocess.run(script, capture_output=True, encoding="utf-8").stdout

@@ -295,6 +295,8 @@ RELATIONS = [
     (["distill.teacher=t", "distill.hidden=1", "model.compile=true"], "model.compile"),
     (["distill.teacher=t", "distill.hidden=1", "prompt.tokens=2"], "distill.hidden"),
     (["distill.teacher=t", "distill.weight=0"], "distill.weight"),
+    (["distill.teacher=t", "distill.student=ngrams"], "model.source"),
+    (["model.source=ngrams", "distill.teacher=t", "distill.hidden=1"], "distill.hidden"),
     (['data.source={test = "a.csv"}'], "data.source"),
     (["data.source=hub:x", 'data.splits={test = "test"}'], "data.splits"),
     (["data.source=package:p/x.csv", "data.config=en"], "data.config"),
@@ -341,6 +343,11 @@ def test_broken_relation_is_reported_under_one_key(small, overrides, key):
 )
 def test_what_goes_together_is_taken(small, overrides):
     assert read_config(small, overrides)
+
+
+def test_a_student_that_starts_from_nothing_needs_no_source(small):
+    words = ["distill.teacher=t", "distill.student=ngrams"]
+    assert read_config(small, words, unset=["model.source"]).model.source == "ngrams"
 
 
 def test_every_relation_is_tried_above():
