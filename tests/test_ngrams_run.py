@@ -241,7 +241,7 @@ def test_a_bag_stands_beside_its_transformer_on_the_card(run, tmp_path, reviews_
     assert "the teacher's answers: train hit" in capsys.readouterr().out
     card = (tmp_path / "runs/student/README.md").read_text(encoding="utf-8")
     teacher, student = re.findall(r"^\| (?:teacher|student).*$", card, re.MULTILINE)
-    speeds = [float(line.split("|")[-2].replace(",", "")) for line in (teacher, student)]
-    assert speeds[1] > speeds[0]
+    assert "524,290" in student
+    assert "524,290" not in teacher
     script = [sys.executable, "-I", tmp_path / "runs/student/model/predict_ngrams.py", "good"]
     assert "pos" in subprocess.run(script, capture_output=True, encoding="utf-8").stdout
