@@ -293,7 +293,7 @@ def test_relations_of_a_teacher(start, taught):
         (["distill.weight=0"], "nothing of the teacher would be used"),
         (["distill.hidden=1", "model.train=head"], "no hidden state ever changes"),
         (["distill.hidden=1", "model.compile=true"], "which reads what each layer leaves"),
-        (["distill.student=layers:1"], 'allowed: "layers:N" with N from 2'),
+        (["distill.student=layers:1"], 'allowed: "ngrams", or "layers:N" with N from 2'),
         (["distill.student=layers:4"], "the teacher has 2 layers"),
     ):
         _, said = start("student", *taught, *words, code=2)
