@@ -10,7 +10,9 @@ methods.md and methods.svg beside itself, or in --out. An interrupted command go
 """
 
 import argparse
+import itertools
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -26,12 +28,13 @@ from intervals import mean_interval
 from machine import processor, usable_cores
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tfidf import load_rows
-from ways import LINE, WAYS, Way
+from ways import WAYS, Way
 from windows import HERE, Store
 
 from configs.read import read_config
 from files.write import save_text
 from report.charts import line_chart
+from report.format import format_bytes
 
 SEEDS = (0, 1, 2)
 ROWS = {"train": 1000, "validation": 500, "test": 1000}
@@ -108,17 +111,9 @@ def read_run(run: Path, start: float) -> dict[str, Any]:
         "curve": curve,
         "validation": result["progress"]["best_value"],
         "test": result["test"]["accuracy"],
-        "trainable": sum(product(shape) for shape in shapes),
+        "trainable": sum(math.prod(shape) for shape in shapes),
         "file": kept.stat().st_size,
     }
-
-
-def product(shape: Sequence[int]) -> int:
-    """How many numbers a tensor of this shape holds."""
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 def run_way(store: Store, name: str) -> dict[str, Any]:
@@ -174,11 +169,6 @@ def best_seconds(run: dict[str, Any]) -> float:
     return max(run["curve"], key=lambda point: (point[1], -point[0]))[0]
 
 
-def shown_size(size: float) -> str:
-    """Bytes as a person reads them."""
-    return f"{size / 2**20:.1f} MiB" if size >= 2**19 else f"{size / 2**10:.0f} KiB"
-
-
 def table(rows: dict[str, dict[str, Any]], baseline: dict[str, Any]) -> str:
     """One line a way; medians over seeds for times, means for accuracies."""
     lines = [
@@ -194,11 +184,11 @@ def table(rows: dict[str, dict[str, Any]], baseline: dict[str, Any]) -> str:
 
         mean, low, high = mean_interval([run["test"] for run in runs])
         validation = statistics.fmean(run["validation"] for run in runs)
-        peak = max(run["peak"] for run in runs) / 2**20
+        peak = format_bytes(max(run["peak"] for run in runs))
         lines.append(
-            f"| {name}: {LINE[name]} | {row['rate']:g} | {runs[0]['trainable']:,} "
-            f"| {shown_size(runs[0]['file'])} | {middle(epoch_seconds):.1f} "
-            f"| {middle(best_seconds):.0f} | {peak:,.0f} MiB | {validation:.4f} "
+            f"| {name}: {WAYS[name].line} | {row['rate']:g} | {runs[0]['trainable']:,} "
+            f"| {format_bytes(runs[0]['file'])} | {middle(epoch_seconds):.1f} "
+            f"| {middle(best_seconds):.0f} | {peak} | {validation:.4f} "
             f"| {mean:.4f} ({max(0, low):.4f} to {min(1, high):.4f}) |"
         )
     lines.append(
@@ -210,18 +200,15 @@ def table(rows: dict[str, dict[str, Any]], baseline: dict[str, Any]) -> str:
 
 def plot(rows: dict[str, dict[str, Any]]) -> str:
     """Validation accuracy over seconds from the command: seed 0 of each way, at its best rate."""
-    lines = {LINE[name]: best_so_far(row["runs"][0]["curve"]) for name, row in rows.items()}
+    lines = {WAYS[name].line: best_so_far(row["runs"][0]["curve"]) for name, row in rows.items()}
     title = "Best validation accuracy so far, seed 0 of each way"
     return line_chart(lines, title, "seconds from the command", "accuracy", log_x=True)
 
 
 def best_so_far(curve: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
     """What one would have, stopping there."""
-    best, line = 0.0, []
-    for seconds, value in curve:
-        best = max(best, value)
-        line.append((seconds, best))
-    return line
+    values = itertools.accumulate((value for _, value in curve), max)
+    return [(seconds, best) for (seconds, _), best in zip(curve, values, strict=True)]
 
 
 def save(store: Store, out: Path, command: str) -> str:
