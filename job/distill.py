@@ -92,10 +92,10 @@ class Distilled:
     def lines(self) -> list[str]:
         """For the plan: who teaches, size, time, hit or miss."""
         missing = self.missing
-        said = ", ".join(f"{name} {'miss' if name in missing else 'hit'}" for name in self.splits)
+        states = ", ".join(f"{name} {'miss' if name in missing else 'hit'}" for name in self.splits)
         size = sum(len(self.data.splits[name]) for name in self.splits) * self.width * 4
         line = f"teacher: {self.identity}; its answers {format_bytes(size)} in "
-        line += f"{cache_root() / 'answers'}; {said}"
+        line += f"{cache_root() / 'answers'}; {states}"
         for name, when in (("train", "before step 1"), ("test", "after the test")):
             if name in missing:
                 about = format_seconds(self.seconds[name])

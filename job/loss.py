@@ -10,11 +10,10 @@ from data.labels.settle import label_array
 from data.prepare import Data, label_counts
 from engine.losses import LossFn, at_least_fp32, balanced_weights, build_loss, positive_weights
 from engine.targets import IDENTITY, Target, measure_target
-from files.errors import meets_limit
 from files.verify import sha256
 from job.probe import shape
 from models.args import ModelArgs
-from models.code import check_allowed, code_file, load_function, where_raised
+from models.code import check_allowed, code_file, load_function, telling_place
 from report.format import format_number, join_names
 
 FAR = 10  # labels this many deviations away, or this many times as wide, are in another unit
@@ -61,15 +60,11 @@ def own_loss(name: str, kind: str, target: Target, allow_code: bool) -> tuple[Lo
     def loss_fn(logits: Tensor, labels: Tensor) -> Tensor:
         if kind == "regression":
             labels = target.standardise(labels).to(logits.dtype)
-        given = f"train.loss {name!r}: of logits {shape(logits)} and labels {shape(labels)}"
-        try:
+        what = f"train.loss {name!r}: of logits {shape(logits)} and labels {shape(labels)}"
+        with telling_place(f"{what} it failed", file):
             loss = function(at_least_fp32(logits), labels)
-        except Exception as error:
-            if meets_limit(error):
-                raise
-            raise ValueError(f"{given} it failed: {where_raised(error, file)}") from error
         if not isinstance(loss, Tensor) or loss.shape != ():
-            raise ValueError(f"{given} it gave {shape(loss)}; expected their sum, of shape ()")
+            raise ValueError(f"{what} it gave {shape(loss)}; expected their sum, of shape ()")
         return loss
 
     return loss_fn, f"code of {name}, sha256 {sha256(file)}"

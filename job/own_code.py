@@ -22,8 +22,8 @@ def own_code(config: Config) -> dict[str, str]:
 
 def describe_own_code(config: Config) -> dict[str, str]:
     """The same with the class or function and the sha256 of its file, as it is now."""
-    found = {setting: describe_code(name) for setting, name in own_code(config).items()}
-    return {s: f"{code['class']}, sha256 {code['sha256']}" for s, code in found.items() if code}
+    described = {setting: describe_code(name) for setting, name in own_code(config).items()}
+    return {s: f"{code['class']}, sha256 {code['sha256']}" for s, code in described.items() if code}
 
 
 def changed_since(config: Config, recorded: dict[str, Any], setting: str) -> str:

@@ -9,7 +9,8 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,12 +61,8 @@ def run_file(setting: str, name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     module.code = code  # type: ignore[attr-defined]  # for the export: the file may change
     sys.modules[spec.name] = module  # dataclasses in the file look their module up
-    try:
+    with telling_place(f"{setting} {name!r}", path):
         exec(compile(code, path, "exec"), vars(module))
-    except Exception as error:  # whatever the user's own code raises
-        if meets_limit(error):
-            raise
-        raise ValueError(f"{setting} {name!r}: {where_raised(error, path)}") from error
     return module
 
 
@@ -73,28 +70,28 @@ def load_class(setting: str, name: str, parent: type) -> type:
     """The class that "my_file.py:MyClass" names, by running the file. Raises ValueError as run_file
     does, and where it has no class of that name below `parent`."""
     module, title = run_file(setting, name), name.rpartition(":")[2]
-    found = getattr(module, title, None)
-    if not (isinstance(found, type) and issubclass(found, parent)):
+    loaded = getattr(module, title, None)
+    if not (isinstance(loaded, type) and issubclass(loaded, parent)):
         classes = [n for n, v in defined_in(module).items() if isinstance(v, type)]
         kind = "nn.Module" if parent.__name__ == "Module" else parent.__name__
         raise ValueError(
             f"{setting} {name!r}: {code_file(name)} has no {kind} class {title!r}; "
             f"its classes are {', '.join(classes) or 'none'}"
         )
-    return found
+    return loaded
 
 
 def load_function(setting: str, name: str) -> Callable[..., Any]:
     """The function that "my_file.py:my_function" names, likewise."""
     module, title = run_file(setting, name), name.rpartition(":")[2]
-    found = getattr(module, title, None)
-    if isinstance(found, type) or not callable(found):
+    function = getattr(module, title, None)
+    if isinstance(function, type) or not callable(function):
         here = [n for n, v in defined_in(module).items() if inspect.isfunction(v)]
         raise ValueError(
             f"{setting} {name!r}: {code_file(name)} has no function {title!r}; "
             f"its functions are {', '.join(here) or 'none'}"
         )
-    return found
+    return function
 
 
 def defined_in(module: ModuleType) -> dict[str, Any]:
@@ -127,6 +124,17 @@ def check_arguments(
 def code_that_ran(cls: type) -> bytes:
     """The bytes of the file that defined a class of load_class, whatever it holds by now."""
     return sys.modules[cls.__module__].code
+
+
+@contextmanager
+def telling_place(what: str, path: Path) -> Iterator[None]:
+    """Whatever the user's own code in this file raises becomes a ValueError: `what`, the place."""
+    try:
+        yield
+    except Exception as error:
+        if meets_limit(error):
+            raise
+        raise ValueError(f"{what}: {where_raised(error, path)}") from error
 
 
 def where_raised(error: Exception, path: Path) -> str:

@@ -148,6 +148,12 @@ def backbone_name(model: nn.Module) -> str:
     )
 
 
+def peft_root(model: nn.Module) -> str:
+    """What a name of ours has in front that PEFT's has not: PEFT knows the backbone alone where
+    the head is ours."""
+    return backbone_name(model) + "." if isinstance(model, Classifier) else ""
+
+
 def head_modules(model: nn.Module) -> list[str]:
     """Names of the children of `model` that are its head: all with parameters but the backbone."""
     backbone = backbone_name(model)

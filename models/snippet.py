@@ -44,7 +44,7 @@ def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -
     """
     if (Path(folder) / BAG).is_file():
         return _bag_snippet(folder, args, texts.pairs)
-    asked = text_lines(texts)
+    text_part = text_lines(texts)
     native = args.head_kind == "native"
     values = []
     if args.kind == "regression":
@@ -57,7 +57,7 @@ def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -
     opened = _transformers_lines(folder, args, auto, name) if in_peft else []
     answer = "logits = model(**inputs)" + (".logits" if native else "")
     answered = [
-        *asked,
+        *text_part,
         *own_head_lines(texts.windows),
         "with torch.no_grad():",
         f"    {answer}  # (B, C)",
@@ -79,7 +79,7 @@ def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -
         lines = ["import torch", *opened, *answered]
     else:
         imports = ["import torch", "from safetensors.torch import load_file"]
-        lines = [*imports, *opened, *asked, *_head_lines(args, texts), *values]
+        lines = [*imports, *opened, *text_part, *_head_lines(args, texts), *values]
     return "\n".join(lines) + "\n"
 
 

@@ -51,11 +51,11 @@ def thin(config: Any, state: dict[str, Tensor], every: int) -> tuple[Any, dict[s
     inside = re.compile(rf"(?:^|.*\.)(?:{'|'.join(map(re.escape, lists))})\.(\d+)(?=\.)")
     kept = {}
     for name, tensor in state.items():
-        found = inside.match(name)
-        if found is None:
+        match = inside.match(name)
+        if match is None:
             kept[name] = tensor
-        elif int(found[1]) in places:
-            kept[name[: found.start(1)] + str(places[int(found[1])]) + name[found.end(1) :]] = (
+        elif int(match[1]) in places:
+            kept[name[: match.start(1)] + str(places[int(match[1])]) + name[match.end(1) :]] = (
                 tensor
             )
     smaller = copy.deepcopy(config)

@@ -201,11 +201,11 @@ def resumed_faults(
 
 def reopened_faults(export: Path) -> list[str]:
     """An exported model beside what was answered before the export."""
-    asked = load_file(export.parent / ANSWERS)
-    expected = asked.pop("logits")
+    inputs = load_file(export.parent / ANSWERS)
+    expected = inputs.pop("logits")
     model = load_exported(export, allow_code=True)[0]
     speed_up(model, SpeedArgs(), torch.device("cpu"), torch.float32)
-    logits = answer(model, asked)
+    logits = answer(model, inputs)
     if torch.equal(logits, expected):
         return []
     return [f"opened again its logits are {(logits - expected).abs().max().item():.1e} apart"]

@@ -71,18 +71,18 @@ def render(table: Table) -> str:
     """The page: architectures with the same cells are one row."""
     numbers: dict[str, int] = {}
     for model_type in sorted(table):
-        for said in table[model_type].values():
-            if said != RUNS:
-                numbers.setdefault(said, len(numbers) + 1)
+        for cell in table[model_type].values():
+            if cell != RUNS:
+                numbers.setdefault(cell, len(numbers) + 1)
     rows: dict[tuple[str, ...], list[str]] = {}
     for model_type in sorted(table):
         cells = (table[model_type][way] for way in WAYS)
-        shown = tuple(RUNS if said == RUNS else str(numbers[said]) for said in cells)
+        shown = tuple(RUNS if cell == RUNS else str(numbers[cell]) for cell in cells)
         rows.setdefault(shown, []).append(model_type)
     lines = [f"| architectures | {' | '.join(WAYS)} |", "|:--" * (len(WAYS) + 1) + "|"]
     for shown, types in sorted(rows.items(), key=lambda row: -len(row[1])):
         lines.append(f"| {', '.join(types)} | {' | '.join(shown)} |")
-    reasons = [f"{number}. {said}" for said, number in numbers.items()]
+    reasons = [f"{number}. {reason}" for reason, number in numbers.items()]
     changes = " and ".join(k for k, m in METHODS.items() if not m.identity)
     return TEXT.format(changes=changes) + "\n".join([*lines, "", *reasons]) + "\n"
 

@@ -55,8 +55,8 @@ def stream_forward(
     if keywords.get("return_dict"):  # what it does anyway; as a tuple it takes the plain way
         del keywords["return_dict"]
     if input_ids is None or attention_mask is None or attention_mask.dim() != 2 or keywords:
-        given = {"token_type_ids": token_type_ids, "position_ids": position_ids}
-        keywords |= {name: value for name, value in given.items() if value is not None}
+        optional = {"token_type_ids": token_type_ids, "position_ids": position_ids}
+        keywords |= {name: value for name, value in optional.items() if value is not None}
         with NamedRows(None):
             return plain(backbone, input_ids=input_ids, attention_mask=attention_mask, **keywords)
     if layout is None:

@@ -32,10 +32,10 @@ from transformers.pytorch_utils import Conv1D
 from models.heads import ACTIVATIONS
 from models.limits import check_bytes
 from models.methods.linears import replace_layers
-from models.methods.method import Added, Method
+from models.methods.method import Added, Method, draw_uniform
 from models.methods.own_files import read_own, write_own
 from models.methods.sublayers import layer_norms, output_width, sublayer_ends
-from models.names import is_below, named_seed
+from models.names import is_below
 
 PLACEMENTS = ("both", "feed_forward")
 
@@ -109,11 +109,8 @@ class Adapter(Method):
     def _make(self, layer: Any, name: str, seed: int) -> Bottleneck:
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws a beginning of its own
             adapter = Bottleneck(layer, self.size, self.activation)
-        draw = torch.Generator().manual_seed(named_seed(seed, f"{name}.down.weight"))
-        values = torch.empty(adapter.down.weight.shape)
-        nn.init.kaiming_uniform_(values, a=5**0.5, generator=draw)
+        draw_uniform(adapter.down.weight, seed, f"{name}.down.weight")
         with torch.no_grad():
-            adapter.down.weight.copy_(values)
             for zero in (adapter.down.bias, adapter.up.weight, adapter.up.bias):
                 zero.zero_()
         return adapter.train(layer.training)

@@ -13,9 +13,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from files.errors import meets_limit
-from models.code import METHOD_CODE, code_file, code_that_ran, load_class, where_raised
-from models.heads import Classifier, backbone_name
+from models.code import METHOD_CODE, code_file, code_that_ran, load_class, telling_place
+from models.heads import peft_root
 from models.limits import check_bytes
 from models.methods.linears import (
     beyond_linear,
@@ -33,9 +32,8 @@ from models.methods.lora_files import (
     pattern_of,
 )
 from models.methods.lora_layers import VARIANTS, LoRALinear, peft_keys_of, principal_pair
-from models.methods.method import Method, added_modules
+from models.methods.method import Method, added_modules, draw_uniform
 from models.methods.peft_files import read_targets, write_adapter
-from models.names import named_seed
 
 __all__ = ["VARIANTS", "LoRA", "LoRALinear", "inject_lora", "load_adapter"]
 
@@ -163,21 +161,16 @@ class LoRA(Method):
         """The class of its layers; a user's own file is run."""
         if self.code is None:
             return VARIANTS[self.variant]
-        found = load_class("lora.variant", self.code, LoRALinear)
-        assert issubclass(found, LoRALinear)
-        return found
+        layer = load_class("lora.variant", self.code, LoRALinear)
+        assert issubclass(layer, LoRALinear)
+        return layer
 
     def begin(self, layer: LoRALinear, name: str, seed: int) -> None:
         """The first values of an adapter: of (seed, name) alone, or of its base's weight."""
         if self.init == "pissa":
             layer.start_from(*principal_pair(layer))
             return
-        draw = torch.Generator().manual_seed(named_seed(seed, f"{name}.lora_A"))
-        # Kaiming-uniform with a = sqrt(5), as in the paper's code, is uniform in ±1/sqrt(in).
-        values = torch.empty(layer.lora_A.shape)
-        nn.init.kaiming_uniform_(values, a=5**0.5, generator=draw)
-        with torch.no_grad():
-            layer.lora_A.copy_(values)
+        draw_uniform(layer.lora_A, seed, f"{name}.lora_A")
 
 
 class WrittenLoRA(LoRA):
@@ -205,7 +198,7 @@ def inject_lora(
     args.check()
     linears = linears_of(model, exclude)
     chosen = choose_layers(list(linears), args.targets, args.layers, args.kind)
-    root = backbone_name(model) + "." if isinstance(model, Classifier) else ""
+    root = peft_root(model)
     ranks, alphas = (
         _by_layer(chosen, root, pattern, default, f"lora.{what}_pattern")
         for what, pattern, default in (
@@ -227,15 +220,11 @@ def inject_lora(
 
 def _build(layer_class: type[LoRALinear], args: LoRA, values: tuple[Any, ...]) -> LoRALinear:
     """A layer; what a user's own class raises becomes a ValueError with the place."""
-    if args.code is None:
+    file = code_file(args.variant)
+    if file is None:
         return layer_class(*values)
-    try:
+    with telling_place(f"{args.variant!r} cannot be built", file):
         return layer_class(*values)
-    except Exception as error:
-        file = code_file(args.code)
-        if meets_limit(error) or file is None:
-            raise
-        raise ValueError(f"{args.code!r} cannot be built: {where_raised(error, file)}") from error
 
 
 def _by_layer(

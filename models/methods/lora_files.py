@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from files.read import read_json
-from models.heads import Classifier, backbone_name, head_modules
+from models.heads import head_modules, peft_root
 from models.methods.lora_layers import LoRALinear, peft_keys_of
 from models.methods.method import added_modules
 from models.methods.peft_files import read_adapter
@@ -64,7 +64,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> set[str]:
     with another scaling, names a tensor the model has not, or leaves one of its adapters unfilled.
     """
     layers = {n: m for n, m in added_modules(model).items() if isinstance(m, LoRALinear)}
-    root = backbone_name(model) + "." if isinstance(model, Classifier) else ""
+    root = peft_root(model)
     config = read_json(Path(folder) / "adapter_config.json")
     _check_kind(config, list(layers.values()), folder)
     _check_scalings(config, {n.removeprefix(root): m for n, m in layers.items()}, folder)

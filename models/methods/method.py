@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
+from models.names import named_seed
+
 MOST_DRIFT = 1e-3  # of a merge; rounding leaves a ten-thousandth of it
 
 
@@ -173,6 +175,16 @@ def plain_state(model: nn.Module) -> dict[str, Tensor]:
     added = {name for name, module in everywhere if isinstance(module, Added)}
     named = ((plain_name(name, added), tensor) for name, tensor in model.state_dict().items())
     return {name: tensor for name, tensor in named if name is not None}
+
+
+@torch.no_grad()
+def draw_uniform(parameter: Tensor, seed: int, name: str) -> None:
+    """Fill a matrix (out, in) with what (seed, name) alone decide, uniform in ±1/sqrt(in):
+    Kaiming-uniform with a = sqrt(5), as in LoRA's code and in torch's Linear."""
+    draw = torch.Generator().manual_seed(named_seed(seed, name))
+    values = torch.empty(parameter.shape)  # drawn on the CPU, whatever the device
+    nn.init.kaiming_uniform_(values, a=5**0.5, generator=draw)
+    parameter.copy_(values)
 
 
 @torch.no_grad()

@@ -10,8 +10,8 @@ the `base` of Added modules, bit for bit, and all that is new belongs to one of 
 
 import inspect
 import zlib
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,14 +20,13 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from files.errors import meets_limit
 from models.code import (
     METHOD_CODE,
     check_arguments,
     code_file,
     code_that_ran,
     load_class,
-    where_raised,
+    telling_place,
 )
 from models.methods.method import Method, added_modules, plain_state
 from models.methods.own_files import read_own, write_own
@@ -55,26 +54,18 @@ class OwnMethod(Method):
     @cached_property
     def own(self) -> Method:
         """The user's method. Raises ValueError for a class or arguments that do not go together."""
-        found = load_class("method.kind", self.kind, Method)
-        takes = dict(inspect.signature(found).parameters)
-        check_arguments(found.__name__, takes, self.args, "[method.args]", {})
+        method = load_class("method.kind", self.kind, Method)
+        takes = dict(inspect.signature(method).parameters)
+        check_arguments(method.__name__, takes, self.args, "[method.args]", {})
         with self._in_words("__init__"):
-            made: Method = found(**self.args)
+            made: Method = method(**self.args)
         return made
 
-    @contextmanager
-    def _in_words(self, what: str) -> Iterator[None]:
+    def _in_words(self, what: str) -> AbstractContextManager[None]:
         """What the user's code raises becomes a ValueError with the place."""
         file = code_file(self.kind)
         assert file is not None
-        try:
-            yield
-        except Exception as error:
-            if meets_limit(error):
-                raise
-            raise ValueError(
-                f"method.kind {self.kind!r}: {what} failed: {where_raised(error, file)}"
-            ) from error
+        return telling_place(f"method.kind {self.kind!r}: {what} failed", file)
 
     def inject(self, model: nn.Module, seed: int, exclude: Collection[str] = ()) -> list[str]:
         own, before = self.own, checksums(model)

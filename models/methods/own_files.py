@@ -12,6 +12,7 @@ from models.foreign import METHOD_WEIGHTS
 from models.heads import Classifier, head_modules
 from models.load import read_tensors
 from models.methods.method import added_modules, own_tensors
+from models.methods.peft_files import fill
 from models.names import is_below
 
 
@@ -47,12 +48,7 @@ def read_own(model: nn.Module, folder: Path) -> set[str]:
     for name, tensor in tensors.items():
         if name not in places:
             raise ValueError(f"{path} has {name!r}, which this model has not")
-        if places[name].shape != tensor.shape:
-            raise ValueError(
-                f"{path} has {name!r} of shape {list(tensor.shape)}; "
-                f"this model's is {list(places[name].shape)}"
-            )
-        places[name].copy_(tensor)
+        fill(places[name], tensor, f"{path} has {name!r}")
     if missing := [name for name in kept if name not in tensors]:
         raise ValueError(f"{path} has nothing for {', '.join(missing)}")
     return set(tensors)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from files.read import read_json
-from models.heads import Classifier, backbone_name, head_modules
+from models.heads import Classifier, head_modules, peft_root
 from models.load import read_tensors
 from models.methods.method import added_modules, own_tensors, plain_name
 from models.names import is_below
@@ -59,8 +59,7 @@ def write_adapter(
 
     `base` is where PEFT finds the base model: a hub name or a folder, None when it is neither.
     """
-    own_head = isinstance(model, Classifier)
-    root = backbone_name(model) + "." if own_head else ""
+    root = peft_root(model)
     added, whole = added_modules(model), modules_to_save(model, also)
     tensors: dict[str, Tensor] = {}
     for name, module in added.items():
@@ -78,12 +77,24 @@ def write_adapter(
                 tensors[f"{ROOT}{name.removeprefix(root)}.{inner}"] = tensor
     config = {
         **config,
-        "task_type": "FEATURE_EXTRACTION" if own_head else "SEQ_CLS",
-        "base_model_name_or_path": base,
-        "revision": revision,
         "target_modules": [name.removeprefix(root) for name in added],
         "modules_to_save": list(shorts) or None,
         "fan_in_fan_out": any(isinstance(a.base, Conv1D) for a in added.values()),
+    }
+    save_adapter(model, tensors, config, base, revision, folder)
+
+
+def save_adapter(
+    model: nn.Module, tensors: dict[str, Tensor], config: dict[str, Any], base: str | None,
+    revision: str | None, folder: Path,
+) -> None:  # fmt: skip
+    """Write the two files of PEFT's layout: the tensors, in float32, and what adapter_config.json
+    says of a method, with what it says of all of them."""
+    config = {
+        **config,
+        "task_type": "FEATURE_EXTRACTION" if isinstance(model, Classifier) else "SEQ_CLS",
+        "base_model_name_or_path": base,
+        "revision": revision,
         "inference_mode": True,
     }
     (folder / "adapter_config.json").write_text(
@@ -111,7 +122,7 @@ def read_adapter(model: nn.Module, folder: Path) -> set[str]:
     unfilled.
     """
     added = added_modules(model)
-    root = backbone_name(model) + "." if isinstance(model, Classifier) else ""
+    root = peft_root(model)
     places: dict[str, tuple[str, Tensor]] = {}  # key of what no method added -> our name and tensor
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if plain_name(name, added) is not None:
@@ -128,7 +139,7 @@ def read_adapter(model: nn.Module, folder: Path) -> set[str]:
         if key in keys:
             own[keys[key]][key.removeprefix(prefixes[keys[key]])] = tensor
         elif key in places:
-            _fill(places[key][1], tensor, f"the adapter in {folder} has {key!r}")
+            fill(places[key][1], tensor, f"the adapter in {folder} has {key!r}")
             filled.add(places[key][0])
         else:
             raise ValueError(f"the adapter in {folder} has {key!r}, which this model has not")
@@ -137,12 +148,14 @@ def read_adapter(model: nn.Module, folder: Path) -> set[str]:
             raise ValueError(f"the adapter in {folder} has nothing for the adapted layer {owner!r}")
         mine = own_tensors(module)
         for name, tensor in module.from_file(own[owner]).items():
-            _fill(mine[name], tensor, f"the adapter in {folder} has {name!r} of {owner!r}")
+            fill(mine[name], tensor, f"the adapter in {folder} has {name!r} of {owner!r}")
             filled.add(f"{owner}.{name}")
     return filled
 
 
-def _fill(place: Tensor, tensor: Tensor, what: str) -> None:
+def fill(place: Tensor, tensor: Tensor, what: str) -> None:
+    """Copy a tensor of a file to its place in a model. Raises ValueError, which `what` begins,
+    where it has another shape."""
     if place.shape != tensor.shape:
         raise ValueError(
             f"{what} of shape {list(tensor.shape)}; this model's is {list(place.shape)}"

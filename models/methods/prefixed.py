@@ -30,9 +30,9 @@ class Prefix(Added):
     def put_before(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """(B, H, T, D) each -> (B, H, P + T, D)."""
         longer = []
-        for own, given in ((self.keys, key), (self.values, value)):
-            copies = own.transpose(0, 1).to(given.dtype).expand(len(given), -1, -1, -1)
-            longer.append(torch.cat([copies, given], 2))
+        for own, text in ((self.keys, key), (self.values, value)):
+            copies = own.transpose(0, 1).to(text.dtype).expand(len(text), -1, -1, -1)
+            longer.append(torch.cat([copies, text], 2))
         return longer[0], longer[1]
 
     def lengthen(self, mask: Tensor | None) -> Tensor | None:

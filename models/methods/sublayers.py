@@ -35,19 +35,19 @@ def sublayer_ends(model: nn.Module, attention: bool) -> list[str]:
             _check_experts(model, inside, number)
     else:
         shares = _runs(called, root)
-    found: list[str] = []
+    ends: list[str] = []
     for number, share in enumerate(shares):
         attends = [name for name in share if _attends(name, root)]
         if attention:
-            found.append(_last(attends, number, "attention", 'adapter.placement = "feed_forward"'))
+            ends.append(_last(attends, number, "attention", 'adapter.placement = "feed_forward"'))
         after = share if not attends else share[share.index(attends[-1]) + 1 :]
-        found.append(_last(after, number, "feed-forward", None))
-    if not found:
+        ends.append(_last(after, number, "feed-forward", None))
+    if not ends:
         raise ValueError(
             "adapter: this backbone has no list with a module for each of its layers, and no "
             "linear layers of attention that would tell them; take [lora]"
         )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(ends))
 
 
 def layer_norms(model: nn.Module) -> list[str]:

@@ -4,22 +4,20 @@ adapter_config.json         num_virtual_tokens, token_dim, num_layers, ...
 adapter_model.safetensors   prompt_embeddings, and what trains whole beside them
 """
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from files.errors import meets_limit, one_line
 from files.read import read_json
 from models.architectures import longest_text, reads_end
-from models.heads import Classifier, backbone_name, transformers_model
+from models.heads import Classifier, peft_root, transformers_model
 from models.load import read_tensors
 from models.methods.method import added_modules, plain_name
-from models.methods.peft_files import modules_to_save
+from models.methods.peft_files import modules_to_save, save_adapter
 
 ROOT = "base_model."  # PEFT wraps nothing for these methods, so there is no "model." behind it
 PROMPT = "prompt_embeddings"
@@ -120,8 +118,7 @@ def write_virtual(
 ) -> None:  # fmt: skip
     """Write what virtual tokens learned, tensor (P, numbers of each), and what trains whole beside
     them, in float32. `config` is what adapter_config.json says of the method itself."""
-    own_head = isinstance(model, Classifier)
-    root = backbone_name(model) + "." if own_head else ""
+    root = peft_root(model)
     whole = modules_to_save(model)
     tensors = {PROMPT: tensor}
     for name in whole:
@@ -134,17 +131,9 @@ def write_virtual(
         "num_transformer_submodules": 1,
         **config,
         "num_virtual_tokens": len(tensor),
-        "task_type": "FEATURE_EXTRACTION" if own_head else "SEQ_CLS",
-        "base_model_name_or_path": base,
-        "revision": revision,
         "modules_to_save": [name.removeprefix(root) for name in whole] or None,
-        "inference_mode": True,
     }
-    (folder / "adapter_config.json").write_text(
-        json.dumps(config, indent=2) + "\n", encoding="utf-8"
-    )
-    stored = {k: t.detach().float().cpu().clone().contiguous() for k, t in tensors.items()}
-    save_file(stored, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_adapter(model, tensors, config, base, revision, folder)
 
 
 @torch.no_grad()
@@ -158,7 +147,7 @@ def read_virtual(
     if config.get("peft_type") != peft_type or config.get("prefix_projection"):
         what = "prefix_projection" if config.get("prefix_projection") else config.get("peft_type")
         raise ValueError(f"the adapter in {folder} is of {what!r}; expected {peft_type}")
-    root = backbone_name(model) + "." if isinstance(model, Classifier) else ""
+    root = peft_root(model)
     added, places = added_modules(model), {}
     for name, parameter in [*model.named_parameters(), *model.named_buffers()]:
         if (plain := plain_name(name, added)) is not None:

@@ -1,5 +1,6 @@
 """Tiny random models of three architectures, saved as folders with tokenizers."""
 
+import copy
 import json
 
 import pytest
@@ -210,3 +211,28 @@ class Questions(TorchDispatchMode):
 def questions():
     """A mode to enter: `asked` lists the operations for which a host would have waited."""
     return Questions()
+
+
+@pytest.fixture
+def speed_up_alike(logits_of):
+    """speed_up_alike(model, batch, switch=False, ...) -> Speed: a copy with these fast paths has
+    the model's logits and gradients. `laid_out`: the copy gets a stream, where it runs on one."""
+    from models.fast.speed import SpeedArgs, speed_up
+    from models.fast.streams import lay_out
+
+    def compare(model, batch, laid_out=False, **switches):
+        fast = copy.deepcopy(model)
+        speed = speed_up(fast, SpeedArgs(**switches), torch.device("cpu"), torch.float32)
+        stream = laid_out and speed.streams
+        there = lay_out({"inputs": batch}, speed.in_front)["inputs"] if stream else batch
+        for one, inputs in ((model.train(), batch), (fast.train(), there)):
+            logits_of(one, inputs).square().sum().backward()
+        torch.testing.assert_close(
+            logits_of(fast, batch), logits_of(model, batch), rtol=1e-4, atol=1e-5
+        )
+        for (n, p), (_, q) in zip(model.named_parameters(), fast.named_parameters(), strict=True):
+            if p.requires_grad:
+                torch.testing.assert_close(q.grad, p.grad, rtol=1e-3, atol=1e-5, msg=n)
+        return speed
+
+    return compare

@@ -87,22 +87,12 @@ def test_a_prefix_takes_positions_where_kept_keys_would(make):
 @pytest.mark.parametrize("kind", ["native", "linear"])
 @pytest.mark.parametrize("name", ["bert", "distilbert", "roberta"])
 @pytest.mark.parametrize("switches", [{}, {"unpad": False}, {"qkv": False, "norm": False}])
-def test_fast_paths_compute_the_same(name, kind, switches, make, stir, encode, logits_of):
+def test_fast_paths_compute_the_same(name, kind, switches, make, stir, encode, speed_up_alike):
     pool = {} if kind == "native" else {"head_pool": "cls"}
     built, _, tokenizer = make(name, method=PrefixTuning(P), dropout=0.0, head_kind=kind, **pool)
     stir(built.model)
-    batch = dict(encode(tokenizer))
-    fast = copy.deepcopy(built.model)
-    speed = speed_up(fast, SpeedArgs(**switches), torch.device("cpu"), torch.float32)
+    speed = speed_up_alike(built.model, dict(encode(tokenizer)), **switches)
     assert speed.streams == switches.get("unpad", True)
-    for model in (built.model.train(), fast.train()):
-        logits_of(model, batch).square().sum().backward()
-    torch.testing.assert_close(
-        logits_of(fast, batch), logits_of(built.model, batch), rtol=1e-4, atol=1e-5
-    )
-    for (n, p), (_, q) in zip(built.model.named_parameters(), fast.named_parameters(), strict=True):
-        if p.requires_grad:
-            torch.testing.assert_close(q.grad, p.grad, rtol=1e-3, atol=1e-5, msg=n)
 
 
 def test_layers_that_are_one_share_a_prefix_and_run_on_streams(encoder, stir):

@@ -77,8 +77,8 @@ def attend_padded(
     lengths = keys.ends.diff().unsqueeze(1)  # (M, 1), the filling's at the end
     mask = (place < lengths)[:, None, None, :]  # (M, 1, 1, P + T)
     index = (keys.firsts.unsqueeze(1) + place).clamp(max=k.shape[0] - 1)  # (M, P + T)
-    asked = layout.firsts.unsqueeze(1) + place[: layout.longest]
-    queries = q.unsqueeze(1) if first_only else q[asked.clamp(max=q.shape[0] - 1)]  # (M, T, H, D)
+    rows = layout.firsts.unsqueeze(1) + place[: layout.longest]
+    queries = q.unsqueeze(1) if first_only else q[rows.clamp(max=q.shape[0] - 1)]  # (M, T, H, D)
     out = F.scaled_dot_product_attention(
         queries.transpose(1, 2), k[index].transpose(1, 2), v[index].transpose(1, 2),
         mask, dropout, scale=scale,
