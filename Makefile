@@ -26,11 +26,11 @@ train: $(VENV)/.run-installed ## install, then train the default recipe (eight m
 	@echo 'Stop it with Ctrl-C; the same command goes on from there. A finished run is left as it is.'
 	$(PY) train.py --config $(CONFIG) --resume $(ARGS)
 
-test: $(VENV)/.dev-installed ## install the development extras, then run the default tests (five minutes)
+test: $(VENV)/.dev-installed ## install the development extras, then run the default tests (about ten minutes)
 	$(PY) -m pytest -n 2 $(ARGS)
 
 # pytest exits 5 where no test was selected: a tree without long tests has nothing to fail.
-test-slow: $(VENV)/.dev-installed ## run the long tests (twenty minutes)
+test-slow: $(VENV)/.dev-installed ## run the long tests (half an hour)
 	$(PY) -m pytest -m slow -n 2 --timeout 1800 $(ARGS) || [ $$? -eq 5 ]
 
 kernels: $(VENV)/.run-installed ## build the CPU kernels now rather than at the first run
