@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from files.errors import meets_limit, one_line
 from models.architectures import sees
 from models.heads import backbone_name, transformers_model
 from models.layers import all_layers
 from models.methods.linears import is_linear, linear_size
+from models.methods.trial import trial
 from models.names import is_below
 
 FORWARD = ("mlp", "ffn", "feed_forward")  # in the names of feed-forward parts
@@ -100,17 +100,8 @@ def linears_called(model: nn.Module) -> list[str]:
             if ends_a_part(module) and (_attends(name, root) or output_width(module) == width):
                 hook = module.register_forward_hook(lambda _, __, out, name=name: note(name, out))
                 stack.callback(hook.remove)
-        stack.callback(model.train, model.training)
-        stack.enter_context(torch.random.fork_rng(devices=[]))
-        try:
-            with torch.no_grad():
-                model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
-        except Exception as error:  # whatever the model's code raises
-            if meets_limit(error):
-                raise
-            raise ValueError(
-                f"adapter: the model cannot be tried: {one_line(error, 300)}"
-            ) from error
+        stack.enter_context(trial(model, "adapter: the model cannot be tried: {}", 300))
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
     return list(called)
 
 

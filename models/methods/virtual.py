@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from files.errors import meets_limit, one_line
 from files.read import read_json
 from models.architectures import longest_text, reads_end
 from models.heads import Classifier, peft_root, transformers_model
 from models.load import read_tensors
 from models.methods.method import added_modules, plain_name
 from models.methods.peft_files import modules_to_save, save_adapter
+from models.methods.trial import trial
 
 ROOT = "base_model."  # PEFT wraps nothing for these methods, so there is no "model." behind it
 PROMPT = "prompt_embeddings"
@@ -84,7 +84,6 @@ def _shorten_output(
     return output
 
 
-@torch.no_grad()
 def try_model(model: nn.Module, section: str, positions: int) -> None:
     """Raises ValueError where a model does not run with what a method just put in, which takes so
     many positions."""
@@ -94,19 +93,9 @@ def try_model(model: nn.Module, section: str, positions: int) -> None:
     ids = torch.full((2, width), 5)  # (B, T)
     if reads_end(inner):
         ids[:, -1] = inner.config.eos_token_id
-    training = model.training
-    try:
-        with torch.random.fork_rng(devices=[]):
-            model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
-    except Exception as error:  # whatever the model's code raises
-        if meets_limit(error):
-            raise
-        raise ValueError(
-            f"{section}: {inner.config.model_type} does not run with it "
-            f"({one_line(error, 200)}); take [lora]"
-        ) from error
-    finally:
-        model.train(training)
+    complaint = f"{section}: {inner.config.model_type} does not run with it ({{}}); take [lora]"
+    with trial(model, complaint):
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
 
 
 # In files
