@@ -1,4 +1,4 @@
-"""Every setting of a run: ten typed sections, one sentence a field.
+"""Every setting of a run: typed sections, one sentence a field.
 
 This file knows the fields one by one; what must hold between them stands in relations.py, and
 reading TOML and overrides in read.py. Sections are frozen, refuse unknown keys and take no value
@@ -224,6 +224,16 @@ class Distill(Section):
         "ngrams: a bag of n-grams, which needs no model.source; layers:N starts from every Nth "
         "layer of the teacher, in place of model.source; unset: from model.source as it is.",
         allowed='"ngrams", or "layers:N" with N from 2',
+    )
+
+
+class Bag(Section):
+    """A bag of n-grams beside the encoder: both answer, and validation rows weigh the two."""
+
+    rows: Literal["all", "train"] = field(
+        "all",
+        "Training rows that the bag learns from: all, those too that data.subset keeps from the "
+        "encoder; or train, the encoder's own.",
     )
 
 
@@ -487,6 +497,7 @@ class Config(Section):
     prefix: Prefix | None = None
     method: Own | None = None
     distill: Distill | None = None
+    bag: Bag | None = None
     data: Data
     train: Train = Train()
     eval: Eval = Eval()

@@ -22,9 +22,10 @@ def allot(
     split_seed: int,
     subset: Mapping[str, int],
     subset_seed: int,
-) -> dict[str, Piece]:
+) -> tuple[dict[str, Piece], Piece]:
     """The pieces of all splits: those in `labels` as they are, the others of `wanted` (a share or a
-    number of rows) cut from train, stratified where rows have one class; then `subset` samples."""
+    number of rows) cut from train, stratified where rows have one class; then `subset` samples. And
+    the training rows that the sample leaves out, in the order of the source."""
     rows = len(labels["train"])
     sizes = {}
     for split, share in wanted.items():
@@ -42,6 +43,7 @@ def allot(
             pieces[split] = ("train", parts[split])
         elif split in labels:
             pieces[split] = (split, np.arange(len(labels[split])))
+    whole = pieces["train"][1]
     for split, size in subset.items():
         if split not in pieces:
             raise ValueError(f"data.subset.{split}: there is no such split, only {list(pieces)}")
@@ -50,7 +52,17 @@ def allot(
             pieces[split] = (origin, places[sample(len(places), size, subset_seed)])
         except ValueError as error:
             raise ValueError(f"data.subset.{split}: {error}") from None
-    return pieces
+    return pieces, ("train", np.setdiff1d(whole, pieces["train"][1]))
+
+
+def drop_held_out(
+    piece: Piece, pieces: Mapping[str, Piece], read: Mapping[str, datasets.Dataset]
+) -> tuple[Piece, int]:
+    """A piece without the rows whose text stands in validation or test, and how many these were."""
+    held = {key for s in ("validation", "test") if s in pieces for key in _keys_of(pieces[s], read)}
+    origin, places = piece
+    keep = np.array([key not in held for key in _keys_of(piece, read)], dtype=bool)
+    return (origin, places[keep]), int((~keep).sum())
 
 
 def treat_overlap(
@@ -62,7 +74,7 @@ def treat_overlap(
     side that learns from the other's figure: train, or validation against test. Raises ValueError
     where the action is "refuse" and there are any.
     """
-    keys = {split: _keys(read[origin], places) for split, (origin, places) in pieces.items()}
+    keys = {split: _keys_of(piece, read) for split, piece in pieces.items()}
     overlap: dict[str, int] = {}
     removed: dict[str, int] = {}
     examples = []
@@ -105,9 +117,10 @@ def chunks(dataset: datasets.Dataset, places: np.ndarray) -> Iterator[dict[str, 
             yield dataset[wanted.tolist()]
 
 
-def _keys(dataset: datasets.Dataset, places: np.ndarray) -> list[bytes]:
+def _keys_of(piece: Piece, read: Mapping[str, datasets.Dataset]) -> list[bytes]:
+    origin, places = piece
     keys = []
-    for chunk in chunks(dataset, places):
+    for chunk in chunks(read[origin], places):
         pairs = chunk.get("text_pair", [None] * len(chunk["text"]))
         keys += normalised_keys(zip(chunk["text"], pairs, strict=True))
     return keys

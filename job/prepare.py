@@ -27,7 +27,7 @@ from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_ste
 from engine.plan import Plan, planned_steps
 from engine.precision import Precision
 from engine.targets import Target
-from job.bag import settle_precision, weigh_terms
+from job.bag import check_beside, settle_precision, weigh_terms
 from job.cached import Cached, choose_cache
 from job.distill import Distilled, choose_compute_loss, open_distilled
 from job.ending import reading
@@ -139,7 +139,8 @@ def data_args(config: Config) -> DataArgs:
     if isinstance(values["header"], list):
         values["header"] = tuple(values["header"])
     values["labels"] = None if values["labels"] is None else tuple(values["labels"])
-    return DataArgs(clean=clean_args(config), **values)
+    beside = config.bag is not None and config.bag.rows == "all" and "train" in values["subset"]
+    return DataArgs(clean=clean_args(config), left_out=beside, **values)
 
 
 def make_method(config: Config) -> Method | None:
@@ -212,7 +213,9 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
         )
     )
     taught = problems.attempt(lambda: open_distilled(config, data, precision, allow_code, built))
+    beside = problems.attempt(lambda: check_beside(config, data, built))
     problems.check()
+    assert beside is not None
     assert built is not None
     assert loss is not None
     assert taught is not None
@@ -223,7 +226,7 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     speed = speed_up_model(built.model, reads_all(config), precision, config.model.compile)
     return assemble(
         config, precision, tokenizer, data, encoded, model_args, built, speed,
-        loss, taught[0], [*built.notes, *taught[1], *label_notes], details,
+        loss, taught[0], [*built.notes, *taught[1], *beside, *label_notes], details,
     )  # fmt: skip
 
 

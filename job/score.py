@@ -11,6 +11,7 @@ from engine.metrics import build_counter
 from job.bag import settle_precision
 from job.ending import reading
 from job.folder import refuse_other_trajectory, run_folder
+from job.fusion import BOTH, Scorer, fused_logits
 from job.loss import choose_loss, target_of
 from job.own_code import changed_since
 from job.predictor import made_with, make_padding
@@ -18,6 +19,7 @@ from job.prepare import data_args, encode_split
 from job.speed import evaluation_rows, feed_batches, set_up_torch, speed_up_model
 from job.verify import check_run, read_result
 from models.export import load_exported
+from models.ngrams.fusion import load_fusion
 
 
 def score_finished(
@@ -68,13 +70,22 @@ def score_finished(
         config=config, data=data, target=target, device=precision.device, allow_code=allow_code
     )
     rows = encode_split(config, tokenizer, data, "test").dataset
+    fusion = load_fusion(folder.model, args.num_labels)
     rows_at_once = evaluation_rows(config, model, precision.device)
     batches = feed_batches(
         eval_batches(rows, rows_at_once, make_padding(tokenizer)),
         speed, precision.device,
     )  # fmt: skip
-    counter = build_counter(data.kind, args.num_labels, precision.device, target)
-    metrics = evaluate(model, batches, loss_fn, counter, precision)
+    if fusion is None:
+        counter = build_counter(data.kind, args.num_labels, precision.device, target)
+        metrics = evaluate(model, batches, loss_fn, counter, precision)
+    else:
+        logits = fused_logits(
+            model, fusion, batches, data.splits["test"], data.fingerprint, config.data.cache,
+            precision,
+        )  # fmt: skip
+        scorer = Scorer(data.kind, args.num_labels, loss_fn, precision, target)
+        metrics = scorer.score(data.splits["test"], logits[BOTH])
     if config.train.loss is not None:
         changed = changed_since(config, folder.recorded(), "train.loss")
         print(f"loss {metrics['loss']:.4f}, by {sentence}{changed}")

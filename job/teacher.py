@@ -25,6 +25,7 @@ from models.args import ModelArgs
 from models.build import build_model
 from models.export import load_exported
 from models.load import hash_weights, load_tokenizer, read_config, resolve_source
+from models.ngrams.fusion import load_fusion
 from models.verified import RECORD
 from report.format import join_names
 
@@ -108,11 +109,12 @@ def open_teacher(
             model, tokenizer, args = load_exported(run.model, allow_code, verified=True)
             digest = sha256(run.model / RECORD)  # which lists all else by its hash
             notes += seen_before(config, own)
+        fusion = None if run is None else load_fusion(run.model, args.num_labels)
     order, more = match_labels(config.distill.teacher, args, kind, names)
     model.to(precision.device).eval()
     speed = speed_up_model(model, reads_all(config), precision)
     predictor = make_predictor(
-        own, model, tokenizer, args.kind, args.label_names, precision, target_of(args)
+        own, model, tokenizer, args.kind, args.label_names, precision, target_of(args), fusion
     )
     return Teacher(predictor, order, digest, speed.resolved, notes + more)
 

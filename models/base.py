@@ -65,7 +65,7 @@ def weight_bytes(folder: str | Path) -> int:
     if not (folder / RECORD).exists():
         return sum(file.stat().st_size for file in weight_files(folder))
     record = read_record(folder)
-    files = [*folder.rglob("*.safetensors"), *folder.glob("*.npz")]  # of a bag of n-grams
+    files = [*folder.rglob("*.safetensors"), *folder.rglob("*.npz")]  # of a bag of n-grams
     own = sum(file.stat().st_size for file in files)
     if record["model"]["method"] is None or record["base"]["in_memory"]:
         return own

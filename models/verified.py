@@ -34,8 +34,8 @@ def folder_differences(folder: str | Path) -> list[str]:
         listed = listed_files(folder)
     except ValueError as error:
         return [str(error)]
-    known = {*listed, MANIFEST, RECORD}  # the two at the top alone: base/ has none
-    homes = [home for home in (folder, folder / "base") if home.is_dir()]
+    known = {*listed, MANIFEST, RECORD}  # the two at the top alone: base/ and bag/ have none
+    homes = [home for home in (folder, folder / "base", folder / "bag") if home.is_dir()]
     there = [path for home in homes for path in readable_files(home) if not path.is_dir()]
     names = [path.relative_to(folder).as_posix() for path in there]
     added = [name for name in names if name not in known]

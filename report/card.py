@@ -6,7 +6,7 @@ as Markdown or HTML. The card holds no date, so that the same run writes the sam
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from report.distill import Side, side_table
 from report.format import (
@@ -86,6 +86,8 @@ class Card:
     seconds: Compared
     caveats: Sequence[str]
     sides: Sequence[Side] = ()  # a teacher and its student
+    parts: Mapping[str, Result] = field(default_factory=dict)  # an encoder, a bag, and both
+    joined: str = ""  # how these answer together
     train_on_command: str = ""  # with which its weights are trained further
 
 
@@ -126,16 +128,20 @@ def _bullets(lines: Sequence[str]) -> list[str]:
     return [f"- {escape_markdown(line)}" for line in lines]
 
 
+def _figures(result: Result) -> tuple[str, str]:
+    """The value, and its interval where there is one."""
+    if result.low is None or result.high is None:
+        return format_number(result.value), NONE
+    interval = f"{format_number(result.low)} to {format_number(result.high)}"
+    return format_number(result.value), interval
+
+
 def _result_lines(results: Sequence[Result], compared: str) -> list[str]:
     if not results:
         return []
     rows = []
     for result in results:
-        interval = NONE
-        if result.low is not None and result.high is not None:
-            interval = f"{format_number(result.low)} to {format_number(result.high)}"
-        cells = (_code(result.metric), format_number(result.value), interval)
-        rows.append((*cells, format_count(result.rows)))
+        rows.append((_code(result.metric), *_figures(result), format_count(result.rows)))
     table = _table(("metric", "value", "95 % interval", "n"), rows, numbers=3)
     return [*table, "", f"On the same rows: {escape_markdown(compared)}."] if compared else table
 
@@ -146,6 +152,18 @@ def _side_lines(sides: Sequence[Side]) -> list[str]:
     header, *rows = [[escape_markdown(cell) for cell in row] for row in side_table(sides)]
     note = "Measured in one process, in turns on the same test rows, from the text to the answer."
     return [*_table(header, rows, numbers=4), "", note]
+
+
+def _part_lines(parts: Mapping[str, Result], joined: str) -> list[str]:
+    lines = [f"{escape_markdown(joined)}."] if joined else []
+    if not parts:
+        return lines
+    rows = [
+        (escape_markdown(name), *_figures(result), format_count(result.rows))
+        for name, result in parts.items()
+    ]
+    header = ("", _code(next(iter(parts.values())).metric), "95 % interval", "n")
+    return [*_table(header, rows, numbers=3), "", *lines]
 
 
 def _class_lines(classes: Sequence[ClassScore]) -> list[str]:
@@ -246,6 +264,7 @@ def run_card(card: Card) -> str:
         *_fence(card.command, "bash"),
         "",
         *_section("Results", _result_lines(card.results, card.compared)),
+        *_section("Encoder and bag of n-grams", _part_lines(card.parts, card.joined)),
         *_section("Teacher and student", _side_lines(card.sides)),
         *_section("How to use the model", use),
         *_section("What to keep in mind", _bullets(card.caveats)),

@@ -67,6 +67,7 @@ TABLE = {
     "distill.weight": (["distill.weight=0.9"], STEPS, [*DISTILL]),
     "distill.hidden": (["distill.hidden=2"], PLAN, [*DISTILL]),
     "distill.student": (["distill.student=layers:2"], PLAN, [*DISTILL]),
+    "bag.rows": (["bag.rows=train"], PLAN, ["bag.rows=all", "data.subset={train = 20}"]),
     "data.source": (["data.source={table}"], STEPS, []),
     "data.config": (["data.config=second"], SAID, ["data.source=hub:no/data"]),
     "data.revision": (["data.revision=v1"], SAID, ["data.source=hub:no/data"]),

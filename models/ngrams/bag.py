@@ -101,15 +101,21 @@ class NgramBag(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, counts: Tensor) -> Tensor:
         """All (B, T) -> logits (B, C)."""
         real = attention_mask.bool()
-        lengths = attention_mask.sum(1)  # (B,)
-        buckets = input_ids[real]  # (n,)
-        weights = (1 + counts[real].float().log()) * self.idf[buckets]  # (n,)
-        rows = torch.repeat_interleave(lengths)  # (n,) which row each one is of
-        squares = torch.zeros(len(lengths), device=weights.device)
-        norms = squares.index_add(0, rows, weights.square()).sqrt()  # (B,)
-        weights = weights / norms.clamp(min=1e-12)[rows]
+        return self.answer(input_ids[real], counts[real], attention_mask.sum(1))
+
+    def answer(self, buckets: Tensor, counts: Tensor, lengths: Tensor) -> Tensor:
+        """Logits (B, C) of rows of `lengths` (B,), the terms (n,) of one behind the other's."""
+        weights = self.term_weights(buckets, counts, lengths)
         starts = lengths.cumsum(0) - lengths
         bags = F.embedding_bag(
             buckets, self.weight, starts, mode="sum", per_sample_weights=weights
         )  # (B, C)
         return bags + self.bias
+
+    def term_weights(self, buckets: Tensor, counts: Tensor, lengths: Tensor) -> Tensor:
+        """(n,): (1 + log count) * idf of each term, each row's of length 1."""
+        weights = (1 + counts.float().log()) * self.idf[buckets]  # (n,)
+        rows = torch.repeat_interleave(lengths)  # (n,) which row each one is of
+        squares = torch.zeros(len(lengths), device=weights.device)
+        norms = squares.index_add(0, rows, weights.square()).sqrt()  # (B,)
+        return weights / norms.clamp(min=1e-12)[rows]

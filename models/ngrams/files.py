@@ -58,8 +58,13 @@ def build_bag(args: ModelArgs, tokenizer: NgramTokenizer) -> Built:
 
 def save_bag(built: Built, args: ModelArgs, tokenizer: NgramTokenizer, folder: Path) -> None:
     """Write the arrays, not compressed, the script that reads them, and openloop.json."""
-    model = built.model
-    assert isinstance(model, NgramBag)
+    assert isinstance(built.model, NgramBag)
+    write_arrays(built.model, args, tokenizer, folder)
+    write_record(folder, args, built.base)
+
+
+def write_arrays(model: NgramBag, args: ModelArgs, tokenizer: NgramTokenizer, folder: Path) -> None:
+    """The arrays, and the script that reads them."""
     np.savez(
         folder / BAG,
         weight=model.weight.detach().cpu().numpy(),
@@ -73,7 +78,6 @@ def save_bag(built: Built, args: ModelArgs, tokenizer: NgramTokenizer, folder: P
         target_deviation=np.array(args.target_deviation),
     )
     shutil.copyfile(SCRIPT, folder / SCRIPT.name)
-    write_record(folder, args, built.base)
 
 
 def load_bag(folder: Path) -> tuple[NgramBag, NgramTokenizer, ModelArgs]:
@@ -81,16 +85,22 @@ def load_bag(folder: Path) -> tuple[NgramBag, NgramTokenizer, ModelArgs]:
     the bit. Raises ValueError where the arrays are not those of a bag of n-grams."""
     record = read_record(folder)
     args = args_from_json(record["model"])
-    arrays = read_arrays(folder / BAG, args.num_labels)
+    return *open_arrays(folder, args.num_labels), args
+
+
+def open_arrays(folder: Path, num_labels: int) -> tuple[NgramBag, NgramTokenizer]:
+    """(model in evaluation mode, tokenizer) of what write_arrays wrote. Raises ValueError where the
+    arrays are not those of a bag of n-grams."""
+    arrays = read_arrays(folder / BAG, num_labels)
     bits = int(arrays["idf"].size).bit_length() - 1
     tokenizer = NgramTokenizer(int(arrays["sides"]), arrays["kinds"], bits)
-    model = NgramBag(1 << bits, args.num_labels)
+    model = NgramBag(1 << bits, num_labels)
     state = {name: torch.from_numpy(arrays[name]) for name in ("weight", "bias", "idf")}
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{folder / BAG} is damaged: {error}") from error
-    return model.eval(), tokenizer, args
+    return model.eval(), tokenizer
 
 
 def read_arrays(path: Path, num_labels: int) -> dict[str, np.ndarray]:

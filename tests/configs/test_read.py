@@ -291,6 +291,7 @@ RELATIONS = [
     (["lora.targets=all-linear", "adapter.size=4"], "adapter"),
     (["model.source=ngrams", "head.kind=linear"], "head.kind"),
     (["lora.targets=all-linear", "lora.layers=[3, 1]"], "lora.layers"),
+    (["model.source=ngrams", "bag.rows=all"], "bag"),
     (["distill.teacher=t", "distill.hidden=1", "model.train=head"], "distill.hidden"),
     (["distill.teacher=t", "distill.hidden=1", "model.compile=true"], "model.compile"),
     (["distill.teacher=t", "distill.hidden=1", "prompt.tokens=2"], "distill.hidden"),

@@ -1,0 +1,190 @@
+"""A bag of n-grams beside the encoder of a run: fitted, weighed, and tested beside it.
+
+What each of the two says of a split is worked out once, (N, C) logits in the order of its rows;
+everything is measured on these.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+
+from data.bags import encode_bags, filled_rows, flat_terms
+from data.cache import cache_root
+from data.labels.settle import Kind
+from data.loaders import make_labels
+from engine.evaluate import evaluate, inference, to_device
+from engine.losses import Batch, LossFn, logits_of
+from engine.metrics import build_counter
+from engine.precision import Precision
+from engine.stop import StopRequest
+from engine.targets import Target
+from job.fit import split_batches
+from job.predictor import text_columns
+from job.prepare import Job
+from models.ngrams.bag import NgramBag, NgramTokenizer
+from models.ngrams.fit import Terms, fit_bag, join_terms
+from models.ngrams.fusion import Fusion, Weights, fit_weights
+from report.format import format_seconds
+from report.fusion import fusion_line
+
+ROWS_AT_ONCE = 1024  # whose logits are there already
+ENCODER, BAG_ALONE, BOTH = "encoder alone", "bag alone", "both"
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What turns logits of a split's rows into its figures."""
+
+    kind: Kind
+    num_labels: int
+    loss_fn: LossFn
+    precision: Precision
+    target: Target
+
+    def score(
+        self, rows: Dataset, logits: Tensor,
+        on_batch: Callable[[Batch, Tensor], None] | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """The metrics of logits (N, C), as evaluate() gives them for a model."""
+        counter = build_counter(self.kind, self.num_labels, self.precision.device, self.target)
+        labels, numbers = labels_of(rows), torch.tensor(rows["row"])
+
+        def batches() -> Iterator[Batch]:
+            for first in range(0, len(logits), ROWS_AT_ONCE):
+                part = slice(first, first + ROWS_AT_ONCE)
+                yield {
+                    "inputs": {"logits": logits[part]}, "labels": labels[part],
+                    "rows": numbers[part],
+                }  # fmt: skip
+
+        return evaluate(Given(), batches(), self.loss_fn, counter, self.precision, on_batch)
+
+
+class Given(nn.Module):
+    """A model whose answers are there already."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits
+
+
+def labels_of(rows: Dataset) -> Tensor:
+    """(N,) int64 | (N, C) float32 | (N,) float64, as a batch has them."""
+    return make_labels(list(rows["label"]))
+
+
+def scorer_of(job: Job) -> Scorer:
+    """The scorer of a run's rows."""
+    return Scorer(job.data.kind, job.num_labels, job.loss_fn, job.precision, job.target)
+
+
+def collect_logits(
+    model: nn.Module, batches: Iterable[Batch], rows: Dataset, precision: Precision
+) -> Tensor:
+    """What a model says of all rows of a split: (N, C) fp32 on the host, in the rows' order."""
+    places = {row: place for place, row in enumerate(rows["row"])}
+    collected: Tensor | None = None
+    with inference(model):
+        for batch in batches:
+            with precision.autocast():
+                logits = logits_of(model(**to_device(batch, precision.device)["inputs"]))  # (B, C)
+            if collected is None:
+                collected = torch.zeros(len(places), logits.shape[1])
+            numbers = [places[row] for row in batch["rows"].tolist()]
+            collected[numbers] = logits.float().cpu()
+    assert collected is not None
+    return collected
+
+
+def terms_of(
+    rows: Dataset, tokenizer: NgramTokenizer, fingerprint: str, cached: bool
+) -> tuple[Terms, np.ndarray]:
+    """The terms of a split's texts, and (V,) in how many rows each bucket is met."""
+    cache = cache_root() if cached else None
+    encoded = encode_bags(rows, tokenizer, cache, fingerprint)
+    terms = Terms(*(torch.from_numpy(part) for part in flat_terms(encoded)))
+    return terms, filled_rows(encoded, 1 << tokenizer.bits)
+
+
+def training_rows(
+    job: Job, read: Callable[[Dataset], tuple[Terms, np.ndarray]]
+) -> tuple[Terms, Tensor, np.ndarray]:
+    """The terms and labels of all rows that the bag learns from, the encoder's first, and (V,) in
+    how many each bucket is met."""
+    parts = [job.data.splits["train"], *([job.data.left_out] if job.data.left_out else [])]
+    pieces, filled = zip(*map(read, parts), strict=True)
+    labels = torch.cat([labels_of(rows) for rows in parts])
+    return join_terms(pieces), labels, np.sum(filled, axis=0)
+
+
+def fuse(job: Job, say: Callable[[str], None], stop: StopRequest) -> Fusion:
+    """Fit a bag on the training rows and weigh it and the trained encoder on validation rows; says
+    what came of it. Raises Stopped where it was asked to end meanwhile."""
+    start, held_out = time.perf_counter(), job.data.splits["validation"]
+    tokenizer = NgramTokenizer(len(text_columns(job.config)))
+    read = partial(
+        terms_of, tokenizer=tokenizer, fingerprint=job.data.fingerprint,
+        cached=job.config.data.cache,
+    )  # fmt: skip
+    terms, labels, filled = training_rows(job, read)
+    held_out_terms, _ = read(held_out)
+    held_out_labels, loss_fn = labels_of(held_out), host_loss(job)
+    bag = NgramBag(1 << tokenizer.bits, job.num_labels)
+    bag.weigh(filled, len(labels))
+    strength = fit_bag(
+        bag, terms, lambda logits: loss_fn(logits, labels),
+        held_out_terms, lambda logits: loss_fn(logits, held_out_labels), stop.check,
+    )  # fmt: skip
+    took = format_seconds(time.perf_counter() - start)
+    say(f"bag of n-grams: fitted on {len(labels):,} rows in {took}, strength {strength:g}")
+    alone = Fusion(bag.eval(), tokenizer, Weights(0.0, 1.0, 0))
+    batches = stop.guard(split_batches(job, "validation"))
+    weights = fit_weights(
+        collect_logits(job.built.model, batches, held_out, job.precision),
+        alone.answer_terms(held_out_terms), job.data.kind,
+        lambda logits: loss_fn(logits, held_out_labels),
+    )  # fmt: skip
+    say(fusion_line(weights.encoder, weights.bag, weights.rows))
+    return Fusion(bag, tokenizer, weights)
+
+
+def host_loss(job: Job) -> LossFn:
+    """The run's loss for logits and labels on the host."""
+    device = job.precision.device
+
+    def loss_fn(logits: Tensor, labels: Tensor) -> Tensor:
+        return job.loss_fn(logits.to(device), labels.to(device)).to(logits.device)
+
+    return loss_fn
+
+
+def fused_logits(
+    model: nn.Module, fusion: Fusion, batches: Iterable[Batch], rows: Dataset,
+    fingerprint: str, cached: bool, precision: Precision,
+) -> dict[str, Tensor]:  # fmt: skip
+    """(N, C) of the encoder alone, the bag alone, and both, over the rows of a split."""
+    encoder = collect_logits(model, batches, rows, precision)
+    terms, _ = terms_of(rows, fusion.tokenizer, fingerprint, cached)
+    bag = fusion.answer_terms(terms)
+    return {ENCODER: encoder, BAG_ALONE: bag, BOTH: fusion.weights.join(encoder, bag)}
+
+
+def test_fused(
+    job: Job, fusion: Fusion, stop: StopRequest, on_batch: Callable[[Batch, Tensor], None]
+) -> dict[str, dict[str, Any]]:
+    """The test metrics of each alone, and of both, whose logits `on_batch` sees."""
+    rows, scorer = job.data.splits["test"], scorer_of(job)
+    logits = fused_logits(
+        job.built.model, fusion, stop.guard(split_batches(job, "test")), rows,
+        job.data.fingerprint, job.config.data.cache, job.precision,
+    )  # fmt: skip
+    return {
+        name: scorer.score(rows, part, on_batch if name == BOTH else None)
+        for name, part in logits.items()
+    }
