@@ -20,7 +20,7 @@ import torch
 from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification
 
-from data.loaders import Padding, train_batches
+from data.loaders import Padding, epoch_order, train_batches
 from engine.loop import train_step
 from engine.losses import count_items, cross_entropy, loss_from_logits
 from engine.optim import Schedule, build_optimizer, parameter_groups
@@ -76,13 +76,13 @@ def batch_of() -> Callable[[], Any]:
     """A batch of 32 rows of 240 tokens on its way to the model."""
     rows = [{"input_ids": [7] * 240, "labels": 0, "row": i, "length": 240} for i in range(640)]
     dataset = Dataset.from_list(rows)
-    batches = iter(())
+    order, batches = epoch_order(len(dataset), 0, 0), iter(())
 
     def make() -> None:
         nonlocal batches
         batch = next(batches, None)
         if batch is None:
-            batches = map(lay_out, train_batches(dataset, 0, 0, 0, 32, Padding(0)))
+            batches = map(lay_out, train_batches(dataset, order, 0, 32, Padding(0)))
             next(batches)
 
     return make

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from configs.long_texts import LONG_TEXTS
+from configs.relations_contrast import CONTRAST_RULES
 from configs.relations_distill import DISTILL_RULES
 from configs.schema import METHODS
 
@@ -248,6 +249,7 @@ RULES = (
     one_method_at_most,
     lora_layers_are_in_order,
     *DISTILL_RULES,
+    *CONTRAST_RULES,
     source_table_has_train,
     splits_have_train,
     hub_keys_need_a_hub_source,

@@ -227,6 +227,17 @@ class Distill(Section):
     )
 
 
+class Contrast(Section):
+    """Learn from pairs of rows too: texts of one class move together, those of two apart."""
+
+    pairs: Annotated[int, Field(ge=2)] = field(
+        512, "Pairs drawn for an epoch, which has twice as many rows; half are of one class."
+    )
+    weight: Annotated[float, Field(gt=0, lt=1)] = field(
+        0.5, "Share of the pairs in the loss; the labels have the rest."
+    )
+
+
 class Data(Section):
     """The labelled texts: where they are, how they are read, cleaned, split and cut."""
 
@@ -487,6 +498,7 @@ class Config(Section):
     prefix: Prefix | None = None
     method: Own | None = None
     distill: Distill | None = None
+    contrast: Contrast | None = None
     data: Data
     train: Train = Train()
     eval: Eval = Eval()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data.loaders import Padding, collate, eval_batches, train_batches
+from data.loaders import Padding, collate, epoch_order, eval_batches, train_batches
 from engine.estimate import estimate
 from engine.evaluate import evaluate
 from engine.feed import feed
@@ -163,7 +163,8 @@ def train(
 
     def batches(epoch: int, start: int) -> Iterator[Batch]:
         rows: Any = work.rows
-        made = train_batches(rows, work.plan.seed, epoch, start, work.task.batch, work.padding)
+        order = epoch_order(len(rows), work.plan.seed, epoch)
+        made = train_batches(rows, order, start, work.task.batch, work.padding)
         return feed_batches(made, work, on_batch)
 
     fit(
