@@ -62,7 +62,7 @@ def drawn_classes_are_balanced(s: Settings) -> Verdict:
     if s["contrast"] and s["train.class_weights"] == "balanced":
         return (
             'train.class_weights: got "balanced" beside [contrast], which draws all classes '
-            "equally often: the rare ones would count twice. Remove it (--unset train.class_weights)"
+            "equally often: rare ones would count twice. Remove it (--unset train.class_weights)"
         )
     return None
 
