@@ -148,8 +148,8 @@ def fit_baseline(store: Store) -> dict[str, Any]:
         assert bag is not None
         hits = right_rows(bag.answers, rows["test"].labels)
         seconds = time.perf_counter() - start
-        told = {"test": float(hits.mean()), "validation": bag.validation, "seconds": seconds}
-        store.put("baseline", told)
+        fitted = {"test": float(hits.mean()), "validation": bag.validation, "seconds": seconds}
+        store.put("baseline", fitted)
     told = store.get("baseline")
     assert told is not None
     return told
