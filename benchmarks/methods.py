@@ -224,7 +224,8 @@ def save(store: Store, out: Path, command: str) -> str:
     {command}
 
 - machine: {machine["processor"]}, {machine["cores"]} cores
-- MiniLM, IMDb, the last {TOKENS} tokens of each review; rows: {counts}; two epochs (features: thirty)
+- MiniLM, IMDb, the last {TOKENS} tokens of each review; two epochs (features: thirty)
+- rows: {counts}
 - three rates tried for each with seed 0, the best on validation kept; then seeds 0, 1 and 2
 - file: what a checkpoint keeps of what trains, the head included; seconds begin at the command
 
