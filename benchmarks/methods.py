@@ -14,6 +14,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -80,13 +81,13 @@ def run_train(command: Sequence[str], log: Path, cache: Path) -> Any:
     return used
 
 
-def measure(way: Way, rate: float, seed: int) -> dict[str, Any]:
-    """One run from command to end. Kernels and token rows are there before it begins; what a run
-    keeps of frozen parts is not, or the second would look faster."""
+def measure(way: Way, rate: float, seed: int, warm: Path) -> dict[str, Any]:
+    """One run from command to end. It begins with what lies in `warm`, kernels and token rows; what
+    a run keeps of frozen parts is not there, or the second would look faster."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         command = command_of(way, rate, seed, folder)
-        run_train([*command, "--dry-run"], folder / "log", folder / "cache")
+        shutil.copytree(warm, folder / "cache")
         start = time.time()
         used = run_train(command, folder / "log", folder / "cache")
         seconds = time.time() - start
@@ -118,14 +119,22 @@ def read_run(run: Path, start: float) -> dict[str, Any]:
     }
 
 
-def run_way(store: Store, name: str) -> dict[str, Any]:
-    """All runs of a way that the store has not; returns its row."""
+def warm_up(way: Way, cache: Path) -> None:
+    """Build the kernels and the token rows of a way into `cache`."""
+    command = command_of(way, way.rates[0], SEEDS[0], cache / "runs")
+    run_train([*command, "--dry-run"], cache / "log", cache)
+
+
+def run_way(store: Store, name: str, warm: Path) -> dict[str, Any]:
+    """All runs of a way that the store has not; returns its row. `warm`: the folder of caches that
+    each begins with."""
     way = WAYS[name]
+    warm_up(way, warm)
 
     def run(rate: float, seed: int) -> dict[str, Any]:
         key = f"{name}/{rate:g}/seed {seed}"
         if store.get(key) is None:
-            store.put(key, measure(way, rate, seed))
+            store.put(key, measure(way, rate, seed, warm))
         told = store.get(key)
         assert told is not None
         print(
@@ -249,11 +258,12 @@ def main() -> int:
     if unknown := [name for name in names if name not in WAYS]:
         parser.error(f"no way {', '.join(unknown)}; there are {', '.join(WAYS)}")
     options.out.mkdir(parents=True, exist_ok=True)
-    machine = {"processor": processor(), "cores": usable_cores(), "rows": ROWS}
+    machine = {"processor": processor(), "cores": usable_cores(), "rows": ROWS, "tokens": TOKENS}
     store = Store(options.out / "methods.json", machine, options.fresh)
     print(store.note)
-    for name in names:
-        store.put(f"row/{name}", run_way(store, name))
+    with tempfile.TemporaryDirectory() as warm:
+        for name in names:
+            store.put(f"row/{name}", run_way(store, name, Path(warm)))
     print("\n" + save(store, options.out, "python benchmarks/methods.py"))
     return 0
 
