@@ -5,6 +5,7 @@ The one place here that knows how batches, model and fit() are wired; every step
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ def feed_batches(
 
     batches = map(seen, batches)
     if work.speed.streams:
-        batches = map(lay_out, batches)
+        batches = map(partial(lay_out, in_front=work.speed.in_front), batches)
     return feed(batches, work.precision.device, count_items)
 
 
