@@ -46,6 +46,8 @@ lint: $(VENV)/.dev-installed ## ruff (rules and format) and mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	MYPYPATH=benchmarks $(PY) -m mypy --explicit-package-bases benchmarks/*.py benchmarks/gpu_steps
+	$(PY) -m mypy --explicit-package-bases benchmarks/architectures
 
 clean: ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -56,7 +56,7 @@ def main() -> None:
     options = parser.parse_args()
     lines = (options.bag / "test_predictions.jsonl").read_text(encoding="utf-8").splitlines()
     texts = [json.loads(line)["text"] for line in lines]
-    contestants = [
+    contestants: list[tuple[str, Callable[[list[str]], Any], int]] = [
         ("transformer", load_run(options.beside), 1), ("bag's run", load_run(options.bag), LONG),
         ("bag's script", open_script(options.bag / "model"), LONG * LONG),
     ]  # fmt: skip

@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import child  # noqa: F401  makes the project importable
+
 from configs.read import read_config
 from engine.loop import train_step
 from engine.losses import Batch, count_items

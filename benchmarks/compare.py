@@ -154,7 +154,8 @@ def main() -> int:
         parser.error(f"no task {', '.join(unknown)}; there are {', '.join(TASKS)}")
     command = " ".join(["python benchmarks/compare.py", *sys.argv[1:]])
     store, machine = open_store(options.out, "results", options.fresh)
-    dtype, results, curves = machine["fingerprint"]["fast_dtype"], {}, None
+    dtype, curves = machine["fingerprint"]["fast_dtype"], None
+    results: dict[str, Any] = {}
     names = [name for name in CONTESTANTS if why_not(name, dtype) is None]
     for task in tasks:
         if results:  # again: a shared machine has slow moments

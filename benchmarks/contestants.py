@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from arithmetic import Shape, shape_of
 from child import Stopwatch, Window, answer, import_bytes  # makes the project importable
@@ -24,7 +24,9 @@ from engine.wait_policy import wait_passively
 def make_shape(config: Config, model: Any, work: str) -> Shape:
     """What work on this transformers model counts."""
     rank = config.lora.rank if config.lora else 0
-    trains = "nothing" if work == "evaluate" else "lora" if config.lora else "all"
+    trains: Literal["nothing", "lora", "all"] = "lora" if config.lora else "all"
+    if work == "evaluate":
+        trains = "nothing"
     return shape_of(model.config, rank, trains)
 
 

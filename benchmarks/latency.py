@@ -13,7 +13,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -80,7 +80,7 @@ def take_turns(contestants: dict[str, Ask], rounds: int) -> dict[str, list[float
     return times
 
 
-def table(times: dict[str, Sequence[float]]) -> str:
+def table(times: Mapping[str, Sequence[float]]) -> str:
     """Milliseconds, and the median of the rounds' ratios to the first contestant."""
     first = next(iter(times.values()))
     lines = ["| who | median ms | best ms | times the first |", "| :-- | --: | --: | --: |"]

@@ -15,7 +15,7 @@ from configs.schema import Config
 
 EVALUATED = 128  # rows of one pass of an evaluation task: only whole passes count
 SEEDS = (0, 1, 2)
-ACCURACY = {  # of the accuracy comparison
+ACCURACY: dict[str, dict[str, Any]] = {  # of the accuracy comparison
     "data": {"subset": {"train": 2000, "validation": 500, "test": 100}},
     "train": {"epochs": 1, "lr": 2e-3},
     "eval": {"every": 40},

@@ -16,7 +16,6 @@ class Way:
 
 
 LORA = (1e-3, 3e-3, 1e-2)
-ALL = ("lora.targets=all-linear",)
 WAYS = {
     "features": Way(
         "the head alone, on kept vectors",
@@ -34,11 +33,11 @@ WAYS = {
     ),
     "full": Way("every weight", "imdb_quick", (3e-5, 1e-4, 3e-4), ("model.train=all",), ("lora",)),
     "lora": Way("LoRA on query and value", "imdb_quick", LORA),
-    "lora_all": Way("LoRA on all linear layers", "imdb_quick", LORA, ALL),
-    "rslora": Way("rsLoRA", "imdb_quick", LORA, (*ALL, "lora.variant=rslora")),
-    "loraplus": Way("LoRA+", "imdb_loraplus", LORA, ALL),
-    "dora": Way("DoRA", "imdb_dora", LORA, ALL),
-    "pissa": Way("PiSSA", "imdb_quick", (3e-4, 1e-3, 3e-3), (*ALL, "lora.init=pissa")),
+    "lora_all": Way("LoRA on all linear layers", "imdb_quick", LORA, ("lora.targets=all-linear",)),
+    "rslora": Way("rsLoRA", "imdb_quick", LORA, ("lora.variant=rslora",)),
+    "loraplus": Way("LoRA+", "imdb_loraplus", LORA),
+    "dora": Way("DoRA", "imdb_dora", LORA),
+    "pissa": Way("PiSSA", "imdb_quick", (3e-4, 1e-3, 3e-3), ("lora.init=pissa",)),
     "adapter": Way("bottleneck adapters", "imdb_adapter", LORA),
     "prompt": Way("soft prompt", "imdb_prompt", (3e-2, 1e-1, 3e-1)),
     "prefix": Way("prefix of keys and values", "imdb_prefix", (1e-2, 3e-2, 1e-1)),

@@ -88,7 +88,7 @@ class Child:
         if not line:
             self.noise.seek(0)
             words = self.noise.read().decode(errors="replace")[-3000:]
-            raise RuntimeError(f"a contestant ended early: {self.process.args}\n{words}")
+            raise RuntimeError(f"a contestant ended early: {self.process.args!r}\n{words}")
         return json.loads(line)
 
     def wait_ready(self) -> Measurement:

@@ -121,8 +121,11 @@ def _explain_missing(path: Path, error: OSError) -> str:
 
 def _build(values: Values, problems: Problems, origin: str) -> Config:
     _check_sections(values, problems)
-    if _look_up(values, "distill.student") == "ngrams":  # which starts from nothing
+    student = _look_up(values, "distill.student")
+    if student == "ngrams":  # which starts from nothing
         values["model"].setdefault("source", "ngrams")
+    elif student and (teacher := _look_up(values, "distill.teacher")):  # from layers of it
+        values["model"].setdefault("source", teacher)
     config = None
     try:
         config = Config.model_validate(values)

@@ -221,8 +221,8 @@ class Distill(Section):
     )
     student: Annotated[str, Field(pattern=r"^(ngrams|layers:([2-9]|[1-9][0-9]+))$")] | None = field(
         None,
-        "ngrams: a bag of n-grams, which needs no model.source; layers:N starts from every Nth "
-        "layer of the teacher, in place of model.source; unset: from model.source as it is.",
+        "ngrams: a bag of n-grams; layers:N: every Nth layer of the teacher, with its weights; "
+        "neither needs model.source, nor reads it. Unset: model.source as it is.",
         allowed='"ngrams", or "layers:N" with N from 2',
     )
 
@@ -234,6 +234,17 @@ class Bag(Section):
         "all",
         "Training rows that the bag learns from: all, those too that data.subset keeps from the "
         "encoder; or train, the encoder's own.",
+    )
+
+
+class Contrast(Section):
+    """Learn from pairs of rows too: texts of one class move together, those of two apart."""
+
+    pairs: Annotated[int, Field(ge=2)] = field(
+        512, "Pairs drawn for an epoch, which has twice as many rows; half are of one class."
+    )
+    weight: Annotated[float, Field(gt=0, lt=1)] = field(
+        0.5, "Share of the pairs in the loss; the labels have the rest."
     )
 
 
@@ -498,6 +509,7 @@ class Config(Section):
     method: Own | None = None
     distill: Distill | None = None
     bag: Bag | None = None
+    contrast: Contrast | None = None
     data: Data
     train: Train = Train()
     eval: Eval = Eval()

@@ -91,18 +91,16 @@ def make_labels(labels: list[Any]) -> torch.Tensor:
 
 def train_batches(
     dataset: datasets.Dataset,
-    seed: int,
-    epoch: int,
+    order: np.ndarray,
     start: int,
     micro_batch_size: int,
     padding: Padding,
     workers: int = 0,
     kept: Kept | None = None,
 ) -> Iterator[Batch]:
-    """The micro-batches of an epoch from number `start` on; the last one may be smaller. With what
-    was `kept` of the rows, where a frozen part of the model was cut off."""
+    """The micro-batches of an epoch from number `start` on, of the rows in `order`; the last one
+    may be smaller. With what was `kept` of them, where a frozen part of the model was cut off."""
     _check_size(micro_batch_size)
-    order = epoch_order(len(dataset), seed, epoch)
     firsts = range(start * micro_batch_size, len(order), micro_batch_size)
     batches = [order[first : first + micro_batch_size].tolist() for first in firsts]
     return _load(dataset, batches, padding, workers, kept)

@@ -38,7 +38,7 @@ def estimated_seconds(job: Job) -> float:
     micro_batches = job.plan.total_steps * job.plan.accumulate
     rows = min(
         micro_batches * job.config.train.micro_batch_size,
-        job.plan.epochs * job.encoded["train"].rows,
+        job.plan.epochs * job.order.rows,
     )
     tokens = float(rows * mean_tokens(job))
     forward_only, streams = 0.0, job.speed.streams
@@ -60,7 +60,7 @@ def mean_tokens(job: Job) -> float:
     """Mean tokens that a training row costs: padded to the longest of its micro-batch, or only its
     own where batches run as streams."""
     split, streams = job.encoded["train"], job.speed.streams
-    lengths = row_lengths(split, job.cached, streams)
+    lengths = row_lengths(split, job.cached, streams)[job.order.epoch(0)]
     size = job.config.train.micro_batch_size
     return float(batch_tokens(lengths, size, adds_up(split, streams)).sum() / len(lengths))
 

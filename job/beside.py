@@ -6,6 +6,7 @@ both; from the text to the answer, with the tokenizer.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,17 +30,6 @@ def put_beside(
 ) -> list[Side]:
     """Teacher and student. `metric` and `value` are the student's main test figure, `folder` its
     published model."""
-    return compare(
-        made, metric, value, lambda texts: student.run(texts, lambda batch, logits: None),
-        weight_bytes(folder), count_parameters(student.model)[1],
-    )  # fmt: skip
-
-
-def compare(
-    made: Distilled, metric: str, value: float, answer: Callable[[list[Text]], object],
-    size: int, parameters: int,
-) -> list[Side]:  # fmt: skip
-    """The same of a student that is anything with an `answer` to texts."""
     teacher = open_teacher(
         made.config, made.data.kind, made.data.label_names, made.precision, made.allow_code
     )
@@ -47,15 +37,15 @@ def compare(
     rows = made.data.splits["test"]
     numbers = np.linspace(0, len(rows) - 1, min(MOST_TIMED, len(rows))).astype(int).tolist()
     speeds = measure_speeds(
-        [lambda texts: predictor.run(texts, lambda batch, logits: None), answer],
+        [partial(each.run, on_batch=lambda batch, logits: None) for each in (predictor, student)],
         texts_of(rows, numbers),
     )
-    own = weight_bytes(teacher_folder(made.config))
-    count = count_parameters(predictor.model)[1]
-    name = f"teacher ({made.name})"
+    sizes = [weight_bytes(each) for each in (teacher_folder(made.config), folder)]
+    counts = [count_parameters(each.model)[1] for each in (predictor, student)]
+    name, its = f"teacher ({made.name})", teacher_figure(made, metric)
     return [
-        Side(name, metric, teacher_figure(made, metric), own, count, speeds[0]),
-        Side("student", metric, value, size, parameters, speeds[1]),
+        Side(name, metric, its, sizes[0], counts[0], speeds[0]),
+        Side("student", metric, value, sizes[1], counts[1], speeds[1]),
     ]
 
 

@@ -84,10 +84,11 @@ class Cached:
 
 def choose_cache(
     config: Config, built: Built, encoded: Mapping[str, Encoded], padding: Padding,
-    precision: Precision, plan: Plan, speed: Speed,
+    precision: Precision, plan: Plan, speed: Speed, rows: int,
 ) -> tuple[Cached | None, list[str]]:  # fmt: skip
     """The cut that pays, put into the model, and lines for the plan; None, and the reason, where
-    there is none. Nothing is said of a run that leaves no part of the backbone frozen."""
+    there is none. An epoch reads `rows`. Nothing is said of a run that leaves no part of the
+    backbone frozen."""
     freezes = config.model.train not in (None, "all")
     if isinstance(built.model, NgramBag):
         return None, []
@@ -100,7 +101,7 @@ def choose_cache(
         reason = reason or "distill.hidden reads what every layer leaves"
     elif config.model.compile:
         reason = reason or "torch.compile sees the whole model"
-    reason = reason or why_not_worth(encoded, plan)
+    reason = reason or why_not_worth(encoded, plan, rows)
     if reason is None:
         cached = put_in(built, layer, encoded, precision, speed)
         reason = why_no_room(cached, encoded) or why_unproven(cached, encoded, padding, precision)
@@ -133,12 +134,13 @@ def put_in(
     return Cached(cut, dtype, folders, sizes, {})
 
 
-def why_not_worth(encoded: Mapping[str, Encoded], plan: Plan) -> str | None:
+def why_not_worth(encoded: Mapping[str, Encoded], plan: Plan, rows: int) -> str | None:
     """Where rows are hardly read more often than they would be computed, the arithmetic."""
     epochs = plan.total_steps / plan.steps_per_epoch
     evaluations = epochs if plan.evaluate_every is None else plan.total_steps / plan.evaluate_every
-    times = {"train": epochs, "validation": max(1.0, evaluations), "test": 1.0}
-    reads = sum(split.rows * times[name] for name, split in encoded.items())
+    times = {"validation": max(1.0, evaluations), "test": 1.0}
+    held_out = {name: split for name, split in encoded.items() if name != "train"}
+    reads = rows * epochs + sum(split.rows * times[name] for name, split in held_out.items())
     computed = sum(split.rows for split in encoded.values())
     if reads >= WORTH * computed:
         return None

@@ -115,7 +115,7 @@ def restore(job: Job, folder: Folder, allow_drift: bool) -> tuple[Progress, int 
 def epoch_batches(job: Job, epoch: int, start: int) -> Iterator[Batch]:
     """The micro-batches of an epoch from index `start` on."""
     batches = train_batches(
-        job.encoded["train"].dataset, job.config.run.seed, epoch, start,
+        job.encoded["train"].dataset, job.order.epoch(epoch), start,
         job.config.train.micro_batch_size, job.padding, job.config.data.workers,
         job.kept("train"),
     )  # fmt: skip

@@ -40,8 +40,8 @@ def format_settings(fmt: "Format") -> dict[str, Any]:
 
 def chooses_a_way(changed: Collection[str]) -> bool:
     """Whether the settings that a user changes say how to train, so that nothing is proposed: any
-    of [train], of [head] or of a method's table, and model.train."""
-    sections = {"train", "head", *METHODS}
+    of [train], [head], [contrast] or of a method's table, and model.train."""
+    sections = {"train", "head", "contrast", *METHODS}
     return any(key == "model.train" or key.partition(".")[0] in sections for key in changed)
 
 

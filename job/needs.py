@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from configs.schema import Config
 from data.encode import Encoded
-from data.loaders import Padding, collate, epoch_order, fill_batches
+from data.loaders import Padding, collate, fill_batches
 from data.long import widest_window
+from data.pairs import Order
 from engine.estimate import Estimate, estimate, repeat
 from engine.evaluate import inference, to_device
 from engine.losses import Batch
@@ -23,8 +24,9 @@ PROBE_TOKENS = 512  # so many that activations outweigh the gradient of any one 
 
 def measure_needs(
     model: nn.Module, compute_loss: Callable[[nn.Module, Batch], Tensor],
-    encoded: Mapping[str, Encoded], padding: Padding, precision: Precision, plan: Plan,
-    micro_batch_size: int, evaluation_rows: int, streams: bool, cached: Cached | None = None,
+    encoded: Mapping[str, Encoded], order: Order, padding: Padding, precision: Precision,
+    plan: Plan, micro_batch_size: int, evaluation_rows: int, streams: bool,
+    cached: Cached | None = None,
 ) -> Estimate:  # fmt: skip
     """Memory and time by a probe of the longest training row, several times where it is short.
     `streams`: padding costs nothing; `cached`: steps begin at its cut."""
@@ -37,7 +39,8 @@ def measure_needs(
         if cached.cut.vectors:
             evaluation_rows *= int(row_lengths(encoded["train"])[longest])
     lengths = {name: row_lengths(split, cached, streams) for name, split in encoded.items()}
-    probe = repeat(probe, max(1, PROBE_TOKENS // int(lengths["train"][longest])))
+    copies = PROBE_TOKENS // int(lengths["train"][longest]) // order.together
+    probe = repeat(probe, max(1, copies) * order.together)
     held_out = [
         held_out_tokens(
             rows, evaluation_rows, padding.multiple,
@@ -49,7 +52,7 @@ def measure_needs(
     return estimate(
         model, compute_loss, probe, precision,
         tokens=most_tokens(
-            lengths["train"], plan, micro_batch_size, adds_up(encoded["train"], streams)
+            lengths["train"], order, plan, micro_batch_size, adds_up(encoded["train"], streams)
         ),
         evaluated=max(held_out, default=0),
     )  # fmt: skip
@@ -129,14 +132,15 @@ def batch_tokens(lengths: np.ndarray, size: int, streams: bool) -> np.ndarray:
     return np.maximum.reduceat(lengths, starts) * rows
 
 
-def most_tokens(lengths: np.ndarray, plan: Plan, micro_batch_size: int, streams: bool) -> int:
+def most_tokens(
+    lengths: np.ndarray, order: Order, plan: Plan, micro_batch_size: int, streams: bool
+) -> int:
     """Tokens of the largest micro-batch that a run will see: the order of its rows is counted."""
     most, epochs = 0, math.ceil(plan.total_steps / plan.steps_per_epoch)
     for epoch in range(epochs):
         steps = min(plan.steps_per_epoch, plan.total_steps - epoch * plan.steps_per_epoch)
-        order = lengths[epoch_order(len(lengths), plan.seed, epoch)]
-        seen = batch_tokens(order, micro_batch_size, streams)[: steps * plan.accumulate]
-        most = max(most, int(seen.max()))
+        seen = batch_tokens(lengths[order.epoch(epoch)], micro_batch_size, streams)
+        most = max(most, int(seen[: steps * plan.accumulate].max()))
     return most
 
 

@@ -4,7 +4,6 @@ This is the second stage of validation: whatever needs the data, the weights or 
 seen is checked here, and all that is wrong is reported together.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -18,17 +17,19 @@ from data.cache import cache_root
 from data.encode import Encoded, encode
 from data.kept import Kept
 from data.loaders import Padding
+from data.pairs import Order
 from data.prepare import Data, DataArgs, load_data
 from engine.estimate import Estimate, held_memory
 from engine.loop import fit
 from engine.losses import Batch, LossFn
 from engine.memory import explained
 from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_steps
-from engine.plan import Plan, planned_steps
+from engine.plan import Plan
 from engine.precision import Precision
 from engine.targets import Target
 from job.bag import check_beside, settle_precision, weigh_terms
 from job.cached import Cached, choose_cache
+from job.contrast import choose_order, pair_up
 from job.distill import Distilled, choose_compute_loss, open_distilled
 from job.ending import reading
 from job.loss import choose_loss, keep_target, measure_labels, target_of
@@ -38,6 +39,7 @@ from job.probe import check_head, trial_step, try_loss
 from job.rates import first_steps, rate_factors
 from job.relations import check_relations
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
+from job.steps import plan_steps
 from job.teacher import reads_all, student_source
 from models.args import ModelArgs
 from models.build import Built
@@ -61,6 +63,7 @@ class Job:
     tokenizer: Any
     data: Data
     encoded: dict[str, Encoded]
+    order: Order  # in which epochs take the training rows
     padding: Padding
     model_args: ModelArgs
     built: Built
@@ -247,41 +250,36 @@ def assemble(
     """Optimizer, schedule, plan and estimate for a model and its data."""
     train = config.train
     padding = make_padding(tokenizer)
-    micro_batches = math.ceil(encoded["train"].rows / train.micro_batch_size)
-    total = planned_steps(train.epochs, micro_batches, train.accumulate, train.max_steps)
+    order, order_notes = choose_order(config, encoded["train"])
+    plan = plan_steps(config, order.rows)
+    total = plan.total_steps
     groups = parameter_groups(
         built.model, train.lr, train.head_lr, built.head_names, train.weight_decay,
         rate_factors(train, built.model, model_args.method),
         first_steps(train, built.model, total),
     )  # fmt: skip
-    plan = Plan(
-        seed=config.run.seed,
-        epochs=train.epochs,
-        micro_batches_per_epoch=micro_batches,
-        accumulate=train.accumulate,
-        total_steps=total,
-        max_grad_norm=train.max_grad_norm or None,
-        evaluate_every=None if config.eval.every == "epoch" else int(config.eval.every),
-        save_every=config.run.save_every,
+    compute_loss, loss_note = pair_up(
+        config, built.model, *choose_compute_loss(config, data.kind, loss, distilled)
     )
-    compute_loss, loss_note = choose_compute_loss(config, data.kind, loss, distilled)
     check_head(built, model_args, encoded["train"], padding, precision)
     resident = held_memory(precision.device)
     rows_at_once = evaluation_rows(config, built.model, precision.device)
-    cached, cache_notes = choose_cache(config, built, encoded, padding, precision, plan, speed)
+    cached, cache_notes = choose_cache(
+        config, built, encoded, padding, precision, plan, speed, order.rows
+    )
     built.model.train()
     with trial_step(model_args.source), explained(memory_advice(config)):
         needs = measure_needs(
-            built.model, try_loss(compute_loss, distilled), encoded, padding, precision, plan,
-            train.micro_batch_size, rows_at_once, speed.streams, cached,
+            built.model, try_loss(compute_loss, distilled), encoded, order, padding, precision,
+            plan, train.micro_batch_size, rows_at_once, speed.streams, cached,
         )  # fmt: skip
-    notes += cache_notes + describe_idle(needs.idle, added_parameters(built.model))
+    notes += order_notes + cache_notes + describe_idle(needs.idle, added_parameters(built.model))
     if config.model.compile:
         built.model.compile()  # in place: the parameters keep their names
     return Job(
         config=config, precision=precision, tokenizer=tokenizer, data=data, encoded=encoded,
-        padding=padding, model_args=model_args, built=built, speed=speed, loss_fn=loss[0],
-        loss_note=loss_note, compute_loss=compute_loss, groups=groups,
+        order=order, padding=padding, model_args=model_args, built=built, speed=speed,
+        loss_fn=loss[0], loss_note=loss_note, compute_loss=compute_loss, groups=groups,
         optimizer=build_optimizer(groups, train.betas, train.eps, decoupled=train.decay != "l2"),
         scaler=precision.scaler(),
         schedule=Schedule(train.schedule, total, warmup_steps(train.warmup, total)),

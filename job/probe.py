@@ -15,7 +15,7 @@ from data.loaders import Padding, collate
 from engine.estimate import repeat
 from engine.evaluate import inference, to_device
 from engine.loop import fit
-from engine.losses import Batch
+from engine.losses import Batch, loss_from_logits
 from engine.precision import Precision
 from engine.randomness import preserve_randomness
 from files.errors import meets_limit
@@ -147,7 +147,9 @@ def check_loss(job: "Job") -> list[str]:
     model.eval()
     try:
         with preserve_randomness(), job.precision.autocast():
-            tried = try_loss(job.compute_loss, job.distilled)
+            # a loss of the labels by itself: beside it a step may have other parts
+            own = loss_from_logits(job.loss_fn) if ours else job.compute_loss
+            tried = try_loss(own, job.distilled)
             once, twice = (tried(model, rows) for rows in (batch, repeat(batch)))
     finally:
         model.train()

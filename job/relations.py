@@ -2,6 +2,7 @@
 
 from configs.schema import Config
 from data.prepare import Data
+from job.contrast import why_unpaired
 
 
 def check_relations(config: Config, data: Data, max_positions: int, taken: int) -> None:
@@ -40,6 +41,8 @@ def check_relations(config: Config, data: Data, max_positions: int, taken: int) 
             f"train.label_smoothing goes with one class a row; the labels are {data.kind}: "
             "set it to 0"
         )
+    if config.contrast is not None and (reason := why_unpaired(data)):
+        problems.append(f"[contrast] draws pairs of rows: {reason} (--unset contrast)")
     if "validation" not in data.splits and config.eval.patience is not None:
         problems.append("eval.patience needs a validation split; data.validation is 0")
     if problems:

@@ -103,10 +103,10 @@ def cost_line(job: Job) -> str:
         return f"{line} where vectors are computed, none where they are kept"
     size = job.config.train.micro_batch_size
     lengths = row_lengths(split, job.cached, streams)
-    most = most_tokens(lengths, job.plan, size, adds_up(split, streams))
+    most = most_tokens(lengths, job.order, job.plan, size, adds_up(split, streams))
     if not streams:
         first = np.full_like(first, widest_of(split) or 0)
-    fewer = most_tokens(first, job.plan, size, streams)
+    fewer = most_tokens(first, job.order, job.plan, size, streams)
     more = job.estimate.activations * max(0.0, 1 - fewer / most)
     return (
         f"{line}, and about {format_bytes(int(more))} more memory: the largest micro-batch has "

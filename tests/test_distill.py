@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 import train
 from openloop import load_run
 from configs.read import read_config
+from job import finish
 from job.prepare import prepare
 
 SETTINGS = {
@@ -207,6 +208,19 @@ def test_teacher_and_student_stand_side_by_side(start, taught):
     card = (run / "README.md").read_text(encoding="utf-8")
     assert "## Teacher and student" in card
     assert "rows a second" in said
+
+
+def test_a_student_ends_without_a_teacher_that_goes_while_it_learns(start, taught, monkeypatch):
+    def leave(*given):
+        shutil.rmtree(given[1].path.parent / "teacher")
+        return load_best(*given)
+
+    load_best = finish.load_best
+    monkeypatch.setattr(finish, "load_best", leave)
+    run, said = start("student", *taught, "distill.student=layers:2")
+    assert "WARNING: the student stands alone, its teacher cannot be asked: " in said
+    assert json.loads((run / "result.json").read_text(encoding="utf-8"))["distilled"] == []
+    assert load_run(run)(["a good film"])
 
 
 def test_a_student_answers_when_its_teacher_is_gone(start, taught):

@@ -19,6 +19,7 @@ ADAPTER = [*NO_LORA, "adapter.size=2"]
 OWN = [*NO_LORA, "method.kind={own}:IA3", "--allow-code"]
 PROMPT = [*NO_LORA, "prompt.tokens=2"]
 DROPOUT = ["model.dropout=0.3"]
+CONTRAST = ["contrast.pairs=6"]
 DISTILL = ["distill.teacher={teacher}/first"]
 
 TABLE = {
@@ -68,6 +69,8 @@ TABLE = {
     "distill.hidden": (["distill.hidden=2"], PLAN, [*DISTILL]),
     "distill.student": (["distill.student=layers:2"], PLAN, [*DISTILL]),
     "bag.rows": (["bag.rows=train"], PLAN, ["bag.rows=all", "data.subset={train = 20}"]),
+    "contrast.pairs": (["contrast.pairs=8"], PLAN, [*CONTRAST]),
+    "contrast.weight": (["contrast.weight=0.9"], STEPS, [*CONTRAST]),
     "data.source": (["data.source={table}"], STEPS, []),
     "data.config": (["data.config=second"], SAID, ["data.source=hub:no/data"]),
     "data.revision": (["data.revision=v1"], SAID, ["data.source=hub:no/data"]),

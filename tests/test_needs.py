@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from data.loaders import epoch_order
+from data.pairs import Order
 from engine.plan import Plan
 from job.needs import batch_tokens, held_out_tokens, most_tokens
 
@@ -28,7 +29,8 @@ def test_a_stream_costs_its_own_tokens_and_a_padded_batch_its_longest_rows():
 def test_the_largest_batch_is_among_those_that_the_run_sees(steps, accumulate, micro_batches):
     orders = [LENGTHS[epoch_order(len(LENGTHS), 3, epoch)] for epoch in (0, 1)]
     seen = [order[first : first + 2].sum() for order in orders for first in range(0, 7, 2)]
-    found = most_tokens(LENGTHS, make_plan(steps, accumulate), 2, streams=True)
+    order = Order(3, None, len(LENGTHS))
+    found = most_tokens(LENGTHS, order, make_plan(steps, accumulate), 2, streams=True)
     assert found == max(seen[:micro_batches])
 
 

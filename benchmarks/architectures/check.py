@@ -64,8 +64,10 @@ def make_folder(model_type: str, folder: Path) -> Path:
     torch.manual_seed(0)
     tokenizer.save_pretrained(folder)
     classes = MODEL_MAPPING[type(config)]
+    kind = classes[0] if isinstance(classes, tuple) else classes
+    assert kind is not None
     try:
-        model = (classes[0] if isinstance(classes, tuple) else classes)(config)
+        model = kind(config)
     except ImportError:  # it wants a library for pictures
         config.save_pretrained(folder)
         return folder
@@ -177,7 +179,7 @@ def stuck_parameters(job: Job, before: dict[str, torch.Tensor]) -> list[str]:
 
 def padding_faults(predictor: Predictor) -> list[str]:
     """Logits of texts alone, without any padding, beside those of the same in one padded batch."""
-    rows, pad = predictor.encode(TEXTS), predictor.tokenizer.pad_token_id
+    rows, pad = predictor.encode([*TEXTS]), predictor.tokenizer.pad_token_id
     longest = predictor.tokenizer.model_max_length
     with inference(predictor.model), predictor.precision.autocast():
         alone = [collate([row], Padding(pad, multiple=1)) for row in rows]
@@ -206,7 +208,7 @@ def length_faults(predictor: Predictor) -> list[str]:
 def answers_faults(predictor: Predictor) -> list[str]:
     """What is wrong with the answers to a short, an empty and a too long text."""
     faults = []
-    answers = predictor.answer_chunk(TEXTS)
+    answers = predictor.answer_chunk([*TEXTS])
     faults += [f"no answer: {answer}" for answer in answers if isinstance(answer, str)]
     if predictor.fault("") is None:
         faults.append("an empty text has no fault")

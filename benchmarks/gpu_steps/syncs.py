@@ -29,7 +29,7 @@ class EventWaits:
             self.count += self.counting
             plain(event)
 
-        torch.cuda.Event.synchronize = synchronize  # type: ignore[method-assign]
+        torch.cuda.Event.synchronize = synchronize  # type: ignore[assignment, method-assign]
 
     def __exit__(self, *raised: object) -> None:
         torch.cuda.Event.synchronize = self.plain  # type: ignore[method-assign]

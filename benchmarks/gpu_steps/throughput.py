@@ -30,7 +30,7 @@ class Lengths:
 
 LENGTHS = {"full": Lengths(4.0, 2.5, 2), "quick": Lengths(3.0, 1.5, 1), "dry": Lengths(0.3, 0.1, 1)}
 NAMES = tuple(CONTESTANTS)
-CHOSEN = {
+CHOSEN: dict[str, dict[str, Sequence[str]]] = {
     "full": dict.fromkeys(TASKS, NAMES),
     "quick": {"minilm_lora": NAMES[1:]},  # compiling takes too long
     "dry": {"minilm_lora": ("openloop", "tuned"), "bert_eval": ("openloop", "stock")},
@@ -152,13 +152,14 @@ def run(context: Context, figures: dict[str, Any]) -> None:
     reasons = {name: why_not(name, context.size) for name in CONTESTANTS}
     figures["not_run"] = {name: reason for name, reason in reasons.items() if reason}
     figures |= {"tasks": {}, "left_out": []}
-    chosen = {}
+    chosen: dict[str, list[str]] = {}
     for task, names in CHOSEN[context.size].items():
         chosen[task] = [name for name in names if name not in figures["not_run"]]
         shape = tiny(TASKS[task]) if context.size == "dry" else TASKS[task]
         write_model(shape, context.scratch / task)
     at_once = (os.cpu_count() or 1) >= ENOUGH_CORES
-    for group in [chosen] if at_once else [{task: names} for task, names in chosen.items()]:
+    apart = [{task: names} for task, names in chosen.items()]
+    for group in [chosen] if at_once else apart:
         run_together(group, context, figures)
     if reason := complaint(figures):
         raise Failed(reason)

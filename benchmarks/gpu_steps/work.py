@@ -5,13 +5,14 @@ The one place here that knows how batches, model and fit() are wired; every step
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from data.loaders import Padding, collate, eval_batches, train_batches
+from data.loaders import Padding, collate, epoch_order, eval_batches, train_batches
 from engine.estimate import estimate
 from engine.evaluate import evaluate
 from engine.feed import feed
@@ -148,7 +149,7 @@ def feed_batches(
 
     batches = map(seen, batches)
     if work.speed.streams:
-        batches = map(lay_out, batches)
+        batches = map(partial(lay_out, in_front=work.speed.in_front), batches)
     return feed(batches, work.precision.device, count_items)
 
 
@@ -163,7 +164,8 @@ def train(
 
     def batches(epoch: int, start: int) -> Iterator[Batch]:
         rows: Any = work.rows
-        made = train_batches(rows, work.plan.seed, epoch, start, work.task.batch, work.padding)
+        order = epoch_order(len(rows), work.plan.seed, epoch)
+        made = train_batches(rows, order, start, work.task.batch, work.padding)
         return feed_batches(made, work, on_batch)
 
     fit(

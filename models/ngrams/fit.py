@@ -52,73 +52,73 @@ def fit_bag(
     Both losses take logits (N, C) of their rows and give a sum. `check` is called now and then, to
     end it all by an error of its own.
     """
-    best, least = STRENGTHS[0], float("inf")
-    kept = [parameter.detach().clone() for parameter in bag.parameters()]
+    best, least, kept = STRENGTHS[0], float("inf"), [bag.weight.detach(), bag.bias.detach()]
     products = Products(bag, train)
+    weight = torch.zeros(len(products.met), bag.weight.shape[1], requires_grad=True)
+    bias = torch.zeros_like(bag.bias, requires_grad=True)
     for strength in STRENGTHS:
-        minimise(bag, products, train_loss, strength, check)
+        minimise(weight, bias, products, train_loss, strength, check)
         with torch.no_grad():
+            bag.weight[products.met], bag.bias[:] = weight, bias
             logits = bag.answer(held_out.buckets, held_out.counts, held_out.lengths)
             loss = float(held_out_loss(logits))
         if not loss < least:
             break  # it only gets worse from here on
         best, least = strength, loss
-        kept = [parameter.detach().clone() for parameter in bag.parameters()]
+        kept = [weight.detach().clone(), bias.detach().clone()]
     with torch.no_grad():
-        for parameter, value in zip(bag.parameters(), kept, strict=True):
-            parameter.copy_(value)
+        bag.weight[products.met], bag.bias[:] = kept
     return best
 
 
 class Products:
-    """X W and X^T G, each sum in an order of its own: the same bits by any number of threads."""
+    """X W and X^T G over the buckets that are `met` (M,), in whose places W has its rows. Each sum
+    goes in an order of its own: the same bits by any number of threads."""
 
     def __init__(self, bag: NgramBag, terms: Terms) -> None:
-        self.buckets = terms.buckets
         self.weights = bag.term_weights(terms.buckets, terms.counts, terms.lengths)  # (n,)
         self.starts = terms.lengths.cumsum(0) - terms.lengths  # (N,)
-        order = terms.buckets.argsort(stable=True)
+        self.met, self.places = terms.buckets.unique(return_inverse=True)  # (M,), (n,)
+        order = self.places.argsort(stable=True)
         self.rows = torch.repeat_interleave(terms.lengths)[order]  # (n,)
         self.sorted_weights = self.weights[order]
-        filled = torch.bincount(terms.buckets, minlength=len(bag.idf))
-        self.bucket_starts = filled.cumsum(0) - filled  # (V,)
+        filled = torch.bincount(self.places, minlength=len(self.met))
+        self.met_starts = filled.cumsum(0) - filled  # (M,)
 
     def times(self, weight: Tensor) -> Tensor:
-        """(V, C) -> (N, C)."""
+        """(M, C) -> (N, C)."""
         return F.embedding_bag(
-            self.buckets, weight, self.starts, mode="sum", per_sample_weights=self.weights
+            self.places, weight, self.starts, mode="sum", per_sample_weights=self.weights
         )
 
     def transposed_times(self, gradient: Tensor) -> Tensor:
-        """(N, C) -> (V, C)."""
+        """(N, C) -> (M, C)."""
         return F.embedding_bag(
-            self.rows, gradient, self.bucket_starts, mode="sum",
+            self.rows, gradient, self.met_starts, mode="sum",
             per_sample_weights=self.sorted_weights,
         )  # fmt: skip
 
 
 def minimise(
-    bag: NgramBag,
-    products: Products,
-    loss_of: Callable[[Tensor], Tensor],
-    strength: float,
-    check: Callable[[], None],
-) -> None:
-    """Move the weights to the optimum of one strength, by L-BFGS."""
+    weight: Tensor, bias: Tensor, products: Products, loss_of: Callable[[Tensor], Tensor],
+    strength: float, check: Callable[[], None],
+) -> None:  # fmt: skip
+    """Move weight (M, C) and bias (C,) to the optimum of one strength, by L-BFGS."""
     count = len(products.starts)
 
     def objective() -> Tensor:
         check()
-        logits = (products.times(bag.weight.detach()) + bag.bias.detach()).requires_grad_()
+        held = weight.detach()
+        logits = (products.times(held) + bias.detach()).requires_grad_()
         with torch.enable_grad():
             loss = loss_of(logits)
         (gradient,) = torch.autograd.grad(loss, logits)
-        pulled = products.transposed_times(gradient) + bag.weight.detach() / strength
-        bag.weight.grad, bag.bias.grad = pulled / count, gradient.sum(0) / count
-        return (loss.detach() + bag.weight.detach().square().sum() / (2 * strength)) / count
+        weight.grad = (products.transposed_times(gradient) + held / strength) / count
+        bias.grad = gradient.sum(0) / count
+        return (loss.detach() + held.square().sum() / (2 * strength)) / count
 
     optimizer = torch.optim.LBFGS(
-        bag.parameters(), max_iter=MOST_STEPS, history_size=HISTORY, tolerance_grad=1e-7,
+        [weight, bias], max_iter=MOST_STEPS, history_size=HISTORY, tolerance_grad=1e-7,
         tolerance_change=1e-9, line_search_fn="strong_wolfe",
     )  # fmt: skip
     optimizer.step(objective)

@@ -44,15 +44,16 @@ def test_a_line_of_the_plot_never_falls():
 def test_the_best_rate_on_validation_rows_is_the_one_repeated(monkeypatch, tmp_path):
     asked = []
 
-    def measured(way, rate, seed):
+    def measured(way, rate, seed, warm):
         asked.append((rate, seed))
         return {"validation": rate, "test": 1 - rate, "seconds": 1.0}
 
     monkeypatch.setattr(methods, "measure", measured)
+    monkeypatch.setattr(methods, "warm_up", lambda way, cache: None)
     store = methods.Store(tmp_path / "methods.json", {"processor": "p"})
-    row = methods.run_way(store, "lora")
+    row = methods.run_way(store, "lora", tmp_path)
     best = max(WAYS["lora"].rates)
     assert row["rate"] == best
     assert asked[3:] == [(best, 1), (best, 2)]
-    methods.run_way(methods.Store(Path(store.path), {"processor": "p"}), "lora")
+    methods.run_way(methods.Store(Path(store.path), {"processor": "p"}), "lora", tmp_path)
     assert len(asked) == 5  # nothing is measured twice

@@ -284,6 +284,7 @@ def test_parse_config_leaves_its_tables_alone():
     assert tables == {"run": {"name": "x"}, "model": {"source": "m"}, "data": {"source": "d"}}
 
 
+CONTRAST = ["contrast.pairs=8", "head.kind=linear"]
 RELATIONS = [
     (["head.pool=mean"], "head.pool"),
     (["head.kind=linear", "head.args.width=3"], "head.args"),
@@ -298,6 +299,13 @@ RELATIONS = [
     (["distill.teacher=t", "distill.weight=0"], "distill.weight"),
     (["distill.teacher=t", "distill.student=ngrams"], "model.source"),
     (["model.source=ngrams", "distill.teacher=t", "distill.hidden=1"], "distill.hidden"),
+    ([*CONTRAST, "data.kind=multi"], "contrast"),
+    ([*CONTRAST, "model.train=head"], "contrast"),
+    ([*CONTRAST, "train.micro_batch_size=7"], "train.micro_batch_size"),
+    ([*CONTRAST, "model.source=ngrams", "head.kind=native"], "contrast"),
+    (["contrast.pairs=8"], "head.kind"),
+    ([*CONTRAST, "model.compile=true"], "model.compile"),
+    ([*CONTRAST, "train.class_weights=balanced"], "train.class_weights"),
     (['data.source={test = "a.csv"}'], "data.source"),
     (["data.source=hub:x", 'data.splits={test = "test"}'], "data.splits"),
     (["data.source=package:p/x.csv", "data.config=en"], "data.config"),
@@ -354,7 +362,7 @@ def test_a_student_that_starts_from_nothing_needs_no_source(small):
 def test_every_relation_is_tried_above():
     from configs.relations import RULES
 
-    assert len(RELATIONS) == len(RULES) + 5  # some are tried twice, windows three times
+    assert len(RELATIONS) == len(RULES) + 7  # some are tried twice, windows three times
 
 
 def test_nothing_heavy_is_imported_to_read_a_config():

@@ -59,7 +59,8 @@ def test_a_written_config_is_read_back_equal(values, tmp_path_factory):
 def test_trajectory_holds_the_marked_settings_only():
     config = parse_config({**NEEDED, "lora": {"targets": ["q"]}})
     marked = {key for key, setting in list_settings().items() if setting.trajectory}
-    absent = ("distill.", "bag.", *(f"{name}." for name in METHODS if name != "lora"))
+    optional = ("distill.", "bag.", "contrast.")
+    absent = (*optional, *(f"{name}." for name in METHODS if name != "lora"))
     assert set(trajectory(config)) == {key for key in marked if not key.startswith(absent)}
     assert "run.name" not in marked
     assert "train.lr" in marked
