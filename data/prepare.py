@@ -146,11 +146,7 @@ def _build(args: DataArgs, tables: dict[str, list[Table]], notes: list[str], mad
         intake.read_split(split, parts, made / f"{split}.rows")
     intake.bad.check(args.on_bad_row, intake.read)
     intake.damage.check(args.on_bad_row)
-    for split, labels in intake.labels.items():
-        if not labels:
-            left = " (data.filter left out all others)" if intake.filtered else ""
-            nothing = f"data.source: no usable row for {split}{left}"
-            raise ValueError("\n  ".join([nothing, *intake.damage.lines()]))
+    _check_usable(intake)
     read = {split: read_arrow(made / f"{split}.rows") for split in tables}
     settled = _settle_labels(args, tables, intake)
     kind, names = settled.kind, settled.names
@@ -168,10 +164,8 @@ def _build(args: DataArgs, tables: dict[str, list[Table]], notes: list[str], mad
         _write_split(made / f"{split}.arrow", split, piece, read, values, kind, digest)
     more = []
     if args.left_out:
-        rest, seen = drop_held_out(rest, pieces, read)
+        rest, more = _drop_seen(rest, pieces, read)
         _write_split(made / f"{LEFT_OUT}.arrow", LEFT_OUT, rest, read, values, kind, digest)
-        more = [f"left out of train by data.subset and kept apart: {len(rest[1]):,} rows"]
-        more += [f"dropped: {seen:,} of these, whose text a held-out row has"] if seen else []
     counts = {
         split: label_counts(read_arrow(made / f"{split}.arrow"), kind, names) for split in pieces
     }
@@ -202,6 +196,26 @@ def _build(args: DataArgs, tables: dict[str, list[Table]], notes: list[str], mad
     (made / "data.json").write_text(json.dumps(meta), encoding="utf-8")
     for split in tables:
         (made / f"{split}.rows").unlink()
+
+
+def _check_usable(intake: Intake) -> None:
+    """Raise ValueError naming a split of the source without a usable row."""
+    for split, labels in intake.labels.items():
+        if not labels:
+            left = " (data.filter left out all others)" if intake.filtered else ""
+            nothing = f"data.source: no usable row for {split}{left}"
+            raise ValueError("\n  ".join([nothing, *intake.damage.lines()]))
+
+
+def _drop_seen(
+    rest: Piece, pieces: Mapping[str, Piece], read: Mapping[str, datasets.Dataset]
+) -> tuple[Piece, list[str]]:
+    """The rows left out without those that a held-out row equals, and what to say of it."""
+    rest, seen = drop_held_out(rest, pieces, read)
+    lines = [f"left out of train by data.subset and kept apart: {len(rest[1]):,} rows"]
+    return rest, lines + (
+        [f"dropped: {seen:,} of these, whose text a held-out row has"] * bool(seen)
+    )
 
 
 def _settle_labels(args: DataArgs, tables: dict[str, list[Table]], intake: Intake) -> Settled:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from torch import Tensor, nn
 
 from data.bags import encode_bags, filled_rows, flat_terms
@@ -49,7 +48,7 @@ class Scorer:
     target: Target
 
     def score(
-        self, rows: Dataset, logits: Tensor,
+        self, rows: Any, logits: Tensor,
         on_batch: Callable[[Batch, Tensor], None] | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """The metrics of logits (N, C), as evaluate() gives them for a model."""
@@ -74,7 +73,7 @@ class Given(nn.Module):
         return logits
 
 
-def labels_of(rows: Dataset) -> Tensor:
+def labels_of(rows: Any) -> Tensor:
     """(N,) int64 | (N, C) float32 | (N,) float64, as a batch has them."""
     return make_labels(list(rows["label"]))
 
@@ -85,7 +84,7 @@ def scorer_of(job: Job) -> Scorer:
 
 
 def collect_logits(
-    model: nn.Module, batches: Iterable[Batch], rows: Dataset, precision: Precision
+    model: nn.Module, batches: Iterable[Batch], rows: Any, precision: Precision
 ) -> Tensor:
     """What a model says of all rows of a split: (N, C) fp32 on the host, in the rows' order."""
     places = {row: place for place, row in enumerate(rows["row"])}
@@ -103,7 +102,7 @@ def collect_logits(
 
 
 def terms_of(
-    rows: Dataset, tokenizer: NgramTokenizer, fingerprint: str, cached: bool
+    rows: Any, tokenizer: NgramTokenizer, fingerprint: str, cached: bool
 ) -> tuple[Terms, np.ndarray]:
     """The terms of a split's texts, and (V,) in how many rows each bucket is met."""
     cache = cache_root() if cached else None
@@ -113,7 +112,7 @@ def terms_of(
 
 
 def training_rows(
-    job: Job, read: Callable[[Dataset], tuple[Terms, np.ndarray]]
+    job: Job, read: Callable[[Any], tuple[Terms, np.ndarray]]
 ) -> tuple[Terms, Tensor, np.ndarray]:
     """The terms and labels of all rows that the bag learns from, the encoder's first, and (V,) in
     how many each bucket is met."""
@@ -165,7 +164,7 @@ def host_loss(job: Job) -> LossFn:
 
 
 def fused_logits(
-    model: nn.Module, fusion: Fusion, batches: Iterable[Batch], rows: Dataset,
+    model: nn.Module, fusion: Fusion, batches: Iterable[Batch], rows: Any,
     fingerprint: str, cached: bool, precision: Precision,
 ) -> dict[str, Tensor]:  # fmt: skip
     """(N, C) of the encoder alone, the bag alone, and both, over the rows of a split."""

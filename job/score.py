@@ -1,12 +1,16 @@
 """Scoring a finished run again: the exported model on its own test rows. Nothing is written."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from configs.schema import Config
 from data.loaders import eval_batches
-from data.prepare import load_data
+from data.prepare import Data, load_data
 from engine.evaluate import evaluate
+from engine.losses import Batch
 from engine.metrics import build_counter
 from job.bag import settle_precision
 from job.ending import reading
@@ -70,24 +74,30 @@ def score_finished(
         config=config, data=data, target=target, device=precision.device, allow_code=allow_code
     )
     rows = encode_split(config, tokenizer, data, "test").dataset
-    fusion = load_fusion(folder.model, args.num_labels)
     rows_at_once = evaluation_rows(config, model, precision.device)
     batches = feed_batches(
         eval_batches(rows, rows_at_once, make_padding(tokenizer)),
         speed, precision.device,
     )  # fmt: skip
-    if fusion is None:
-        counter = build_counter(data.kind, args.num_labels, precision.device, target)
-        metrics = evaluate(model, batches, loss_fn, counter, precision)
-    else:
-        logits = fused_logits(
-            model, fusion, batches, data.splits["test"], data.fingerprint, config.data.cache,
-            precision,
-        )  # fmt: skip
-        scorer = Scorer(data.kind, args.num_labels, loss_fn, precision, target)
-        metrics = scorer.score(data.splits["test"], logits[BOTH])
+    scorer = Scorer(data.kind, args.num_labels, loss_fn, precision, target)
+    metrics = score_rows(config, data, model, batches, scorer)
     if config.train.loss is not None:
         changed = changed_since(config, folder.recorded(), "train.loss")
         print(f"loss {metrics['loss']:.4f}, by {sentence}{changed}")
     compared = None if allow_drift else read_result(folder).get("compared")
     return {"test": metrics, "compared": compared}
+
+
+def score_rows(
+    config: Config, data: Data, model: nn.Module, batches: Iterable[Batch], scorer: Scorer
+) -> dict[str, Any]:  # fmt: skip
+    """The metrics of the test rows' batches, with the bag beside the encoder where one is."""
+    fusion = load_fusion(run_folder(config).model, scorer.num_labels)
+    if fusion is None:
+        counter = build_counter(
+            scorer.kind, scorer.num_labels, scorer.precision.device, scorer.target
+        )
+        return evaluate(model, batches, scorer.loss_fn, counter, scorer.precision)
+    rows, cached = data.splits["test"], config.data.cache
+    parts = fused_logits(model, fusion, batches, rows, data.fingerprint, cached, scorer.precision)
+    return scorer.score(rows, parts[BOTH])

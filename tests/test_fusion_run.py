@@ -243,7 +243,8 @@ def test_what_makes_no_sense_is_refused_with_its_reason(start, words, reason):
 def test_a_changed_weight_is_told_before_it_answers(start, capsys):
     run, _ = start()
     path = run / "model/bag/fusion.json"
-    path.write_text(path.read_text().replace('"bag": ', '"bag": 1'))
+    text = path.read_text(encoding="utf-8").replace('"bag": ', '"bag": 1')
+    path.write_text(text, encoding="utf-8")
     assert predict.main(["--run", str(run), "good"]) == 2
     assert "fusion.json" in capsys.readouterr().err
 

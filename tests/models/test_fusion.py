@@ -136,6 +136,8 @@ def test_a_saved_bag_answers_alike_and_a_damaged_weight_is_told(tmp_path):
     again = load_fusion(tmp_path, 2)
     assert again.weights == fusion.weights
     assert torch.equal(again.answer(TEXTS[:5], None), fusion.answer(TEXTS[:5], None))
-    (tmp_path / "bag/fusion.json").write_text('{"encoder": "1", "bag": 1, "rows": 2}')
+    (tmp_path / "bag/fusion.json").write_text(
+        '{"encoder": "1", "bag": 1, "rows": 2}', encoding="utf-8"
+    )
     with pytest.raises(ValueError, match=r"fusion\.json is damaged"):
         load_fusion(tmp_path, 2)
