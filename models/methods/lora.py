@@ -231,10 +231,10 @@ def _by_layer(
     names: Collection[str], root: str, pattern: Mapping[str, Any], default: Any, setting: str
 ) -> dict[str, Any]:
     """The value of each layer. ValueError for a pattern that counts for none of them."""
-    found = {name: pattern_of(pattern, name.removeprefix(root)) for name in names}
-    if idle := [key for key in pattern if key not in found.values()]:
+    matched = {name: pattern_of(pattern, name.removeprefix(root)) for name in names}
+    if idle := [key for key in pattern if key not in matched.values()]:
         raise ValueError(
             f"{setting}: {', '.join(map(repr, idle))} counts for none of the {len(names)} adapted "
             f"layers, which are {', '.join(list(names)[:6])}{' ...' if len(names) > 6 else ''}"
         )
-    return {name: default if key is None else pattern[key] for name, key in found.items()}
+    return {name: default if key is None else pattern[key] for name, key in matched.items()}
