@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from conftest import make_reviews
@@ -189,6 +188,14 @@ def test_a_probe_on_the_tuned_encoder_is_the_second_stage(start):
     assert result["test"]["accuracy"] >= 0.75
 
 
+def test_accumulated_micro_batches_are_the_steps_of_large_ones(start):
+    words = [*FULL, "model.dropout=0"]
+    large, _ = start("large", *words, "train.micro_batch_size=8", "train.accumulate=1")
+    small, _ = start("small", *words, "train.micro_batch_size=2", "train.accumulate=4")
+    assert len(losses(large)) == 6
+    assert losses(small) == pytest.approx(losses(large), rel=1e-4)
+
+
 @pytest.mark.parametrize("method", ["adapter.size=4", "prompt.tokens=2", "prefix.tokens=2"])
 def test_pairs_go_with_each_method_and_the_fast_paths_change_nothing(start, method):
     words = [*FULL, method, "model.dropout=0", "train.max_steps=3"]
@@ -284,4 +291,4 @@ def test_an_order_of_single_rows_stays_as_it_was(job):
     made = job(unset=["contrast"])
     assert (made.order.epoch(2) == epoch_order(36, 0, 2)).all()
     assert made.order.rows == 36
-    assert np.array_equal(made.order.epoch(0), np.asarray(epoch_order(36, 0, 0)))
+    assert made.plan.micro_batches_per_epoch == 9
