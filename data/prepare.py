@@ -162,7 +162,7 @@ def _build(args: DataArgs, tables: dict[str, list[Table]], notes: list[str], mad
     digest = hashlib.sha256(json.dumps([kind, names]).encode())
     for split, piece in pieces.items():
         _write_split(made / f"{split}.arrow", split, piece, read, values, kind, digest)
-    more = []
+    more: list[str] = []
     if args.left_out:
         rest, more = _drop_seen(rest, pieces, read)
         _write_split(made / f"{LEFT_OUT}.arrow", LEFT_OUT, rest, read, values, kind, digest)
