@@ -12,9 +12,8 @@ from torch import Tensor
 
 from configs.read import trajectory
 from engine.estimate import peak_memory
-from engine.evaluate import evaluate
 from engine.losses import Batch
-from engine.metrics import MOST_CONFUSED, answers, build_counter, probabilities
+from engine.metrics import MOST_CONFUSED, answers, probabilities
 from engine.plan import Progress
 from engine.stop import StopRequest
 from engine.tracker import Tracker
@@ -30,6 +29,7 @@ from job.fusion import BOTH, fuse, test_fused
 from job.judge import judge
 from job.predictor import Predictor, make_predictor, name_prediction
 from job.prepare import Job
+from job.scorer import scorer_of
 from job.teacher import student_source
 from job.texts import texts_of
 from job.verify import list_files, seal
@@ -116,11 +116,8 @@ def run_test(
         if fusion is not None:
             parts = test_fused(job, fusion, stop, writer)
             return parts[BOTH], writer, parts
-        counter = build_counter(job.data.kind, job.num_labels, job.precision.device, job.target)
         batches = stop.guard(split_batches(job, "test"))
-        metrics = evaluate(
-            job.built.model, batches, job.loss_fn, counter, job.precision, on_batch=writer
-        )
+        metrics = scorer_of(job).evaluate(job.built.model, batches, writer)
     return metrics, writer, {}
 
 

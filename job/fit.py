@@ -16,11 +16,9 @@ from engine.checkpoint import (
     read_state,
     save_checkpoint,
 )
-from engine.evaluate import evaluate
 from engine.loop import NonFiniteError, StepResult
 from engine.losses import Batch, count_items
 from engine.memory import explained
-from engine.metrics import build_counter
 from engine.plan import Progress
 from engine.stop import StopRequest
 from engine.storage import newest_valid
@@ -31,6 +29,7 @@ from job.own_code import describe_own_code
 from job.predictor import made_with
 from job.prepare import Job
 from job.probe import replaced
+from job.scorer import scorer_of
 from job.speed import feed_batches
 from job.texts import length_counts
 from report.format import format_number
@@ -179,7 +178,7 @@ def train(
 ) -> None:
     """Run the job's fit() with its data, evaluation and checkpoints."""
     model, config = job.built.model, job.config
-    record = make_record(job)
+    record, scorer = make_record(job), scorer_of(job)
 
     def on_step(result: StepResult, progress: Progress, rate: float) -> None:
         tracker.log_step(result, progress, rate)
@@ -187,9 +186,8 @@ def train(
     def run_evaluation(progress: Progress) -> None:
         if "validation" not in job.encoded:
             return
-        counter = build_counter(job.data.kind, job.num_labels, job.precision.device, job.target)
         batches = stop.guard(split_batches(job, "validation"))
-        metrics = evaluate(model, batches, job.loss_fn, counter, job.precision)
+        metrics = scorer.evaluate(model, batches)
         best = note_evaluation(progress, job.metric, metrics, config.eval.patience)
         tracker.log_evaluation(progress.step, "eval", metrics)
         tracker.log_confusion(progress.step, "eval", metrics, job.data.label_names)

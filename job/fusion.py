@@ -5,8 +5,7 @@ everything is measured on these.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -16,71 +15,21 @@ from torch import Tensor, nn
 
 from data.bags import encode_bags, filled_rows, flat_terms
 from data.cache import cache_root
-from data.labels.settle import Kind
-from data.loaders import make_labels
-from engine.evaluate import evaluate, inference, to_device
+from engine.evaluate import inference, to_device
 from engine.losses import Batch, LossFn, logits_of
-from engine.metrics import build_counter
 from engine.precision import Precision
 from engine.stop import StopRequest
-from engine.targets import Target
 from job.fit import split_batches
 from job.predictor import text_columns
 from job.prepare import Job
+from job.scorer import labels_of, scorer_of
 from models.ngrams.bag import NgramBag, NgramTokenizer
 from models.ngrams.fit import Terms, fit_bag, join_terms
 from models.ngrams.fusion import Fusion, Weights, fit_weights
 from report.format import format_seconds
 from report.fusion import fusion_line
 
-ROWS_AT_ONCE = 1024  # whose logits are there already
 ENCODER, BAG_ALONE, BOTH = "encoder alone", "bag alone", "both"
-
-
-@dataclass(frozen=True)
-class Scorer:
-    """What turns logits of a split's rows into its figures."""
-
-    kind: Kind
-    num_labels: int
-    loss_fn: LossFn
-    precision: Precision
-    target: Target
-
-    def score(
-        self, rows: Any, logits: Tensor,
-        on_batch: Callable[[Batch, Tensor], None] | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
-        """The metrics of logits (N, C), as evaluate() gives them for a model."""
-        counter = build_counter(self.kind, self.num_labels, self.precision.device, self.target)
-        labels, numbers = labels_of(rows), torch.tensor(rows["row"])
-
-        def batches() -> Iterator[Batch]:
-            for first in range(0, len(logits), ROWS_AT_ONCE):
-                part = slice(first, first + ROWS_AT_ONCE)
-                yield {
-                    "inputs": {"logits": logits[part]}, "labels": labels[part],
-                    "rows": numbers[part],
-                }  # fmt: skip
-
-        return evaluate(Given(), batches(), self.loss_fn, counter, self.precision, on_batch)
-
-
-class Given(nn.Module):
-    """A model whose answers are there already."""
-
-    def forward(self, logits: Tensor) -> Tensor:
-        return logits
-
-
-def labels_of(rows: Any) -> Tensor:
-    """(N,) int64 | (N, C) float32 | (N,) float64, as a batch has them."""
-    return make_labels(list(rows["label"]))
-
-
-def scorer_of(job: Job) -> Scorer:
-    """The scorer of a run's rows."""
-    return Scorer(job.data.kind, job.num_labels, job.loss_fn, job.precision, job.target)
 
 
 def collect_logits(

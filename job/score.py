@@ -9,17 +9,16 @@ from torch import nn
 from configs.schema import Config
 from data.loaders import eval_batches
 from data.prepare import Data, load_data
-from engine.evaluate import evaluate
 from engine.losses import Batch
-from engine.metrics import build_counter
 from job.bag import settle_precision
 from job.ending import reading
 from job.folder import refuse_other_trajectory, run_folder
-from job.fusion import BOTH, Scorer, fused_logits
+from job.fusion import BOTH, fused_logits
 from job.loss import choose_loss, target_of
 from job.own_code import changed_since
 from job.predictor import made_with, make_padding
 from job.prepare import data_args, encode_split
+from job.scorer import Scorer
 from job.speed import evaluation_rows, feed_batches, set_up_torch, speed_up_model
 from job.verify import check_run, read_result
 from models.export import load_exported
@@ -94,10 +93,7 @@ def score_rows(
     """The metrics of the test rows' batches, with the bag beside the encoder where one is."""
     fusion = load_fusion(run_folder(config).model, scorer.num_labels)
     if fusion is None:
-        counter = build_counter(
-            scorer.kind, scorer.num_labels, scorer.precision.device, scorer.target
-        )
-        return evaluate(model, batches, scorer.loss_fn, counter, scorer.precision)
+        return scorer.evaluate(model, batches)
     rows, cached = data.splits["test"], config.data.cache
     parts = fused_logits(model, fusion, batches, rows, data.fingerprint, cached, scorer.precision)
     return scorer.score(rows, parts[BOTH])

@@ -163,6 +163,13 @@ def pair_run(tmp_path_factory, tiny_folder):
     return folder / "two"
 
 
+def figures(run):
+    """All that was measured, without times."""
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    kept = [json.loads(line) for line in lines]
+    return [{k: v for k, v in line.items() if k != "train/tokens_per_s"} for line in kept]
+
+
 @pytest.fixture
 def recipe(tmp_path, tiny_folder, reviews_csv):
     """Writes a recipe for the tiny model and the few reviews; gives its path.
@@ -225,3 +232,19 @@ def assert_linear():
         pytest.fail(f"{unit!r}: ten times the text takes {ratio:.0f} times as long")
 
     return check
+
+
+@pytest.fixture
+def start(request, recipe, tmp_path, capsys):
+    """start("name", "setting=value", …) -> (run folder, what was said), with the module's SETTINGS
+    in the recipe; {runs} in a setting is the folder of the runs."""
+    import train
+
+    def run(name, *words, code=0):
+        words = [word.replace("{runs}", str(tmp_path / "runs")) for word in words]
+        path = recipe(**request.module.SETTINGS)
+        assert train.main(["--config", str(path), *words, f"run.name={name}"]) == code
+        captured = capsys.readouterr()
+        return tmp_path / "runs" / name, " ".join((captured.out + captured.err).split())
+
+    return run

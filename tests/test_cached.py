@@ -1,12 +1,12 @@
 """Whole runs whose frozen part is computed once and kept: as without, but for the time."""
 
-import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import figures
 from safetensors.torch import load_file
 
 import train
@@ -57,13 +57,6 @@ def start(recipe, tmp_path, capsys):
         return tmp_path / "runs" / name, captured.out + captured.err
 
     return run
-
-
-def figures(run: Path):
-    """All that was measured, without times."""
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    kept = [json.loads(line) for line in lines]
-    return [{k: v for k, v in line.items() if k != "train/tokens_per_s"} for line in kept]
 
 
 def weights(run: Path):

@@ -4,11 +4,10 @@ import json
 
 import pytest
 import torch
-from conftest import make_reviews
+from conftest import figures, make_reviews
 from killed import kill_after_save
 from safetensors.torch import load_file
 
-import train
 from openloop import load_run
 from configs.read import read_config
 from job.banner import estimated_seconds, mean_tokens
@@ -33,30 +32,9 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def start(recipe, tmp_path, capsys):
-    """start("name", "setting=value", …) -> (run folder, what was said)."""
-
-    def run(name, *words, code=0):
-        words = [word.replace("{runs}", str(tmp_path / "runs")) for word in words]
-        path = recipe(**SETTINGS)
-        assert train.main(["--config", str(path), *words, f"run.name={name}"]) == code
-        captured = capsys.readouterr()
-        return tmp_path / "runs" / name, " ".join((captured.out + captured.err).split())
-
-    return run
-
-
-@pytest.fixture
 def job(recipe):
     """job("setting=value", …): a prepared job."""
     return lambda *words, unset=(): prepare(read_config(recipe(**SETTINGS), words, unset), False)
-
-
-def figures(run):
-    """All that was measured, without times."""
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    kept = [json.loads(line) for line in lines]
-    return [{k: v for k, v in line.items() if k != "train/tokens_per_s"} for line in kept]
 
 
 def losses(run):

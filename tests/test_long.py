@@ -5,6 +5,7 @@ import random
 import re
 
 import pytest
+from conftest import figures
 from safetensors.torch import load_file
 
 import train
@@ -105,13 +106,6 @@ def test_settings_that_do_not_go_together_are_told(start, words, message):
 
 CHUNKS = ["data.max_length=8", "data.long=chunks", "data.stride=2"]
 FULL = ["--unset", "lora"]
-
-
-def figures(folder):
-    """All that was measured, without times."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = map(json.loads, lines)
-    return [{k: v for k, v in row.items() if k != "train/tokens_per_s"} for row in rows]
 
 
 def weights(folder):

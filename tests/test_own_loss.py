@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import figures
 from safetensors.torch import load_file
 
 import train
@@ -29,13 +30,6 @@ def focal(tmp_path):
 def words(recipe, focal):
     path = recipe(train={"max_steps": 4}, speed={"native": "off"}, eval={"baseline": False})
     return ["--config", str(path), f"train.loss={focal}:focal_loss", "--allow-code"]
-
-
-def figures(run):
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [
-        {k: v for k, v in json.loads(line).items() if k != "train/tokens_per_s"} for line in lines
-    ]
 
 
 def test_it_trains_and_evaluates_as_the_program_of_the_examples_does(words, tmp_path, capsys):
