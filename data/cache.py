@@ -41,12 +41,13 @@ def cache_root() -> Path:
 
 
 @cache
-def code_digest(package: Path = Path(__file__).parent) -> str:
-    """Hash of a package, this one by default: whoever edits a step of it is not served its old
-    results."""
+def code_digest(*places: Path) -> str:
+    """Hash of packages and of single files, this package by default: whoever edits a step in them
+    is not served its old results."""
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.read_bytes())
+    for place in places or (Path(__file__).parent,):
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

@@ -11,12 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from data.labels.settle import label_array
+from engine.losses import Batch
 from engine.metrics import build_counter
-from job.distill import Distilled, texts_of
+from engine.stop import StopRequest
+from job.answers import pick_texts
+from job.distill import Distilled
 from job.predictor import CHUNK, Predictor, Text
-from job.teacher import open_teacher, teacher_folder
+from job.teacher import teacher_folder
 from models.base import weight_bytes
 from models.trainable import count_parameters
 from report.distill import Side
@@ -26,27 +30,33 @@ TURNS = 4
 
 
 def put_beside(
-    made: Distilled, metric: str, value: float, student: Predictor, folder: Path
+    made: Distilled, metric: str, value: float, student: Predictor, folder: Path, stop: StopRequest
 ) -> list[Side]:
     """Teacher and student. `metric` and `value` are the student's main test figure, `folder` its
-    published model."""
-    teacher = open_teacher(
-        made.config, made.data.kind, made.data.label_names, made.precision, made.allow_code
-    )
-    predictor = teacher.predictor
+    published model. Raises Stopped where it was asked to end meanwhile."""
+
+    def check(batch: Batch, logits: Tensor) -> None:
+        stop.check()
+
+    both = (made.open(answers=True).predictor, student)
     rows = made.data.splits["test"]
     numbers = np.linspace(0, len(rows) - 1, min(MOST_TIMED, len(rows))).astype(int).tolist()
     speeds = measure_speeds(
-        [partial(each.run, on_batch=lambda batch, logits: None) for each in (predictor, student)],
-        texts_of(rows, numbers),
+        [partial(each.run, on_batch=check) for each in both], pick_texts(rows, numbers)
     )
     sizes = [weight_bytes(each) for each in (teacher_folder(made.config), folder)]
-    counts = [count_parameters(each.model)[1] for each in (predictor, student)]
-    name, its = f"teacher ({made.name})", teacher_figure(made, metric)
+    names = (f"teacher ({made.name})", "student")
+    values = (teacher_figure(made, metric), value)
     return [
-        Side(name, metric, its, sizes[0], counts[0], speeds[0]),
-        Side("student", metric, value, sizes[1], counts[1], speeds[1]),
+        Side(name, metric, figure, size, numbers_in(one), speed, str(one.precision.device))
+        for name, figure, size, one, speed in zip(names, values, sizes, both, speeds, strict=True)
     ]
+
+
+def numbers_in(predictor: Predictor) -> int:
+    """Numbers that were learnt, those of a bag beside the encoder included."""
+    beside = 0 if predictor.fusion is None else count_parameters(predictor.fusion.model)[1]
+    return count_parameters(predictor.model)[1] + beside
 
 
 def teacher_figure(made: Distilled, metric: str) -> float:

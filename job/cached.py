@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import models
 from configs.schema import Config
 from data.cache import cache_root, code_digest, make_key
 from data.encode import Encoded
@@ -32,6 +31,8 @@ from models.ngrams.bag import NgramBag
 from report.format import format_bytes, format_seconds
 
 AT_ONCE = 8  # rows of the longest in a pass; always so many: other sums round otherwise
+HOME = Path(__file__).parent.parent
+CODE = ("models", "job/cached.py", "engine/evaluate.py", "engine/precision.py")  # makes the states
 MOST_BYTES = 20 * 10**9  # of kept states on disk, together
 MOST_OF_DISK = 0.5  # of what is free
 WORTH = 1.2  # times that a row is read at least, on average, for each time it is computed
@@ -124,8 +125,9 @@ def put_in(
     states = make_key(
         model=cut.digest(),
         dtype=str(dtype),
+        at_once=AT_ONCE,
         environment=environment(precision, speed.resolved),
-        code=code_digest(Path(models.__path__[0])),
+        code=code_digest(*(HOME / name for name in CODE)),
     )
     keys = {name: make_key(states=states, rows=split.key) for name, split in encoded.items()}
     folders = {name: cache_root() / "kept" / key[:32] for name, key in keys.items()}

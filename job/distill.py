@@ -7,7 +7,7 @@ model, of how it reads texts, of the rows, of this machine's ways to round, and 
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +15,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import models
 from configs.schema import Config
 from data.answers import open_answers
-from data.cache import cache_root, code_digest, make_key
-from data.encode import tokenizer_digest
+from data.cache import cache_root, make_key
 from data.prepare import Data
 from engine.checkpoint import environment
 from engine.distill import ReadHidden, describe_loss, distill_loss
 from engine.losses import Batch, LossFn, loss_from_logits
 from engine.memory import release_memory
 from engine.precision import Precision
+from engine.stop import StopRequest
 from engine.targets import Target
-from job.predictor import CHUNK, Text
-from job.teacher import Teacher, check_pairs, open_teacher
+from job.answers import answer_rows, answers_key, time_answers
+from job.teacher import Teacher, check_pairs, open_teacher, student_source, teacher_precision
 from models.build import Built
+from models.fast.frozen import exact_weights
 from models.hidden import LayerStates
+from models.ngrams.bag import NgramBag
 from report.format import format_bytes, format_seconds
 
-TIMED = 16  # rows that are answered to learn how long all will take
 TEMPERATURE = 2.0  # as configs/schema.py has it
 
 
@@ -44,13 +44,14 @@ class Distilled:
 
     config: Config
     data: Data
-    precision: Precision
+    precision: Precision  # of the teacher
     allow_code: bool
     identity: str
     target: Target  # the unit in which the teacher answers
     key: str  # of all that decides its answers, but for the rows
     states: LayerStates | None = None  # of the student, where states are matched
     layers: list[int] = field(default_factory=list)  # of the teacher's, one for each of those
+    exact: dict[str, Tensor] = field(default_factory=dict)  # frozen ones that it gave the student
     width: int = 1  # numbers of an answer: logits, then states
     seconds: dict[str, float] = field(default_factory=dict)
     kept: dict[str, np.ndarray] = field(default_factory=dict)  # (rows, width), once opened
@@ -94,7 +95,8 @@ class Distilled:
         missing = self.missing
         states = ", ".join(f"{name} {'miss' if name in missing else 'hit'}" for name in self.splits)
         size = sum(len(self.data.splits[name]) for name in self.splits) * self.width * 4
-        line = f"teacher: {self.identity}; its answers {format_bytes(size)} in "
+        line = f"teacher: {self.identity}, on {self.precision.device} in {self.precision.dtype}; "
+        line += f"its answers {format_bytes(size)} in "
         line += f"{cache_root() / 'answers'}; {states}"
         for name, when in (("train", "before step 1"), ("test", "after the test")):
             if name in missing:
@@ -105,10 +107,28 @@ class Distilled:
             return [line, f"states: the student's layers learn from the teacher's {names}"]
         return [line]
 
-    def ask(self, split: str) -> str:
-        """Open the answers to a split, computing what is missing; what happened, as a line."""
+    def elsewhere(self, own: Precision) -> dict[str, Any]:
+        """Where the teacher answers, for a checkpoint, unless it is where the student is trained
+        (`own`)."""
+        there, here = environment(self.precision, {}), environment(own, {})
+        return {f"teacher.{key}": value for key, value in there.items() if value != here[key]}
+
+    def open(self, answers: bool = False) -> Teacher:
+        """The teacher; `answers` as in speed_up_model."""
+        return open_teacher(
+            self.config, self.data.kind, self.data.label_names, self.precision, self.allow_code,
+            answers,
+        )  # fmt: skip
+
+    def answer(self, split: str, stop: StopRequest) -> Iterator[tuple[list[int], np.ndarray]]:
+        """As answer_rows. The teacher is opened for it, and gone afterwards."""
+        yield from answer_rows(self.open(), self.layers, self.width, self.data.splits[split], stop)
+
+    def ask(self, split: str, stop: StopRequest | None = None) -> str:
+        """Open the answers to a split, computing what is missing; what happened, as a line. Raises
+        Stopped where it was asked to end meanwhile."""
         start, rows = time.perf_counter(), self.data.splits[split]
-        answers = answer_rows(self, split)
+        answers = self.answer(split, stop or StopRequest())
         self.kept[split], hit = open_answers(self.folder(split), len(rows), self.width, answers)
         del answers
         release_memory()  # the teacher's
@@ -150,10 +170,10 @@ class Distilled:
 
 def open_distilled(
     config: Config, data: Data, precision: Precision, allow_code: bool,
-    student: Built | None = None,
+    student: Built | None = None, resumed: bool = False,
 ) -> tuple[Distilled | None, list[str]]:  # fmt: skip
-    """The teacher of a run and notes on it; None where it has none. `student` has the model whose
-    states learn from the teacher's. Nothing is kept on disk yet.
+    """The teacher of a run and notes on it; None where it has none. `precision` is the run's;
+    `student` has the model that learns, before it is moved or cast. Nothing is kept on disk yet.
 
     Raises ValueError for a teacher that does not go with the rows, or with the student.
     """
@@ -164,29 +184,24 @@ def open_distilled(
             f"distill.temperature is {config.distill.temperature:g}; the labels are numbers, which "
             "have none: remove it (--unset distill.temperature)"
         )
-    teacher = open_teacher(config, data.kind, data.label_names, precision, allow_code)
+    beside_bag = student is not None and isinstance(student.model, NgramBag)
+    its = teacher_precision(config, resumed) if beside_bag else precision
+    teacher = open_teacher(config, data.kind, data.label_names, its, allow_code)
     check_pairs(config, data, teacher)
     own = teacher.predictor
-    key = make_key(
-        teacher=teacher.sha256,
-        tokenizer=tokenizer_digest(own.tokenizer),
-        clean=asdict(own.clean),
-        length=asdict(own.length),
-        order=teacher.order,
-        at_once=[own.micro_batch_size, CHUNK],
-        environment=environment(precision, teacher.speed),
-        code=code_digest(Path(models.__path__[0])),
-    )
     identity = f"{config.distill.teacher}, sha256 {teacher.sha256[:16]}"
-    made = Distilled(config, data, precision, allow_code, identity, own.target, key)
+    key = answers_key(teacher)
+    made = Distilled(config, data, own.precision, allow_code, identity, own.target, key)
     made.width, watched = made.classes, None
     if config.distill.hidden and student is not None:
         made.states = LayerStates(student.model)
         watched = LayerStates(own.model)
         made.layers, width = match_layers(made.states, watched, made.name)
         made.width += len(made.layers) * width
+    if student is not None and student_source(config)[2] > 1 and precision.dtype != "fp32":
+        made.exact = exact_weights(student.model)  # the teacher may be gone when they are saved
     for split in made.missing:
-        made.seconds[split] = time_answers(teacher, watched, data, split)
+        made.seconds[split] = time_answers(teacher, watched, data.splits[split])
     notes = teacher.notes + made.lines()
     del teacher, own, watched
     release_memory()  # else the plan would count what the teacher held
@@ -210,57 +225,6 @@ def match_layers(student: LayerStates, teacher: LayerStates, name: str) -> tuple
             "(--unset distill.hidden), or take another student"
         )
     return list(range(each - 1, teacher.depth, each)), teacher.width
-
-
-def texts_of(rows: Any, numbers: list[int]) -> list[Text]:
-    """The texts of these rows, or pairs of texts."""
-    part = rows[numbers]
-    if "text_pair" in part:
-        return list(zip(part["text"], part["text_pair"], strict=True))
-    return part["text"]
-
-
-def time_answers(teacher: Teacher, watched: LayerStates | None, data: Data, split: str) -> float:
-    """About how many seconds a split takes: from a few rows, all over it. Raises ValueError where
-    the `watched` states are no texts'."""
-
-    def take(batch: Batch, logits: Tensor) -> None:
-        if watched is not None:
-            watched.read(batch["inputs"])
-
-    rows = data.splits[split]
-    numbers = np.linspace(0, len(rows) - 1, min(TIMED, len(rows))).astype(int).tolist()
-    texts = texts_of(rows, numbers)
-    for _ in range(2):  # the first time kernels are made
-        start = time.perf_counter()
-        teacher.predictor.run(texts, take)
-        seconds = time.perf_counter() - start
-    return seconds / len(texts) * len(rows)
-
-
-def answer_rows(made: Distilled, split: str) -> Iterator[tuple[list[int], np.ndarray]]:
-    """(numbers of rows, answers (B, width)) for all rows of a split, longest texts first. The
-    teacher is opened for it, and gone afterwards."""
-    rows = made.data.splits[split]
-    teacher = open_teacher(
-        made.config, made.data.kind, made.data.label_names, made.precision, made.allow_code
-    )
-    watched = LayerStates(teacher.predictor.model) if made.layers else None
-    lengths = [len(text) for part in rows.iter(batch_size=1000) for text in part["text"]]
-    order = np.argsort([-length for length in lengths], kind="stable").tolist()
-    for start in range(0, len(order), CHUNK):
-        numbers = order[start : start + CHUNK]
-        answers = np.zeros((len(numbers), made.width), dtype=np.float32)
-
-        def take(batch: Batch, logits: Tensor, answers: np.ndarray = answers) -> None:
-            parts = [logits[:, teacher.order].float()]  # (B, C)
-            if watched is not None:
-                hidden = watched.read(batch["inputs"])[:, made.layers]  # (B, L, D)
-                parts.append(hidden.flatten(1))
-            answers[batch["rows"].tolist()] = torch.cat(parts, 1).cpu().numpy()
-
-        teacher.predictor.run(texts_of(rows, numbers), take)
-        yield numbers, answers
 
 
 def choose_compute_loss(

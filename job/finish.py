@@ -27,10 +27,9 @@ from job.fit import evaluation_line, load_best, split_batches
 from job.folder import Folder
 from job.fusion import BOTH, fuse, test_fused
 from job.judge import judge
-from job.predictor import Predictor, make_predictor, name_prediction
+from job.predictor import Predictor, make_predictor, name_prediction, open_predictor
 from job.prepare import Job
 from job.scorer import scorer_of
-from job.teacher import student_source
 from job.texts import texts_of
 from job.verify import list_files, seal
 from models.build import source_state
@@ -157,8 +156,8 @@ def compare_samples(job: Job, folder: Folder, fusion: Fusion | None) -> str:
 def save_model(job: Job, folder: Folder, fusion: Fusion | None) -> None:
     """Publish `model/`. One left by an attempt that was killed before the end is replaced."""
     if "frozen" in job.speed.resolved:
-        *_, every = student_source(job.config)
-        exact = source_state(job.model_args, job.tokenizer, job.built.base, every)
+        exact = {} if job.distilled is None else job.distilled.exact
+        exact = exact or source_state(job.model_args, job.tokenizer, job.built.base)
         restore_exact(job.built.model, exact)
     remove(folder.model)
     with publish(folder.model) as temporary:
@@ -208,17 +207,20 @@ def test_and_judge(
 
 
 def compare_teacher(
-    job: Job, folder: Folder, tested: Tested, tracker: Tracker, fusion: Fusion | None
+    job: Job, folder: Folder, tested: Tested, tracker: Tracker, stop: StopRequest
 ) -> list[Side]:
-    """Teacher and student side by side, where there is a teacher and a test split."""
+    """Teacher and student side by side, where there is a teacher and a test split; both as they are
+    opened from disk. Raises Stopped where it was asked to end meanwhile."""
     if job.distilled is None or not tested.metrics:
         return []
     metric, value = main_metric(tested.metrics)
-    student = predictor_of(job, fusion)
+    job.optimizer.zero_grad()
+    job.optimizer.state.clear()  # the teacher may need the room
     try:  # a teacher that has gone meanwhile takes nothing from what the student has learnt
-        tracker.say(job.distilled.ask("test"))
-        sides = put_beside(job.distilled, metric, value, student, folder.model)
-    except (OSError, ValueError) as error:
+        tracker.say(job.distilled.ask("test", stop))
+        student, _ = open_predictor(folder, None, job.distilled.allow_code, None)
+        sides = put_beside(job.distilled, metric, value, student, folder.model, stop)
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:  # a full GPU is the third
         tracker.say(f"WARNING: the student stands alone, its teacher cannot be asked: {error}")
         return []
     tracker.say(side_lines(sides))
@@ -242,7 +244,7 @@ def finish(
     seconds = None if start is None else time.perf_counter() - start
     stop.check()
     save_model(job, folder, fusion)
-    sides = compare_teacher(job, folder, tested, tracker, fusion)
+    sides = compare_teacher(job, folder, tested, tracker, stop)
     if job.config.samples.texts:
         table = compare_samples(job, folder, fusion)
         tracker.log_text(progress.step, "samples", table)

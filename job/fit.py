@@ -69,10 +69,16 @@ def describe_data(job: Job) -> dict[str, Any]:
     return {"fingerprint": job.data.fingerprint, **report}
 
 
+def describe_environment(job: Job) -> dict[str, Any]:
+    """What "the same bits" depends on outside the config, as it stands in environment.json."""
+    there = {} if job.distilled is None else job.distilled.elsewhere(job.precision)
+    return environment(job.precision, job.speed.resolved) | there
+
+
 def make_record(job: Job) -> dict[str, Any]:
     """What a checkpoint notes of the world it was made in."""
     record = {
-        "environment": environment(job.precision, job.speed.resolved),
+        "environment": describe_environment(job),
         "base": job.built.base,
         "data": job.data.fingerprint,
         "tokenizer": tokenizer_digest(job.tokenizer),

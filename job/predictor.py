@@ -28,6 +28,7 @@ from job.folder import Folder, finished_config, refuse_links
 from job.loss import target_of
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from models.export import load_exported
+from models.fast.speed import Speed
 from models.ngrams.bag import NgramTokenizer
 from models.ngrams.fusion import Fusion, load_fusion
 from report.format import format_number
@@ -214,35 +215,53 @@ def made_with(folder: Folder) -> dict[str, Any]:
     if not (folder.path / "environment.json").exists():
         return {}
     then = folder.read_json("environment.json", "device", "dtype")
-    if then["dtype"] not in [*DTYPES]:  # a list: what stands there may be one, which has no hash
-        raise ValueError(
-            f"{folder.path}/environment.json: dtype is {then['dtype']!r}; expected "
-            f"{', '.join(DTYPES)}"
-        )
+    for key in ("dtype", "teacher.dtype"):
+        if then.get(key, "fp32") not in [*DTYPES]:  # what stands there may be a list, without hash
+            raise ValueError(
+                f"{folder.path}/environment.json: {key} is {then[key]!r}; expected "
+                f"{', '.join(DTYPES)}"
+            )
     return then
 
 
-def recorded_dtype(folder: Folder) -> str | None:
+def recorded_dtype(folder: Folder, key: str = "dtype") -> str | None:
     """The dtype that "auto" meant when a run was started, by its newest checkpoint where its
-    environment.json is damaged or gone; None where nothing was trained yet."""
+    environment.json is damaged or gone; None where nothing was trained yet. Under "teacher.dtype"
+    stands that of a teacher, where it is another."""
     refuse_links(folder)
     with suppress(ValueError):
         if then := made_with(folder):
-            return then["dtype"]
-    return folder.recorded().get("environment", {}).get("dtype")
+            return then.get(key)
+    return folder.recorded().get("environment", {}).get(key)
 
 
 def load_predictor(
     run: str | Path, device: str | None, allow_code: bool, base: str | Path | None,
     verbose: bool = False, allow_network: bool = False,
 ) -> Predictor:  # fmt: skip
-    """The predictor of a finished run folder that check_run has passed. Raises ValueError where
-    there is none, and where the base of its adapter is at neither `base` nor the place it was
-    trained from. One line on standard error says which run answers; `verbose` adds kernels, threads
-    and fast paths."""
+    """The predictor of a finished run folder that check_run has passed. Raises ValueError as
+    open_predictor does. One line on standard error says which run answers; `verbose` adds kernels,
+    threads and fast paths."""
     folder = Folder(Path(run))
+    details = set_up_torch(finished_config(folder))
+    predictor, speed = open_predictor(folder, device, allow_code, base, allow_network)
+    precision = predictor.precision
+    print(f"openloop: {folder.path} on {precision.device} in {precision.dtype}", file=sys.stderr)
+    if verbose:
+        paths = replaced_lines([astuple(row) for row in speed.replaced])
+        lines = [*details, *speed.notes, *speed.details, *paths]
+        print("".join(f"{line}\n" for line in lines), end="", file=sys.stderr)
+    return predictor
+
+
+def open_predictor(
+    folder: Folder, device: str | None, allow_code: bool, base: str | Path | None,
+    allow_network: bool = False,
+) -> tuple[Predictor, Speed]:  # fmt: skip
+    """The predictor of a run folder whose model is published, and the fast paths that run. Raises
+    ValueError where there is none, and where the base of its adapter is at neither `base` nor the
+    place it was trained from."""
     config = finished_config(folder)
-    details = set_up_torch(config)
     with reading(f"the model in {folder.path}"):
         model, tokenizer, args = load_exported(
             folder.model, allow_code, base, allow_network, verified=True
@@ -256,11 +275,7 @@ def load_predictor(
     precision = settle_precision(chosen, config.precision.dtype, tokenizer, recorded)
     model.to(precision.device).eval()
     speed = speed_up_model(model, config, precision, answers=True)
-    print(f"openloop: {folder.path} on {precision.device} in {precision.dtype}", file=sys.stderr)
-    if verbose:
-        paths = replaced_lines([astuple(row) for row in speed.replaced])
-        lines = [*details, *speed.notes, *speed.details, *paths]
-        print("".join(f"{line}\n" for line in lines), end="", file=sys.stderr)
-    return make_predictor(
+    predictor = make_predictor(
         config, model, tokenizer, args.kind, args.label_names, precision, target_of(args), fusion
     )
+    return predictor, speed

@@ -215,7 +215,10 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
             config=config, data=data, target=target, device=precision.device, allow_code=allow_code
         )
     )
-    taught = problems.attempt(lambda: open_distilled(config, data, precision, allow_code, built))
+    resumed = resolved_dtype is not None
+    taught = problems.attempt(
+        lambda: open_distilled(config, data, precision, allow_code, built, resumed)
+    )
     beside = problems.attempt(lambda: check_beside(config, data, built))
     problems.check()
     assert beside is not None

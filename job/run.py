@@ -4,13 +4,12 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from engine.checkpoint import environment
 from engine.plan import Progress
 from engine.stop import Stopped, stop_on_signals
 from engine.tracker import Tracker
 from job.cached import open_cached
 from job.finish import finish, store_samples
-from job.fit import describe_data, restore, train
+from job.fit import describe_data, describe_environment, restore, train
 from job.folder import Folder
 from job.prepare import Job
 
@@ -26,8 +25,7 @@ def train_and_finish(job: Job, folder: Folder, command: str, allow_drift: bool) 
         progress, metrics_bytes, notes = restore(job, folder, allow_drift)
         print("".join(line + "\n" for line in notes), end="")
     if progress.step == 0:  # shown before training: stored at the start
-        now = environment(job.precision, job.speed.resolved)
-        folder.write_json("environment.json", now)
+        folder.write_json("environment.json", describe_environment(job))
         folder.write_json("data.json", describe_data(job))
         if job.config.samples.texts:
             store_samples(job, folder)

@@ -13,18 +13,20 @@ import torch
 
 from configs.schema import Config
 from data.prepare import Data
-from engine.precision import Precision
+from engine.precision import Precision, choose_precision
 from files.verify import sha256
+from job.bag import settle_precision
 from job.ending import reading
-from job.folder import Folder, check_finished, finished_config
+from job.folder import Folder, check_finished, finished_config, run_folder
 from job.loss import target_of
-from job.predictor import Predictor, make_predictor
+from job.predictor import Predictor, make_predictor, recorded_dtype
 from job.speed import speed_up_model
 from job.verify import check_run
 from models.args import ModelArgs
 from models.build import build_model
 from models.export import load_exported
 from models.load import hash_weights, load_tokenizer, read_config, resolve_source
+from models.ngrams.bag import NgramTokenizer
 from models.ngrams.fusion import load_fusion
 from models.verified import RECORD
 from report.format import join_names
@@ -49,20 +51,29 @@ class Teacher:
 
 
 def find_run(config: Config) -> Folder | None:
-    """The run that distill.teacher names, by its folder or by its name beside this run's; None for
-    a model from elsewhere. Raises ValueError where nothing of that name is there, and where the run
-    is not finished."""
+    """The run that distill.teacher names, by its folder, by its name beside this run's, or by the
+    folder of its model; None for a model from elsewhere. Raises ValueError where nothing of that
+    name is there, where the run is not finished, and where it is this run itself."""
     assert config.distill is not None
     name, runs = config.distill.teacher, Path(config.run.dir).expanduser()
     if name.startswith(("hub:", "package:")):
         return None
     path = Path(name.removeprefix("run:")).expanduser()
-    for folder in (Folder(path), Folder(runs / path)):
-        if folder.config.exists():
-            check_finished(folder)
-            return folder
-    if path.is_dir() and not name.startswith("run:"):
+    places = [path, runs / path]
+    models = [place.resolve() for place in places if (place / RECORD).is_file()]
+    places += [model.parent for model in models if model == Folder(model.parent).model]
+    there = next((place for place in places if Folder(place).config.exists()), None)
+    if there is None and path.is_dir() and not name.startswith("run:"):
         return None
+    own = run_folder(config).path
+    if own.resolve() in [place.resolve() for place in (places if there is None else [there])]:
+        raise ValueError(
+            f"distill.teacher is {name!r}, which is this run itself ({own}); a teacher is another "
+            "run: give this one a name of its own (run.name=…)"
+        )
+    if there is not None:
+        check_finished(Folder(there))
+        return Folder(there)
     known = sorted(result.parent.name for result in runs.glob("*/result.json"))
     raise ValueError(
         f"distill.teacher is {name!r}, and there is no run and no folder of that name; finished "
@@ -89,10 +100,19 @@ def teacher_folder(config: Config) -> Path:
     return Path(resolve_source(config.distill.teacher)) if run is None else run.model
 
 
+def teacher_precision(config: Config, resumed: bool) -> Precision:
+    """Where the teacher of a bag of n-grams answers: that is trained on the CPU, and the teacher
+    takes a GPU all the same. A `resumed` run takes the dtype that it began with."""
+    then = recorded_dtype(run_folder(config), "teacher.dtype") if resumed else None
+    return choose_precision(config.precision.device, "auto", then)
+
+
 def open_teacher(
-    config: Config, kind: str, names: tuple[str, ...], precision: Precision, allow_code: bool
-) -> Teacher:
-    """The teacher of a run with labels of this kind and these names, on the run's device.
+    config: Config, kind: str, names: tuple[str, ...], precision: Precision, allow_code: bool,
+    answers: bool = False,
+) -> Teacher:  # fmt: skip
+    """The teacher of a run with labels of this kind and these names; one that is a bag of n-grams
+    itself answers where those are quick. `answers` as in speed_up_model.
 
     Raises ValueError where there is none, where it has no trained classifier, and where it answers
     something else.
@@ -101,33 +121,41 @@ def open_teacher(
     run = find_run(config)
     with torch.random.fork_rng(devices=[]), reading(f"the teacher {config.distill.teacher}"):
         if run is None:
-            model, tokenizer, args, digest = open_model(config, kind)
-            own = within(config, tokenizer.model_max_length)
-            notes = ["teacher: texts are cut for it"] if config.data.long == "chunks" else []
+            home = teacher_folder(config)
+            model, tokenizer, args, digest = open_model(config, kind, home, allow_code)
+            own, notes = within(config, tokenizer.model_max_length), []
+            if (home / RECORD).is_file():
+                notes.append("teacher: its run is not there; it reads texts as this one does")
+            if config.data.long == "chunks":
+                notes.append("teacher: texts are cut for it")
         else:
             notes, own = check_run(run, allow_drift=False), finished_config(run)
-            model, tokenizer, args = load_exported(run.model, allow_code, verified=True)
-            digest = sha256(run.model / RECORD)  # which lists all else by its hash
+            home = run.model
+            model, tokenizer, args = load_exported(home, allow_code, verified=True)
+            digest = sha256(home / RECORD)  # which lists all else by its hash
             notes += seen_before(config, own)
-        fusion = None if run is None else load_fusion(run.model, args.num_labels)
+        fusion = load_fusion(home, args.num_labels)
     order, more = match_labels(config.distill.teacher, args, kind, names)
+    if isinstance(tokenizer, NgramTokenizer):
+        precision = settle_precision(config.precision.device, "auto", tokenizer)
     model.to(precision.device).eval()
-    speed = speed_up_model(model, reads_all(config), precision)
+    speed = speed_up_model(model, reads_all(config), precision, answers=answers)
     predictor = make_predictor(
         own, model, tokenizer, args.kind, args.label_names, precision, target_of(args), fusion
     )
     return Teacher(predictor, order, digest, speed.resolved, notes + more)
 
 
-def open_model(config: Config, kind: str) -> tuple[Any, Any, ModelArgs, str]:
-    """(model, tokenizer, arguments, hash) of a teacher that is no run. Raises ValueError where it
-    is no trained classifier."""
+def open_model(
+    config: Config, kind: str, folder: Path, allow_code: bool
+) -> tuple[Any, Any, ModelArgs, str]:
+    """(model, tokenizer, arguments, hash) of a teacher in `folder` that is no run. Raises
+    ValueError where it is no trained classifier."""
     assert config.distill is not None
     name = config.distill.teacher
-    folder = resolve_source(name)
-    if (Path(folder) / RECORD).is_file():
-        return *load_exported(folder), sha256(Path(folder) / RECORD)
-    about: Any = read_config(folder)
+    if (folder / RECORD).is_file():
+        return *load_exported(folder, allow_code), sha256(folder / RECORD)
+    about: Any = read_config(str(folder))
     tokenizer = load_tokenizer(name)
     args = ModelArgs(
         source=name,

@@ -103,9 +103,7 @@ def build_model(
     return Built(model, head_names, initialised, base, notes, target)
 
 
-def source_state(
-    args: ModelArgs, tokenizer: Any, base: dict[str, Any], every: int = 1
-) -> dict[str, Tensor]:
+def source_state(args: ModelArgs, tokenizer: Any, base: dict[str, Any]) -> dict[str, Tensor]:
     """The weights a model started from, fp32, by the names they have in it without a method; a
     head of ours is left out, and its code not run. Raises ValueError where the source is no longer
     the one in `base`."""
@@ -115,7 +113,6 @@ def source_state(
             f"the weights of {args.source} have changed since this run started: sha256 {digest}, "
             f"expected {base['sha256']}; restore them, then finish the run with --resume"
         )
-    source = thinned(source, every, [])
     with torch.random.fork_rng(devices=[]):
         model, _ = _load_transformers_model(args, source, _has_this_head(source, args), 0, [])
         fit_embeddings(model, tokenizer)

@@ -9,6 +9,7 @@ from models.apart import needs_apart
 from models.fast.layout import layout_of
 from models.heads import backbone_name, pool, transformers_model
 from models.layers import layer_lists
+from models.methods.method import tokens_in_front
 from models.ngrams.bag import NgramBag
 
 
@@ -35,6 +36,8 @@ class LayerStates:
             reason = "its layers do not stand in one list"
         elif getattr(model, "window_pool", None) is not None:
             reason = "a text stands in several windows"
+        elif tokens_in_front(model):
+            reason = "a method puts tokens in front of each text"
         if reason:
             raise ValueError(
                 f"distill.hidden compares layers, and {inner.config.model_type!r} has none to "

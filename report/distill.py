@@ -16,20 +16,25 @@ class Side:
     bytes: int  # of its weights on disk, the base of an adapter included
     parameters: int
     rows_per_second: float  # from text to answer
+    device: str
 
 
 def side_table(sides: Sequence[Side]) -> list[tuple[str, ...]]:
-    """A header and a row each; all columns but the first hold numbers."""
+    """A header and a row each; all columns but the first hold numbers. Where they were timed on two
+    devices, the last one says on which."""
     header = ("", sides[0].metric, "weights on disk", "parameters", "rows a second")
+    speeds = [format_number(side.rows_per_second) for side in sides]
+    if len({side.device for side in sides}) > 1:
+        speeds = [f"{s} on {side.device}" for s, side in zip(speeds, sides, strict=True)]
     rows = [
         (
             clean_line(side.name),
             format_number(side.value),
             format_bytes(side.bytes),
             format_count(side.parameters),
-            format_number(side.rows_per_second),
+            speed,
         )
-        for side in sides
+        for side, speed in zip(sides, speeds, strict=True)
     ]
     return [header, *rows]
 

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import figures
+from conftest import ROOT, figures
 from safetensors.torch import load_file
 
 import train
 from configs.read import read_config
 from data.cache import cache_root
+from files.write import LEFTOVER
 from job import cached as cached_states
 from job.prepare import prepare
-from tests.killed import kill_after_save
+from tests.killed import kill_after_save, kill_between
 
 NO_LORA = ["--unset", "lora", "model.dropout=0"]
 HEAD = """
@@ -69,6 +70,7 @@ def test_a_run_is_that_without_the_cache(start, cache, head, what):
     words = [*NO_LORA, *HEADS[head], f"model.train={what}"]
     first, said = start("first", *words)
     assert "train computed, validation computed, test computed" in said
+    assert "dropout below that place is off" in " ".join(said.split())
     assert len(list(cache.iterdir())) == 3
     plain, said = start("plain", *words, "model.cache=off")
     assert "cache of the frozen part: none, as configured" in said
@@ -91,6 +93,20 @@ def test_a_killed_run_goes_on_to_the_same_bits(start, cache, what):
     shutil.rmtree(cache)  # and the cache was emptied meanwhile
     killed, said = start("killed", *words, "--resume")
     assert "resuming from" in said
+    assert figures(killed) == figures(whole)
+    first, second = weights(whole), weights(killed)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_killed_while_states_are_computed_a_run_begins_anew(start, cache):
+    words = [*NO_LORA, "model.train=last:1"]
+    whole, _ = start("whole", *words)
+    shutil.rmtree(cache)
+    kill_between(cached_states, "compute_states", 2, lambda: start("killed", *words))
+    (left,) = cache.iterdir()  # half of the training rows' states, under no key
+    assert LEFTOVER.fullmatch(left.name)
+    killed, said = start("killed", *words, "--resume")
+    assert "train computed, validation computed, test computed" in said
     assert figures(killed) == figures(whole)
     first, second = weights(whole), weights(killed)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -131,15 +147,31 @@ def test_another_key_is_not_answered(start, recipe, cache):
         assert bool(job.cached.missing) == (change != "head.kind=mlp"), change
 
 
+def test_what_computes_the_states_is_in_their_key(recipe, monkeypatch):
+    def folders():
+        settings = [*NO_LORA[2:], "model.train=last:1", "speed.native=off"]
+        return prepare(read_config(recipe(), settings, ["lora"]), False).cached.folders
+
+    first = folders()
+    monkeypatch.setattr(cached_states, "AT_ONCE", 4)
+    second, hashed = folders(), []
+    assert second["train"] != first["train"]
+    monkeypatch.setattr(cached_states, "code_digest", lambda *places: hashed.extend(places) or "x")
+    assert folders()["train"] != second["train"]
+    assert {ROOT / "models", ROOT / "job/cached.py", ROOT / "engine/precision.py"} <= {*hashed}
+    assert all(place.exists() for place in hashed)
+
+
 def test_where_rows_are_read_once_nothing_is_kept(start, cache):
     _, said = start("once", "--unset", "lora", "model.train=head", "train.epochs=1")
     assert "none, 1 epoch with evaluations and the test read 60 rows" in " ".join(said.split())
     assert not cache.exists()
 
 
-def test_no_room_is_said_with_the_arithmetic(start, cache, monkeypatch):
+@pytest.mark.parametrize("words", [["model.train=last:1"], ["model.train=head", *HEADS["own"]]])
+def test_no_room_is_said_with_the_arithmetic(start, cache, monkeypatch, words):
     monkeypatch.setattr(cached_states, "MOST_BYTES", 1000)
-    _, said = start("full", "--unset", "lora", "model.train=last:1")
+    _, said = start("full", "--unset", "lora", *words)
     assert "tokens would take" in " ".join(said.split())
     assert not cache.exists()
 

@@ -34,10 +34,23 @@ def freeze_in(model: nn.Module, dtype: torch.dtype) -> list[nn.Module]:
     return [model.get_submodule(name) for name in holders]
 
 
+def exact_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The frozen weights as they are before freeze_in, by the names they have without a method.
+    They are the model's own tensors, which a cast, or a move to another device, leaves behind."""
+    return {plain: parameter.data for plain, parameter in plain_frozen(model).items()}
+
+
 def restore_exact(model: nn.Module, source: dict[str, Tensor]) -> None:
     """Put back the exact values of the frozen weights, by the names they have without a method."""
-    added = added_modules(model)
+    for plain, parameter in plain_frozen(model).items():
+        parameter.data = source[plain].to(parameter.device, copy=True)
+
+
+def plain_frozen(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The frozen weights by the names they have without a method."""
+    added, named = added_modules(model), {}
     for name, parameter in frozen_weights(model).items():
         plain = plain_name(name, added)
         assert plain is not None  # a method's own weights train
-        parameter.data = source[plain].to(parameter.device, copy=True)
+        named[plain] = parameter
+    return named

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from data.cache import open_built, read_limit
+from data.cache import code_digest, open_built, read_limit
 from files.write import temporary_name
 from tests.umask import umask_of
 
@@ -235,3 +235,22 @@ def test_the_limit_passes_over_what_belongs_to_another(shared, monkeypatch):
         age(shared / "encoded" / key, 120)
     monkeypatch.setenv("OPENLOOP_CACHE_LIMIT", "1")
     assert as_another(lambda: open_built(shared / "encoded" / "b", fill_rows)) == "False"
+
+
+def test_the_hash_of_code_covers_packages_and_single_files(tmp_path):
+    (tmp_path / "package/inner").mkdir(parents=True)
+    inner, single, other = (tmp_path / n for n in ("package/inner/a.py", "single.py", "other.py"))
+    for path in (inner, single, other):
+        path.write_text("1", encoding="utf-8")
+
+    def digest():
+        code_digest.cache_clear()
+        return code_digest(tmp_path / "package", single)
+
+    first = digest()
+    other.write_text("2", encoding="utf-8")
+    assert digest() == first
+    for path in (inner, single):
+        before = digest()
+        path.write_text("2", encoding="utf-8")
+        assert digest() != before

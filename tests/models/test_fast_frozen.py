@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForMaskedLM
 
-from models.fast.frozen import freeze_in, frozen_weights, restore_exact
+from models.fast.frozen import exact_weights, freeze_in, frozen_weights, restore_exact
 from models.methods.lora import LoRA
 from models.methods.method import added_modules, merge, plain_name
 
@@ -117,6 +117,16 @@ def test_restoring_puts_the_exact_bits_back(adapted):
     for name, tensor in model.state_dict().items():
         assert tensor.dtype == source[name].dtype
         assert torch.equal(tensor, source[name])
+
+
+def test_exact_weights_outlive_the_cast_and_are_those_that_restoring_wants(adapted):
+    model = adapted()
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    exact = exact_weights(model)
+    freeze_in(model, BF16)
+    assert exact
+    restore_exact(model, exact)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_restoring_leaves_what_trained_as_it_is(adapted):

@@ -9,6 +9,7 @@ from models.fast.speed import SpeedArgs, speed_up
 from models.heads import pool
 from models.hidden import LayerStates
 from models.load import load_tokenizer
+from models.methods.prompt import Prompt
 
 
 @pytest.mark.parametrize("fast", [False, True])
@@ -46,6 +47,14 @@ def test_a_model_without_one_list_of_layers_is_refused(tiny_tokenizer, tmp_path)
                      label_names=("neg", "pos"))  # fmt: skip
     model = build_model(args, load_tokenizer(str(tmp_path)), 0).model
     with pytest.raises(ValueError, match="'albert' has none to compare"):
+        LayerStates(model)
+
+
+def test_a_text_behind_a_prompt_has_no_states_to_compare(tiny_folder):
+    args = ModelArgs(source=str(tiny_folder), head_kind="linear", num_labels=2,
+                     method=Prompt(tokens=8), label_names=("neg", "pos"))  # fmt: skip
+    model = build_model(args, load_tokenizer(str(tiny_folder)), 0).model
+    with pytest.raises(ValueError, match=r"none to compare: a method puts tokens in front of each"):
         LayerStates(model)
 
 

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from models.args import ModelArgs
-from models.build import build_model, source_state
+from models.build import build_model
 from models.export import export_model, load_exported
 from models.hidden import LayerStates
 from models.load import load_tokenizer
@@ -73,16 +73,6 @@ def test_an_exported_student_opens_without_its_teacher(folder, tmp_path, method)
     inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     with torch.no_grad():
         assert torch.equal(again(**inputs), built.model(**inputs))
-
-
-def test_the_exact_weights_of_a_student_are_those_it_started_from(folder):
-    source = folder("bert")
-    args, tokenizer = args_for(source), load_tokenizer(str(source))
-    built = build_model(args, tokenizer, 0, every=2)
-    state = source_state(args, tokenizer, built.base, every=2)
-    own = built.model.state_dict()
-    assert state
-    assert all(torch.equal(tensor, own[name]) for name, tensor in state.items())
 
 
 def test_layers_that_do_not_come_in_such_groups_are_refused_with_those_that_do():
