@@ -25,7 +25,7 @@ from job.beside import put_beside
 from job.card import Tested, ask_command, make_card
 from job.fit import evaluation_line, load_best, split_batches
 from job.folder import Folder
-from job.fusion import BOTH, fuse, test_fused
+from job.fusion import BOTH, test_fused, try_fuse
 from job.judge import judge
 from job.predictor import Predictor, make_predictor, name_prediction, open_predictor
 from job.prepare import Job
@@ -221,7 +221,8 @@ def compare_teacher(
         student, _ = open_predictor(folder, None, job.distilled.allow_code, None)
         sides = put_beside(job.distilled, metric, value, student, folder.model, stop)
     except (OSError, ValueError, RuntimeError, MemoryError) as error:  # a full GPU is the third
-        tracker.say(f"WARNING: the student stands alone, its teacher cannot be asked: {error}")
+        reason = str(error) or type(error).__name__
+        tracker.say(f"WARNING: the student stands alone, its teacher cannot be asked: {reason}")
         return []
     tracker.say(side_lines(sides))
     return sides
@@ -237,7 +238,7 @@ def finish(
     time cannot be told. Raises Stopped where it was asked to end before the model is written.
     """
     weights = load_best(job, folder, progress)
-    fusion = None if job.config.bag is None else fuse(job, tracker.say, stop)
+    fusion = try_fuse(job, tracker.say, stop)
     tested = Tested(peak=peak_memory(job.precision.device))
     if "test" in job.encoded:
         tested = test_and_judge(job, folder, progress, tracker, weights, stop, fusion)
