@@ -38,7 +38,7 @@ def put_beside(
     def check(batch: Batch, logits: Tensor) -> None:
         stop.check()
 
-    both = (made.open(answers=True).predictor, student)
+    both = (made.reopen(answers=True).predictor, student)
     rows = made.data.splits["test"]
     numbers = np.linspace(0, len(rows) - 1, min(MOST_TIMED, len(rows))).astype(int).tolist()
     speeds = measure_speeds(

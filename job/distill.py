@@ -113,7 +113,7 @@ class Distilled:
         there, here = environment(self.precision, {}), environment(own, {})
         return {f"teacher.{key}": value for key, value in there.items() if value != here[key]}
 
-    def open(self, answers: bool = False) -> Teacher:
+    def reopen(self, answers: bool = False) -> Teacher:
         """The teacher; `answers` as in speed_up_model."""
         return open_teacher(
             self.config, self.data.kind, self.data.label_names, self.precision, self.allow_code,
@@ -122,7 +122,9 @@ class Distilled:
 
     def answer(self, split: str, stop: StopRequest) -> Iterator[tuple[list[int], np.ndarray]]:
         """As answer_rows. The teacher is opened for it, and gone afterwards."""
-        yield from answer_rows(self.open(), self.layers, self.width, self.data.splits[split], stop)
+        yield from answer_rows(
+            self.reopen(), self.layers, self.width, self.data.splits[split], stop
+        )
 
     def ask(self, split: str, stop: StopRequest | None = None) -> str:
         """Open the answers to a split, computing what is missing; what happened, as a line. Raises

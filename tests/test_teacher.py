@@ -84,7 +84,7 @@ def test_a_run_named_by_its_models_folder_is_that_run(start, ready, name):
     by_run = ready("distill.teacher={runs}/teacher").distilled
     by_model = ready(f"distill.teacher={name}").distilled
     assert by_model.key == by_run.key
-    assert by_model.open().predictor.fusion is not None
+    assert by_model.reopen().predictor.fusion is not None
 
 
 def test_a_model_that_left_its_run_brings_its_bag_and_its_code(start, ready, tmp_path):
@@ -95,7 +95,7 @@ def test_a_model_that_left_its_run_brings_its_bag_and_its_code(start, ready, tmp
     shutil.copytree(run / "model", tmp_path / "alone")
     words = [f"distill.teacher={tmp_path / 'alone'}"]
     job = ready(*words, allow_code=True)
-    assert job.distilled.open().predictor.fusion is not None
+    assert job.distilled.reopen().predictor.fusion is not None
     assert "teacher: its run is not there; it reads texts as this one does" in job.notes
     job.distilled.ask("train")
     told = load_run(run, allow_code=True)(job.data.splits["train"]["text"])
@@ -133,7 +133,7 @@ def test_the_teacher_of_a_bag_answers_where_a_transformer_does(
     assert "on cpu in bf16; its answers" in said
     job = ready(*words, unset=["head"])
     assert (job.precision.dtype, job.distilled.precision.dtype) == ("fp32", "bf16")
-    assert job.distilled.open().predictor.precision.dtype == "bf16"
+    assert job.distilled.reopen().predictor.precision.dtype == "bf16"
     made = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     assert (made["dtype"], made["teacher.dtype"]) == ("fp32", "bf16")
     monkeypatch.setattr(engine.precision, "probe_dtype", lambda device: ("fp32", "measured"))
@@ -170,7 +170,7 @@ def test_a_pass_has_as_many_rows_whatever_else_is_set(start, ready, monkeypatch)
     monkeypatch.setattr(answers.Predictor, "run", watch)
     made.ask("train")
     assert {*sizes} == {answers.EVALUATION_ROWS}
-    teacher = made.open()
+    teacher = made.reopen()
     other = replace(teacher, predictor=replace(teacher.predictor, micro_batch_size=50))
     assert answers_key(other) == made.key  # 50: as the free memory of a GPU would have it
     there = replace(other.predictor.precision, device=torch.device("cuda"))
@@ -179,7 +179,7 @@ def test_a_pass_has_as_many_rows_whatever_else_is_set(start, ready, monkeypatch)
 
 
 def test_what_computes_the_answers_is_in_their_key(taught, ready, monkeypatch):
-    teacher, hashed = ready(*taught).distilled.open(), []
+    teacher, hashed = ready(*taught).distilled.reopen(), []
     first = answers_key(teacher)
     monkeypatch.setattr(answers, "code_digest", lambda *places: hashed.extend(places) or "other")
     assert answers_key(teacher) != first
