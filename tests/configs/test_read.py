@@ -320,6 +320,12 @@ RELATIONS = [
     (['data.labels=["a", "a"]'], "data.labels"),
     (["data.long=head_tail", 'data.text=["a", "b"]'], "data.long"),
     (["data.long=head_tail", "model.source=ngrams"], "data.long"),
+    (["data.truncation=left", "model.source=ngrams"], "data.truncation"),
+    (["distill.teacher=t", "distill.student=layers:2"], "model.source"),
+    (
+        ["distill.teacher=hub:tiny", "distill.student=layers:2", "model.revision=v1"],
+        "model.revision",
+    ),
     (["data.long=head_tail", "data.truncation=left"], "data.truncation"),
     (["data.head_tokens=9"], "data.head_tokens"),
     (["data.long=head_tail", "data.max_length=9", "data.head_tokens=9"], "data.head_tokens"),

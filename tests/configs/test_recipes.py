@@ -23,7 +23,9 @@ SAMPLES = [
 
 
 def test_the_recipes_that_ship_are_those_of_the_readme():
-    rows = re.findall(r"^\| `(\w+)\.toml` \|", (FOLDER / "README.md").read_text("utf-8"), re.M)
+    rows = re.findall(
+        r"^\| `(\w+)\.toml` \|", (FOLDER / "README.md").read_text(encoding="utf-8"), re.M
+    )
     assert sorted(rows) == sorted(path.stem for path in RECIPES)
 
 
