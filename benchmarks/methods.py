@@ -180,6 +180,12 @@ def best_seconds(run: dict[str, Any]) -> float:
     return max(run["curve"], key=lambda point: (point[1], -point[0]))[0]
 
 
+def spread(runs: Sequence[dict[str, Any]]) -> str:
+    """Test accuracy: the mean over seeds with its 95 % interval."""
+    mean, low, high = mean_interval([run["test"] for run in runs])
+    return f"{mean:.3f} ({max(0, low):.3f} to {min(1, high):.3f})"
+
+
 def table(rows: dict[str, dict[str, Any]], baseline: dict[str, Any]) -> str:
     """One line a way; medians over seeds for times, means for accuracies."""
     lines = [
@@ -193,25 +199,24 @@ def table(rows: dict[str, dict[str, Any]], baseline: dict[str, Any]) -> str:
         def middle(figure: Any, runs: Any = runs) -> float:
             return statistics.median(figure(run) for run in runs)
 
-        mean, low, high = mean_interval([run["test"] for run in runs])
         validation = statistics.fmean(run["validation"] for run in runs)
         peak = format_bytes(max(run["peak"] for run in runs))
         lines.append(
             f"| {name}: {WAYS[name].line} | {row['rate']:g} | {runs[0]['trainable']:,} "
             f"| {format_bytes(runs[0]['file'])} | {middle(epoch_seconds):.1f} "
-            f"| {middle(best_seconds):.0f} | {peak} | {validation:.4f} "
-            f"| {mean:.4f} ({max(0, low):.4f} to {min(1, high):.4f}) |"
+            f"| {middle(best_seconds):.0f} | {peak} | {validation:.3f} "
+            f"| {spread(runs)} |"
         )
     lines.append(
         f"| TF-IDF with logistic regression | | | | | {baseline['seconds']:.0f} | "
-        f"| {baseline['validation']:.4f} | {baseline['test']:.4f} |"
+        f"| {baseline['validation']:.3f} | {baseline['test']:.3f} |"
     )
     return "\n".join(lines)
 
 
 def plot(rows: dict[str, dict[str, Any]]) -> str:
     """Validation accuracy over seconds from the command: seed 0 of each way, at its best rate."""
-    lines = {WAYS[name].line: best_so_far(row["runs"][0]["curve"]) for name, row in rows.items()}
+    lines = {name: best_so_far(row["runs"][0]["curve"]) for name, row in rows.items()}
     title = "Best validation accuracy so far, seed 0 of each way"
     return line_chart(lines, title, "seconds from the command", "accuracy", log_x=True)
 
@@ -233,7 +238,9 @@ def save(store: Store, out: Path, command: str) -> str:
     {command}
 
 - machine: {machine["processor"]}, {machine["cores"]} cores
-- MiniLM, IMDb, the last {TOKENS} tokens of each review; two epochs (features: thirty)
+- MiniLM, IMDb, the last {TOKENS} tokens of each review; two epochs (features: thirty, probe: its
+  optimum; contrast: as many rows in pairs; ngrams: ten epochs over whole texts)
+- distillation is not in it: it needs a teacher that was trained before
 - rows: {counts}
 - three rates tried for each with seed 0, the best on validation kept; then seeds 0, 1 and 2
 - file: what a checkpoint keeps of what trains, the head included; seconds begin at the command
@@ -258,8 +265,11 @@ def main() -> int:
     if unknown := [name for name in names if name not in WAYS]:
         parser.error(f"no way {', '.join(unknown)}; there are {', '.join(WAYS)}")
     options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "methods.json"
     machine = {"processor": processor(), "cores": usable_cores(), "rows": ROWS, "tokens": TOKENS}
-    store = Store(options.out / "methods.json", machine, options.fresh)
+    if options.table:  # of what was measured, on whatever machine
+        machine = json.loads(path.read_text(encoding="utf-8"))["fingerprint"]
+    store = Store(path, machine, options.fresh)
     print(store.note)
     with tempfile.TemporaryDirectory() as warm:
         for name in names:

@@ -24,6 +24,12 @@ WAYS = {
         ("train.epochs=30",),
         ("eval.patience",),
     ),
+    "probe": Way(
+        "linear probe: the head at its optimum",
+        "imdb_probe",
+        (2e-2, 5e-2, 1e-1),
+        ("train.epochs=200",),
+    ),
     "last1": Way(
         "last layer and head, on kept states",
         "imdb_last1",
@@ -32,6 +38,12 @@ WAYS = {
         ("train.head_lr",),
     ),
     "full": Way("every weight", "imdb_quick", (3e-5, 1e-4, 3e-4), ("model.train=all",), ("lora",)),
+    "contrast": Way(
+        "every weight, from pairs of rows",
+        "imdb_contrast",
+        (3e-5, 1e-4, 3e-4),
+        ("contrast.pairs=400", "train.epochs=1"),  # as many rows as two epochs of the others
+    ),
     "lora": Way("LoRA on query and value", "imdb_quick", LORA),
     "lora_all": Way("LoRA on all linear layers", "imdb_quick", LORA, ("lora.targets=all-linear",)),
     "rslora": Way("rsLoRA", "imdb_quick", LORA, ("lora.variant=rslora",)),
@@ -41,4 +53,10 @@ WAYS = {
     "adapter": Way("bottleneck adapters", "imdb_adapter", LORA),
     "prompt": Way("soft prompt", "imdb_prompt", (3e-2, 1e-1, 3e-1)),
     "prefix": Way("prefix of keys and values", "imdb_prefix", (1e-2, 3e-2, 1e-1)),
+    "ngrams": Way(
+        "bag of n-grams, nothing pretrained",
+        "imdb_ngrams",
+        (1e-2, 3e-2, 1e-1),
+        ("train.epochs=10",),
+    ),
 }

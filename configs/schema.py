@@ -378,7 +378,7 @@ class Train(Section):
     layer_decay: Annotated[float, Field(gt=0, le=1)] = field(
         1.0, "Factor of the rate from a layer to the one below it, so that low layers move less."
     )
-    unfreeze: Annotated[float, Field(ge=0, le=1)] = field(
+    unfreeze: Annotated[float, Field(ge=0, lt=1)] = field(
         0.0,
         "Share of the steps over which layers begin to move, the last one first; 0: all at once.",
     )

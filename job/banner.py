@@ -27,6 +27,7 @@ def estimated_memory(job: Job) -> Memory:
         process=job.resident_before + needs.libraries, weights=needs.weights,
         gradients=needs.gradients, optimizer=needs.optimizer,
         activations=needs.activations + needs.holes,
+        bag=0 if job.bag_needs is None else job.bag_needs.bytes,
     )  # fmt: skip
 
 
@@ -42,6 +43,8 @@ def estimated_seconds(job: Job) -> float:
     )
     tokens = float(rows * mean_tokens(job))
     forward_only, streams = 0.0, job.speed.streams
+    if job.bag_needs is not None:
+        evaluations += 1  # to weigh the bag
     for split, times in (("validation", evaluations), ("test", 1)):
         if split in job.encoded:
             forward_only += float(
@@ -53,6 +56,8 @@ def estimated_seconds(job: Job) -> float:
         seconds += job.distilled.seconds.get("train", 0.0)
     if job.cached is not None:
         seconds += sum(job.cached.seconds[name] for name in job.cached.missing)
+    if job.bag_needs is not None:
+        seconds += job.bag_needs.seconds
     return seconds
 
 

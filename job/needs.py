@@ -1,7 +1,9 @@
 """What a run will need: its largest batches, which are known beforehand, and a small probe."""
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor, nn
@@ -11,15 +13,29 @@ from data.encode import Encoded
 from data.loaders import Padding, collate, fill_batches
 from data.long import widest_window
 from data.pairs import Order
+from data.prepare import Data
 from engine.estimate import Estimate, estimate, repeat
 from engine.evaluate import inference, to_device
 from engine.losses import Batch
 from engine.plan import Plan
 from engine.precision import Precision
 from job.cached import Cached
-from job.predictor import length_args
+from job.predictor import length_args, text_columns
+from models.ngrams.bag import NgramTokenizer
 
 PROBE_TOKENS = 512  # so many that activations outweigh the gradient of any one parameter
+SAMPLED = 64  # training rows whose terms are counted before the run
+BYTES_A_TERM = 90  # in models/ngrams/fit.py, where rows and buckets each have an order: measured
+FITS = 8  # times as long as counting a text's terms take keeping them and the fit: measured
+WEIGHTS = 20  # times that L-BFGS and the path over strengths hold the weights
+
+
+@dataclass(frozen=True)
+class BagNeeds:
+    """Bytes at the peak and seconds of a bag beside an encoder."""
+
+    bytes: int
+    seconds: float
 
 
 def measure_needs(
@@ -158,3 +174,19 @@ def memory_advice(config: Config) -> str:
         "another run.name, or --fresh. Where an evaluation ran out, lower eval.micro_batch_size, "
         "and --resume goes on"
     )
+
+
+def measure_bag(config: Config, data: Data, num_labels: int) -> BagNeeds | None:
+    """What a bag beside the encoder will need, from the terms of some training rows and the time to
+    count them; None without one."""
+    if config.bag is None:
+        return None
+    train, tokenizer = data.splits["train"], NgramTokenizer(len(text_columns(config)))
+    rows = len(train) + (0 if data.left_out is None else len(data.left_out))
+    sample = train[:: max(1, len(train) // SAMPLED)]
+    start = time.perf_counter()
+    buckets, _, ends = tokenizer.count(sample["text"], sample.get("text_pair"))
+    seconds = (time.perf_counter() - start) / (len(ends) - 1) * rows
+    terms = len(buckets) / (len(ends) - 1) * rows
+    weights = min(terms, 1 << tokenizer.bits) * num_labels * 4
+    return BagNeeds(int(BYTES_A_TERM * terms + WEIGHTS * weights), FITS * seconds)

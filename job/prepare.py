@@ -33,7 +33,7 @@ from job.contrast import choose_order, pair_up
 from job.distill import Distilled, choose_compute_loss, open_distilled
 from job.ending import reading
 from job.loss import choose_loss, keep_target, measure_labels, target_of
-from job.needs import describe_idle, measure_needs, memory_advice
+from job.needs import BagNeeds, describe_idle, measure_bag, measure_needs, memory_advice
 from job.predictor import clean_args, length_args, make_padding, text_columns, window_pool
 from job.probe import check_head, trial_step, try_loss
 from job.rates import first_steps, rate_factors
@@ -81,6 +81,7 @@ class Job:
     resident_before: int  # bytes the process held before training
     distilled: Distilled | None  # its teacher, and what that answers
     cached: Cached | None  # what the frozen part of the model made of each row
+    bag_needs: BagNeeds | None  # of a bag of n-grams beside the encoder
     notes: list[str]
     details: list[str]  # of the machine, for who asks
     probed_loss: Callable[[nn.Module, Batch], Tensor]  # ours, with which memory was estimated
@@ -285,6 +286,7 @@ def assemble(
         scaler=precision.scaler(),
         schedule=Schedule(train.schedule, total, warmup_steps(train.warmup, total)),
         plan=plan, estimate=needs, resident_before=resident, distilled=distilled, cached=cached,
-        evaluation_rows=rows_at_once, notes=notes, details=details,
+        bag_needs=measure_bag(config, data, model_args.num_labels), evaluation_rows=rows_at_once,
+        notes=notes, details=details,
         probed_loss=compute_loss,
     )  # fmt: skip

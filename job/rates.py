@@ -10,7 +10,7 @@ from models.trainable import layers_above
 def layer_rates(train: Train, model: nn.Module) -> dict[str, float]:
     """Factor of the rate by parameter: `layer_decay` once for each layer between it and the head
     (Clark et al. 2020, arXiv:2003.10555, as "layerwise lr decay"). Raises ValueError where the
-    backbone has no layers to tell apart."""
+    backbone has no layers to tell apart, or none of them learns."""
     if train.layer_decay == 1:
         return {}
     above = _layers_above(model, f"train.layer_decay is {train.layer_decay}")[0]
@@ -36,6 +36,10 @@ def first_steps(train: Train, model: nn.Module, total_steps: int) -> dict[str, i
 
 def _layers_above(model: nn.Module, setting: str) -> tuple[dict[str, int], int]:
     try:
-        return layers_above(model)
+        above, most = layers_above(model)
     except ValueError as error:
         raise ValueError(f"{setting}, but {error}") from None
+    learns = [above[name] for name, p in model.named_parameters() if p.requires_grad]
+    if not any(0 < distance < most for distance in learns):
+        raise ValueError(f"{setting}, but nothing in the layers of this model learns; remove it")
+    return above, most

@@ -3,6 +3,7 @@ adapters, a head of ours beside them, and openloop.json, from which load_exporte
 
     native, no adapters      config.json, model.safetensors: AutoModelForSequenceClassification
     native, LoRA             adapter_config.json, adapter_model.safetensors: peft.PeftModel
+    native, prompt, prefix   as LoRA, where PEFT has a form of it
     native, another method   method.safetensors: openloop alone
     own head, no adapters    the backbone as AutoModel opens it  } head.json, head.safetensors
     own head, LoRA           the backbone's adapter for PEFT     } (and head_code.py)

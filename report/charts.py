@@ -92,9 +92,10 @@ def _ticks(least: float, most: float) -> list[float]:
 
 
 def _log_ticks(least: float, most: float) -> list[float]:
-    """1, 2, 5, 10, 20, … as far as they lie within."""
+    """1, 2, 5, 10, 20, … as far as they lie within; below a factor of ten all of 1 to 9."""
     powers = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
-    return [round(d * 10.0**p, 12) for p in powers for d in (1, 2, 5)]
+    digits = (1, 2, 5) if most > 10 * least else range(1, 10)
+    return [round(d * 10.0**p, 12) for p in powers for d in digits]
 
 
 def _axes(place_x: Scale, place_y: Scale, x_label: str, y_label: str) -> list[str]:

@@ -8,4 +8,4 @@ def fusion_line(encoder: float, bag: float, rows: int) -> str:
     line = f"logits: {format_number(encoder)} encoder + {format_number(bag)} bag"
     if rows:
         return f"{line}, fitted on {rows:,} validation rows"
-    return f"{line}: both at one scale, too few validation rows to weigh them"
+    return f"{line}: their mean, too few validation rows to weigh them"

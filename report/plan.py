@@ -54,11 +54,12 @@ class Memory:
     optimizer: int
     activations: int
     process: int = 0  # held before step 1, the weights among it; 0 where that is not known
+    bag: int = 0  # of a bag of n-grams beside the encoder, after the training
 
     @property
     def total(self) -> int:
         held = max(self.process, self.weights)
-        return held + self.gradients + self.optimizer + self.activations
+        return held + self.gradients + self.optimizer + max(self.activations, self.bag)
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,8 @@ def _machine_lines(plan: Plan, verbose: bool) -> list[str]:
         f"optimizer {format_bytes(memory.optimizer)}",
         f"activations {format_bytes(memory.activations)}",
     ]
+    if memory.bag:
+        parts[-1] += f" or, afterwards, the bag of n-grams {format_bytes(memory.bag)}"
     time = "not known before the first steps"
     if plan.seconds is not None:
         time = f"about {format_seconds(plan.seconds)} (estimated)"

@@ -14,10 +14,20 @@ import predict
 import train
 from openloop import load_run
 from configs.read import read_config
+from job.banner import estimated_memory
+from job.baseline import rows_of
 from job.prepare import data_args, prepare
 from models.export import load_exported
 
 ROWS = make_reviews(160)
+WEIGHED = """
+import torch
+from torch.nn import functional as F
+
+
+def weighed(logits, labels):
+    return F.cross_entropy(logits, labels, weight=torch.tensor([1.0, 3.0]), reduction="sum")
+"""
 BAG = {
     "bag": {"rows": "all"},
     "data": {"subset": {"train": 24}, "validation": 60, "test": 20},
@@ -222,6 +232,47 @@ def test_the_rows_of_the_encoder_alone_where_asked(start, recipe, tmp_path):
     assert "on 24 rows; it reads" in said
     config = read_config(tmp_path / "recipe.toml", ["bag.rows=train"])
     assert not data_args(config).left_out
+
+
+def test_the_plan_counts_the_terms_of_all_rows_that_the_bag_reads(start, tmp_path):
+    _, said = start(words=["--dry-run"])
+    assert "or, afterwards, the bag of n-grams" in said
+    jobs = [
+        prepare(read_config(tmp_path / "recipe.toml", words, unset), False)
+        for words, unset in (([], []), (["bag.rows=train"], []), ([], ["bag"]))
+    ]
+    most, fewer, none = (estimated_memory(job).bag for job in jobs)
+    assert most / fewer == pytest.approx(80 / 24, rel=0.1)  # rows of about one length
+    assert fewer > none == 0
+    assert jobs[0].bag_needs.seconds > jobs[1].bag_needs.seconds > 0
+
+
+def test_a_loss_of_ones_own_with_constants_weighs_the_bag(start, tmp_path):
+    (tmp_path / "mine.py").write_text(WEIGHED, encoding="utf-8")
+    words = [f"train.loss={tmp_path / 'mine.py'}:weighed", "--allow-code"]
+    run, _ = start(words=words)
+    assert set(result_of(run)["fused"]) == {"encoder alone", "bag alone", "both"}
+
+
+def test_a_bag_that_fails_takes_nothing_from_the_encoder(start, monkeypatch):
+    def fail(*words):
+        raise RuntimeError("no memory is left\nfor it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("job.fusion.fit_bag", fail)
+        run, said = start()
+    assert "the encoder stands alone, a bag could not be put beside it: no memory is left" in said
+    assert "fused" not in result_of(run)
+    assert "the encoder stands alone" in (run / "README.md").read_text(encoding="utf-8")
+    assert load_run(run).fusion is None
+
+
+def test_a_bag_of_words_beside_it_learns_from_the_same_rows(start, recipe, tmp_path):
+    start(words=["--dry-run"])
+    data = prepare(read_config(tmp_path / "recipe.toml"), False).data
+    assert len(rows_of(data, "train").texts) == 80
+    fewer = prepare(read_config(tmp_path / "recipe.toml", ["bag.rows=train"]), False).data
+    assert len(rows_of(fewer, "train").texts) == 24
 
 
 def test_few_validation_rows_are_told(start):

@@ -14,7 +14,7 @@ from models.heads import Classifier, LinearHead
 from models.trainable import layers_above
 from tests.killed import kill_after_save
 
-ALL = ["--unset", "lora", "train.unfreeze=1.0", "train.layer_decay=0.5", "train.warmup=0"]
+ALL = ["--unset", "lora", "train.unfreeze=0.9", "train.layer_decay=0.5", "train.warmup=0"]
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "distilbert"])
@@ -62,13 +62,17 @@ def test_a_run_stopped_before_its_layers_have_begun_goes_on_to_the_same_bits(rec
 
 
 def test_low_layers_are_as_they_were_until_they_begin(recipe, tmp_path, tiny_folder):
-    words = [*ALL, "train.max_steps=2", "train.epochs=9"]  # of 2 steps: the embeddings never begin
-    assert train.main(["--config", str(recipe()), *words, "train.unfreeze=1.0"]) == 0
+    words = [*ALL, "train.max_steps=2", "train.epochs=9"]  # the embeddings begin with the second
+    assert train.main(["--config", str(recipe(run={"save_every": 1})), *words]) == 0
     run = tmp_path / "runs" / "tiny"
-    before, after = load_file(tiny_folder / "model.safetensors"), weights(run)
+    before = load_file(tiny_folder / "model.safetensors")
+    (first,) = run.glob("checkpoints/step-*1/trainable.safetensors")
+    after = load_file(first)
     table = "embeddings.word_embeddings.weight"
     key = next(name for name in after if name.endswith(table))
-    assert torch.equal(before[next(n for n in before if n.endswith(table))], after[key])
+    old = before[next(name for name in before if name.endswith(table))]
+    assert torch.equal(old, after[key])
+    assert not torch.equal(old, weights(run)[next(n for n in weights(run) if n.endswith(table))])
     assert any(
         not torch.equal(before[n], after[m])
         for n in before for m in after if m.endswith(n) and "layer.1" in n
@@ -82,3 +86,13 @@ def test_a_backbone_without_a_list_of_layers_is_refused_with_the_setting():
     model.backbone.config.num_hidden_layers = 7
     with pytest.raises(ValueError, match=r"train\.layer_decay is 0\.5, but this backbone has no"):
         layer_rates(Train(layer_decay=0.5), model)
+
+
+@pytest.mark.parametrize("setting", ["layer_decay", "unfreeze"])
+@pytest.mark.parametrize("words", [["--unset", "lora", "model.train=head"],
+                                   ["--unset", "lora", "prompt.tokens=2"]])  # fmt: skip
+def test_where_no_layer_learns_both_are_refused(recipe, capsys, words, setting):
+    words = [*words, f"train.{setting}=0.5"]
+    assert train.main(["--config", str(recipe()), *words, "--dry-run"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert f"train.{setting} is 0.5, but nothing in the layers of this model learns" in error

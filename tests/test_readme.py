@@ -70,6 +70,15 @@ def test_the_method_in_the_readme_is_the_example_and_has_at_most_twenty_five_lin
     assert len([line for line in shown.splitlines() if line.strip()]) <= 25
 
 
+def test_the_loss_in_the_readme_is_the_example_and_trains(recipe, tmp_path):
+    shown = re.search(r"<!-- loss -->\n```python\n(.*?)```", README, re.DOTALL).group(1)
+    example = (ROOT / "examples/own_loss.py").read_text(encoding="utf-8")
+    assert shown[shown.index("GAMMA") :] in example
+    (tmp_path / "my_loss.py").write_text(shown, encoding="utf-8")
+    words = [f"train.loss={tmp_path / 'my_loss.py'}:focal_loss", "train.max_steps=2"]
+    assert train.main(["--config", str(recipe()), *words, "--allow-code"]) == 0
+
+
 def test_the_file_tree_names_every_source_file_once_and_no_other():
     tree = README.split("## All files")[1].split("```")[1]
     folder, named = "", []

@@ -3,7 +3,7 @@
     python -m benchmarks.architectures.methods           # writes it: some minutes on two cores
     python -m benchmarks.architectures.methods LoRA all  # these columns anew, the others as before
 
-A new row of METHODS is a new column by itself. tests/architectures holds the page: a dozen
+A new row of METHODS is a new column by itself. tests/architectures holds the page: four
 architectures by default, all of them with `-m slow`.
 """
 

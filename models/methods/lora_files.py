@@ -24,21 +24,29 @@ UNSUPPORTED = (
 UNCHANGED = (True, False, None, "gaussian", "eva", "orthogonal")  # inits that leave the base alone
 BIASES = ("none", "all", "lora_only")  # which of them train
 LONGEST = 200  # characters of a pattern
-REPEATED = re.compile(r"\)[*+{]")  # of which some take longer than anybody waits
+# Each choice of a pattern multiplies the ways to match a name, a repeated group without bounds:
+# with more of them one name of forty letters takes longer than anybody waits.
+LITERAL = re.compile(r"\\.|\[\^?\]?[^\]]*\]", re.DOTALL)  # an escaped sign, a class
+REPEATED = re.compile(r"\)[*+{]")
+CHOICE = re.compile(r"\((?:\?[:=!<>])?|[*+?{]\??")
+MOST_CHOICES = 3
 
 
 def check_patterns(setting: str, patterns: Mapping[str, Any]) -> None:
-    """Raises ValueError for what is no regular expression, and for one with a repeated group:
-    matching it can take for ever."""
+    """Raises ValueError for what is no regular expression, and for one that can take for ever: with
+    a repeated group, or more than MOST_CHOICES groups and repetitions."""
     for pattern in patterns:
         try:
             re.compile(pattern)
         except (re.error, RecursionError, OverflowError) as error:
             raise ValueError(f"{setting}: {pattern!r:.100} is no pattern: {error}") from None
-        if len(pattern) > LONGEST or REPEATED.search(pattern):
+        plain = LITERAL.sub("x", pattern)
+        choices = len(CHOICE.findall(plain))
+        if len(pattern) > LONGEST or REPEATED.search(plain) or choices > MOST_CHOICES:
             raise ValueError(
-                f"{setting}: {pattern!r:.100}; expected at most {LONGEST} characters, and no "
-                "repetition of a group"
+                f"{setting}: {pattern!r:.100}; expected at most {LONGEST} characters, no "
+                f"repetition of a group, and at most {MOST_CHOICES} groups and repetitions: name "
+                "the layers, or use several patterns"
             )
 
 

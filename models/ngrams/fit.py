@@ -6,6 +6,7 @@ With one row of X a text, of length 1. The path begins with weights that are hel
 strength starts from the weights of the one before, and the best on held-out rows stays.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -50,9 +51,10 @@ def fit_bag(
     """Put the best weights into a bag whose idf is there; the strength that gave them.
 
     Both losses take logits (N, C) of their rows and give a sum. `check` is called now and then, to
-    end it all by an error of its own.
+    end it all by an error of its own. Raises ValueError where the loss of held-out rows is no
+    number.
     """
-    best, least, kept = STRENGTHS[0], float("inf"), [bag.weight.detach(), bag.bias.detach()]
+    best, least, kept = STRENGTHS[0], float("inf"), list[Tensor]()
     products = Products(bag, train)
     weight = torch.zeros(len(products.met), bag.weight.shape[1], requires_grad=True)
     bias = torch.zeros_like(bag.bias, requires_grad=True)
@@ -62,7 +64,9 @@ def fit_bag(
             bag.weight[products.met], bag.bias[:] = weight, bias
             logits = bag.answer(held_out.buckets, held_out.counts, held_out.lengths)
             loss = float(held_out_loss(logits))
-        if not loss < least:
+        if not math.isfinite(loss):
+            raise ValueError(f"the loss of held-out rows is {loss} at strength {strength:g}")
+        if loss >= least:
             break  # it only gets worse from here on
         best, least = strength, loss
         kept = [weight.detach().clone(), bias.detach().clone()]

@@ -65,11 +65,14 @@ def fit_weights(
     """The weights of logits (N, C) with the least loss, a sum over the rows. Both are brought to
     one scale first, and half the squares of their weights there count as loss too: rows that both
     tell apart without a mistake would call for weights without end. On fewer than FEWEST rows the
-    mean of the two at the encoder's scale."""
+    mean of the two: of classes at the encoder's scale, of numbers as they are, since both are in
+    one unit."""
     pair = torch.stack([encoder, bag]).double()  # (2, N, C)
     centred = pair - pair.mean(-1, keepdim=True) if kind == "single" else pair
     scales = centred.square().mean((1, 2)).sqrt()  # (2,)
     scales = torch.where(scales > 0, scales, torch.ones_like(scales))
+    if len(encoder) < FEWEST and kind == "regression":
+        return Weights(0.5, 0.5, 0)
     if len(encoder) < FEWEST:
         return Weights(0.5, _short(0.5 * scales[0] / scales[1]), 0)
     pair = pair / scales[:, None, None]

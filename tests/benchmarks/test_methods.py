@@ -1,5 +1,7 @@
 """The comparison of ways to fine-tune: its recipes exist, and its figures mean what they say."""
 
+import json
+import shutil
 from pathlib import Path
 
 import methods
@@ -22,6 +24,27 @@ def test_every_way_is_a_recipe_with_overrides_that_are_right(name, tmp_path):
 def test_every_way_has_its_own_line_and_as_many_rates_as_the_others():
     assert len({way.line for way in WAYS.values()}) == len(WAYS)
     assert {len(set(way.rates)) for way in WAYS.values()} == {3}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_the_pages_say_what_was_measured(name):
+    store = json.loads((methods.HERE / "methods.json").read_text(encoding="utf-8"))
+    row = store["measurements"].get(f"row/{name}")
+    if row is None:
+        pytest.skip("not measured yet")
+    figure = methods.spread(row["runs"])
+    assert figure in (methods.HERE / "methods.md").read_text(encoding="utf-8")
+    assert figure in (methods.ROOT / "docs/methods.md").read_text(encoding="utf-8")
+
+
+def test_the_table_and_the_plot_are_those_of_the_measurements(tmp_path, monkeypatch):
+    for name in ("methods.json", "methods.md", "methods.svg"):
+        shutil.copy(methods.HERE / name, tmp_path)
+    monkeypatch.setattr("sys.argv", ["methods.py", "--table", "--out", str(tmp_path)])
+    monkeypatch.setattr(methods, "processor", lambda: "another machine")
+    assert methods.main() == 0
+    for name in ("methods.md", "methods.svg"):
+        assert (tmp_path / name).read_text() == (methods.HERE / name).read_text()
 
 
 def run(*curve):

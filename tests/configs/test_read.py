@@ -368,7 +368,7 @@ def test_a_student_that_starts_from_nothing_needs_no_source(small):
 def test_every_relation_is_tried_above():
     from configs.relations import RULES
 
-    assert len(RELATIONS) == len(RULES) + 7  # some are tried twice, windows three times
+    assert len(RELATIONS) == len(RULES) + 9  # some are tried twice, windows three times
 
 
 def test_nothing_heavy_is_imported_to_read_a_config():

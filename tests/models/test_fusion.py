@@ -105,11 +105,26 @@ def test_the_weights_are_those_that_scipy_finds(kind, classes):
     assert [weights.encoder, weights.bag] == pytest.approx(known.x.tolist(), rel=1e-4)
 
 
-def test_few_rows_give_the_mean_at_the_scale_of_the_encoder():
+def test_few_rows_of_classes_give_the_mean_at_the_scale_of_the_encoder():
     encoder, bag = rows_of_logits(20, 3), 7 * rows_of_logits(20, 3)
     weights = fit_weights(encoder, bag, "single", make_loss("single", torch.zeros(20).long()))
     assert (weights.encoder, weights.rows) == (0.5, 0)
     torch.testing.assert_close(weights.join(encoder, bag), encoder)
+
+
+def test_few_rows_of_numbers_give_the_mean_in_their_unit():
+    encoder, bag = 0.2 * rows_of_logits(20, 1), 0.9 * rows_of_logits(20, 1, seed=1)
+    weights = fit_weights(encoder, bag, "regression", make_loss("regression", encoder))
+    torch.testing.assert_close(weights.join(encoder, bag), (encoder + bag) / 2)
+
+
+def test_a_held_out_loss_that_is_no_number_is_told():
+    tokenizer = NgramTokenizer(1, bits=10)
+    terms = terms_of(tokenizer, TEXTS)
+    bag, loss = new_bag(tokenizer, terms, 2), make_loss("single", LABELS)
+    with pytest.raises(ValueError, match=r"the loss of held-out rows is nan at strength 0\.3"):
+        fit_bag(bag, terms, loss, terms, lambda logits: loss(logits) * torch.nan)
+    assert not bag.weight[:, 0].isnan().any()
 
 
 def test_rows_that_both_tell_apart_without_a_mistake_have_weights_with_an_end():

@@ -1,6 +1,7 @@
 """The LoRA family beside what PEFT shows: merging, files, code of a user's own, rates, refusals."""
 
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ from engine.optim import parameter_groups
 from models.export import export_model, load_exported
 from models.fast.speed import SpeedArgs, speed_up
 from models.methods.lora import VARIANTS, LoRA, LoRALinear, inject_lora
+from models.methods.lora_files import check_patterns, pattern_of
 from models.methods.method import added_modules, merge, unmerge
 from models.snippet import loading_snippet
 
@@ -282,6 +284,12 @@ def test_lora_plus_groups_are_pefts(make):
         ({"alpha_pattern": {"query": -1.0}}, "lora.alpha_pattern.query"),
         ({"rank_pattern": {"quer(": 2}}, r"lora.rank_pattern: 'quer\(' is no pattern"),
         ({"alpha_pattern": {"(a|a)*": 2.0}}, "no repetition of a group"),
+        ({"rank_pattern": {".*" * 10 + "Z": 2}}, "at most 3 groups and repetitions"),
+        ({"rank_pattern": {".?" * 60 + "Z": 2}}, "at most 3 groups and repetitions"),
+        ({"alpha_pattern": {"(.|.)" * 30 + "Z": 2.0}}, "at most 3 groups and repetitions"),
+        ({"alpha_pattern": {"(?:a|a)?": 2.0}}, "counts for none"),
+        ({"rank_pattern": {"x{1,9}" * 9: 2}}, "at most 3 groups and repetitions"),
+        ({"rank_pattern": {r"\(*[+*?({]+\)\+nowhere": 2}}, "counts for none"),
         ({"rank_pattern": {"key": 4}}, "'key' counts for none of the 2 adapted layers"),
         ({"rank_pattern": {"query": 4, r".*\.query": 2}}, "counts for none"),
         ({"init": "pissa", "rank": 17}, "has only 16 singular values"),
@@ -359,3 +367,13 @@ def test_a_further_run_starts_from_what_the_first_one_learned(make, stir, encode
     export_model(again, more, tokenizer, tmp_path / "second")
     model, _, _ = load_exported(tmp_path / "second")
     assert torch.equal(model(**batch).logits, again.model(**batch).logits)
+
+
+def test_a_pattern_that_is_taken_is_matched_in_no_time():
+    """The most choices that are let through, against the name of a layer that they do not fit."""
+    name = "model.encoder.block.11.layer.1.DenseReluDense.wi_0"
+    for pattern in (".*" * 3 + "Z", ".?.*.{0,99}Z", "(.|..|...|....)(.*)Z"):
+        check_patterns("lora.rank_pattern", {pattern: 1})
+        start = time.process_time()
+        assert pattern_of({pattern: 1}, name) is None
+        assert time.process_time() - start < 0.5

@@ -34,6 +34,12 @@ def test_equal_factors_are_equal_steps_on_a_logarithmic_axis():
     assert line[1][0] - line[0][0] == pytest.approx(line[2][0] - line[1][0], abs=0.2)
 
 
+def test_a_short_logarithmic_axis_has_several_numbers():
+    svg = line_chart({"a": [(32, 1), (85, 2)]}, "t", "x", "y", log_x=True)
+    names = [text.text for text in ET.fromstring(svg).iter(f"{SVG}text")]
+    assert {"40", "50", "60", "70", "80"} <= set(names)
+
+
 @pytest.mark.parametrize(
     "points", [[(0, 0)], [(5, 0.9), (5, 0.9)], [(-1e9, 3), (1e9, -4)], [(1e-9, 1), (2e-9, 1)]]
 )
