@@ -149,7 +149,8 @@ def test_a_setting_of_transformers_is_refused_by_its_key(
 ):
     model = {"source": source.replace("{bag}", str(bag))}
     path = write_recipe(tmp_path, {"source": str(many_reviews)}, "more", model=model)
-    words = ["head.kind=linear", change] if change == "head.pool=cls" else [change]
+    needs_head = change in ("head.pool=cls", "contrast.pairs=4")
+    words = ["head.kind=linear", change] if needs_head else [change]
     assert train.main(["--config", str(path), *words]) == 2
     message = capsys.readouterr().err
     key, _, _ = change.partition("=")
