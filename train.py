@@ -168,13 +168,16 @@ def config_for_csv(options: argparse.Namespace) -> Config:
 
     Raises ValueError where another recipe of that name is there, which would be overwritten.
     """
-    from job.guess import chooses_a_way, guess_recipe
+    from job.guess import guess_recipe
 
-    changed = {*options.unset, *(word.partition("=")[0] for word in options.overrides)}
-    recipe, notes = guess_recipe(options.csv, probe=not chooses_a_way(changed))
+    changed: dict[str, str | None] = dict.fromkeys(options.unset)
+    for word in options.overrides:
+        key, _, value = (part.strip() for part in word.partition("="))
+        changed[key] = value.strip("\"'")
+    recipe, notes = guess_recipe(options.csv, changed)
     for note in notes:
         name = note.partition(" = ")[0]
-        if changed.isdisjoint((f"data.{name}", f"train.{name}")):
+        if changed.keys().isdisjoint((f"data.{name}", f"train.{name}")):
             print(note)
     title = f"the recipe guessed for {options.csv}"
     config = parse_config(recipe, title, options.overrides, options.unset)

@@ -67,17 +67,7 @@ def chunks_need_a_pooling_head(s: Mapping[str, Any]) -> str | None:
     return None
 
 
-def bags_read_texts_whole(s: Mapping[str, Any]) -> str | None:
-    if s["data.long"] != "cut" and s["model.source"] == "ngrams":
-        return (
-            f'data.long: got "{s["data.long"]}" beside model.source = "ngrams", which reads texts '
-            "whole; remove it"
-        )
-    return None
-
-
 LONG_TEXTS = (
-    bags_read_texts_whole,
     pairs_are_cut,
     both_ends_have_no_side,
     head_tokens_are_of_head_tail,

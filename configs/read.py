@@ -140,6 +140,14 @@ def _build(values: Values, problems: Problems, origin: str) -> Config:
     return config
 
 
+def check_as_bag(config: Config) -> None:
+    """Raise ConfigError where settings do not go with a model.source that turned out to be a bag of
+    n-grams: by the rules for model.source = "ngrams"."""
+    settings = _valid_settings(config.model_dump(exclude_none=True), {})
+    if messages := broken_relations({**settings, "ngrams": True}):
+        raise ConfigError("\n".join(messages))
+
+
 def _check_sections(values: Values, problems: Problems) -> None:
     """Every section but the optional one is there, and is a table."""
     for section in list_sections():
@@ -177,6 +185,7 @@ def _valid_settings(values: Values, problems: Problems) -> dict[str, Any]:
         wrong = any(begins(key, told) or begins(told, key) for told in problems)
         if not wrong:
             valid[key] = _look_up(values, key, setting.default)
+    valid["ngrams"] = valid.get("model.source") == "ngrams"
     return valid
 
 

@@ -1,9 +1,9 @@
 """What must hold between settings: one function a rule, listed at the end.
 
-A rule gets the settings by dotted key (plus, for the table of each method, whether there is one)
-and returns "KEY: what is wrong and what to do", or None. Keys whose own value is not valid are
-missing from the mapping: a rule that needs one stops with KeyError and is skipped, the others still
-speak.
+A rule gets the settings by dotted key (plus, for each optional section, whether there is one, and
+as "ngrams" whether the source is a bag of n-grams) and returns "KEY: what is wrong and what to do",
+or None. Keys whose own value is not valid are missing from the mapping: a rule that needs one stops
+with KeyError and is skipped, the others still speak.
 """
 
 from collections.abc import Mapping
@@ -61,20 +61,22 @@ def a_method_freezes_the_backbone(s: Settings) -> Verdict:
 
 
 def a_bag_of_ngrams_has_no_backbone(s: Settings) -> Verdict:
-    if s["model.source"] != "ngrams":
+    if not s["ngrams"]:
         return None
     usual = dict.fromkeys(("model.revision", "model.dropout", "head.pool", "head.dropout"))
     usual |= {"model.activation_checkpointing": False, "model.compile": False}
-    usual |= {"head.kind": "native", "data.long": "cut"}
+    usual |= {"head.kind": "native", "data.long": "cut", "data.truncation": "right"}
     usual |= {"train.layer_decay": 1.0, "train.unfreeze": 0.0}
     usual |= dict.fromkeys(METHODS, False)
     names = [key for key, value in usual.items() if s[key] != value]
     names += ["model.train"] if s["model.train"] not in (None, "all") else []
     if names:
+        others = f", and {', '.join(names[1:])}," if names[1:] else ""
         return (
-            f'{names[0]}: got it beside model.source = "ngrams", which has no layers, no head of '
-            "its own and nothing pretrained, and reads texts whole; remove it (--unset "
-            f"{names[0]})"
+            f'{names[0]}: got it{others} beside model.source = "{s["model.source"]}", a bag of '
+            "n-grams, which has no layers, no head of its own and nothing pretrained, and reads "
+            f"texts whole; remove {'them' if others else 'it'} "
+            f"({' '.join(f'--unset {name}' for name in names)})"
         )
     return None
 

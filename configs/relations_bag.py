@@ -8,10 +8,10 @@ Verdict = str | None
 
 
 def a_bag_stands_beside_an_encoder(s: Settings) -> Verdict:
-    if s["bag"] and s["model.source"] == "ngrams":
+    if s["bag"] and s["ngrams"]:
         return (
-            'bag: got [bag] beside model.source = "ngrams", which is a bag of n-grams itself; '
-            "remove the section (--unset bag), or start from a pretrained encoder"
+            f'bag: got [bag] beside model.source = "{s["model.source"]}", which is a bag of '
+            "n-grams itself; remove the section (--unset bag), or start from a pretrained encoder"
         )
     return None
 

@@ -40,7 +40,7 @@ def pairs_stay_in_a_micro_batch(s: Settings) -> Verdict:
 def compared_vectors_are_there(s: Settings) -> Verdict:
     if not s["contrast"]:
         return None
-    if s["model.source"] == "ngrams":
+    if s["ngrams"]:
         return (
             "contrast: got [contrast] for a bag of n-grams, which has no vector of a text that "
             "could be compared; remove it (--unset contrast)"

@@ -49,8 +49,20 @@ def a_bag_of_ngrams_is_its_own_source(s: Settings) -> Verdict:
     return None
 
 
+def layers_are_taken_from_the_teacher(s: Settings) -> Verdict:
+    if s["distill"] and _takes_layers(s) and s["model.source"] != s["distill.teacher"]:
+        return _beside_layers(s, "model.source")
+    return None
+
+
+def layers_of_the_teacher_have_its_revision(s: Settings) -> Verdict:
+    if s["distill"] and _takes_layers(s) and s["model.revision"] is not None:
+        return _beside_layers(s, "model.revision")
+    return None
+
+
 def a_bag_of_ngrams_has_no_states(s: Settings) -> Verdict:
-    if s["distill"] and s["distill.hidden"] and s["model.source"] == "ngrams":
+    if s["distill"] and s["distill.hidden"] and s["ngrams"]:
         return (
             f"distill.hidden: got {s['distill.hidden']} for a bag of n-grams, which has no hidden "
             "states; remove it (--unset distill.hidden)"
@@ -67,11 +79,24 @@ def a_teacher_is_heard(s: Settings) -> Verdict:
     return None
 
 
+def _takes_layers(s: Settings) -> bool:
+    return s["distill.student"] is not None and s["distill.student"].startswith("layers:")
+
+
+def _beside_layers(s: Settings, key: str) -> str:
+    return (
+        f'{key}: got "{s[key]}" beside distill.student = "{s["distill.student"]}", which starts '
+        f"from the teacher's layers; remove one of them (--unset {key} or --unset distill.student)"
+    )
+
+
 DISTILL_RULES = (
     matched_states_can_move,
     matched_states_are_those_of_the_text,
     matched_states_are_there,
     a_bag_of_ngrams_is_its_own_source,
+    layers_are_taken_from_the_teacher,
+    layers_of_the_teacher_have_its_revision,
     a_bag_of_ngrams_has_no_states,
     a_teacher_is_heard,
 )

@@ -222,7 +222,7 @@ class Distill(Section):
     student: Annotated[str, Field(pattern=r"^(ngrams|layers:([2-9]|[1-9][0-9]+))$")] | None = field(
         None,
         "ngrams: a bag of n-grams; layers:N: every Nth layer of the teacher, with its weights; "
-        "neither needs model.source, nor reads it. Unset: model.source as it is.",
+        "neither goes with a model.source. Unset: model.source as it is.",
         allowed='"ngrams", or "layers:N" with N from 2',
     )
 

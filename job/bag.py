@@ -5,12 +5,12 @@ from typing import Any
 
 from torch import nn
 
+from configs.read import check_as_bag
 from configs.schema import Config
 from data.bags import filled_rows
 from data.encode import Encoded
 from data.prepare import Data
 from engine.precision import Precision, choose_precision
-from models.build import Built
 from models.ngrams.bag import NgramBag, NgramTokenizer
 
 MOST_CLASSES = 100  # beside an encoder: L-BFGS holds 20 times the weights, 2 GiB then
@@ -34,6 +34,13 @@ def settle_precision(
     return replace(chosen, device_reason=reason, dtype_reason="it has no matrix products")
 
 
+def check_source(config: Config, tokenizer: Any) -> None:
+    """Raise ConfigError where the source turned out to be a bag of n-grams, and settings do not go
+    with one."""
+    if isinstance(tokenizer, NgramTokenizer):
+        check_as_bag(config)
+
+
 def weigh_terms(model: nn.Module, train: Encoded) -> None:
     """Let a bag of n-grams learn from the training rows how common its terms are; other models are
     left alone."""
@@ -41,16 +48,11 @@ def weigh_terms(model: nn.Module, train: Encoded) -> None:
         model.weigh(filled_rows(train, len(model.idf)), train.rows)
 
 
-def check_beside(config: Config, data: Data, built: Built | None) -> list[str]:
+def check_beside(config: Config, data: Data) -> list[str]:
     """What the plan says of the bag beside an encoder, nothing where there is none. Raises
-    ValueError where it could not be weighed, or stand beside a bag."""
+    ValueError where it could not be weighed."""
     if config.bag is None:
         return []
-    if built is not None and isinstance(built.model, NgramBag):
-        raise ValueError(
-            f"[bag] stands beside an encoder; model.source {config.model.source!r} is a bag of "
-            "n-grams itself: remove the section (--unset bag)"
-        )
     if "validation" not in data.splits:
         raise ValueError(
             "[bag] needs a validation split, on whose rows the bag and the encoder are weighed; "

@@ -173,7 +173,7 @@ def why_no_room(cached: Cached, encoded: Mapping[str, Encoded]) -> str | None:
 def why_unproven(
     cached: Cached, encoded: Mapping[str, Encoded], padding: Padding, precision: Precision
 ) -> str | None:
-    """Try the cut on the first training rows: why it does not give the same logits, None where it
+    """Try the cut on the first training rows: why it does not give the head the same, None where it
     does. Notes what a row takes."""
     split = encoded["train"]
     rows = [split.dataset[row % split.rows] for row in range(ROWS)]

@@ -9,11 +9,13 @@ from typing import Any
 from configs.fields import list_settings
 from configs.read import trajectory
 from job.banner import estimated_memory, estimated_seconds
-from job.folder import Folder, train_on
+from job.folder import Folder
 from job.predictor import text_columns
 from job.prepare import Job
 from job.probe import replaced
 from job.texts import texts_of, window_lines
+from job.train_on import train_on
+from models.methods.method import can_merge
 from models.ngrams.bag import NgramBag
 from models.ngrams.fusion import FOLDER, Fusion
 from models.snippet import loading_snippet, needs_openloop, opens_in_peft
@@ -149,7 +151,11 @@ def make_card(
         command=command,
         predict_command=ask_command(job, folder),
         load_run=load_run_snippet(job, folder),
-        train_on_command=train_on(folder, job.config, job.config.train.epochs),
+        train_on_command=(
+            train_on(folder.config, job.config, job.config.train.epochs)
+            if can_merge(job.built.model)
+            else ""
+        ),
         snippet=loading_snippet(
             folder.model,
             job.model_args,

@@ -7,7 +7,6 @@ runs/<name>/config.toml     the resolved config, as it can be given back to --co
 
 import json
 import os
-import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from files.errors import UnreadableError
 from files.publish import free_name, set_aside, sweep, verify
 from files.read import read_json
 from files.write import LEFTOVER, save_text
-from job.own_code import own_code
+from job.train_on import train_on
 
 
 @dataclass(frozen=True)
@@ -185,7 +184,7 @@ def refuse_other_trajectory(config: Config, folder: Folder) -> None:
         out = ways_out(config)
         if folder.result.exists():
             epochs = max(1, config.train.epochs - saved.train.epochs)
-            command = train_on(folder, saved, epochs)
+            command = train_on(folder.config, saved, epochs)
             if config.train.max_steps is not None and saved.train.max_steps is not None:
                 steps = config.train.max_steps - saved.train.max_steps
                 command += f" train.max_steps={steps}" if steps > 0 else ""
@@ -194,18 +193,6 @@ def refuse_other_trajectory(config: Config, folder: Folder) -> None:
             f"{folder.path} was trained from another recipe; to resume it the settings below must "
             f"be as they were:\n{shown}\nIt is not touched. Ways out:\n{out}"
         )
-
-
-def train_on(folder: Folder, config: Config, epochs: int) -> str:
-    """The command that trains a finished run's weights further, as a run of its own."""
-    words = ["python", "train.py", "--config", str(folder.config)]
-    words += [f"run.name={config.run.name}_more"]
-    words += [f"model.source=run:{folder.path}", f"train.epochs={epochs}"]
-    if config.model.revision is not None:
-        words += ["--unset", "model.revision"]  # which only a hub has
-    if own_code(config):
-        words += ["--allow-code"]
-    return shlex.join(words)
 
 
 def refuse_links(folder: Folder) -> None:

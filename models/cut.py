@@ -6,7 +6,8 @@
 Where nothing of the backbone learns, the cut lies at its output, and of a head that pools first the
 pooled vector alone is kept. The model stays whole: called with `kept` among its inputs it begins at
 the cut, without it at the tokens. Modules and parameters keep their names. Dropout below the cut
-rests where it begins at the cut. What was put together so is proven on a few rows (`differs`).
+rests where it begins at the cut. What was put together so is proven on a few rows (`differs`), by
+what enters the head: one that begins at zero would answer alike whatever the states are.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
-from models.apart import logits_in, needs_apart
+from models.apart import needs_apart
 from models.fast.encoder import first_token_only
 from models.fast.layout import layout_of
 from models.fast.streams import pool_again
@@ -35,7 +36,10 @@ from models.layers import layer_lists
 from models.trainable import layers_above
 from models.windows import join_windows
 
-EXACT, COARSE = 1e-4, 0.05  # how far logits may lie apart: of fp32 states, of half-precision ones
+# how far what enters the head may lie apart, of its length: of fp32 states, of half-precision ones;
+# and of what tells rows from each other
+EXACT, COARSE, TELLING = 1e-4, 0.05, 0.1
+ALIKE = 1e-6  # rows that lie no further apart, of their length, differ by rounding
 VECTORS = {"mean": "the mean", "cls": "the first token", "last": "the last token"}
 
 
@@ -195,26 +199,53 @@ class Cut:
             self.watching = False
         assert self.reached is not None
         states, self.reached = self.reached, None
+        if states.shape[:2] == inputs["attention_mask"].shape:
+            return self.read(states, inputs)
+        return states[0, : int(inputs["attention_mask"].sum())]  # of a stream
+
+    def read(self, states: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """What is kept of a padded batch's states (B, T, D), as keep gives it."""
         mask = inputs["attention_mask"]  # (B, T)
-        if self.vectors:
-            pooled, windows = pool(states, mask, self.reads), inputs.get("windows")
-            return pooled if windows is None else join_windows(pooled, windows, self.windows)
-        if states.shape[:2] == mask.shape:
+        if not self.vectors:
             return states[mask.bool()]
-        return states[0, : int(mask.sum())]  # of a stream
+        pooled, windows = pool(states, mask, self.reads), inputs.get("windows")
+        return pooled if windows is None else join_windows(pooled, windows, self.windows)
 
     def differs(self, inputs: dict[str, Any], kept: dict[str, Any]) -> str | None:
-        """How the answers to the same rows lie apart, from the tokens and from what was kept of
-        them; None where they are equal but for rounding. In evaluation mode."""
+        """How what enters the head lies apart for the same rows, from the tokens and from what was
+        kept of them; None where it is equal but for rounding, and the rows tell a wrong one. In
+        evaluation mode."""
         with torch.enable_grad():
             if self.keep(inputs).requires_grad:
                 return "what lies below the cut reads a parameter that learns"
-        whole, begun = (logits_in(self.model(**each)) for each in (inputs, kept))  # (B, C)
-        apart = (whole - begun).abs().max().item()
         most = EXACT if kept["kept"].dtype == torch.float32 else COARSE
-        if apart <= most * max(1.0, whole.abs().max().item()):
-            return None
-        return f"on the first rows the logits lie {apart:.1e} apart, whole and from the cut"
+        for whole, begun in zip(self.entering(inputs), self.entering(kept), strict=True):
+            told = whole.any(1)  # not so where the last layer works out first tokens alone
+            whole, begun = whole[told], begun[told]  # (n, D) each
+            length = whole.norm(dim=1).max().item()
+            spread = (whole - whole.mean(0)).norm(dim=1).max().item()
+            apart = (whole - begun).norm(dim=1).max().item()
+            if spread < ALIKE * length:
+                return "the first rows are all alike, so that nothing would tell a wrong state"
+            if not apart <= min(most * length, TELLING * spread):
+                return (
+                    f"on the first rows what enters the head lies {apart / length:.1e} of its "
+                    "length apart, whole and from the cut"
+                )
+        return None
+
+    def entering(self, inputs: dict[str, Any]) -> list[Tensor]:
+        """What the head reads of a batch, in float32: the backbone's output as `read` has it, and
+        what its pooler made of that (B, D)."""
+        seen: list[Any] = []
+        hook = self.backbone.register_forward_hook(lambda module, args, out: seen.append(out))
+        try:
+            self.model(**inputs)
+        finally:
+            hook.remove()
+        pooled = getattr(seen[0], "pooler_output", None)
+        parts = [self.read(seen[0].last_hidden_state, inputs)]
+        return [part.float() for part in (*parts, *([] if pooled is None else [pooled]))]
 
     def digest(self) -> str:
         """sha256 over what decides the states: all of the backbone that does not learn, its

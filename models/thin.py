@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.layers import layer_lists
 from models.load import model_class
@@ -35,12 +35,13 @@ def thin(config: Any, state: dict[str, Tensor], every: int) -> tuple[Any, dict[s
     """(configuration, weights, a sentence) of every Nth layer of a model with this configuration
     and these weights. What is given stays as it is.
 
-    Raises ValueError for an architecture whose layers cannot be taken singly.
+    Raises ValueError for an architecture whose layers cannot be taken singly, and where a layer's
+    weights would not all have a place.
     """
     if config.is_encoder_decoder:
         raise ValueError(f"distill.student: {config.model_type!r} has a decoder beside its encoder")
-    with torch.device("meta"):
-        lists, depth = layer_lists(model_class(config, native=False)(config))
+    whole = _outline(config)
+    lists, depth = layer_lists(whole)
     if not lists:
         raise ValueError(
             f"distill.student: {config.model_type!r} has no list with a module for each layer; "
@@ -64,5 +65,34 @@ def thin(config: Any, state: dict[str, Tensor], every: int) -> tuple[Any, dict[s
         if isinstance(value, list) and len(value) == depth:  # what is said of each layer
             setattr(text, key, [value[number] for number in chosen])
     text.num_hidden_layers = len(chosen)
+    _check_places(whole, _outline(smaller), lists, chosen)
     names = ", ".join(str(number + 1) for number in chosen)
     return smaller, kept, f"student: layers {names} of the {depth} of the teacher"
+
+
+def _outline(config: Any) -> Any:
+    """The backbone of a configuration, its tensors without values."""
+    with torch.device("meta"):
+        return model_class(config, native=False)(config)
+
+
+def _check_places(
+    whole: nn.Module, smaller: nn.Module, lists: list[str], chosen: list[int]
+) -> None:
+    """Raises ValueError where a layer has other tensors in its new place than it had in its old
+    one, as ModernBERT's first, which has one norm less."""
+    for new, old in enumerate(chosen):
+        for name in lists:
+            had = _tensors(whole.get_submodule(f"{name}.{old}"))
+            has = _tensors(smaller.get_submodule(f"{name}.{new}"))
+            if other := [n for n in {**had, **has} if had.get(n) != has.get(n)]:
+                raise ValueError(
+                    f"distill.student: layer {old + 1} of the teacher would be layer {new + 1}, "
+                    f"which has other weights in {type(whole).__name__}: {', '.join(other[:4])}; "
+                    "leave it out (--unset distill.student), and name a smaller model in "
+                    "model.source"
+                )
+
+
+def _tensors(layer: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in layer.state_dict().items()}

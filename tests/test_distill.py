@@ -25,6 +25,7 @@ SETTINGS = {
     "samples": None,
 }
 NO_DROPOUT = ["model.dropout=0"]
+HALF = ["distill.student=layers:2", "--unset", "model.source"]
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +120,7 @@ def test_other_labels_are_refused_with_both_lists(start, tmp_path, taught):
     assert "neg, pos there, negitive, positive here" in said
 
 
-@pytest.mark.parametrize("extra", [[], ["distill.hidden=1"], ["distill.student=layers:2"]])
+@pytest.mark.parametrize("extra", [[], ["distill.hidden=1"], HALF])
 def test_a_killed_student_goes_on_to_the_same_bits(start, cache, taught, extra):
     words = [*taught, *extra, "run.save_every=1"]
     whole, _ = start("whole", *words)
@@ -175,7 +176,7 @@ def test_a_dry_run_computes_nothing_and_says_what_it_would(start, cache, taught)
 
 
 def test_teacher_and_student_stand_side_by_side(start, taught):
-    run, said = start("student", *taught, "distill.student=layers:2")
+    run, said = start("student", *taught, *HALF)
     teacher, student = json.loads((run / "result.json").read_text(encoding="utf-8"))["distilled"]
     before = json.loads((run.parent / "teacher/result.json").read_text(encoding="utf-8"))
     assert teacher["value"] == pytest.approx(before["test"]["accuracy"])
@@ -195,14 +196,14 @@ def test_a_student_ends_without_a_teacher_that_goes_while_it_learns(start, taugh
 
     load_best = finish.load_best
     monkeypatch.setattr(finish, "load_best", leave)
-    run, said = start("student", *taught, "distill.student=layers:2")
+    run, said = start("student", *taught, *HALF)
     assert "WARNING: the student stands alone, its teacher cannot be asked: " in said
     assert json.loads((run / "result.json").read_text(encoding="utf-8"))["distilled"] == []
     assert load_run(run)(["a good film"])
 
 
 def test_a_student_answers_when_its_teacher_is_gone(start, taught):
-    run, _ = start("student", *taught, "distill.student=layers:2")
+    run, _ = start("student", *taught, *HALF)
     before = [p.probabilities for p in load_run(run)(["a good film"])]
     shutil.rmtree(run.parent / "teacher")
     assert [p.probabilities for p in load_run(run)(["a good film"])] == before
@@ -286,7 +287,12 @@ def test_relations_of_a_teacher(start, taught):
         (["distill.hidden=1", "model.train=head"], "no hidden state ever changes"),
         (["distill.hidden=1", "model.compile=true"], "which reads what each layer leaves"),
         (["distill.student=layers:1"], 'allowed: "ngrams", or "layers:N" with N from 2'),
-        (["distill.student=layers:4"], "the teacher has 2 layers"),
+        (["distill.student=layers:4", *HALF[1:]], "the teacher has 2 layers"),
+        (
+            ["distill.student=layers:2"],
+            "which starts from the teacher's layers; remove one of them",
+        ),
+        ([*HALF, "model.revision=main"], 'model.revision: got "main" beside distill.student'),
     ):
         _, said = start("student", *taught, *words, code=2)
         assert reason in said, words

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 import train
 from openloop import load_run
 from configs.read import read_config
+from configs.schema import METHODS
 from job.cached import open_cached
 from job.guess import FEW, chooses_a_way, guess_recipe
 from job.prepare import prepare
@@ -22,7 +23,7 @@ def table(tmp_path, rows):
 
 
 def test_a_probe_is_proposed_for_few_rows_and_says_why(tmp_path):
-    recipe, said = guess_recipe(table(tmp_path, FEW - 1), probe=True)
+    recipe, said = guess_recipe(table(tmp_path, FEW - 1), {})
     assert recipe["model"]["train"] == "head"
     assert "lora" not in recipe
     assert recipe["train"]["micro_batch_size"] >= FEW  # a step sees all rows
@@ -30,15 +31,85 @@ def test_a_probe_is_proposed_for_few_rows_and_says_why(tmp_path):
 
 
 def test_no_probe_is_proposed_for_more_rows(tmp_path):
-    recipe, said = guess_recipe(table(tmp_path, FEW), probe=True)
+    recipe, said = guess_recipe(table(tmp_path, FEW), {})
     assert "lora" in recipe
     assert any(line.startswith("epochs = ") for line in said)
 
 
-@pytest.mark.parametrize("key", ["lora.rank", "train.lr", "model.train", "head.kind", "lora"])
-def test_settings_of_the_training_keep_the_adapter(key):
-    assert chooses_a_way({"data.label", key})
-    assert not chooses_a_way({"data.label", "model.source", "run.name", "eval.baseline"})
+@pytest.mark.parametrize(
+    "words",
+    ["lora.rank=8", "train.lr=1", "model.train=head", "head.kind=mlp", "contrast.pairs=8",
+     "adapter.size=8", "distill.teacher=run:x", "model.source=ngrams", "--unset lora"],
+)  # fmt: skip
+def test_settings_that_say_how_to_train_propose_no_probe(words):
+    key, _, value = words.removeprefix("--unset ").partition("=")
+    assert chooses_a_way({"data.label": "x", key: value or None})
+
+
+def test_other_settings_leave_the_proposal():
+    others = ("data.label", "model.source", "run.name", "eval.baseline", "bag.rows")
+    assert not chooses_a_way(dict.fromkeys(others, "x"))
+
+
+@pytest.fixture
+def csv(tmp_path, reviews_csv, tiny_folder, capsys):
+    """csv("name", "adapter.size=8", …) -> (the run's recipe, what was said) of a run on a small
+    table; {runs} in a word is the folder of the runs."""
+
+    def start(name, *words, code=0):
+        fixed = [f"run.name={name}", f"run.dir={tmp_path}", "train.max_steps=2"]
+        fixed += ["precision.device=cpu", "speed.native=off", "eval.baseline=false"]
+        words = [word.replace("{runs}", str(tmp_path)) for word in words]
+        assert train.main(["--csv", str(reviews_csv), *fixed, *words]) == code
+        captured = capsys.readouterr()
+        return read_config(tmp_path / name / "config.toml"), captured.out
+
+    start.tiny = f"model.source={tiny_folder}"
+    return start
+
+
+@pytest.mark.parametrize(
+    ("words", "method"),
+    [
+        (["adapter.size=8"], "adapter"),
+        (["prompt.tokens=2"], "prompt"),
+        (["prefix.tokens=2"], "prefix"),
+        (["method.kind=examples/own_method.py:IA3", "--allow-code"], "method"),
+        (["lora.rank=2"], "lora"),
+        (["lora.rank=2", "model.train=last:1"], "lora"),
+        (["contrast.pairs=4"], "lora"),
+        (["model.train=all"], None),
+        (["model.train=last:1"], None),
+        (["model.train=head"], None),
+        (["--unset", "lora"], None),
+    ],
+)
+def test_a_way_that_is_named_is_taken_in_one_go_with_its_own_rates(csv, words, method):
+    config, said = csv("named", csv.tiny, "data.max_length=32", *words)
+    assert [name for name in METHODS if getattr(config, name) is not None] == [method] * bool(
+        method
+    )
+    assert "rows are fewer" not in said
+    rates = {"adapter": 4e-3, "prompt": 3e-2, "prefix": 1e-2, None: 1e-4}
+    rate = 1e-2 if "model.train=head" in words else rates.get(method, 1e-3)
+    assert config.train.lr == rate
+    assert (f"lr = {rate:g}, as in configs/" in said) == (method not in ("lora", "method"))
+
+
+def test_a_bag_of_ngrams_its_run_and_a_student_are_taken_in_one_go(csv):
+    bag, said = csv("bag", "model.source=ngrams")
+    assert (bag.model.source, bag.lora, bag.train.lr) == ("ngrams", None, 3e-2)
+    assert "lr = 0.03, as in configs/imdb_ngrams.toml" in said
+    csv("more", "model.source=run:{runs}/bag")
+    csv("teacher", csv.tiny, "data.max_length=32", "lora.rank=2")
+    student = ["distill.teacher={runs}/teacher", "data.max_length=32"]
+    pupil, _ = csv("pupil", *student, "distill.student=ngrams")
+    assert pupil.model.source == "ngrams"
+    half, _ = csv("half", *student, "distill.student=layers:2")
+    assert half.lora is not None
+    assert half.model.source == half.distill.teacher
+    same, _ = csv("same", *student, csv.tiny)
+    assert same.lora is not None
 
 
 def test_a_small_table_trains_a_probe_that_answers(tmp_path, reviews_csv, tiny_folder, capsys):
@@ -63,7 +134,7 @@ def test_a_small_table_trains_a_probe_that_answers(tmp_path, reviews_csv, tiny_f
 def test_the_probe_reaches_the_optimum_of_logistic_regression(recipe, tmp_path, monkeypatch):
     linear_model = pytest.importorskip("sklearn.linear_model")
     monkeypatch.setenv("OPENLOOP_CACHE", str(tmp_path / "cache"))
-    guessed, _ = guess_recipe(table(tmp_path, 10), probe=True)
+    guessed, _ = guess_recipe(table(tmp_path, 10), {})
     settings = {name: guessed[name] for name in ("head", "train", "eval")}
     settings |= {"model": {"train": "head"}, "lora": None, "speed": {"native": "off"}}
     path = recipe(**settings)

@@ -106,7 +106,7 @@ def test_a_small_table_is_gone_through_more_often(tmp_path):
     path = tmp_path / "my (first) file.csv"
     rows = "\n".join(f"a long review of film {i},{'good' if i % 2 else 'bad'}" for i in range(100))
     path.write_text(f"review,verdict\n{rows}\n", encoding="utf-8")
-    recipe, said = guess_recipe(path)
+    recipe, said = guess_recipe(path, {"lora.rank": "8"})
     assert recipe["run"]["name"] == "my_first_file"
     assert recipe["data"]["text"] == "review"
     assert recipe["data"]["label"] == "verdict"

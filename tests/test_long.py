@@ -157,6 +157,19 @@ def test_a_run_on_texts_of_one_window_is_the_run_that_cuts_none(start, words):
     assert_same_weights(weights(other), weights(one))
 
 
+@pytest.mark.parametrize("words", [["speed.plain=true"], FULL])
+def test_a_short_text_beside_longer_ones_is_answered_as_by_the_run_that_cuts_them(start, words):
+    words = ["data.max_length=64", *words, "train.max_steps=4"]
+    one, _ = start("cut", *words)
+    other, _ = start("chunks", *words, "data.long=chunks")
+    short = [text for text, _, _ in list_answers(one)]
+    long = [" ".join([f"film {number} was good and bad", *short]) for number in range(5)]
+    texts = [text for pair in zip(long, short[:5], strict=True) for text in pair] + short[5:]
+    places = [number for number, text in enumerate(texts) if text in short]
+    cut, chunks = ([load_run(run)(texts)[n].probabilities for n in places] for run in (one, other))
+    assert chunks == cut
+
+
 def test_a_killed_run_on_windows_goes_on_to_the_same_bits(start, recipe):
     words = [*CHUNKS, *FULL, "run.save_every=2", "train.max_steps=6", "eval.every=3"]
     whole, _ = start("whole", *words)
@@ -252,14 +265,17 @@ def test_a_signal_in_the_middle_is_found_in_windows_alone(start, tmp_path):
     words = [f"data.source={tmp_path}/middle.jsonl", "data.max_length=128", *FULL]
     words += ["data.validation=20", "data.test=60", "train.epochs=2", "train.lr=1e-3"]
     words += ["train.accumulate=1", "model.dropout=0"]
-    accuracy, pool = {}, {"chunks": ["data.window_pool=max"]}
-    for long in ("cut", "head_tail", "chunks"):
-        folder, _ = start(long, *words, f"data.long={long}", *pool.get(long, []))
+    ways = {way: [f"data.long={way}"] for way in ("cut", "head_tail")}
+    ways |= {pool: ["data.long=chunks", f"data.window_pool={pool}"] for pool in ("max", "mean")}
+    accuracy = {}
+    for way, settings in ways.items():
+        folder, _ = start(way, *words, *settings)
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        accuracy[long] = result["test"]["accuracy"]
+        accuracy[way] = result["test"]["accuracy"]
     assert accuracy["cut"] < 0.65
     assert accuracy["head_tail"] < 0.65
-    assert accuracy["chunks"] > 0.9
+    assert accuracy["max"] > 0.9
+    assert accuracy["mean"] > 0.9
 
 
 def test_a_run_out_of_memory_is_told_of_its_windows(recipe):

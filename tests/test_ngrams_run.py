@@ -126,34 +126,48 @@ def test_a_bag_is_trained_on_from_its_run(bag, tmp_path, many_reviews, capsys):
     assert own(["superb"])[0].probability == pytest.approx(before(["superb"])[0].probability)
 
 
-@pytest.mark.parametrize(
-    "change",
-    ["data.labels=['a', 'b']", "model.train=head", "head.kind=linear", "train.layer_decay=0.5",
-     "lora.targets=all-linear"],
-)  # fmt: skip
-def test_training_on_refuses_what_a_bag_has_not(change, bag, tmp_path, many_reviews, capsys):
-    data = {"source": str(many_reviews)}
-    if "labels" in change:
-        rows = [{"text": f"film {i}", "label": i % 2} for i in range(200)]
-        data["source"] = write_rows(tmp_path / "rows.jsonl", rows)
+def test_training_on_refuses_other_labels(bag, tmp_path, capsys):
+    rows = [{"text": f"film {i}", "label": i % 2} for i in range(200)]
+    data = {"source": write_rows(tmp_path / "rows.jsonl", rows)}
     path = write_recipe(tmp_path, data, "more", model={"source": f"run:{bag}"})
-    assert train.main(["--config", str(path), change]) == 2
+    assert train.main(["--config", str(path), "data.labels=['a', 'b']"]) == 2
     message = capsys.readouterr().err
-    assert "bag of n-grams" in message or "whose labels are" in message
+    assert "whose labels are" in message
     assert "Traceback" not in message
 
 
+@pytest.mark.parametrize("source", ["ngrams", "run:{bag}"])
 @pytest.mark.parametrize(
     "change",
-    ["head.kind=linear", "model.train=head", "model.dropout=0.1", "lora.targets=all-linear",
-     "model.compile=true", "train.layer_decay=0.5", "train.unfreeze=0.5"],
+    ["head.kind=linear", "head.pool=cls", "head.dropout=0.1", "model.train=head",
+     "model.dropout=0.1", "model.activation_checkpointing=true", "model.compile=true",
+     "lora.targets=all-linear", "train.layer_decay=0.5", "train.unfreeze=0.5",
+     "data.long=head_tail", "data.truncation=left", "bag.rows=all", "contrast.pairs=4"],
 )  # fmt: skip
-def test_a_setting_of_transformers_is_refused_by_its_key(change, tmp_path, many_reviews, capsys):
-    path = write_recipe(tmp_path, {"source": str(many_reviews)})
-    assert train.main(["--config", str(path), change]) == 2
+def test_a_setting_of_transformers_is_refused_by_its_key(
+    source, change, bag, tmp_path, many_reviews, capsys
+):
+    model = {"source": source.replace("{bag}", str(bag))}
+    path = write_recipe(tmp_path, {"source": str(many_reviews)}, "more", model=model)
+    needs_head = change in ("head.pool=cls", "contrast.pairs=4")
+    words = ["head.kind=linear", change] if needs_head else [change]
+    assert train.main(["--config", str(path), *words]) == 2
     message = capsys.readouterr().err
-    assert change.partition("=")[0].replace("lora.targets", "lora") in message
-    assert "nothing pretrained" in message
+    key, _, _ = change.partition("=")
+    whole = key.partition(".")[0]
+    assert (whole if whole in ("lora", "bag", "contrast") else key) in message
+    assert "bag of n-grams" in message
+    assert f"--unset {whole}" in message or f"--unset {key}" in message
+
+
+@pytest.mark.parametrize("source", ["ngrams", "run:{bag}"])
+def test_all_that_is_to_be_removed_is_named_at_once(source, bag, tmp_path, many_reviews, capsys):
+    model = {"source": source.replace("{bag}", str(bag))}
+    path = write_recipe(tmp_path, {"source": str(many_reviews)}, "more", model=model)
+    words = ["head.kind=linear", "head.pool=mean", "lora.targets=all-linear", "model.train=head"]
+    assert train.main(["--config", str(path), *words]) == 2
+    unset = "--unset head.pool --unset head.kind --unset lora --unset model.train"
+    assert f"remove them ({unset})" in capsys.readouterr().err
 
 
 def test_half_precision_is_refused_for_want_of_products(tmp_path, many_reviews, capsys):

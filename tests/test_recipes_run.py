@@ -77,7 +77,7 @@ def run_first_step(path, folder, model_folder):
         overrides.append("data.test=10")
     if teacher is not None:
         overrides.append(f"distill.teacher={folder / teacher.teacher}")
-    if read_config(path).model.source != "ngrams":  # which starts from nothing
+    if teacher is None and read_config(path).model.source != "ngrams":  # a source of their own
         overrides.append(f"model.source={model_folder}")
     assert train.main(["--config", str(path), *overrides]) == 0
     run = folder / "runs" / read_config(path).run.name

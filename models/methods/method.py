@@ -232,6 +232,16 @@ def merge(model: nn.Module) -> float:
     return drift
 
 
+def can_merge(model: nn.Module) -> bool:
+    """Whether each module that a method put in names the one weight that does its work."""
+    try:
+        for module in added_modules(model).values():
+            module.merged_weight()
+    except ValueError:
+        return False
+    return True
+
+
 def merge_source(model: nn.Module, source: str) -> None:
     """Merge the model that another run starts from. Raises ValueError where that cannot be."""
     try:

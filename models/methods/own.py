@@ -1,8 +1,8 @@
 """A method of a user's own: [method] names a class in a file of theirs, and gives its arguments.
 
-    theirs   check, inject, also_trains, rates: a subclass of Method, as every one here
-    ours     write, read, as_written: what PEFT would make of it is not known, so it is stored in
-             openloop's layout, whatever the class says, with a copy of the file that ran
+    theirs   ASKED: a subclass of Method, as every one here
+    ours     OURS: what PEFT would make of it is not known, so it is stored in openloop's layout,
+             with a copy of the file that ran; a class that answers one of these is refused
 
 What it puts in is held to the contract before anything trains: the model that was there is below
 the `base` of Added modules, bit for bit, and all that is new belongs to one of them.
@@ -32,6 +32,11 @@ from models.methods.method import Method, added_modules, plain_state
 from models.methods.own_files import read_own, write_own
 from models.names import is_below, named_seed
 
+ASKED = (
+    "identity", "in_front", "check", "positions", "inject", "also_trains", "start", "rates",
+)  # fmt: skip
+OURS = ("code", "peft", "drops_types", "write", "read", "as_written")
+
 
 @dataclass(frozen=True)
 class OwnMethod(Method):
@@ -59,6 +64,13 @@ class OwnMethod(Method):
         check_arguments(method.__name__, takes, self.args, "[method.args]", {})
         with self._in_words("__init__"):
             made: Method = method(**self.args)
+        theirs = [kind for kind in method.__mro__ if not kind.__module__.startswith("models.")]
+        if idle := [name for name in OURS if any(name in vars(kind) for kind in theirs)]:
+            raise ValueError(
+                f"method.kind {self.kind!r}: {method.__name__} defines {', '.join(idle)}, which a "
+                "class in a file of its own is not asked: what it puts in is stored in openloop's "
+                "layout; remove it"
+            )
         return made
 
     def _in_words(self, what: str) -> AbstractContextManager[None]:
@@ -67,13 +79,26 @@ class OwnMethod(Method):
         assert file is not None
         return telling_place(f"method.kind {self.kind!r}: {what} failed", file)
 
+    @property
+    def identity(self) -> bool:  # type: ignore[override]  # of the user's class
+        return bool(self.own.identity)
+
+    @property
+    def in_front(self) -> int:
+        with self._in_words("in_front"):
+            return int(self.own.in_front)
+
+    def positions(self, model: nn.Module) -> int:
+        with self._in_words("positions"):
+            return int(self.own.positions(model))
+
     def inject(self, model: nn.Module, seed: int, exclude: Collection[str] = ()) -> list[str]:
         own, before = self.own, checksums(model)
         with self._in_words("inject"), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(named_seed(seed, "method"))
             own.check()
             notes = own.inject(model, seed, exclude)
-        self._check_model(model, before, exclude)
+        self._check_model("inject", model, before, exclude)
         if not isinstance(notes, list):
             raise ValueError(
                 f"method.kind {self.kind!r}: inject returned a {type(notes).__name__}; expected a "
@@ -81,7 +106,18 @@ class OwnMethod(Method):
             )
         return [str(note) for note in notes]
 
-    def _check_model(self, model: nn.Module, before: dict[str, int], exclude: Any) -> None:
+    def start(self, model: nn.Module, tokenizer: Any) -> None:
+        if type(self.own).start is Method.start:
+            return
+        before = checksums(model)
+        with self._in_words("start"), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(named_seed(0, "start"))  # inject draws from a seed
+            self.own.start(model, tokenizer)
+        self._check_model("start", model, before, ())
+
+    def _check_model(
+        self, what: str, model: nn.Module, before: dict[str, int], exclude: Collection[str]
+    ) -> None:
         """Raises ValueError where what was put in would train, be saved or be merged wrongly."""
         after, added = checksums(model), added_modules(model)
         lost = [name for name in before if name not in after]
@@ -106,7 +142,7 @@ class OwnMethod(Method):
             wrong = f"put {head[0]} where `exclude` says that nothing may be put"
         else:
             return
-        raise ValueError(f"method.kind {self.kind!r}: inject {wrong}")
+        raise ValueError(f"method.kind {self.kind!r}: {what} {wrong}")
 
     def also_trains(self, model: nn.Module) -> list[str]:
         with self._in_words("also_trains"):

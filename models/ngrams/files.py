@@ -30,14 +30,12 @@ def find_bag(source: str, revision: str | None) -> Path | None:
 
 
 def build_bag(args: ModelArgs, tokenizer: NgramTokenizer) -> Built:
-    """A new bag of n-grams, all zeros, or that of the run it goes on from. Raises ValueError where
-    that one has other labels, and for arguments that only a transformer has."""
+    """A new bag of n-grams, all zeros, or that of the run it goes on from; `args` say nothing that
+    only a transformer has. Raises ValueError where that one has other labels."""
+    assert args.method is None
+    assert args.head_kind == "native"
+    assert args.trains == "all"
     folder = find_bag(args.source, args.revision)
-    if args.method or args.head_kind != "native" or args.trains != "all" or args.dropout:
-        raise ValueError(
-            f"model.source is {args.source!r}, a bag of n-grams: it has no head of its own and no "
-            "layers, so [head], a method's table, model.train and model.dropout do not go with it"
-        )
     base: dict[str, Any] = {"source": args.source, "revision": None, "in_memory": False}
     model = NgramBag(1 << tokenizer.bits, args.num_labels)
     names, target = {name for name, _ in model.named_parameters()}, None

@@ -320,6 +320,12 @@ RELATIONS = [
     (['data.labels=["a", "a"]'], "data.labels"),
     (["data.long=head_tail", 'data.text=["a", "b"]'], "data.long"),
     (["data.long=head_tail", "model.source=ngrams"], "data.long"),
+    (["data.truncation=left", "model.source=ngrams"], "data.truncation"),
+    (["distill.teacher=t", "distill.student=layers:2"], "model.source"),
+    (
+        ["distill.teacher=hub:tiny", "distill.student=layers:2", "model.revision=v1"],
+        "model.revision",
+    ),
     (["data.long=head_tail", "data.truncation=left"], "data.truncation"),
     (["data.head_tokens=9"], "data.head_tokens"),
     (["data.long=head_tail", "data.max_length=9", "data.head_tokens=9"], "data.head_tokens"),
@@ -362,7 +368,7 @@ def test_a_student_that_starts_from_nothing_needs_no_source(small):
 def test_every_relation_is_tried_above():
     from configs.relations import RULES
 
-    assert len(RELATIONS) == len(RULES) + 7  # some are tried twice, windows three times
+    assert len(RELATIONS) == len(RULES) + 9  # some are tried twice, windows three times
 
 
 def test_nothing_heavy_is_imported_to_read_a_config():

@@ -1,13 +1,14 @@
 """What ships: the recipes, the generated reference and the words of the schema."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from shipped import list_shipped
 
 from configs import reference
-from configs.fields import list_settings
+from configs.fields import describe, list_settings
 from configs.read import read_config
 
 FOLDER = Path(reference.__file__).parent
@@ -21,10 +22,57 @@ SAMPLES = [
 ]
 
 
-def test_the_promised_recipes_ship():
-    imdb = {"imdb_lora", "imdb_quick", "imdb_full", "imdb_distilbert_lora", "imdb_bert"}
-    names = {*imdb, "yelp_bert"}
-    assert names <= {path.stem for path in RECIPES}
+def test_the_recipes_that_ship_are_those_of_the_readme():
+    rows = re.findall(
+        r"^\| `(\w+)\.toml` \|", (FOLDER / "README.md").read_text(encoding="utf-8"), re.M
+    )
+    assert sorted(rows) == sorted(path.stem for path in RECIPES)
+
+
+# what programs outside of this repository set
+OUTSIDE = {
+    "lora.variant": '"lora", "rslora", "dora" or "FILE.py:CLASS"',
+    "lora.init": '"kaiming" or "pissa"',
+    "lora.plus_ratio": "number above 0",
+    "adapter.size": "integer from 1",
+    "adapter.placement": '"both" or "feed_forward"',
+    "prompt.tokens": "integer from 1",
+    "prompt.text": "text",
+    "prefix.tokens": "integer from 1",
+    "distill.teacher": "text",
+    "distill.temperature": "number above 0",
+    "distill.weight": "number from 0 up to 1",
+    "distill.student": '"ngrams", or "layers:N" with N from 2',
+    "data.long": '"cut", "head_tail" or "chunks"',
+    "data.head_tokens": "integer from 1",
+    "data.stride": "integer from 0",
+    "model.cache": '"auto" or "off"',
+}
+PATTERNS = {  # words that fit, words that do not
+    "lora.variant": (["lora", "rslora", "dora", "my_file.py:MyLoRA"], ["LoRA", "qlora", "mine.py"]),
+    "distill.student": (["ngrams", "layers:2", "layers:12"], ["layers:1", "layers:", "bag"]),
+}
+
+
+def shape_of(key):
+    """What configs/schema.json says of a key."""
+    schema = json.loads((FOLDER / "schema.json").read_text(encoding="utf-8"))
+    shape = schema
+    for part in key.split("."):
+        shape = next(s for s in shape.get("anyOf", [shape]) if s.get("type") != "null")
+        shape = schema["$defs"][shape["$ref"].rpartition("/")[2]] if "$ref" in shape else shape
+        shape = shape["properties"][part]
+    return shape
+
+
+@pytest.mark.parametrize("key", OUTSIDE)
+def test_a_key_that_others_rely_on_takes_the_words_they_give_it(key):
+    shape = shape_of(key)
+    assert describe(shape) == OUTSIDE[key]
+    if key in PATTERNS:
+        (pattern,) = (s["pattern"] for s in shape.get("anyOf", [shape]) if "pattern" in s)
+        for words, fits in zip(PATTERNS[key], (True, False), strict=True):
+            assert [word for word in words if bool(re.search(pattern, word)) != fits] == []
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -184,13 +184,27 @@ def test_what_learns_and_is_read_below_is_found_out(make):
         assert "reads a parameter that learns" in cut.differs(inputs, begun(cut, inputs))
 
 
-def test_logits_that_differ_are_found_out(make):
-    built, _, _ = make("bert", train="last:1", head_kind="linear", head_pool="mean")
-    cut, inputs = Cut(built.model, 1), rows()[0]
+@pytest.mark.parametrize("dtype", [FP32, torch.bfloat16])
+@pytest.mark.parametrize("what", ["head", "last:1"])
+def test_wrong_states_are_found_out_even_by_a_head_that_begins_at_zero(make, what, dtype):
+    built, _, _ = make("bert", train=what, head_kind="linear", head_pool="mean")
+    nn.init.zeros_(built.model.head.out.weight)
+    cut, inputs = Cut(built.model, find_cut(built.model)[0]), rows()[0]
     kept = begun(cut, inputs)
+    right = kept["kept"].to(dtype)
     with torch.no_grad():
-        assert cut.differs(inputs, kept) is None
-        assert "apart" in cut.differs(inputs, {**kept, "kept": torch.flip(kept["kept"], [2])})
+        assert cut.differs(inputs, {**kept, "kept": right}) is None
+        wrong = {"another row's": right.roll(1, 0), "mirrored": right.flip(2)}
+        for name, states in wrong.items():
+            assert "apart" in (cut.differs(inputs, {**kept, "kept": states}) or ""), name
+
+
+def test_rows_that_are_all_alike_prove_nothing(make):
+    built, _, _ = make("bert", train="head", head_kind="linear", head_pool="mean")
+    cut, inputs = Cut(built.model, None), {name: t[:1] for name, t in rows()[0].items()}
+    inputs = {name: t.expand(4, -1) for name, t in inputs.items()}
+    with torch.no_grad():
+        assert "all alike" in cut.differs(inputs, begun(cut, inputs))
 
 
 def test_the_digest_knows_weights_and_the_place_of_the_cut(make):

@@ -9,8 +9,8 @@ import torch
 from models.args import args_to_json
 from models.export import export_model, load_exported
 from models.fast.speed import SpeedArgs, speed_up
-from models.methods.method import added_modules, merge, unmerge
-from models.methods.own import OwnMethod
+from models.methods.method import Method, added_modules, merge, unmerge
+from models.methods.own import ASKED, OURS, OwnMethod
 from models.snippet import loading_snippet
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +61,51 @@ def test_a_method_that_breaks_the_contract_is_refused_with_what_it_did(make, own
     changes, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
         make("bert", method=own(*changes), allow_code=True)
+
+
+ANSWERS = """    identity = False
+    in_front = 2
+
+    def positions(self, model):
+        return 5
+
+    def start(self, model, tokenizer):
+        for module in added_modules(model).values():
+            module.scale.data.fill_(len(tokenizer("good")["input_ids"]))
+
+"""
+
+
+def test_all_that_a_method_answers_is_asked(make, own):
+    answers = ("    def inject", f"{ANSWERS}    def inject")
+    imports = ("import Added, Method", "import Added, Method, added_modules")
+    method = own(imports, answers)
+    built, _, tokenizer = make("bert", method=method, allow_code=True)
+    assert (method.identity, method.in_front, method.positions(built.model)) == (False, 2, 5)
+    assert tokenizer.model_max_length == 64 - 5
+    scales = {s for m in added_modules(built.model).values() for s in m.scale.tolist()}
+    assert scales == {len(tokenizer("good")["input_ids"])}
+
+
+def test_every_question_is_passed_on_or_answered_here():
+    """A question that is added to Method needs a place in one of the two."""
+    questions = {name for name in vars(Method) if not name.startswith("_")}
+    assert {*ASKED, *OURS} == questions - {"kind", "small"}
+    assert questions & {*ASKED, *OURS} <= {*vars(OwnMethod), "peft", "drops_types"}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_class_that_answers_what_it_is_not_asked_is_refused_with_the_name(make, own, name):
+    answer = ("    def inject", f"    {name} = None\n\n    def inject")
+    with pytest.raises(ValueError, match=rf"IA3 defines {name}, which .* is not asked"):
+        make("bert", method=own(answer), allow_code=True)
+
+
+def test_a_start_that_changes_the_model_itself_is_refused(make, own):
+    start = "    def start(self, model, tokenizer):\n"
+    start += "        next(model.parameters()).data.mul_(2)\n\n"
+    with pytest.raises(ValueError, match=r"start changed the values of bert.embeddings"):
+        make("bert", method=own(("    def inject", start + "    def inject")), allow_code=True)
 
 
 def test_arguments_go_by_name_and_others_are_refused_with_the_nearest(make, own):
