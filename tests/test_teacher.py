@@ -39,6 +39,7 @@ class Head(nn.Module):
     def forward(self, hidden, mask):
         return self.out(hidden[:, 0])
 """
+HALF = ["distill.student=layers:2", "--unset", "model.source"]
 BAG = ["model.source=ngrams", "--unset", "head", "train.lr=0.1"]
 
 
@@ -106,7 +107,7 @@ def test_a_model_that_left_its_run_brings_its_bag_and_its_code(start, ready, tmp
         ready(*words)
 
 
-@pytest.mark.parametrize("extra", [[], ["distill.student=layers:2"]])
+@pytest.mark.parametrize("extra", [[], HALF])
 @pytest.mark.parametrize("name", ["teacher", "{runs}/teacher", "run:{runs}/teacher/model"])
 def test_a_run_is_not_its_own_teacher(start, taught, tmp_path, name, extra):
     _, said = start("teacher", f"distill.teacher={name}", "--fresh", *extra, code=2)
@@ -283,7 +284,7 @@ def test_frozen_weights_in_bf16_are_saved_exactly_though_the_teacher_has_gone(
 
     before, load_best = weights(tmp_path / "runs/teacher/model"), finish.load_best
     monkeypatch.setattr(finish, "load_best", leave)
-    words = ["distill.student=layers:2", "precision.dtype=bf16", "model.dropout=0"]
+    words = [*HALF, "precision.dtype=bf16", "model.dropout=0"]
     run, said = start("student", *taught, *words, what)
     assert "WARNING: the student stands alone" in said
     after = weights(run / "model")
