@@ -42,15 +42,23 @@ def explained(advice: str) -> Iterator[None]:
         raise ValueError(f"out of memory: {first or 'on the GPU'}\n{advice}") from error
 
 
-def release_memory() -> None:
-    """Give back what a finished run of this process held, and forget its peak, so that the next one
-    measures its own. Where the system has no such call, nothing."""
+def give_back_memory() -> None:
+    """Give freed memory, which the allocators keep for the next step, back to the system. Where the
+    system has no such call, nothing."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def release_memory() -> None:
+    """Give back what a finished run of this process held, and forget its peak, so that the next one
+    measures its own. Where the system has no such call, nothing."""
+    give_back_memory()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    if sys.platform == "linux":
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # VmHWM is VmRSS again

@@ -17,6 +17,7 @@ from data.bags import encode_bags, filled_rows, flat_terms
 from data.cache import cache_root
 from engine.evaluate import inference, to_device
 from engine.losses import Batch, LossFn, logits_of
+from engine.memory import give_back_memory
 from engine.precision import Precision
 from engine.stop import StopRequest
 from job.fit import split_batches
@@ -87,6 +88,7 @@ def try_fuse(job: Job, say: Callable[[str], None], stop: StopRequest) -> Fusion 
 def fuse(job: Job, say: Callable[[str], None], stop: StopRequest) -> Fusion:
     """Fit a bag on the training rows and weigh it and the trained encoder on validation rows; says
     what came of it. Raises Stopped where it was asked to end meanwhile."""
+    give_back_memory()  # else what the steps freed would stand beside what the bag takes
     start, held_out = time.perf_counter(), job.data.splits["validation"]
     tokenizer = NgramTokenizer(len(text_columns(job.config)))
     read = partial(
@@ -96,6 +98,7 @@ def fuse(job: Job, say: Callable[[str], None], stop: StopRequest) -> Fusion:
     terms, labels, filled = training_rows(job, read)
     held_out_terms, _ = read(held_out)
     held_out_labels, loss_fn = labels_of(held_out), host_loss(job)
+    give_back_memory()  # of the counting
     bag = NgramBag(1 << tokenizer.bits, job.num_labels)
     bag.weigh(filled, len(labels))
     strength = fit_bag(
