@@ -121,6 +121,7 @@ def guess_recipe(path: Path, changed: Changes) -> tuple[dict[str, Any], list[str
 
     guess = guess_columns(path)
     recipe = read_toml(BASE)
+    recipe.pop("bag", None)  # it is for rows that the encoder has no time for: here it reads all
     notes = [*guess.reasons, *take_way(recipe, changed)]
     if recipe["model"].get("source", "ngrams") != "ngrams" and not has_packaged_model():
         recipe["model"]["source"] = HUB_MODEL

@@ -144,6 +144,7 @@ def run(tmp_path_factory, tiny_folder, reviews_csv):
     words += [f"data.source={reviews_csv}", "data.max_length=32", "data.validation=8"]
     words += ["precision.dtype=fp32", "precision.device=cpu", "data.filter=label != 'none'"]
     words += ["run.name=one", "data.subset={}", "data.test=8", "data.labels=['neg', 'pos']"]
+    words += ["--unset", "bag"]
     assert train.main(["--config", str(ROOT / "configs/imdb_lora.toml"), *words]) == 0
     return folder / "one"
 
@@ -159,6 +160,7 @@ def pair_run(tmp_path_factory, tiny_folder):
     words = [f"run.dir={folder}", f"model.source={tiny_folder}", "train.max_steps=2"]
     words += [f"data.source={folder}/pairs.jsonl", 'data.text=["a", "b"]', "data.max_length=32"]
     words += ["run.name=two", "data.subset={}", "--unset", "data.filter", "--unset", "samples"]
+    words += ["--unset", "bag"]
     assert train.main(["--config", str(ROOT / "configs/imdb_lora.toml"), *words]) == 0
     return folder / "two"
 

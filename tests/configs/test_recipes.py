@@ -103,6 +103,7 @@ def test_imdb_quick_is_imdb_lora_on_less_of_everything_at_a_larger_rate():
     as_long = {"subset": lora.data.subset, "max_length": lora.data.max_length}
     same = {"data": quick.data.model_copy(update=as_long), "run": lora.run, "train": lora.train}
     same |= {"lora": quick.lora.model_copy(update={"targets": lora.lora.targets})}
+    same |= {"bag": lora.bag}
     assert quick.train == lora.train.model_copy(update={"lr": 4 * lora.train.lr})
     assert quick.lora.targets == ["query", "value"]
     assert quick.model_copy(update=same) == lora
