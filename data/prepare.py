@@ -80,6 +80,13 @@ class Data:
     left_out: datasets.Dataset | None = None
 
 
+def learnt_rows(data: Data) -> datasets.Dataset:
+    """The training rows and those left out: all that anything in the run learns from."""
+    if data.left_out is None:
+        return data.splits["train"]
+    return datasets.concatenate_datasets([data.splits["train"], data.left_out])
+
+
 def load_data(args: DataArgs, cache_dir: Path | None = None) -> Data:
     """Read, clean and split the source, or open the cache of having done so.
 

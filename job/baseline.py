@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import concatenate_datasets
 
 from data.labels.settle import Kind, label_array
-from data.prepare import Data
+from data.prepare import Data, learnt_rows
 from engine.targets import IDENTITY, Target, measure_target
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # C: the larger, the less the weights are held back
@@ -55,9 +54,7 @@ def is_installed() -> bool:
 def rows_of(data: Data, split: str, most: int | None = None) -> Rows:
     """The rows of a split, or so many drawn from all over; of a pair both texts, one behind the
     other. Training rows are all that anything in the run learns from."""
-    rows = data.splits[split]
-    if split == "train" and data.left_out is not None:  # [bag] learns from these too
-        rows = concatenate_datasets([rows, data.left_out])
+    rows = learnt_rows(data) if split == "train" else data.splits[split]
     if most is not None and len(rows) > most:
         chosen = np.random.default_rng(0).permutation(len(rows))[:most]
         rows = rows.select(np.sort(chosen))

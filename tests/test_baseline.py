@@ -39,7 +39,7 @@ def make_data(rows, kind="single"):
         name: datasets.Dataset.from_dict({"text": r.texts, "label": r.labels})
         for name, r in rows.items()
     }
-    return Namespace(kind=kind, splits=splits, label_names=NAMES)
+    return Namespace(kind=kind, splits=splits, label_names=NAMES, left_out=None)
 
 
 def by_hand(model, rows):
@@ -121,7 +121,7 @@ def test_texts_without_blanks_are_taken_by_letters(rows):
 def test_many_rows_are_sampled_from_all_over_and_pairs_are_joined():
     columns = {"text": ["a"] * 100, "text_pair": [str(i) for i in range(100)], "label": range(100)}
     splits = {"train": datasets.Dataset.from_dict(columns)}
-    rows = rows_of(Namespace(kind="single", splits=splits), "train", 20)
+    rows = rows_of(Namespace(kind="single", splits=splits, left_out=None), "train", 20)
     assert len(rows.texts) == 20
     assert rows.labels.max() > 60
     assert rows.texts == [f"a {label}" for label in rows.labels]

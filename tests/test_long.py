@@ -253,6 +253,7 @@ def test_a_text_of_more_windows_than_are_read_is_counted_as_cut(start):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_a_signal_in_the_middle_is_found_in_windows_alone(start, tmp_path):
     """1,400 words that say nothing around a hundred that do."""
     rows, draw = [], random.Random(0)
@@ -263,7 +264,7 @@ def test_a_signal_in_the_middle_is_found_in_windows_alone(start, tmp_path):
         rows.append(json.dumps({"text": text, "label": ["pos", "neg"][i % 2]}))
     (tmp_path / "middle.jsonl").write_text("\n".join(rows), encoding="utf-8")
     words = [f"data.source={tmp_path}/middle.jsonl", "data.max_length=128", *FULL]
-    words += ["data.validation=20", "data.test=60", "train.epochs=2", "train.lr=1e-3"]
+    words += ["data.validation=20", "data.test=60", "train.epochs=6", "train.lr=3e-3"]
     words += ["train.accumulate=1", "model.dropout=0"]
     ways = {way: [f"data.long={way}"] for way in ("cut", "head_tail")}
     ways |= {pool: ["data.long=chunks", f"data.window_pool={pool}"] for pool in ("max", "mean")}
@@ -272,10 +273,8 @@ def test_a_signal_in_the_middle_is_found_in_windows_alone(start, tmp_path):
         folder, _ = start(way, *words, *settings)
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         accuracy[way] = result["test"]["accuracy"]
-    assert accuracy["cut"] < 0.65
-    assert accuracy["head_tail"] < 0.65
-    assert accuracy["max"] > 0.9
-    assert accuracy["mean"] > 0.9
+    assert max(accuracy["cut"], accuracy["head_tail"]) < 0.65, accuracy
+    assert min(accuracy["max"], accuracy["mean"]) > 0.9, accuracy
 
 
 def test_a_run_out_of_memory_is_told_of_its_windows(recipe):

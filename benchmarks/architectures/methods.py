@@ -32,7 +32,7 @@ hold it (`tests/architectures`, all of it with `-m slow`).
 **runs** means that the model answers at first as without the method ({changes} change that, and
 are held to it); that two steps move what the recipe names and no other parameter; that a model
 built anew goes on from the checkpoint of the first step to the same bits; and that the export,
-opened again, gives the same logits to the bit. Some exports are opened in another process.
+opened again in another process, gives the same logits to the bit.
 
 A number is the reason, said before step 1, why a cell does not run.
 

@@ -74,8 +74,9 @@ class Adapter(Method):
 
     kind: ClassVar[str] = "adapter"
     small: ClassVar[dict[str, dict[str, Any]]] = {
-        "adapter": {"size": 2, "norms": True},
+        "adapter": {"size": 2},
         "adapter, feed-forward": {"size": 2, "placement": "feed_forward", "activation": "tanh"},
+        "adapter, norms": {"size": 2, "norms": True},
     }
 
     size: int = 32

@@ -49,7 +49,8 @@ class LoRA(Method):
     kind: ClassVar[str] = "lora"
     small: ClassVar[dict[str, dict[str, Any]]] = {
         "LoRA": {"targets": "all-linear", "rank": 2, "alpha": 4.0},
-        "DoRA, PiSSA": {"targets": "all-linear", "rank": 2, "variant": "dora", "init": "pissa"},
+        "DoRA": {"targets": "all-linear", "rank": 2, "variant": "dora"},
+        "PiSSA": {"targets": "all-linear", "rank": 2, "variant": "dora", "init": "pissa"},
     }
 
     targets: tuple[str, ...] | Literal["all-linear"]

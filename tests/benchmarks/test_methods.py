@@ -44,7 +44,8 @@ def test_the_table_and_the_plot_are_those_of_the_measurements(tmp_path, monkeypa
     monkeypatch.setattr(methods, "processor", lambda: "another machine")
     assert methods.main() == 0
     for name in ("methods.md", "methods.svg"):
-        assert (tmp_path / name).read_text() == (methods.HERE / name).read_text()
+        made, kept = (folder / name for folder in (tmp_path, methods.HERE))
+        assert made.read_text(encoding="utf-8") == kept.read_text(encoding="utf-8")
 
 
 def run(*curve):
