@@ -40,12 +40,15 @@ def cache_root() -> Path:
     return Path(path.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape"))
 
 
+HOME = Path(__file__).parent.parent  # whose code is hashed
+
+
 @cache
 def code_digest(*places: Path) -> str:
     """Hash of packages and of single files, this package by default: whoever edits a step in them
     is not served its old results."""
     digest = hashlib.sha256()
-    for place in places or (Path(__file__).parent,):
+    for place in places or (HOME / "data",):
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             digest.update(path.read_bytes())
     return digest.hexdigest()

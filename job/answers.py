@@ -6,7 +6,6 @@ many rows, whatever the memory that is free.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.cache import code_digest, make_key
+from data.cache import HOME, code_digest, make_key
 from data.encode import tokenizer_digest
 from engine.checkpoint import environment
 from engine.losses import Batch
@@ -27,7 +26,6 @@ from models.ngrams.bag import NgramBag
 
 TIMED = 16  # rows that are answered to learn how long all will take
 TOKENS = 16_384  # in one pass on a GPU
-HOME = Path(__file__).parent.parent
 CODE = (  # makes the answers
     "models", "job/answers.py", "job/predictor.py", "job/speed.py", "job/teacher.py",
     "engine/evaluate.py", "engine/precision.py",
@@ -77,10 +75,10 @@ def time_answers(teacher: Teacher, watched: LayerStates | None, rows: Any) -> fl
             watched.read(batch["inputs"])
 
     numbers = np.linspace(0, len(rows) - 1, min(TIMED, len(rows))).astype(int).tolist()
-    texts = pick_texts(rows, numbers)
+    own, texts = steady(teacher.predictor), pick_texts(rows, numbers)
     for _ in range(2):  # the first time kernels are made
         start = perf_counter()
-        steady(teacher.predictor).run(texts, take)
+        own.run(texts, take)
         seconds = perf_counter() - start
     return seconds / len(texts) * len(rows)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from configs.schema import Config
-from data.cache import cache_root, code_digest, make_key
+from data.cache import HOME, cache_root, code_digest, make_key
 from data.encode import Encoded
 from data.kept import Kept, open_kept, pad_states, vector_inputs
 from data.loaders import Batch, Padding, collate, eval_batches
@@ -31,7 +31,6 @@ from models.ngrams.bag import NgramBag
 from report.format import format_bytes, format_seconds
 
 AT_ONCE = 8  # rows of the longest in a pass; always so many: other sums round otherwise
-HOME = Path(__file__).parent.parent
 CODE = ("models", "job/cached.py", "engine/evaluate.py", "engine/precision.py")  # makes the states
 MOST_BYTES = 20 * 10**9  # of kept states on disk, together
 MOST_OF_DISK = 0.5  # of what is free

@@ -125,8 +125,8 @@ def host_loss(job: Job) -> LossFn:
     fp32 = job.config.train.loss is not None or device.type == "mps"
 
     def loss_fn(logits: Tensor, labels: Tensor) -> Tensor:
-        given = logits.float() if fp32 else logits
-        return job.loss_fn(given.to(device), labels.to(device)).to(logits)
+        taken = logits.float() if fp32 else logits
+        return job.loss_fn(taken.to(device), labels.to(device)).to(logits)
 
     return loss_fn
 

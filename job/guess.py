@@ -62,8 +62,8 @@ def takes_bag(changed: Changes) -> bool:
 
 def named_way(changed: Changes) -> str:
     """The recipe of configs/, less its "imdb_", for the way that they name; LoRA's for none."""
-    given = {key.partition(".")[0] for key, value in changed.items() if value is not None}
-    methods = [name for name in METHODS if name in given]
+    sections = {key.partition(".")[0] for key, value in changed.items() if value is not None}
+    methods = [name for name in METHODS if name in sections]
     if takes_bag(changed):
         return "ngrams"
     if methods:

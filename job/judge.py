@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from data.labels.settle import Kind, label_array
-from data.prepare import Data
+from data.prepare import Data, learnt_rows
 from engine.paired import Interval, paired_interval
 from engine.tracker import LOG, read_log
 from job.baseline import (
@@ -97,7 +97,7 @@ def fit_beside(data: Data, test: Rows) -> tuple[BagOfWords | None, str]:
         return None, f"it could not be fitted ({error})"
     if bag is None:
         return None, "no terms in the texts, or one class alone"
-    total = len(data.splits["train"]) + (0 if data.left_out is None else len(data.left_out))
+    total = len(learnt_rows(data))
     notes = [f"{MOST_ROWS:,} training rows"] if total > MOST_ROWS else []
     return bag, ", ".join([*notes, *(["of letters"] if bag.letters else [])])
 

@@ -13,7 +13,7 @@ from data.encode import Encoded
 from data.loaders import Padding, collate, fill_batches
 from data.long import widest_window
 from data.pairs import Order
-from data.prepare import Data
+from data.prepare import Data, learnt_rows
 from engine.estimate import Estimate, estimate, repeat
 from engine.evaluate import inference, to_device
 from engine.losses import Batch
@@ -182,7 +182,7 @@ def measure_bag(config: Config, data: Data, num_labels: int) -> BagNeeds | None:
     if config.bag is None:
         return None
     train, tokenizer = data.splits["train"], NgramTokenizer(len(text_columns(config)))
-    rows = len(train) + (0 if data.left_out is None else len(data.left_out))
+    rows = len(learnt_rows(data))
     sample = train[:: max(1, len(train) // SAMPLED)]
     start = time.perf_counter()
     buckets, _, ends = tokenizer.count(sample["text"], sample.get("text_pair"))

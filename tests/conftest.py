@@ -172,6 +172,42 @@ def figures(run):
     return [{k: v for k, v in line.items() if k != "train/tokens_per_s"} for line in kept]
 
 
+def result_of(run):
+    """What result.json of a run holds."""
+    return json.loads((run / "result.json").read_text(encoding="utf-8"))
+
+
+def weights(run):
+    """The tensors of a run's published model, and of a base that lies in it."""
+    from safetensors.torch import load_file
+
+    files = (run / "model").rglob("*.safetensors")
+    return {name: tensor for path in files for name, tensor in load_file(path).items()}
+
+
+def own_head(answer):
+    """The code of a head whose forward() returns `answer`, of self.out, hidden and mask."""
+    return f"""
+from torch import nn
+
+
+class Head(nn.Module):
+    def __init__(self, hidden_size, num_labels, dropout):
+        super().__init__()
+        self.out = nn.Linear(hidden_size, num_labels)
+
+    def forward(self, hidden, mask):
+        return {answer}
+"""
+
+
+@pytest.fixture
+def new_cache(tmp_path, monkeypatch):
+    """A cache of the test's own: nothing is there before, compiled kernels neither."""
+    monkeypatch.setenv("OPENLOOP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.fixture
 def recipe(tmp_path, tiny_folder, reviews_csv):
     """Writes a recipe for the tiny model and the few reviews; gives its path.
@@ -250,3 +286,10 @@ def start(request, recipe, tmp_path, capsys):
         return tmp_path / "runs" / name, " ".join((captured.out + captured.err).split())
 
     return run
+
+
+@pytest.fixture
+def taught(start):
+    """A student's words, once its teacher is trained."""
+    start("teacher", "train.lr=0.02")
+    return ["distill.teacher={runs}/teacher"]

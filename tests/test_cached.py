@@ -2,12 +2,10 @@
 
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, figures
-from safetensors.torch import load_file
+from conftest import ROOT, figures, own_head, weights
 
 import train
 from configs.read import read_config
@@ -18,18 +16,7 @@ from job.prepare import prepare
 from tests.killed import kill_after_save, kill_between
 
 NO_LORA = ["--unset", "lora", "model.dropout=0"]
-HEAD = """
-from torch import nn
-
-
-class Head(nn.Module):
-    def __init__(self, hidden_size, num_labels, dropout):
-        super().__init__()
-        self.out = nn.Linear(hidden_size, num_labels)
-
-    def forward(self, hidden, mask):
-        return (self.out(hidden).exp() * mask.unsqueeze(-1)).sum(1).log()
-"""
+HEAD = own_head("(self.out(hidden).exp() * mask.unsqueeze(-1)).sum(1).log()")
 HEADS = {
     "linear": ["head.kind=linear", "head.dropout=0.3"],
     "mlp": ["head.kind=mlp", "head.pool=cls", "head.dropout=0.3"],
@@ -39,10 +26,8 @@ HEADS = {
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """A cache of each test's own: nothing is there before, compiled kernels neither."""
-    monkeypatch.setenv("OPENLOOP_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "kept"
+def cache(new_cache):
+    return new_cache / "kept"
 
 
 @pytest.fixture
@@ -58,10 +43,6 @@ def start(recipe, tmp_path, capsys):
         return tmp_path / "runs" / name, captured.out + captured.err
 
     return run
-
-
-def weights(run: Path):
-    return {k: v for path in run.glob("model/*.safetensors") for k, v in load_file(path).items()}
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -4,9 +4,8 @@ import json
 
 import pytest
 import torch
-from conftest import figures, make_reviews
+from conftest import figures, make_reviews, weights
 from killed import kill_after_save
-from safetensors.torch import load_file
 
 from openloop import load_run
 from configs.read import read_config
@@ -25,10 +24,7 @@ SETTINGS = {
 FULL = ["--unset", "lora"]
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """A cache of each test's own."""
-    monkeypatch.setenv("OPENLOOP_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("new_cache")
 
 
 @pytest.fixture
@@ -39,10 +35,6 @@ def job(recipe):
 
 def losses(run):
     return [line["train/loss"] for line in figures(run) if "train/loss" in line]
-
-
-def weights(run):
-    return {k: v for path in run.glob("model/*.safetensors") for k, v in load_file(path).items()}
 
 
 def test_steps_and_epochs_follow_the_pairs(start):

@@ -6,9 +6,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import figures, make_reviews
+from conftest import figures, make_reviews, weights
 from killed import kill_after_save
-from safetensors.torch import load_file
 
 from openloop import load_run
 from configs.read import read_config
@@ -29,21 +28,8 @@ HALF = ["distill.student=layers:2", "--unset", "model.source"]
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """A cache of each test's own."""
-    monkeypatch.setenv("OPENLOOP_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "answers"
-
-
-@pytest.fixture
-def taught(start):
-    """A student's words, once its teacher is trained."""
-    start("teacher", "train.lr=0.02")
-    return ["distill.teacher={runs}/teacher"]
-
-
-def weights(run):
-    return {k: v for path in run.glob("model/*.safetensors") for k, v in load_file(path).items()}
+def cache(new_cache):
+    return new_cache / "answers"
 
 
 def answered(recipe, tmp_path, *words):

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import make_reviews
+from conftest import make_reviews, result_of
 from killed import kill_after_save
 
 import predict
@@ -59,10 +59,6 @@ def start(recipe, tmp_path, capsys):
 
 def lines_of(run):
     return [json.loads(line) for line in (run / "test_predictions.jsonl").open(encoding="utf-8")]
-
-
-def result_of(run):
-    return json.loads((run / "result.json").read_text(encoding="utf-8"))
 
 
 def test_a_bag_on_all_rows_lifts_an_encoder_that_saw_few(start):

@@ -5,8 +5,7 @@ import random
 import re
 
 import pytest
-from conftest import figures
-from safetensors.torch import load_file
+from conftest import figures, own_head, weights
 
 import train
 from openloop import load_run
@@ -108,10 +107,6 @@ CHUNKS = ["data.max_length=8", "data.long=chunks", "data.stride=2"]
 FULL = ["--unset", "lora"]
 
 
-def weights(folder):
-    return {k: v for path in folder.glob("model/*.safetensors") for k, v in load_file(path).items()}
-
-
 def assert_same_weights(one, other):
     assert one.keys() == other.keys()
     assert all(one[name].equal(other[name]) for name in one)
@@ -193,18 +188,7 @@ def test_kept_states_of_windows_train_as_the_windows_do(start, what, pool):
             assert one.get(name) == pytest.approx(other.get(name), abs=1e-4)
 
 
-OWN_HEAD = """
-from torch import nn
-
-
-class Head(nn.Module):
-    def __init__(self, hidden_size, num_labels, dropout):
-        super().__init__()
-        self.out = nn.Linear(hidden_size, num_labels)
-
-    def forward(self, hidden, mask):
-        return self.answer(self.pool_tokens(hidden, mask))
-"""
+OWN_HEAD = own_head("self.answer(self.pool_tokens(hidden, mask))")
 HALVES = """
     def pool_tokens(self, hidden, mask):
         return (hidden.exp() * mask.unsqueeze(-1)).sum(1).log()

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import tomli_w
+from conftest import result_of
 
 import predict
 import train
@@ -45,10 +46,6 @@ def bag(tmp_path_factory, many_reviews):
     folder = tmp_path_factory.mktemp("bag")
     assert train.main(["--config", str(write_recipe(folder, {"source": str(many_reviews)}))]) == 0
     return folder / "runs" / "bag"
-
-
-def result_of(run):
-    return json.loads((run / "result.json").read_text(encoding="utf-8"))
 
 
 def test_a_bag_learns_to_tell_classes_apart(bag):

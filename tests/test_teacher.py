@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from conftest import own_head, result_of, weights
 
 import engine.precision
 from openloop import load_run
@@ -27,34 +27,14 @@ SETTINGS = {
     "speed": {"native": "off"},
     "samples": None,
 }
-HEAD = """
-from torch import nn
-
-
-class Head(nn.Module):
-    def __init__(self, hidden_size, num_labels, dropout):
-        super().__init__()
-        self.out = nn.Linear(hidden_size, num_labels)
-
-    def forward(self, hidden, mask):
-        return self.out(hidden[:, 0])
-"""
+HEAD = own_head("self.out(hidden[:, 0])")
 HALF = ["distill.student=layers:2", "--unset", "model.source"]
 BAG = ["model.source=ngrams", "--unset", "head", "train.lr=0.1"]
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """A cache of each test's own."""
-    monkeypatch.setenv("OPENLOOP_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "answers"
-
-
-@pytest.fixture
-def taught(start):
-    """A student's words, once its teacher is trained."""
-    start("teacher", "train.lr=0.02")
-    return ["distill.teacher={runs}/teacher"]
+def cache(new_cache):
+    return new_cache / "answers"
 
 
 @pytest.fixture
@@ -66,14 +46,6 @@ def ready(recipe, tmp_path):
         return prepare(read_config(recipe(**SETTINGS), words, unset), allow_code)
 
     return make
-
-
-def weights(run):
-    return {k: v for path in run.rglob("*.safetensors") for k, v in load_file(path).items()}
-
-
-def result_of(run):
-    return json.loads((run / "result.json").read_text(encoding="utf-8"))
 
 
 # Which model a name means
@@ -206,7 +178,7 @@ def test_killed_while_a_teacher_answers_a_student_begins_anew(
     killed, said = start("killed", *taught, "--resume")
     assert ("train computed" in said) == (number == 2)
     assert "test computed" in said
-    first, second = weights(whole / "model"), weights(killed / "model")
+    first, second = weights(whole), weights(killed)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert result_of(killed)["distilled"][0]["value"] == result_of(whole)["distilled"][0]["value"]
 
@@ -282,12 +254,12 @@ def test_frozen_weights_in_bf16_are_saved_exactly_though_the_teacher_has_gone(
         shutil.rmtree(tmp_path / "runs/teacher")
         return load_best(*given)
 
-    before, load_best = weights(tmp_path / "runs/teacher/model"), finish.load_best
+    before, load_best = weights(tmp_path / "runs/teacher"), finish.load_best
     monkeypatch.setattr(finish, "load_best", leave)
     words = [*HALF, "precision.dtype=bf16", "model.dropout=0"]
     run, said = start("student", *taught, *words, what)
     assert "WARNING: the student stands alone" in said
-    after = weights(run / "model")
+    after = weights(run)
     second = {n: tensor for n, tensor in before.items() if "layer.1." in n}
     assert second
     for name, tensor in second.items():

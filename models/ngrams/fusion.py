@@ -71,10 +71,9 @@ def fit_weights(
     centred = pair - pair.mean(-1, keepdim=True) if kind == "single" else pair
     scales = centred.square().mean((1, 2)).sqrt()  # (2,)
     scales = torch.where(scales > 0, scales, torch.ones_like(scales))
-    if len(encoder) < FEWEST and kind == "regression":
-        return Weights(0.5, 0.5, 0)
     if len(encoder) < FEWEST:
-        return Weights(0.5, _short(0.5 * scales[0] / scales[1]), 0)
+        scale = 1.0 if kind == "regression" else scales[0] / scales[1]
+        return Weights(0.5, _short(0.5 * scale), 0)
     pair = pair / scales[:, None, None]
     factors = torch.ones(2, dtype=torch.float64, requires_grad=True)
 
