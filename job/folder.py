@@ -29,7 +29,7 @@ from files.errors import UnreadableError
 from files.publish import free_name, set_aside, sweep, verify
 from files.read import read_json
 from files.write import LEFTOVER, save_text
-from job.train_on import train_on
+from job.train_on import can_train_on, train_on
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def refuse_other_trajectory(config: Config, folder: Folder) -> None:
     if lines:
         shown = "\n".join("  " + line for line in lines)
         out = ways_out(config)
-        if folder.result.exists():
+        if folder.result.exists() and can_train_on(saved):
             epochs = max(1, config.train.epochs - saved.train.epochs)
             command = train_on(folder.config, saved, epochs)
             if config.train.max_steps is not None and saved.train.max_steps is not None:
@@ -222,6 +222,7 @@ def check_folder(config: Config, folder: Folder, resume: bool, fresh: bool) -> N
     """Raise ValueError where a start would destroy, or mix, what is in the folder already."""
     if folder.path.exists() and not folder.path.is_dir():
         raise ValueError(f"{folder.path} is a file; choose another run.name or run.dir")
+    refuse_own_source(config, folder)
     if resume:
         refuse_links(folder)  # before anything in it is read
     is_run = folder.config.exists() or (resume and bool(folder.recorded()))
@@ -238,6 +239,18 @@ def check_folder(config: Config, folder: Folder, resume: bool, fresh: bool) -> N
         refuse_other_trajectory(config, folder)
     elif not fresh:
         refuse_existing(config, folder)
+
+
+def refuse_own_source(config: Config, folder: Folder) -> None:
+    """Raise ValueError where a run would start from its own model, which --fresh sets aside."""
+    source = config.model.source
+    path = Path(source.removeprefix("run:")).expanduser()
+    own = folder.model.resolve() in (path.resolve(), (path / "model").resolve())
+    if own and not source.startswith(("hub:", "package:")):
+        raise ValueError(
+            f"model.source is {source!r}, which is this run itself ({folder.path}); give this one a "
+            "name of its own: run.name=…"
+        )
 
 
 def open_folder(config: Config, folder: Folder, resume: bool, fresh: bool) -> list[str]:

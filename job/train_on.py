@@ -7,6 +7,12 @@ from configs.schema import Config
 from job.own_code import own_code
 
 
+def can_train_on(config: Config) -> bool:
+    """Whether a new run can start from the finished run's weights: what these methods add cannot be
+    merged into the model, and a new run begins with a model of one piece."""
+    return config.adapter is None and config.prompt is None and config.prefix is None
+
+
 def train_on(recipe: Path, config: Config, epochs: int) -> str:
     """The command that goes on from the weights of the finished run with this config.toml, as a run
     of its own."""

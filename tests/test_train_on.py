@@ -59,6 +59,26 @@ def test_the_command_of_the_card_begins_where_the_run_ended(start, kind):
     assert shlex.join(["train.py", *command]).replace("epochs=1", "epochs=2") in said
 
 
-def test_a_card_has_no_such_command_for_what_cannot_be_merged(start):
-    run, _ = start("one", "--unset", "lora", "adapter.size=2")
+WITHOUT = {
+    "adapter": ["adapter.size=2"],
+    "prompt": ["prompt.tokens=2"],
+    "prefix": ["prefix.tokens=2"],
+}
+
+
+@pytest.mark.parametrize("method", WITHOUT)
+def test_no_such_command_is_shown_for_what_cannot_be_merged(start, method):
+    words = ["--unset", "lora", *WITHOUT[method]]
+    run, _ = start("one", *words)
     assert command_of(run) is None
+    _, printed = start("one", *words, "train.epochs=3", "--resume", code=2)
+    assert "To train on" not in printed
+
+
+@pytest.mark.parametrize("source", ["run:{runs}/one", "{runs}/one/model"])
+def test_a_run_cannot_start_from_its_own_model(start, source):
+    run, _ = start("one")
+    _, printed = start("one", f"model.source={source}", "--fresh", code=2)
+    assert "which is this run itself" in printed
+    assert (run / "result.json").is_file()
+    assert not run.with_name("one.old-1").exists()
