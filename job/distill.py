@@ -22,7 +22,7 @@ from data.prepare import Data
 from engine.checkpoint import environment
 from engine.distill import ReadHidden, describe_loss, distill_loss
 from engine.losses import Batch, LossFn, loss_from_logits
-from engine.memory import release_memory
+from engine.memory import explained, release_memory
 from engine.precision import Precision
 from engine.stop import StopRequest
 from engine.targets import Target
@@ -35,6 +35,10 @@ from models.ngrams.bag import NgramBag
 from report.format import format_bytes, format_seconds
 
 TEMPERATURE = 2.0  # as configs/schema.py has it
+NO_ROOM = (
+    "The teacher (distill.teacher) answers beside the student. Take a smaller one, free the device "
+    "of other work, or train elsewhere (precision.device); --unset distill leaves it out"
+)
 
 
 @dataclass
@@ -188,7 +192,8 @@ def open_distilled(
         )
     beside_bag = student is not None and isinstance(student.model, NgramBag)
     its = teacher_precision(config, resumed) if beside_bag else precision
-    teacher = open_teacher(config, data.kind, data.label_names, its, allow_code)
+    with explained(NO_ROOM):
+        teacher = open_teacher(config, data.kind, data.label_names, its, allow_code)
     check_pairs(config, data, teacher)
     own = teacher.predictor
     identity = f"{config.distill.teacher}, sha256 {teacher.sha256[:16]}"
@@ -202,8 +207,9 @@ def open_distilled(
         made.width += len(made.layers) * width
     if student is not None and student_source(config)[2] > 1 and precision.dtype != "fp32":
         made.exact = exact_weights(student.model)  # the teacher may be gone when they are saved
-    for split in made.missing:
-        made.seconds[split] = time_answers(teacher, watched, data.splits[split])
+    with explained(NO_ROOM):
+        for split in made.missing:
+            made.seconds[split] = time_answers(teacher, watched, data.splits[split])
     notes = teacher.notes + made.lines()
     del teacher, own, watched
     release_memory()  # else the plan would count what the teacher held

@@ -248,8 +248,8 @@ def refuse_own_source(config: Config, folder: Folder) -> None:
     own = folder.model.resolve() in (path.resolve(), (path / "model").resolve())
     if own and not source.startswith(("hub:", "package:")):
         raise ValueError(
-            f"model.source is {source!r}, which is this run itself ({folder.path}); give this one a "
-            "name of its own: run.name=…"
+            f"model.source is {source!r}, which is this run itself ({folder.path}); give this one "
+            "a name of its own: run.name=…"
         )
 
 

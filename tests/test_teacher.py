@@ -207,6 +207,16 @@ def test_a_student_ends_where_its_teacher_has_no_room(start, taught, monkeypatch
     assert held == [0]  # of the optimizer's state, which would have taken its room
 
 
+def test_a_teacher_for_which_there_is_no_room_is_named_before_step_1(start, taught, monkeypatch):
+    def fail(*words):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(distill, "time_answers", fail)
+    _, said = start("student", *taught, code=2)
+    assert "out of memory: CUDA out of memory The teacher (distill.teacher) answers beside" in said
+    assert "damaged" not in said
+
+
 def test_a_student_is_stopped_while_its_teacher_answers(
     start, taught, cache, tmp_path, monkeypatch
 ):
