@@ -1,4 +1,4 @@
-"""Each way to fine-tune in half precision, on the CPU and on a GPU: it trains, and answers alike."""
+"""Each way to fine-tune in half precision, on the CPU and a GPU: it trains, and answers alike."""
 
 import json
 
@@ -37,16 +37,15 @@ WAYS = {
     "n-grams beside": ["bag.rows=train"],
     "pairs of rows": ["contrast.pairs=24", "data.max_length=16"],
 }  # fmt: skip
-cuda = [
+CUDA = [
     pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(
-    "device", [pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=cuda)]
-)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
 def test_a_run_in_bf16_answers_as_its_test_did(start, device, way):
     there = [f"precision.device={device}", "precision.dtype=bf16", "speed.compile=false"]
     words = WAYS[way]

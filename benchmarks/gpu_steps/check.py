@@ -42,7 +42,7 @@ class Step:
 
 STEPS = (
     Step("environment", 40, 20, 0),
-    Step("cuda_tests", 90, 22, 10),
+    Step("cuda_tests", 150, 22, 10),
     Step("resume", 90, 25, 15),
     Step("syncs", 60, 18, 10),
     Step("curves", 90, 0, 10),

@@ -43,8 +43,9 @@ def read_report(text: str) -> dict[str, Any]:
 def run(context: Context, figures: dict[str, Any]) -> None:
     report, files = context.scratch / "junit.xml", find_files()
     figures["files"] = [path.relative_to(ROOT).as_posix() for path in files]
+    chosen = "cuda and not slow" if context.size == "quick" else "cuda"
     command = [
-        sys.executable, "-m", "pytest", "-v", "-m", "cuda", "-p", "no:cacheprovider",
+        sys.executable, "-m", "pytest", "-v", "-m", chosen, "-p", "no:cacheprovider",
         "--continue-on-collection-errors", f"--junitxml={report}", *map(str, files),
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT)
