@@ -38,6 +38,7 @@ WAYS = {
         ("train.head_lr",),
     ),
     "full": Way("every weight", "imdb_quick", (3e-5, 1e-4, 3e-4), ("model.train=all",), ("lora",)),
+    "bias": Way("every bias (BitFit)", "imdb_quick", LORA, ("model.train=bias",), ("lora",)),
     "contrast": Way(
         "every weight, from pairs of rows",
         "imdb_contrast",

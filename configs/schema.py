@@ -90,11 +90,11 @@ class Model(Section):
     dropout: Probability | None = field(
         None, "Overrides every dropout of the backbone; unset: as the model was published."
     )
-    train: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]*)$")] | None = field(
+    train: Annotated[str, Field(pattern=r"^(all|head|bias|last:[1-9][0-9]*)$")] | None = field(
         None,
-        "What learns: all, only the head, or the head and the last N layers; "
+        "What learns: all, only the head, or the head and every bias, or the last N layers; "
         "unset: head beside a method's table ([lora], [prompt], …), else all.",
-        allowed='"all", "head" or "last:N" with N from 1',
+        allowed='"all", "head", "bias" or "last:N" with N from 1',
     )
     cache: Literal["auto", "off"] = field(
         "auto",

@@ -6,7 +6,7 @@ from torch import nn
 
 from models.args import ModelArgs
 from models.heads import head_modules
-from models.trainable import choose_trainable, last_layers, modules_of_last
+from models.trainable import choose_trainable, trains_whole
 
 
 def adapt(
@@ -14,15 +14,15 @@ def adapt(
 ) -> list[str]:
     """Put the method of `args` into a model and set requires_grad; `initialised` names what was not
     read from weights. Returns notes."""
-    count = last_layers(args.trains)
-    whole = modules_of_last(model, count) if count else []
+    whole = trains_whole(model, args.trains)
     notes = []
     heads = head_modules(model)
     fresh = sorted({n.rpartition(".")[0] for n in initialised if n.partition(".")[0] not in heads})
     if args.method is not None:
         # An adapter on a layer that trains whole would only learn the same thing twice.
         notes += args.method.inject(model, seed, exclude=[*heads, *whole, *fresh])
-        whole = [*whole, *args.method.also_trains(model)]
+        whole = trains_whole(model, args.trains)  # a bias has another name below what was put in
+        whole += args.method.also_trains(model)
         args.method.start(model, tokenizer)
     choose_trainable(model, args.trains == "all", [*whole, *initialised])
     if initialised:

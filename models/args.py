@@ -46,8 +46,8 @@ class ModelArgs:
     @property
     def trains(self) -> str:
         """What trains beside a method's own parameters and whatever is newly initialised: "all",
-        "head" or "last:N". Where `train` says nothing a method leaves the backbone frozen, and
-        without one all of it trains. Decided here alone."""
+        "head", "bias" or "last:N". Where `train` says nothing a method leaves the backbone frozen,
+        and without one all of it trains. Decided here alone."""
         return self.train or ("head" if self.method else "all")
 
     @property
@@ -167,5 +167,10 @@ def check_model_args(args: ModelArgs) -> None:
         if args.train == "all":
             raise ValueError(
                 f"model.train = 'all' beside [{type(args.method).kind}]: unset one of them"
+            )
+        if args.train == "bias" and not args.method.beside_biases:
+            raise ValueError(
+                f"model.train = 'bias' beside [{type(args.method).kind}], whose file has no place "
+                "for single biases: unset one of them (lora.bias = 'all' is [lora]'s own way)"
             )
     last_layers(args.train)

@@ -10,6 +10,7 @@ from torch import nn
 from models.architectures import sees
 from models.heads import backbone_name, head_modules
 from models.layers import layer_lists
+from models.methods.lora_files import biases_of
 from models.methods.method import added_modules, plain_name
 from models.names import is_below
 from models.ngrams.bag import NgramBag
@@ -29,11 +30,13 @@ def head_parameters(model: nn.Module) -> set[str]:
 
 def last_layers(train: str | None) -> int:
     """The N of "last:N", 0 for the other forms. Raises ValueError for what is no form at all."""
-    if train in (None, "all", "head"):
+    if train in (None, "all", "head", "bias"):
         return 0
     match = re.fullmatch(r"last:([1-9]\d*)", str(train))
     if not match:
-        raise ValueError(f"model.train is {train!r}; expected 'all', 'head' or 'last:N' (N >= 1)")
+        raise ValueError(
+            f"model.train is {train!r}; expected 'all', 'head', 'bias' or 'last:N' (N >= 1)"
+        )
     return int(match.group(1))
 
 
@@ -59,6 +62,21 @@ def modules_of_last(model: nn.Module, count: int) -> list[str]:
         if after and owns and not isinstance(module, nn.Embedding):
             names.append(name)
     return [f"{prefix}.{name}" for name in names]
+
+
+def trains_whole(model: nn.Module, train: str) -> list[str]:
+    """Names of the modules and parameters of the backbone that model.train makes learn, where not
+    all of them do: the last N layers, or with "bias" every bias (BitFit: Zaken et al. 2022,
+    arXiv:2106.10199). Raises ValueError where there are none."""
+    if train == "bias":
+        if not (biases := biases_of(model, "all")):
+            raise ValueError(
+                "model.train is 'bias', but no layer of this backbone has one: take [lora], or "
+                "'last:N'"
+            )
+        return biases
+    count = last_layers(train)
+    return modules_of_last(model, count) if count else []
 
 
 def layers_above(model: nn.Module) -> tuple[dict[str, int], int]:

@@ -20,6 +20,7 @@ WAYS = {
     "head alone": ["model.train=head"],
     "probe": ["model.train=head", "train.decay=l2", "train.micro_batch_size=16"],
     "last layer": ["model.train=last:1"],
+    "biases": ["model.train=bias"],
     "DoRA beside the last layer": [
         "model.train=last:1", "lora.targets=all-linear", "lora.variant=dora",
     ],

@@ -30,11 +30,12 @@ from models.load import load_tokenizer
 from models.methods import METHODS
 from models.methods.method import added_parameters
 from models.names import is_below
-from models.trainable import last_layers, modules_of_last
+from models.trainable import trains_whole
 
 WAYS: dict[str, dict[str, Any]] = {
     "head": {"train": "head"},
     "last:1": {"train": "last:1"},
+    "bias": {"train": "bias"},
     "all": {"train": "all"},
     **{
         name: {"method": method(**values)}
@@ -161,7 +162,7 @@ def declared_parameters(built: Built, args: ModelArgs) -> set[str]:
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     if args.trains == "all":
         return set(names)
-    whole = modules_of_last(model, count) if (count := last_layers(args.trains)) else []
+    whole = trains_whole(model, args.trains)
     own: set[str] = set()
     if args.method is not None:
         whole = [*whole, *args.method.also_trains(model)]

@@ -73,6 +73,7 @@ class Adapter(Method):
     of the adapted layers learn too."""
 
     kind: ClassVar[str] = "adapter"
+    beside_biases: ClassVar[bool] = True
     small: ClassVar[dict[str, dict[str, Any]]] = {
         "adapter": {"size": 2},
         "adapter, feed-forward": {"size": 2, "placement": "feed_forward", "activation": "tanh"},

@@ -73,6 +73,7 @@ class Method:
 
     kind: ClassVar[str]
     identity: ClassVar[bool] = True  # whether the model answers at first as without it
+    beside_biases: ClassVar[bool] = False  # whether its file takes single biases of the model too
     small: ClassVar[dict[str, dict[str, Any]]] = {}  # settings to try it with, by a name for each
 
     drops_types: ClassVar[bool] = False  # whether PEFT drops token types below a head of ours

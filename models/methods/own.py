@@ -35,7 +35,7 @@ from models.names import is_below, named_seed
 ASKED = (
     "identity", "in_front", "check", "positions", "inject", "also_trains", "start", "rates",
 )  # fmt: skip
-OURS = ("code", "peft", "drops_types", "write", "read", "as_written")
+OURS = ("code", "peft", "drops_types", "beside_biases", "write", "read", "as_written")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class OwnMethod(Method):
     """`kind` is "my_file.py:MyMethod", `args` its arguments by name. The file is run when the
     method is first put in: who calls that has asked whether code is allowed."""
 
+    beside_biases: ClassVar[bool] = True
     small: ClassVar[dict[str, dict[str, Any]]] = {"own": {"kind": "examples/own_method.py:IA3"}}
 
     kind: str = "method"  # type: ignore[misc]  # of the class the row, of one of them its file

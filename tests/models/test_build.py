@@ -1,15 +1,21 @@
 """build_model: what is loaded, drawn and trained."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
+from models.adapt import adapt
 from models.args import args_from_json, args_to_json
 from models.build import ModelArgs, build_model
+from models.export import export_model, load_exported
+from models.methods.adapter import Adapter
 from models.methods.lora import LoRA
+from models.methods.prefix import PrefixTuning
+from models.methods.prompt import Prompt
 from models.trainable import count_parameters
 
 LORA = LoRA(("query",), rank=2)
@@ -59,8 +65,8 @@ def test_arguments_survive_json_both_ways():
     [
         ({"head_pool": "mean"}, "belong to heads of ours"),
         ({"head_args": {"width": 3}}, "belong to heads of ours"),
-        ({"train": "last"}, "'all', 'head' or 'last:N'"),
-        ({"train": "last:0"}, "'all', 'head' or 'last:N'"),
+        ({"train": "last"}, "'all', 'head', 'bias' or 'last:N'"),
+        ({"train": "last:0"}, "'all', 'head', 'bias' or 'last:N'"),
         ({"train": "last:3"}, "2 layers"),
         ({"train": "all", "method": LORA}, "unset one of them"),
         ({"dropout": 1.0}, r"model\.dropout"),
@@ -147,6 +153,49 @@ def test_last_n_trains_last_layers_what_follows_them_and_the_head(make, name, af
     assert {n for n in names if ".1." not in n} == {
         n for n, _ in built.model.named_parameters() if after and n.startswith(after)
     }
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "distilbert"])
+def test_bitfit_trains_every_bias_and_the_head_alone(make, name):
+    built, _, _ = make(name, train="bias")
+    names = set(trained(built.model))
+    biases = {n for n, _ in built.model.named_parameters() if n.endswith(".bias")}
+    assert names - built.head_names == biases - built.head_names
+    assert len(biases - built.head_names) > 10
+
+
+@pytest.mark.parametrize("method", [None, Adapter(size=2)], ids=["alone", "adapter"])
+@pytest.mark.parametrize("name", ["bert", "gpt2", "distilbert"])
+def test_trained_biases_travel(make, stir, encode, logits_of, tmp_path, name, method):
+    built, args, tokenizer = make(name, train="bias", method=method)
+    stir(built.model)
+    expected = logits_of(built.model, encode(tokenizer))
+    export_model(built, args, tokenizer, tmp_path)
+    model, again, _ = load_exported(tmp_path)
+    assert torch.equal(logits_of(model, encode(again)), expected)
+
+
+def test_biases_beside_a_method_keep_learning_below_what_it_put_in(make):
+    built, _, _ = make(method=Adapter(size=2), train="bias")
+    names = set(trained(built.model))
+    assert "bert.encoder.layer.1.output.dense.base.bias" in names
+    assert "bert.encoder.layer.1.attention.self.query.bias" in names
+    assert "bert.encoder.layer.1.output.dense.base.weight" not in names
+
+
+@pytest.mark.parametrize("method", [LoRA(("query",)), Prompt(2), PrefixTuning(2)])
+def test_biases_are_refused_where_the_file_has_no_place_for_them(make, method):
+    with pytest.raises(ValueError, match="no place for single biases"):
+        make(method=method, train="bias")
+
+
+def test_a_backbone_without_biases_refuses_to_train_them(make):
+    built, args, tokenizer = make(train="head")
+    for module in built.model.bert.modules():
+        if getattr(module, "bias", None) is not None:
+            module.bias = None
+    with pytest.raises(ValueError, match="no layer of this backbone has one"):
+        adapt(built.model, replace(args, train="bias"), [], tokenizer, 0)
 
 
 def test_lora_beside_last_n_adapts_only_the_layers_below(make):
