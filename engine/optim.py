@@ -80,7 +80,8 @@ def parameter_groups(
         group["params"].append(parameter)
     if not groups:
         raise ValueError(
-            "no parameter is trainable; set model.train to 'all', 'head', 'bias' or 'last:N', or add [lora]"
+            "no parameter is trainable; set model.train to 'all', 'head', 'bias' or 'last:N', or "
+            "add [lora]"
         )
     return [{"name": name, **group} for name, group in sorted(groups.items())]
 
