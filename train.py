@@ -175,12 +175,12 @@ def config_for_csv(options: argparse.Namespace) -> Config:
         key, _, value = (part.strip() for part in word.partition("="))
         changed[key] = value.strip("\"'")
     recipe, notes = guess_recipe(options.csv, changed)
+    title = f"the recipe guessed for {options.csv}"
+    config = parse_config(recipe, title, options.overrides, options.unset)
     for note in notes:
         name = note.partition(" = ")[0]
         if changed.keys().isdisjoint((f"data.{name}", f"train.{name}")):
             print(note)
-    title = f"the recipe guessed for {options.csv}"
-    config = parse_config(recipe, title, options.overrides, options.unset)
     path = guessed_recipe_path(config)
     if path.exists() and (lines := difference(trajectory(read_config(path)), trajectory(config))):
         raise ValueError(

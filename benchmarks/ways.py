@@ -38,7 +38,7 @@ WAYS = {
         ("train.head_lr",),
     ),
     "full": Way("every weight", "imdb_quick", (3e-5, 1e-4, 3e-4), ("model.train=all",), ("lora",)),
-    "bias": Way("every bias (BitFit)", "imdb_quick", LORA, ("model.train=bias",), ("lora",)),
+    "bias": Way("every bias (BitFit)", "imdb_bias", LORA),
     "contrast": Way(
         "every weight, from pairs of rows",
         "imdb_contrast",
@@ -46,7 +46,6 @@ WAYS = {
         ("contrast.pairs=400", "train.epochs=1"),  # as many rows as two epochs of the others
     ),
     "lora": Way("LoRA on query and value", "imdb_quick", LORA),
-    "lora_all": Way("LoRA on all linear layers", "imdb_quick", LORA, ("lora.targets=all-linear",)),
     "rslora": Way("rsLoRA", "imdb_quick", LORA, ("lora.variant=rslora",)),
     "loraplus": Way("LoRA+", "imdb_loraplus", LORA),
     "dora": Way("DoRA", "imdb_dora", LORA),

@@ -59,7 +59,7 @@ def windows_move_on(s: Mapping[str, Any]) -> str | None:
 
 
 def chunks_need_a_pooling_head(s: Mapping[str, Any]) -> str | None:
-    if s["data.long"] == "chunks" and s["head.kind"] == "native":
+    if s["data.long"] == "chunks" and s["head.kind"] == "native" and not s["ngrams"]:
         return (
             'data.long: got "chunks" beside head.kind = "native", which shows no vector of a '
             'window to be joined; set head.kind = "linear" or "mlp"'

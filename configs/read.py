@@ -124,8 +124,8 @@ def _build(values: Values, problems: Problems, origin: str) -> Config:
     student = _look_up(values, "distill.student")
     if student == "ngrams":  # which starts from nothing
         values["model"].setdefault("source", "ngrams")
-    elif student and (teacher := _look_up(values, "distill.teacher")):  # from layers of it
-        values["model"].setdefault("source", teacher)
+    elif student:  # from layers of the teacher, which is missed by its own key
+        values["model"].setdefault("source", _look_up(values, "distill.teacher") or "of it")
     config = None
     try:
         config = Config.model_validate(values)

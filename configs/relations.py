@@ -60,6 +60,17 @@ def a_method_freezes_the_backbone(s: Settings) -> Verdict:
     return None
 
 
+def biases_have_a_place_in_the_file(s: Settings) -> Verdict:
+    for name in ("lora", "prompt", "prefix"):
+        if s[name] and s["model.train"] == "bias":
+            way = 'lora.bias = "all" trains them, ' if name == "lora" else ""
+            return (
+                f'model.train: got "bias" beside [{name}], whose file has no place for single '
+                f"biases; {way}remove one of them (--unset model.train or --unset {name})"
+            )
+    return None
+
+
 def a_bag_of_ngrams_has_no_backbone(s: Settings) -> Verdict:
     if not s["ngrams"]:
         return None
@@ -248,6 +259,7 @@ RULES = (
     native_head_pools_itself,
     plain_heads_take_no_args,
     a_method_freezes_the_backbone,
+    biases_have_a_place_in_the_file,
     a_bag_of_ngrams_has_no_backbone,
     one_method_at_most,
     lora_layers_are_in_order,

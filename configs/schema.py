@@ -134,7 +134,9 @@ class LoRA(Section):
     alpha: Positive = field(16.0, "The learned update is scaled by alpha / rank.")
     dropout: Probability = field(0.0, "Dropout on what goes into the adapters.")
     targets: Literal["all-linear"] | Annotated[list[Text], Field(min_length=1)] = field(
-        ..., "Names of the layers that get an adapter, as they end (query, value); or all-linear."
+        ...,
+        'Names of the layers that get an adapter, as they end: ["query", "value"]; or '
+        '"all-linear".',
     )
     layers: Layers | None = field(
         None, "First and last layer (from 0, both included) that get one; unset: every one."
@@ -493,7 +495,8 @@ class Samples(Section):
     )
 
 
-METHODS = ("lora", "adapter", "prompt", "prefix", "method")  # sections: at most one in a recipe
+# sections: at most one in a recipe
+METHODS = ("lora", "adapter", "prompt", "prefix", "method")
 
 
 class Config(Section):

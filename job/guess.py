@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configs.fields import list_settings
 from configs.read import read_toml
 from configs.schema import METHODS
 
@@ -18,6 +19,7 @@ HUB_MODEL = "hub:distilbert-base-uncased"
 BASE = Path(__file__).parent.parent / "configs" / "imdb_lora.toml"
 PROBE = BASE.with_name("imdb_probe.toml")
 FEW = 500  # rows below which a linear probe is proposed
+PAIR_STEPS = 32  # of pairs of rows, as many as configs/imdb_contrast.toml takes
 STEPS = 300  # about what an adapter needs to settle; a small table is gone through more often
 MOST_EPOCHS = 10
 
@@ -68,9 +70,31 @@ def named_way(changed: Changes) -> str:
         return "ngrams"
     if methods:
         return methods[0]
-    if changed.get("model.train") == "head":
-        return "features"
-    return "last1" if changed.get("model.train") or "lora" in changed else "lora"
+    train = changed.get("model.train") or ("all" if "lora" in changed else None)
+    if train is None:
+        return "contrast" if "contrast" in sections else "lora"
+    if train == "all":
+        return "contrast" if "contrast" in sections else "full"
+    return {"head": "features", "bias": "bias"}.get(train, "last1")
+
+
+def positions_taken(changed: Changes) -> int:
+    """How many positions of the model a named prompt or prefix takes from the texts."""
+    for name in ("prompt", "prefix"):
+        if any(key.partition(".")[0] == name for key in changed):
+            tokens = changed.get(f"{name}.tokens")
+            usual = list_settings()[f"{name}.tokens"].default
+            return int(tokens) if tokens and tokens.isdecimal() else int(usual)
+    return 0
+
+
+def rows_an_epoch(rows: int, changed: Changes) -> int:
+    """Rows that an epoch reads: the training rows, or two a pair."""
+    if named_way(changed) != "contrast":
+        return math.ceil(rows * 0.8)
+    pairs = changed.get("contrast.pairs")
+    usual = list_settings()["contrast.pairs"].default
+    return 2 * (int(pairs) if pairs and pairs.isdecimal() else int(usual))
 
 
 def take_way(recipe: dict[str, Any], changed: Changes) -> list[str]:
@@ -103,8 +127,8 @@ def propose_probe(recipe: dict[str, Any], rows: int) -> str:
     return (
         f"model.train = head: {rows:,} rows are fewer than {FEW}; a linear probe learns in seconds "
         "on what the encoder makes of them. Any setting that says how to train ([train], [head], "
-        "[contrast], a method, model.train) gives LoRA instead, or what was named, which takes "
-        "minutes and may gain: lora.rank=8"
+        "[contrast], [distill], a method, model.train) gives LoRA instead, or what was named, "
+        "which takes minutes and may gain: lora.rank=8"
     )
 
 
@@ -135,7 +159,7 @@ def guess_recipe(path: Path, changed: Changes) -> tuple[dict[str, Any], list[str
     files = find_files(str(path))
     rows = sum(1 for file in files for _ in open_table(file, file.name, guess.format).rows(columns))
     recipe["run"] |= {"name": re.sub(r"[^\w.+=-]+", "_", path.stem).strip("_.+=-") or "table"}
-    length = recipe["data"]["max_length"]
+    length = recipe["data"]["max_length"] - positions_taken(changed)
     recipe["data"] = {
         "source": str(path), "text": one_or_list(guess.text), "label": one_or_list(guess.label),
         **format_settings(guess.format), "max_length": length, "on_overlap": "drop",
@@ -147,8 +171,10 @@ def guess_recipe(path: Path, changed: Changes) -> tuple[dict[str, Any], list[str
     recipe.pop("samples", None)
     if rows < FEW and not chooses_a_way(changed):
         return recipe, [*notes, propose_probe(recipe, rows)]
-    steps = math.ceil(rows * 0.8 / 16)
-    epochs = max(recipe["train"]["epochs"], min(MOST_EPOCHS, math.ceil(STEPS / steps)))
+    way = named_way(changed)
+    steps = math.ceil(rows_an_epoch(rows, changed) / 16)
+    wanted = PAIR_STEPS if way == "contrast" else STEPS
+    epochs = max(recipe["train"]["epochs"], min(MOST_EPOCHS, math.ceil(wanted / steps)))
     notes.append(f"epochs = {epochs}: {rows:,} rows, about {epochs * steps:,} steps of 16 rows")
     recipe["train"] |= {"epochs": epochs, "micro_batch_size": 16}
     return recipe, notes

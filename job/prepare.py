@@ -36,7 +36,7 @@ from job.loss import choose_loss, keep_target, measure_labels, target_of
 from job.needs import BagNeeds, describe_idle, measure_bag, measure_needs, memory_advice
 from job.predictor import clean_args, length_args, make_padding, text_columns, window_pool
 from job.probe import check_head, trial_step, try_loss
-from job.rates import first_steps, rate_factors
+from job.rates import first_steps, rate_factors, rate_notes
 from job.relations import check_relations
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from job.steps import plan_steps
@@ -278,7 +278,8 @@ def assemble(
             built.model, try_loss(compute_loss, distilled), encoded, order, padding, precision,
             plan, train.micro_batch_size, rows_at_once, speed.streams, cached,
         )  # fmt: skip
-    notes += order_notes + cache_notes + describe_idle(needs.idle, added_parameters(built.model))
+    notes += rate_notes(train, model_args) + order_notes + cache_notes
+    notes += describe_idle(needs.idle, added_parameters(built.model))
     if config.model.compile:
         built.model.compile()  # in place: the parameters keep their names
     return Job(

@@ -3,8 +3,22 @@
 from torch import nn
 
 from configs.schema import Train
+from models.args import ModelArgs
 from models.methods import Method
 from models.trainable import layers_above
+
+LARGE = 1e-3  # at which whole pretrained layers forget rather than learn
+
+
+def rate_notes(train: Train, args: ModelArgs) -> list[str]:
+    """A warning where whole layers learn at a rate that is meant for what a method adds."""
+    if args.method is None or args.trains == "head" or train.lr <= LARGE:
+        return []
+    return [
+        f"WARNING: model.train = {args.trains} beside [{args.method.kind}]: what is pretrained "
+        f"learns at train.lr = {train.lr:g} too, a rate for new weights. Lower train.lr, or leave "
+        "model.train out"
+    ]
 
 
 def layer_rates(train: Train, model: nn.Module) -> dict[str, float]:

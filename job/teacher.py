@@ -21,6 +21,7 @@ from job.folder import Folder, check_finished, finished_config, run_folder
 from job.loss import target_of
 from job.predictor import Predictor, make_predictor, recorded_dtype
 from job.speed import speed_up_model
+from job.train_on import can_train_on
 from job.verify import check_run
 from models.args import ModelArgs
 from models.build import build_model
@@ -89,6 +90,13 @@ def student_source(config: Config) -> tuple[str, str | None, int]:
     if distill is None or distill.student in (None, "ngrams"):
         return config.model.source, config.model.revision, 1
     run = find_run(config)
+    if run is not None and not can_train_on(finished_config(run)):
+        raise ValueError(
+            f'distill.student is "{distill.student}", and what {distill.teacher} learned beside '
+            "its layers ([adapter], [prompt] or [prefix]) cannot be merged into them. Take a "
+            "student of its own (--unset distill.student, model.source=…) or distill.student = "
+            '"ngrams", or a teacher that was trained with [lora] or whole'
+        )
     source = distill.teacher if run is None else f"run:{run.path}"
     return source, None, int(distill.student.removeprefix("layers:"))
 

@@ -171,6 +171,6 @@ def check_model_args(args: ModelArgs) -> None:
         if args.train == "bias" and not args.method.beside_biases:
             raise ValueError(
                 f"model.train = 'bias' beside [{type(args.method).kind}], whose file has no place "
-                "for single biases: unset one of them (lora.bias = 'all' is [lora]'s own way)"
+                "for single biases: unset one of them"
             )
     last_layers(args.train)

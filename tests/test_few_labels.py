@@ -77,7 +77,10 @@ def csv(tmp_path, reviews_csv, tiny_folder, capsys):
         (["method.kind=examples/own_method.py:IA3", "--allow-code"], "method"),
         (["lora.rank=2"], "lora"),
         (["lora.rank=2", "model.train=last:1"], "lora"),
-        (["contrast.pairs=4"], "lora"),
+        (["contrast.pairs=4"], None),
+        (["contrast.pairs=4", "lora.rank=2"], "lora"),
+        (["contrast.pairs=4", "model.train=all"], None),
+        (["model.train=bias"], None),
         (["model.train=all"], None),
         (["model.train=last:1"], None),
         (["model.train=head"], None),
@@ -90,10 +93,48 @@ def test_a_way_that_is_named_is_taken_in_one_go_with_its_own_rates(csv, words, m
         method
     )
     assert "rows are fewer" not in said
-    rates = {"adapter": 4e-3, "prompt": 3e-2, "prefix": 1e-2, None: 1e-4}
-    rate = 1e-2 if "model.train=head" in words else rates.get(method, 1e-3)
+    rates = {"adapter": 4e-3, "prompt": 3e-2, "prefix": 1e-2, None: 5e-5}
+    trained = {"model.train=head": 1e-2, "model.train=bias": 1e-2, "model.train=last:1": 1e-4}
+    rate = rates.get(method, 1e-3)
+    if method is None:
+        rate = next((trained[word] for word in words if word in trained), rate)
     assert config.train.lr == rate
     assert (f"lr = {rate:g}, as in configs/" in said) == (method not in ("lora", "method"))
+
+
+@pytest.mark.parametrize("method", ["prompt", "prefix"])
+@pytest.mark.parametrize(("tokens", "left"), [("5", 507), ("many", 492)])
+def test_a_prompt_or_a_prefix_leaves_the_texts_the_other_positions(tmp_path, method, tokens, left):
+    recipe, _ = guess_recipe(table(tmp_path, FEW), {f"{method}.tokens": tokens})
+    assert recipe["data"]["max_length"] == left
+
+
+@pytest.mark.parametrize(("pairs", "epochs"), [("64", 4), ("512", 1), ("2", 10)])
+def test_pairs_of_rows_take_as_many_steps_as_their_recipe(tmp_path, pairs, epochs):
+    recipe, _ = guess_recipe(table(tmp_path, FEW), {"contrast.pairs": pairs})
+    assert recipe["train"]["epochs"] == epochs
+    assert "lora" not in recipe
+
+
+def test_what_is_mistyped_is_told_without_what_was_guessed(reviews_csv, capsys):
+    assert train.main(["--csv", str(reviews_csv), "adaptor.size=8"]) == 2
+    captured = capsys.readouterr()
+    assert "adaptor" in captured.err
+    assert "rows are fewer" not in captured.out
+
+
+@pytest.mark.parametrize(
+    ("words", "warned"),
+    [
+        (["adapter.size=2", "model.train=last:1"], True),
+        (["adapter.size=2", "model.train=last:1", "train.lr=1e-4"], False),
+        (["adapter.size=2"], False),
+        (["model.train=bias"], False),
+    ],
+)
+def test_whole_layers_at_a_methods_rate_are_told(csv, words, warned):
+    _, said = csv("named", csv.tiny, "data.max_length=32", *words)
+    assert ("what is pretrained learns" in " ".join(said.split())) == warned
 
 
 def test_a_bag_of_ngrams_its_run_and_a_student_are_taken_in_one_go(csv):

@@ -48,6 +48,14 @@ def ready(recipe, tmp_path):
     return make
 
 
+def test_layers_of_a_teacher_that_cannot_be_merged_are_refused_with_what_works(start):
+    start("teacher", "adapter.size=2")
+    _, said = start("student", "distill.teacher={runs}/teacher", *HALF, code=2)
+    assert "cannot be merged into them" in said
+    assert 'distill.student = "ngrams"' in said
+    assert "goes on from one weight" not in said
+
+
 # Which model a name means
 
 

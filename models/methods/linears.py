@@ -65,6 +65,11 @@ def choose_layers(
     inclusive range. Raises ValueError, with the section of a recipe, for a target that fits none.
     """
     inside = [name for name in names if _in_layers(name, layers)]
+    numbers = sorted({n for name in names if (n := layer_number(name)) is not None})
+    if layers and numbers and inside and layers[1] > numbers[-1]:
+        raise ValueError(
+            f"{section}.layers is {list(layers)}; the layers are {numbers[0]} to {numbers[-1]}"
+        )
     if targets == "all-linear":
         unmatched = [] if inside else ["all-linear"]
         chosen = inside
@@ -74,7 +79,6 @@ def choose_layers(
     if unmatched:
         counts = Counter(name.rpartition(".")[2] for name in inside)
         known = ", ".join(f"{suffix} (x{count})" for suffix, count in counts.items())
-        numbers = sorted({n for name in names if (n := layer_number(name)) is not None})
         within = f" in {section}.layers {list(layers)}" if layers else ""
         span = f"; the layers are {numbers[0]} to {numbers[-1]}" if numbers and within else ""
         raise ValueError(

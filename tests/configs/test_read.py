@@ -289,6 +289,7 @@ RELATIONS = [
     (["head.pool=mean"], "head.pool"),
     (["head.kind=linear", "head.args.width=3"], "head.args"),
     (["lora.targets=all-linear", "model.train=all"], "model.train"),
+    (["lora.targets=all-linear", "model.train=bias"], "model.train"),
     (["lora.targets=all-linear", "adapter.size=4"], "adapter"),
     (["model.source=ngrams", "head.kind=linear"], "head.kind"),
     (["lora.targets=all-linear", "lora.layers=[3, 1]"], "lora.layers"),

@@ -23,20 +23,13 @@ from tests.models import test_methods as contract
 TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PART = TEXT.split("## Adding a method")[1].split("## Landing")[0]
 BLOCKS = [textwrap.dedent(b) for b in re.findall(r"```python\n(.*?)```", PART, re.DOTALL)]
-IMPORTS = """
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
-from models.methods.linears import choose_layers, linears_of, replace_layers
-from models.methods.method import Method
-from models.methods.own_files import read_own, write_own
-"""
 
 
 def test_the_method_of_the_page_trains_and_travels(
     make, stir, encode, logits_of, tmp_path, monkeypatch
 ):
     names = {"Scaled": Scaled, "__name__": "models.methods.scale"}
-    exec(IMPORTS + BLOCKS[0], names)
+    exec(BLOCKS[0], names)
     scale = names["Scale"]
     monkeypatch.setitem(models.methods.METHODS, "scale", scale)
     built, args, tokenizer = make("bert", method=scale(**scale.small["scale"]))
@@ -57,7 +50,7 @@ CONTRACT = [
 
 @pytest.mark.parametrize("test", CONTRACT, ids=lambda test: test.__name__)
 def test_the_contract_tries_it_without_a_line_of_its_own(test, make, request, monkeypatch):
-    exec(IMPORTS + BLOCKS[0], names := {"Scaled": Scaled, "__name__": "models.methods.scale"})
+    exec(BLOCKS[0], names := {"Scaled": Scaled, "__name__": "models.methods.scale"})
     monkeypatch.setitem(models.methods.METHODS, "scale", names["Scale"])
     monkeypatch.setitem(contract.ROWS, "scale", names["Scale"])
     given = {"row": "scale", "own": True}
@@ -69,7 +62,7 @@ def test_the_contract_tries_it_without_a_line_of_its_own(test, make, request, mo
 
 def test_the_section_of_the_page_has_the_settings_of_its_method():
     names = dict(vars(schema))
-    exec(IMPORTS + BLOCKS[0], method := {"__name__": "models.methods.scale"})
+    exec(BLOCKS[0], method := {"__name__": "models.methods.scale"})
     exec(BLOCKS[1], names)
     section, own = names["Scale"], fields(method["Scale"])
     assert set(section.model_fields) == {field.name for field in own}
@@ -98,7 +91,7 @@ def test_the_steps_of_the_page_are_enough_for_the_tests_of_every_method(tmp_path
         copy = tmp_path / path.relative_to(root)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-    code = f"{IMPORTS}from examples.own_method import Scaled\n\n\n{BLOCKS[0]}"
+    code = f"from examples.own_method import Scaled\n{BLOCKS[0]}"
     methods = tmp_path / "models/methods"
     (methods / "scale.py").write_text(code, encoding="utf-8")
     put_in(methods / "__init__.py", "\n__all__", "from models.methods.scale import Scale\n")

@@ -84,6 +84,8 @@ def test_dotted_target_tells_like_named_layers_apart(tiny):
 def test_target_that_fits_nothing_lists_what_there_is(tiny):
     with pytest.raises(ValueError, match=r"'q_lin' fits no layer.*query \(x2\), key \(x2\)"):
         inject_lora(backbone(tiny), LoRA(("query", "q_lin")), 0)
+    with pytest.raises(ValueError, match=r"lora.layers is \[1, 2\]; the layers are 0 to 1"):
+        inject_lora(backbone(tiny), LoRA(("query",), layers=(1, 2)), 0)
     with pytest.raises(ValueError, match=r"fits no layer.*the layers are 0 to 1"):
         inject_lora(backbone(tiny), LoRA(("query",), layers=(5, 6)), 0)
     with pytest.raises(ValueError, match="fits no layer"):  # an embedding is no linear layer
