@@ -94,7 +94,7 @@ def test_a_way_that_is_named_is_taken_in_one_go_with_its_own_rates(csv, words, m
     )
     assert "rows are fewer" not in said
     rates = {"adapter": 4e-3, "prompt": 3e-2, "prefix": 1e-2, None: 5e-5}
-    trained = {"model.train=head": 1e-2, "model.train=bias": 1e-2, "model.train=last:1": 1e-4}
+    trained = {"model.train=head": 1e-2, "model.train=bias": 3e-3, "model.train=last:1": 1e-4}
     rate = rates.get(method, 1e-3)
     if method is None:
         rate = next((trained[word] for word in words if word in trained), rate)
