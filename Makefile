@@ -37,7 +37,7 @@ kernels: $(VENV)/.run-installed ## build the CPU kernels now rather than at the 
 	$(PY) -m models.fast.cpu.native
 
 bench-quick: $(VENV)/.dev-installed ## speed beside the stock Trainer, three minutes; fails if slow
-	$(PY) benchmarks/compare.py --quick $(ARGS)
+	$(PY) benchmarks/speed.py --quick $(ARGS)
 
 gpu-check: $(VENV)/.dev-installed ## all that is said about CUDA, proven on a GPU in eight minutes (docs/gpu.md)
 	PYTHON=$(PY) bash benchmarks/gpu_check.sh $(ARGS)

@@ -3,7 +3,7 @@
     python benchmarks/ablation.py
     python benchmarks/ablation.py --seconds 30 --parts attention,native
 
-Windows alternate as in compare.py, every finished one is kept in ablation.json, and the same
+Windows alternate as in speed.py, every finished one is kept in ablation.json, and the same
 command does what is missing. Writes ablation.json and ablation.md beside itself, or in --out.
 """
 

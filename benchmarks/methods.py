@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 from child import ROOT  # makes the project importable
-from intervals import mean_interval
 from machine import processor, usable_cores
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tfidf import load_rows
@@ -34,8 +33,9 @@ from windows import HERE, Store
 
 from configs.read import read_config
 from files.write import save_text
-from report.charts import line_chart
 from report.format import format_bytes
+from report.intervals import mean_interval
+from report.page.charts import line_chart
 
 SEEDS = (0, 1, 2)
 ROWS = {"train": 400, "validation": 300, "test": 600}  # sixty runs take two slow cores two hours

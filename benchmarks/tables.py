@@ -4,9 +4,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from intervals import mean_interval, welch_interval
+from child import ROOT  # noqa: F401  makes the project importable
 from tasks import CONTESTANTS, REACHED, TASKS, why_not
 from windows import round_ratio, speed
+
+from report.intervals import mean_interval, welch_interval
 
 Windows = dict[str, list[dict[str, Any]]]
 MIB = 2**20

@@ -20,7 +20,7 @@ import numpy as np
 
 from configs.read import read_config
 from configs.schema import Config
-from engine.paired import paired_interval
+from engine.intervals import paired_interval
 
 
 def load_rows(config: Config) -> tuple[dict[str, Any], list[str]]:

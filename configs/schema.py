@@ -495,6 +495,16 @@ class Samples(Section):
     )
 
 
+class Report(Section):
+    """The page of a run, report.html."""
+
+    texts: bool = field(
+        True,
+        "Whether the page shows texts of the rows; false leaves them out, and it says so.",
+        False,
+    )
+
+
 # sections: at most one in a recipe
 METHODS = ("lora", "adapter", "prompt", "prefix", "method")
 
@@ -519,3 +529,4 @@ class Config(Section):
     precision: Precision = Precision()
     speed: Speed = Speed()
     samples: Samples = Samples()
+    report: Report = Report()

@@ -27,7 +27,8 @@ CHUNK = 1000  # texts given to the tokenizer at a time; it spreads them over its
 @dataclass(frozen=True)
 class Encoded:
     """An encoded split: columns input_ids, token_type_ids (where the tokenizer has them), windows
-    (tokens of each, where texts are read in windows), labels, row, length (tokens of the row).
+    (tokens of each, where texts are read in windows), labels, row, length (tokens of the row),
+    full_length (tokens of the whole text).
     `key` is the hash of all that decides it. `tokens` are kept, `cut_tokens` were lost."""
 
     dataset: datasets.Dataset
@@ -164,7 +165,8 @@ def _schema(
     if length.long == "chunks":
         fields.append(("windows", pa.list_(pa.int32())))
     label = dataset.features.arrow_schema.field("label").type
-    return pa.schema([*fields, ("labels", label), ("row", pa.int64()), ("length", pa.int32())])
+    lengths = [("length", pa.int32()), ("full_length", pa.int32())]
+    return pa.schema([*fields, ("labels", label), ("row", pa.int64()), *lengths])
 
 
 def _batches(

@@ -162,7 +162,7 @@ def _load(
 ) -> Iterator[Batch]:
     if kept is not None and kept.vectors:
         return map(kept.vector_batch, batches)
-    columns = [c for c in dataset.column_names if c != "length"]
+    columns = [c for c in dataset.column_names if c not in ("length", "full_length")]
     loader: DataLoader[Batch] = DataLoader(
         dataset.select_columns(columns),
         batch_sampler=batches,

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from engine.intervals import wilson_interval
 from engine.targets import IDENTITY, Target
 
 MOST_CONFUSED = 50  # classes of a confusion matrix: more of them nobody can look at
@@ -25,16 +26,6 @@ class Counter(Protocol):
 
     def results(self) -> dict[str, Any]:
         """The figures: "accuracy" (not for regression), "n" and more."""
-
-
-def wilson_interval(hits: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927): unlike p ± 1.96 s it stays right near 0 and 1."""
-    if n == 0:
-        return 0.0, 1.0
-    z, p = 1.959963984540054, hits / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def share(part: int, whole: int) -> float:

@@ -55,6 +55,9 @@ class TestWriter:
         self.job, self.file = job, file
         self.rows = job.data.splits["test"]
         self.place = {row: i for i, row in enumerate(self.rows["row"])}
+        encoded = job.encoded["test"].dataset
+        known = "full_length" if "full_length" in encoded.column_names else "length"  # of a bag
+        self.tokens = dict(zip(encoded["row"], encoded[known], strict=True))
         self.mistakes: list[tuple[float, int, Mistake]] = []  # a heap, the least confident first
         self.figures = np.zeros(len(self.rows))  # of each row, for the comparison with baselines
 
@@ -74,6 +77,7 @@ class TestWriter:
                 line["text_pair"] = source["text_pair"]
             line |= {"label": label, "predicted": prediction.label}
             line["probabilities"] = likeliest(prediction.probabilities)
+            line["tokens"] = self.tokens[row]
             self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
             sure = prediction.probability
             if kind == "single" and prediction.label != label and sure is not None:
@@ -140,8 +144,11 @@ def store_samples(job: Job, folder: Folder) -> None:
     folder.write_json("samples.json", answers)
 
 
-def compare_samples(job: Job, folder: Folder, fusion: Fusion | None) -> str:
-    """The table of answers before and after. A text added since the start has no answer before."""
+def compare_samples(
+    job: Job, folder: Folder, fusion: Fusion | None
+) -> tuple[str, dict[str, Answer]]:
+    """The table of answers before and after, and those after by text. A text added since the start
+    has no answer before."""
     texts, stored = job.config.samples.texts, {}
     with suppress(ValueError):  # damaged or gone: no reason to lose a run by
         stored = folder.read_json("samples.json")
@@ -150,7 +157,8 @@ def compare_samples(job: Job, folder: Folder, fusion: Fusion | None) -> str:
         (answer[0], answer[1]) if isinstance(answer, list) and len(answer) == 2 else NOT_ASKED
         for answer in answers
     ]
-    return samples_table(texts, before, predict_samples(job, fusion))
+    after = predict_samples(job, fusion)
+    return samples_table(texts, before, after), dict(zip(texts, after, strict=True))
 
 
 def save_model(job: Job, folder: Folder, fusion: Fusion | None) -> None:
@@ -246,8 +254,9 @@ def finish(
     stop.check()
     save_model(job, folder, fusion)
     sides = compare_teacher(job, folder, tested, tracker, stop)
+    samples: dict[str, Answer] = {}
     if job.config.samples.texts:
-        table = compare_samples(job, folder, fusion)
+        table, samples = compare_samples(job, folder, fusion)
         tracker.log_text(progress.step, "samples", table)
         tracker.say("\n" + table)
     tracker.say(estimate_line(job, tested.peak, seconds))
@@ -264,7 +273,9 @@ def finish(
         "verdicts": tested.verdicts,
         "distilled": [asdict(side) for side in sides],
         **({"fused": tested.parts} if tested.parts else {}),
+        "samples": samples,
         "seconds": seconds,
+        "peak": tested.peak,
         "files": list_files(folder),
     }
     folder.write_json("result.json", seal(result))

@@ -7,7 +7,7 @@ import numpy as np
 
 from data.labels.settle import Kind, label_array
 from data.prepare import Data, learnt_rows
-from engine.paired import Interval, paired_interval
+from engine.intervals import Interval, paired_interval
 from engine.tracker import LOG, read_log
 from job.baseline import (
     FEW_STRENGTHS,

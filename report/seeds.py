@@ -7,16 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from report.format import align_table, format_number
+from report.intervals import mean_interval
 
-# Student's t, two-sided 95 % (0.975 quantile), by degrees of freedom. NIST/SEMATECH e-Handbook of
-# Statistical Methods, section 1.3.6.7.2. Between two rows the lower one holds: a wider interval.
-T_975 = {
-    **{1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306},
-    **{9: 2.262, 10: 2.228, 11: 2.201, 12: 2.179, 13: 2.160, 14: 2.145, 15: 2.131, 16: 2.120},
-    **{17: 2.110, 18: 2.101, 19: 2.093, 20: 2.086, 21: 2.080, 22: 2.074, 23: 2.069, 24: 2.064},
-    **{25: 2.060, 26: 2.056, 27: 2.052, 28: 2.048, 29: 2.045, 30: 2.042, 40: 2.021, 60: 2.000},
-    **{100: 1.984},
-}
 FEWEST = 3  # of two values t is 12.7: the interval would hold nearly every value there is
 RANGES = {  # what a metric can be; the mean of several lies within it too
     **{"accuracy": (0.0, 1.0), "macro_f1": (0.0, 1.0), "spearman": (-1.0, 1.0)},
@@ -66,9 +58,8 @@ def summarise(
     spread = statistics.stdev(values)
     if count < FEWEST:
         return Summary(values=count, mean=mean, spread=spread, low=None, high=None)
-    quantile = T_975[max(degrees for degrees in T_975 if degrees <= count - 1)]
-    half = quantile * spread / math.sqrt(count)
-    low, high = max(within[0], mean - half), min(within[1], mean + half)
+    _, low, high = mean_interval(values)
+    low, high = max(within[0], low), min(within[1], high)
     return Summary(values=count, mean=mean, spread=spread, low=low, high=high)
 
 

@@ -12,6 +12,8 @@ import pytest
 
 import train
 from configs.fields import list_settings
+from job.folder import Folder
+from job.page import write_page
 
 PLAN, STEPS, FILES, SAID = "the plan", "the first steps", "the files", "what is said"
 NO_LORA = ["--unset", "lora"]
@@ -154,6 +156,7 @@ TABLE = {
     "speed.native": (["speed.native=off"], PLAN, []),
     "speed.allocator": (["speed.allocator=false"], PLAN, []),
     "samples.texts": (['samples.texts=["another"]'], FILES, []),
+    "report.texts": (["report.texts=false"], FILES, []),
 }  # fmt: skip
 
 
@@ -266,7 +269,9 @@ def trace(path, folder, shows, words):
     run = folder / "tiny"
     if shows == FILES:
         names = sorted(str(p.relative_to(run)) for p in run.rglob("*") if "events" not in p.name)
-        return names, (run / "samples.json").read_text(encoding="utf-8")
+        page = write_page(Folder(run)).read_text(encoding="utf-8")
+        samples = (run / "samples.json").read_text(encoding="utf-8")
+        return names, samples, "Texts are left out" in page
     lines = [
         json.loads(line)
         for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()

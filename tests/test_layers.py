@@ -13,7 +13,7 @@ from shipped import list_shipped
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("configs", "data", "engine", "files", "job", "models", "report")
-ENTRIES = ("openloop", "train", "predict")  # files that know all packages
+ENTRIES = ("openloop", "train", "predict", "compare")  # files that know all packages
 MAY_IMPORT = {entry: {*PACKAGES, "openloop"} for entry in ENTRIES}
 MAY_IMPORT |= {package: {"files"} for package in PACKAGES}
 MAY_IMPORT["files"] = set()
@@ -38,7 +38,7 @@ THIRD_PARTY = {
     "files": set(),
     "job": {"numpy", "torch"},
     "models": {"huggingface_hub", "numpy", "safetensors", "torch", "transformers"},
-    "report": set(),
+    "report": {"jinja2"},  # which torch brings
 }
 BASELINE = ("job/baseline.py", "sklearn")  # an extra, imported in this file alone
 RUN_TIME = {"datasets", "numpy", "pydantic", "safetensors", "tensorboard", "tomli_w", "torch"}

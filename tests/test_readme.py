@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from shipped import list_shipped
 
+import compare
 import predict
 import train
 
@@ -31,6 +32,7 @@ PACKAGES += (
     "models/fast/cpu",
     "models/fast/cuda",
     "report",
+    "report/page",
 )
 PACKAGES += ("examples", "benchmarks/architectures")
 PACKAGES += ("benchmarks/gpu_steps", "benchmarks/gpu_steps/bare")
@@ -40,7 +42,7 @@ COMMANDS = [
     line.split("#")[0].strip()
     for block in BASH
     for line in block.replace("\\\n", " ").splitlines()
-    if line.startswith(("python train.py", "python predict.py"))
+    if line.startswith(("python train.py", "python predict.py", "python compare.py"))
 ]
 
 
@@ -88,7 +90,7 @@ def test_the_file_tree_names_every_source_file_once_and_no_other():
             folder = name
         elif name.endswith(ENDS):
             named.append(folder + name if line.startswith(" ") else name)
-    there = ["train.py", "predict.py", "openloop.py", "pyproject.toml"]
+    there = ["train.py", "predict.py", "compare.py", "openloop.py", "pyproject.toml"]
     shipped = list_shipped("configs/*", "examples/*")
     for package in PACKAGES:
         files = [path for end in ENDS for path in (ROOT / package).glob(f"*{end}")]
@@ -101,7 +103,7 @@ def test_the_file_tree_names_every_source_file_once_and_no_other():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_readme_is_understood(command):
     words = shlex.split(command.split("|")[-1])
-    module = {"train.py": train, "predict.py": predict}[words[1]]
+    module = {"train.py": train, "predict.py": predict, "compare.py": compare}[words[1]]
     options = module.parse_arguments(words[2:])
     if getattr(options, "config", None):
         assert (ROOT / options.config).exists()

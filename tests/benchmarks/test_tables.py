@@ -1,7 +1,7 @@
 """From windows to the figures of the table."""
 
 import pytest
-from compare import verdict
+from speed import verdict
 from tables import accuracy_table, best_stock, seconds_to, speed_table, summarise
 
 MIB = 2**20

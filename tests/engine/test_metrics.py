@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, rankdata, spearmanr
 from sklearn import metrics as sk
 
+from engine.intervals import wilson_interval
 from engine.metrics import (
     MultiCounter,
     RegressionCounter,
@@ -19,7 +20,6 @@ from engine.metrics import (
     build_counter,
     probabilities,
     rank_correlation,
-    wilson_interval,
 )
 from engine.targets import IDENTITY, Target
 

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from report.charts import BOTTOM, HEIGHT, LEFT, LEGEND, WIDTH, line_chart
+from report.page.charts import BOTTOM, HEIGHT, LEFT, LEGEND, WIDTH, line_chart
 
 SVG = "{http://www.w3.org/2000/svg}"
 

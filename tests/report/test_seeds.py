@@ -4,14 +4,9 @@ import math
 
 import pytest
 
-from report.seeds import T_975, seeds_table, summarise
+from report.seeds import seeds_table, summarise
 
 stats = pytest.importorskip("scipy.stats")
-
-
-@pytest.mark.parametrize("degrees", sorted(T_975))
-def test_table_holds_the_t_quantiles(degrees):
-    assert T_975[degrees] == pytest.approx(stats.t.ppf(0.975, degrees), abs=5.1e-4)
 
 
 @pytest.mark.parametrize("count", [3, 5, 10, 31])
@@ -20,18 +15,8 @@ def test_interval_is_scipys(count):
     summary = summarise(values)
     error = stats.sem(values)
     low, high = stats.t.interval(0.95, count - 1, loc=summary.mean, scale=error)
-    assert (summary.low, summary.high) == pytest.approx((low, high), abs=1e-3 * error)
+    assert (summary.low, summary.high) == pytest.approx((low, high), rel=1e-12)
     assert summary.spread == pytest.approx(stats.tstd(values))
-
-
-@pytest.mark.parametrize("count", [33, 50, 90, 500])
-def test_between_two_rows_the_interval_errs_on_the_wide_side(count):
-    values = [float(i % 7) for i in range(count)]
-    summary = summarise(values)
-    low, high = stats.t.interval(0.95, count - 1, loc=summary.mean, scale=stats.sem(values))
-    assert summary.low < low
-    assert summary.high > high
-    assert summary.high - summary.low < 1.04 * (high - low)
 
 
 def test_equal_values_have_an_interval_of_no_width():

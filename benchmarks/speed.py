@@ -1,9 +1,9 @@
 """openloop and the stock Trainer with PEFT side by side, on the same rows of the same machine.
 
-    python benchmarks/compare.py                     all tasks, then the accuracy comparison
-    python benchmarks/compare.py --tasks lora256     one task
-    python benchmarks/compare.py --accuracy          the accuracy comparison alone
-    python benchmarks/compare.py --quick             three minutes; fails below 2.5 times
+    python benchmarks/speed.py                     all tasks, then the accuracy comparison
+    python benchmarks/speed.py --tasks lora256     one task
+    python benchmarks/speed.py --accuracy          the accuracy comparison alone
+    python benchmarks/speed.py --quick             three minutes; fails below 2.5 times
 
 Each contestant works in a process of its own; they take turns, one window at a time, so that a
 machine whose speed drifts slows all of them. The figure to quote is the median of the rounds'
@@ -93,7 +93,7 @@ def save(
     curves = content.get("curves") if curves is None else curves
     commands = [*(c for c in content.get("commands", []) if c != command), command]
     parts = [
-        "# Results of benchmarks/compare.py",
+        "# Results of benchmarks/speed.py",
         machine_lines(machine, store.get("peak") or {}, commands),
     ]
     if results:
@@ -152,7 +152,7 @@ def main() -> int:
     tasks = options.tasks.split(",") if options.tasks else everything
     if unknown := [name for name in tasks if name not in TASKS]:
         parser.error(f"no task {', '.join(unknown)}; there are {', '.join(TASKS)}")
-    command = " ".join(["python benchmarks/compare.py", *sys.argv[1:]])
+    command = " ".join(["python benchmarks/speed.py", *sys.argv[1:]])
     store, machine = open_store(options.out, "results", options.fresh)
     dtype, curves = machine["fingerprint"]["fast_dtype"], None
     results: dict[str, Any] = {}

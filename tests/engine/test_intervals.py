@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from engine.paired import paired_interval
+from engine.intervals import (
+    DRAWS,
+    MANY,
+    bootstrap,
+    macro_f1_difference,
+    paired_difference,
+    paired_interval,
+    set_f1_difference,
+)
 
 
 def test_it_is_the_normal_interval_for_many_rows():
@@ -55,3 +63,43 @@ def test_other_rows_are_refused():
         paired_interval(np.ones(3), np.ones(4))
     with pytest.raises(ValueError, match="expected one a row"):
         paired_interval(np.ones(0), np.ones(0))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_difference_in_macro_f1_is_scikit_learns(several):
+    metrics = pytest.importorskip("sklearn.metrics")
+    random = np.random.default_rng(3)
+    if several:
+        truth = random.integers(0, 2, (200, 4))
+        one, two = (
+            np.where(random.random((200, 4)) < keep, truth, 1 - truth) for keep in (0.9, 0.7)
+        )
+        rows, difference = np.concatenate([truth, one, two], axis=1), set_f1_difference
+    else:
+        truth = random.integers(0, 3, 200)
+        one, two = (
+            np.where(random.random(200) < keep, truth, random.integers(0, 3, 200))
+            for keep in (0.9, 0.6)
+        )
+        rows, difference = np.stack([truth, one, two], axis=1), macro_f1_difference(3)
+
+    def score(truth, one, two, axis=-1):
+        first, second = (metrics.f1_score(truth, each, average="macro") for each in (one, two))
+        return first - second
+
+    (estimate, low, high), p = bootstrap(rows, difference)
+    assert estimate == pytest.approx(score(truth, one, two))
+    drawn = [random.integers(0, 200, 200) for _ in range(600)]
+    wanted = np.quantile([score(truth[i], one[i], two[i]) for i in drawn], [0.025, 0.975])
+    assert (low, high) == pytest.approx(wanted, abs=0.03)
+    assert p == 2 / DRAWS
+
+
+@pytest.mark.parametrize("rows", [200, 3000])
+def test_p_is_that_of_a_paired_t_test(rows):
+    random = np.random.default_rng(5)
+    first = random.normal(size=rows).round(1 if rows < MANY else 6)
+    second = first + random.normal(0.02, 0.3, size=rows).round(1 if rows < MANY else 6)
+    _, p = paired_difference(first, second)
+    assert p == pytest.approx(stats.ttest_rel(first, second).pvalue, abs=0.02)
+    assert paired_difference(first, first)[1] == 1

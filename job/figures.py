@@ -1,0 +1,154 @@
+"""What the predictions of a test split show, beyond its figures: is a share what it says, which
+thresholds there are, where the errors are, and which labels are suspect. Plain Python; nothing here
+loads torch."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine.intervals import wilson_interval
+
+BINS = 10  # of the reliability diagram (Guo et al. 2017, arXiv:1706.04599, take 15)
+STEPS = 100  # of the threshold slider, from 0 to 1
+LENGTHS = 8  # groups of rows by length, equally many in each
+
+
+@dataclass(frozen=True)
+class Line:
+    """A test row as test_predictions.jsonl has it. `shares` are the probabilities by label; of more
+    than 50 classes the 50 likeliest. `tokens`: of the whole text, None where it is not known."""
+
+    address: str
+    text: str
+    label: Any
+    predicted: Any
+    shares: dict[str, float]
+    tokens: int | None
+
+    @property
+    def right(self) -> bool:
+        return bool(self.label == self.predicted)
+
+    @property
+    def sure(self) -> float:
+        """The share of the answer, for one class a row."""
+        return self.shares[self.predicted]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some rows: what they have in common, how many, how many of them are answered right, and the
+    95 % interval of that share; `mean` is that of what they are grouped by."""
+
+    name: str
+    mean: float
+    rows: int
+    right: int
+    low: float
+    high: float
+
+
+def group(name: str, values: Sequence[float], right: Sequence[bool]) -> Group:
+    """A Group of rows with these values."""
+    mean = sum(values) / len(values) if values else 0.0
+    return Group(name, mean, len(right), sum(right), *wilson_interval(sum(right), len(right)))
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How far the shares can be trusted. `groups` are rows by the share of their answer. `ece`:
+    mean distance of share and accuracy (Naeini et al. 2015). `brier`: mean squared distance of all
+    shares from the truth, 0 to 2 (Brier 1950); None where not all shares are known."""
+
+    groups: list[Group]
+    ece: float
+    brier: float | None
+
+
+def reliability(lines: Sequence[Line]) -> Reliability:
+    """Of one class a row; lines must not be empty."""
+    bins: list[list[Line]] = [[] for _ in range(BINS)]
+    for line in lines:
+        bins[min(BINS - 1, int(line.sure * BINS))].append(line)
+    groups = [
+        group(
+            f"{n / BINS:.0%} to {(n + 1) / BINS:.0%}",
+            [x.sure for x in held],
+            [x.right for x in held],
+        )
+        for n, held in enumerate(bins)
+    ]
+    ece = sum(abs(g.mean * g.rows - g.right) for g in groups) / len(lines)
+    whole = all(abs(sum(line.shares.values()) - 1) < 1e-3 for line in lines)
+    return Reliability(groups, ece, sum(map(squared, lines)) / len(lines) if whole else None)
+
+
+def squared(line: Line) -> float:
+    """The squared distance of a row's shares from its label."""
+    return sum((p - (name == line.label)) ** 2 for name, p in line.shares.items())
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """What is left where answers below `share` are not given: how many, how many of them right; and
+    for each class (answered, right)."""
+
+    share: float
+    answered: int
+    right: int
+    classes: list[tuple[int, int]]
+
+
+def thresholds(lines: Sequence[Line], names: Sequence[str]) -> list[Threshold]:
+    """One a step from 0 to 1. A row counts where the share of its answer is at least the step."""
+    place = {name: i for i, name in enumerate(names)}
+    counts = [[[0, 0] for _ in names] for _ in range(STEPS + 1)]
+    for line in lines:
+        last = STEPS - next(n for n in range(STEPS + 1) if line.sure >= (STEPS - n) / STEPS)
+        cell = counts[last][place[line.predicted]]
+        cell[0] += 1
+        cell[1] += line.right
+    sums = [[0, 0] for _ in names]
+    found = []
+    for step in range(STEPS, -1, -1):
+        for total, own in zip(sums, counts[step], strict=True):
+            total[0] += own[0]
+            total[1] += own[1]
+        classes = [(answered, right) for answered, right in sums]
+        all_answered, all_right = (sum(part) for part in zip(*classes, strict=True))
+        found.append(Threshold(step / STEPS, all_answered, all_right, classes))
+    return found[::-1]
+
+
+def by_length(lines: Iterable[Line]) -> list[Group]:
+    """Rows by the length of their text, in groups of about equal size; none where no length is
+    known."""
+    known = sorted((line.tokens, line.address, line.right) for line in lines
+                   if line.tokens is not None)  # fmt: skip
+    groups = []
+    for n in range(LENGTHS):
+        held = known[len(known) * n // LENGTHS : len(known) * (n + 1) // LENGTHS]
+        if held:
+            tokens = [float(row[0]) for row in held]
+            name = f"{held[0][0]:,} to {held[-1][0]:,}"
+            groups.append(group(name, tokens, [row[2] for row in held]))
+    return groups
+
+
+def suspects(lines: Sequence[Line]) -> list[tuple[float, Line, str]]:
+    """Rows whose label may be wrong, the most suspect first: (margin, row, the class it looks to
+    be of).
+
+    Confident learning (Northcutt et al. 2021, arXiv:1911.00068): a row counts for another class
+    where its share of that class reaches what rows of that label have on average.
+    """
+    sums: dict[str, list[float]] = {}
+    for line in lines:
+        sums.setdefault(line.label, []).append(line.shares.get(line.label, 0.0))
+    usual = {name: sum(own) / len(own) for name, own in sums.items()}
+    found = []
+    for line in lines:
+        reached = [(p, name) for name, p in line.shares.items() if p >= usual.get(name, 2.0)]
+        if reached and (best := max(reached))[1] != line.label:
+            found.append((best[0] - line.shares.get(line.label, 0.0), line, best[1]))
+    return sorted(found, key=lambda each: (-each[0], each[1].address))

@@ -1,0 +1,154 @@
+"""Runs side by side, as text: what differs, figures, differences, rows that only one has right."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from report.format import (
+    COLUMNS,
+    NONE,
+    align_table,
+    clean_line,
+    format_bytes,
+    format_number,
+    format_seconds,
+    shorten,
+)
+
+SHOWN = 5  # rows of each side
+NAMES = {"macro_f1": "macro F1", "r2": "R²"}
+LESS_IS_BETTER = ("loss", "rmse", "mae")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run as plain values. `figures` are those of its test, with "interval"."""
+
+    name: str
+    figures: Mapping[str, Any]
+    seconds: float | None
+    memory: int | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """A difference in one figure: the second run's less the first's."""
+
+    metric: str
+    difference: float
+    low: float
+    high: float
+    p: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class OnlyOne:
+    """A row that one of two runs alone has right. `answer` is that of the other."""
+
+    address: str
+    label: str
+    answer: str
+    text: str
+
+
+def show_value(value: Any) -> str:
+    """A setting as it stands in a recipe."""
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return clean_line(value if isinstance(value, str) else str(value))
+
+
+def settings_table(names: Sequence[str], differing: Mapping[str, Sequence[Any]]) -> list[str]:
+    """The settings that differ, a column a run."""
+    if not differing:
+        return ["settings: none differs"]
+    width = max(8, (COLUMNS - 30) // len(names) - 2)
+    rows = [["setting", *names]]
+    rows += [[key, *(shorten(show_value(v), width) for v in own)] for key, own in differing.items()]
+    return align_table(rows)
+
+
+def figure(run: Run, metric: str) -> str:
+    """A figure of a run with its interval, where it has one."""
+    value = run.figures.get(metric)
+    if metric == "accuracy" and value is not None:
+        low, high = run.figures["interval"]
+        return f"{value:.4f} ({low:.4f} to {high:.4f})"
+    return NONE if value is None else f"{value:.4f}"
+
+
+def figures_table(runs: Sequence[Run]) -> list[str]:
+    """Figures, time and memory, a column a run."""
+    metrics = dict.fromkeys(
+        key
+        for run in runs
+        for key, value in run.figures.items()
+        if isinstance(value, float) and key != "n"
+    )
+    rows = [["test", *(run.name for run in runs)]]
+    rows += [[NAMES.get(key, key), *(figure(run, key) for run in runs)] for key in metrics]
+    rows.append(["rows", *(f"{run.figures.get('n', 0):,}" for run in runs)])
+    rows.append(["training to test", *(format_seconds(run.seconds) for run in runs)])
+    rows.append(["memory", *(format_bytes(run.memory) for run in runs)])
+    return align_table(rows)
+
+
+def change_lines(first: str, second: str, changes: Sequence[Change]) -> list[str]:
+    """The differences as a table, and what they say."""
+    rows = [["difference", f"{second} less {first}", "95 %", "p"]]
+    for one in changes:
+        p = NONE if one.p is None else show_p(one.p)
+        interval = f"{one.low:+.4f} to {one.high:+.4f}"
+        rows.append([NAMES.get(one.metric, one.metric), f"{one.difference:+.4f}", interval, p])
+    return [*align_table(rows), *(["", conclude(first, second, changes[0])] if changes else [])]
+
+
+def show_p(p: float) -> str:
+    """Two digits; what is less than one in ten thousand says so."""
+    return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
+
+
+def conclude(first: str, second: str, change: Change) -> str:
+    """Whether one of the two is better, as a sentence."""
+    name = NAMES.get(change.metric, change.metric)
+    if change.low <= 0 <= change.high:
+        return (
+            f"None is shown to be better: on these {change.n:,} rows the difference in {name} can "
+            f"lie anywhere from {change.low:+.4f} to {change.high:+.4f}."
+        )
+    better = (change.difference < 0) == (change.metric in LESS_IS_BETTER)
+    return f"{second if better else first} is better: {name} by {abs(change.difference):.4f}."
+
+
+def rows_lines(winner: str, rows: Sequence[OnlyOne]) -> list[str]:
+    """The first rows that only one of two runs has right, with what the other answers."""
+    lines = [f"{winner} alone has {len(rows):,} row{'' if len(rows) == 1 else 's'} right"]
+    for row in rows[:SHOWN]:
+        line = f"{row.address}: {row.label}, not {row.answer}: {row.text}"
+        lines.append("  " + shorten(clean_line(line), COLUMNS - 2))
+    return lines
+
+
+def list_table(groups: Sequence[Sequence[Run]], metric: str) -> list[str]:
+    """Runs of one test set, in their order; seeds of one recipe stand below their mean."""
+    rows = [["run", NAMES.get(metric, metric), "95 %", "training to test", "memory"]]
+    for group in groups:
+        if len(group) > 1:
+            mean = sum(run.figures[metric] for run in group) / len(group)
+            rows.append([f"{len(group)} seeds", f"{mean:.4f}", "", "", ""])
+        for run in group:
+            low, high = run.figures.get("interval", (None, None))
+            rows.append(
+                [
+                    ("  " if len(group) > 1 else "") + run.name,
+                    format_number(run.figures[metric]) if metric != "accuracy"
+                    else f"{run.figures[metric]:.4f}",
+                    NONE if low is None else f"{low:.4f} to {high:.4f}",
+                    format_seconds(run.seconds),
+                    format_bytes(run.memory),
+                ]
+            )  # fmt: skip
+    return align_table(rows, right=(1,))

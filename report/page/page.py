@@ -1,0 +1,135 @@
+"""A run as one HTML page: it opens from a mail, asks nothing of the network, prints, and reads with
+JavaScript off.
+
+Whatever comes from data is escaped by the template (Jinja2's autoescape); numbers for the script
+stand in a JSON block in which no character can end it. A Content-Security-Policy allows the page's
+own style and script by their hashes, and nothing else.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from report.format import format_bytes, format_count, format_number, format_seconds
+
+HERE = Path(__file__).parent
+TEMPLATE, STYLE, SCRIPT = "page.html", "page.css", "page.js"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing, and the numbers behind it."""
+
+    svg: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A test row that is shown. `line` is its line of test_predictions.jsonl; the text is None
+    where texts are left out."""
+
+    address: str
+    text: str | None
+    label: str
+    predicted: str
+    share: float | None
+    line: str | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the confusion matrix: rows of one truth and one answer, the first few of which are
+    shown. `weight` 0 to 1 is its share of the rows with that truth."""
+
+    truth: str
+    answer: str
+    count: int
+    weight: float
+    examples: Sequence[Example]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some test rows, and how many of them are answered right, with the 95 % interval."""
+
+    name: str
+    rows: int
+    right: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that a page says. A section without content is left out."""
+
+    name: str
+    status: str
+    headline: str
+    verdict: Sequence[str]  # what stands beside the figure
+    warnings: Sequence[str]
+    figures: Sequence[tuple[str, str]]
+    curves: Sequence[Chart] = ()
+    matrix: Sequence[Sequence[Cell]] = ()
+    slider: Mapping[str, Any] = field(default_factory=dict)  # for the script: steps and counts
+    slider_rows: Sequence[Sequence[str]] = ()
+    trust: Sequence[Chart] = ()  # reliability
+    lengths: Sequence[Chart] = ()
+    numbers: Sequence[Chart] = ()  # of a regression
+    slices: Sequence[tuple[str, Sequence[Slice]]] = ()
+    mistakes: Sequence[Example] = ()
+    suspects: Sequence[Example] = ()
+    samples: Sequence[Sequence[str]] = ()
+    data: Sequence[str] = ()
+    settings: Sequence[tuple[str, str, bool]] = ()  # key, value, whether it is the default
+    versions: Sequence[tuple[str, str]] = ()
+    costs: Sequence[tuple[str, str]] = ()  # time and memory
+    command: str = ""
+    texts: bool = True
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=select_autoescape(), undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "count": format_count, "number": format_number, "bytes": format_bytes,
+        "seconds": format_seconds, "share": lambda share: f"{100 * share:.1f} %",
+    }  # fmt: skip
+    style, script = ((HERE / name).read_text(encoding="utf-8") for name in (STYLE, SCRIPT))
+    return environment.get_template(TEMPLATE).render(
+        page=page, style=style, script=script, policy=policy(style, script),
+        values=json_block(page.slider),
+    )  # fmt: skip
+
+
+def policy(style: str, script: str) -> str:
+    """The Content-Security-Policy: this style and script, by their hashes, and nothing else."""
+    hashes = [
+        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        for text in (style, script)
+    ]
+    return (
+        f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def json_block(values: Any) -> str:
+    """JSON for a <script> block: nothing in it can end the block or begin a comment."""
+    text = json.dumps(values, separators=(",", ":"))  # ASCII: no line ends of JavaScript's own
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
