@@ -11,6 +11,7 @@ Interval = tuple[float, float, float]  # estimate, low, high
 Difference = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (S, K) counts, (K, W) rows -> (S,)
 DRAWS = 10_000  # samples of the rows
 CELLS = 20_000_000  # counts that are held at once
+Z_975 = 1.959963984540054  # of the normal distribution
 MANY = 500  # different rows from which on no samples are needed
 
 
@@ -18,7 +19,7 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     """95 % interval of a share (Wilson 1927): unlike p ± 1.96 s it stays right near 0 and 1."""
     if n == 0:
         return 0.0, 1.0
-    z, p = 1.959963984540054, hits / n
+    z, p = Z_975, hits / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)
@@ -103,7 +104,7 @@ def _normal_interval(first: np.ndarray, second: np.ndarray, root: bool) -> tuple
     if root:
         first, second = (one / (2 * one.mean() ** 0.5 or 1) for one in (first, second))
     error = float((first - second).std(ddof=1)) / first.size**0.5
-    half = 1.959963984540054 * error
+    half = Z_975 * error
     p = math.erfc(abs(estimate) / error / 2**0.5) if error else 1.0
     return (estimate, estimate - half, estimate + half), p
 

@@ -16,10 +16,11 @@ from engine.intervals import (
     paired_difference,
     set_f1_difference,
 )
-from files.read import parse_json
 from job.folder import Folder, finished_config
+from job.predictions import Line, read_predictions
 from job.verify import read_result
 from report.compare import (
+    JUDGED_BY,
     Change,
     OnlyOne,
     Run,
@@ -34,7 +35,6 @@ from report.intervals import mcnemar, share_difference
 
 MOST_CLASSES = 300  # of a macro F1 that is drawn anew ten thousand times
 OWN = ("run.seed", "run.name")  # what seeds of one recipe differ in
-METRICS = ("accuracy", "r2", "loss")  # the first that a run has is what it is judged by
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Finished:
     @property
     def metric(self) -> str | None:
         """The figure it is judged by; None where it has none."""
-        return next((name for name in METRICS if name in self.test), None)
+        return next((name for name in JUDGED_BY if name in self.test), None)
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -113,21 +113,13 @@ def differing(runs: Sequence[Finished]) -> dict[str, list[Any]]:
     return {key: own for key, own in values.items() if any(value != own[0] for value in own)}
 
 
-def read_predictions(folder: Folder) -> dict[str, dict[str, Any]]:
-    """The lines of test_predictions.jsonl by what names a row: address, text and label. Raises
-    ValueError where there are none, or one cannot be read."""
-    if not folder.predictions.is_file():
-        raise ValueError(f"{folder.path} has no {folder.predictions.name}: it has no test rows")
-    lines = {}
-    with folder.predictions.open("rb") as file:
-        for number, content in enumerate(file, start=1):
-            name = f"{folder.predictions}, line {number}"
-            line = parse_json(content, name)
-            if not isinstance(line, dict) or not {"row", "text", "label", "predicted"} <= set(line):
-                raise ValueError(f"{name}, is no prediction")
-            key = repr((line["row"], line["text"], line.get("text_pair"), line["label"]))
-            lines[key] = line
-    return lines
+def rows_of(run: Finished) -> dict[str, Line]:
+    """A run's test rows by what names one: address, text and label. Raises ValueError where there
+    are none, or one cannot be read."""
+    path = run.folder.predictions
+    if not path.is_file():
+        raise ValueError(f"{run.name} has no {path.name}: it has no test rows")
+    return {repr((x.address, x.text, x.label)): x for x in read_predictions(path)}
 
 
 def compare_pair(first: Finished, second: Finished) -> Pair:
@@ -136,7 +128,7 @@ def compare_pair(first: Finished, second: Finished) -> Pair:
     Raises ValueError, with how many rows they share, where they were scored on other rows, and
     where one has none.
     """
-    one, two = read_predictions(first.folder), read_predictions(second.folder)
+    one, two = rows_of(first), rows_of(second)
     if one.keys() != two.keys():
         shared = len(one.keys() & two.keys())
         raise ValueError(
@@ -148,7 +140,7 @@ def compare_pair(first: Finished, second: Finished) -> Pair:
     pairs = [(one[key], two[key]) for key in keys]
     if "rmse" in first.test:
         return Pair(number_differences(pairs), [], [])
-    right = np.array([[is_right(a), is_right(b)] for a, b in pairs])  # (N, 2)
+    right = np.array([[a.right, b.right] for a, b in pairs])  # (N, 2)
     only = [
         [
             only_one(pairs[i][side], pairs[i][1 - side])
@@ -166,29 +158,10 @@ def compare_pair(first: Finished, second: Finished) -> Pair:
     return Pair(differences, *only)
 
 
-def answered(line: dict[str, Any]) -> Any:
-    """What a line of test_predictions.jsonl answers, shaped as its label."""
-    if isinstance(line["label"], list):
-        return [name for name, share in line["probabilities"].items() if share > 0.5]
-    if isinstance(line["label"], str):
-        return line["predicted"]
-    return line["probabilities"]["value"]
-
-
-def is_right(line: dict[str, Any]) -> bool:
-    """Whether the answer is the label: of several labels, each of them."""
-    answer = answered(line)
-    return (
-        set(answer) == set(line["label"]) if isinstance(answer, list) else answer == line["label"]
-    )
-
-
-def f1_difference(
-    pairs: list[tuple[dict[str, Any], dict[str, Any]]], classes: int
-) -> tuple[Interval, float]:
+def f1_difference(pairs: list[tuple[Line, Line]], classes: int) -> tuple[Interval, float]:
     """The second's macro F1 less the first's, over so many classes."""
-    several = isinstance(pairs[0][0]["label"], list)
-    rows = [[a["label"], answered(b), answered(a)] for a, b in pairs]
+    several = isinstance(pairs[0][0].label, list)
+    rows = [[a.label, b.predicted, a.predicted] for a, b in pairs]
     held = [name for row in rows for part in row for name in (part if several else [part])]
     place = {name: i for i, name in enumerate(dict.fromkeys(held))}
     if not several:
@@ -201,16 +174,14 @@ def f1_difference(
     return bootstrap(sets.reshape(len(rows), -1), set_f1_difference)
 
 
-def number_differences(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[Change]:
+def number_differences(pairs: list[tuple[Line, Line]]) -> list[Change]:
     """The second's rmse and mae less the first's."""
-    errors = np.array(
-        [[answered(b) - b["label"], answered(a) - a["label"]] for a, b in pairs]
-    )  # (N, 2)
-    found = []
+    errors = np.array([[b.predicted - b.label, a.predicted - a.label] for a, b in pairs])  # (N, 2)
+    differences = []
     for metric, own in (("rmse", np.square(errors)), ("mae", np.abs(errors))):
         interval, p = paired_difference(own[:, 0], own[:, 1], root=metric == "rmse")
-        found.append(Change(metric, *interval, p, len(pairs)))
-    return found
+        differences.append(Change(metric, *interval, p, len(pairs)))
+    return differences
 
 
 def group_seeds(runs: Sequence[Finished]) -> list[list[Finished]]:
@@ -234,12 +205,11 @@ def as_run(run: Finished) -> Run:
     return Run(run.name, run.test, run.result.get("seconds"), run.result.get("peak"))
 
 
-def only_one(line: dict[str, Any], other: dict[str, Any]) -> OnlyOne:
+def only_one(line: Line, other: Line) -> OnlyOne:
     """A row that one run has right, and what the `other` run's line of it says."""
-    label = line["label"]
+    label = line.label
     label = ", ".join(label) or "none" if isinstance(label, list) else str(label)
-    text = " | ".join(filter(None, (line["text"], line.get("text_pair"))))
-    return OnlyOne(line["row"], label, str(other["predicted"]), text)
+    return OnlyOne(line.address, label, other.answer, line.text)
 
 
 def pair_lines(first: Finished, second: Finished, pair: Pair) -> list[str]:

@@ -4,35 +4,13 @@ loads torch."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from engine.intervals import wilson_interval
+from job.predictions import Line
 
 BINS = 10  # of the reliability diagram (Guo et al. 2017, arXiv:1706.04599, take 15)
 STEPS = 100  # of the threshold slider, from 0 to 1
 LENGTHS = 8  # groups of rows by length, equally many in each
-
-
-@dataclass(frozen=True)
-class Line:
-    """A test row as test_predictions.jsonl has it. `shares` are the probabilities by label; of more
-    than 50 classes the 50 likeliest. `tokens`: of the whole text, None where it is not known."""
-
-    address: str
-    text: str
-    label: Any
-    predicted: Any
-    shares: dict[str, float]
-    tokens: int | None
-
-    @property
-    def right(self) -> bool:
-        return bool(self.label == self.predicted)
-
-    @property
-    def sure(self) -> float:
-        """The share of the answer, for one class a row."""
-        return self.shares[self.predicted]
 
 
 @dataclass(frozen=True)
@@ -109,15 +87,15 @@ def thresholds(lines: Sequence[Line], names: Sequence[str]) -> list[Threshold]:
         cell[0] += 1
         cell[1] += line.right
     sums = [[0, 0] for _ in names]
-    found = []
+    steps = []
     for step in range(STEPS, -1, -1):
         for total, own in zip(sums, counts[step], strict=True):
             total[0] += own[0]
             total[1] += own[1]
         classes = [(answered, right) for answered, right in sums]
         all_answered, all_right = (sum(part) for part in zip(*classes, strict=True))
-        found.append(Threshold(step / STEPS, all_answered, all_right, classes))
-    return found[::-1]
+        steps.append(Threshold(step / STEPS, all_answered, all_right, classes))
+    return steps[::-1]
 
 
 def by_length(lines: Iterable[Line]) -> list[Group]:
@@ -146,9 +124,9 @@ def suspects(lines: Sequence[Line]) -> list[tuple[float, Line, str]]:
     for line in lines:
         sums.setdefault(line.label, []).append(line.shares.get(line.label, 0.0))
     usual = {name: sum(own) / len(own) for name, own in sums.items()}
-    found = []
+    suspected = []
     for line in lines:
         reached = [(p, name) for name, p in line.shares.items() if p >= usual.get(name, 2.0)]
         if reached and (best := max(reached))[1] != line.label:
-            found.append((best[0] - line.shares.get(line.label, 0.0), line, best[1]))
-    return sorted(found, key=lambda each: (-each[0], each[1].address))
+            suspected.append((best[0] - line.shares.get(line.label, 0.0), line, best[1]))
+    return sorted(suspected, key=lambda each: (-each[0], each[1].address))

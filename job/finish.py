@@ -38,6 +38,7 @@ from models.fast.frozen import restore_exact
 from models.ngrams.fusion import Fusion, save_fusion
 from report.baseline import comparison_line
 from report.card import Mistake, run_card
+from report.compare import JUDGED_BY
 from report.distill import Side, side_lines
 from report.format import format_bytes, format_seconds
 from report.samples import Answer, samples_table
@@ -176,7 +177,7 @@ def save_model(job: Job, folder: Folder, fusion: Fusion | None) -> None:
 
 def main_metric(metrics: dict[str, Any]) -> tuple[str, float]:
     """The figure a run is judged by."""
-    name = next(name for name in ("accuracy", "r2", "loss") if name in metrics)
+    name = next(name for name in JUDGED_BY if name in metrics)
     return name, metrics[name]
 
 

@@ -2,7 +2,7 @@
 here loads torch."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -13,12 +13,12 @@ from configs.read import trajectory
 from configs.schema import Config
 from data.summary import DataReport
 from engine.intervals import wilson_interval
-from files.read import parse_json
 from files.write import save_text
-from job.figures import Line, by_length, reliability, suspects, thresholds
+from job.figures import by_length, reliability, suspects, thresholds
 from job.folder import Folder, saved_config
+from job.predictions import Line, read_lines, read_predictions
 from report.baseline import Comparison, comparison_line
-from report.compare import NAMES, show_value
+from report.compare import JUDGED_BY, NAMES, show_value
 from report.format import format_bytes, format_number, format_seconds
 from report.page.drawings import curves, length_chart, number_charts, trust_chart
 from report.page.page import Cell, Example, Page, Slice, render
@@ -27,7 +27,6 @@ PAGE = "report.html"
 SHOWN = {"mistakes": 20, "suspects": 20, "cell": 10}
 MOST_TEXT = 20_000  # characters of a text; a longer one is cut
 MOST_CLASSES = 30  # of a confusion matrix that can be looked at
-METRICS = ("accuracy", "r2", "loss")
 
 
 def write_page(folder: Folder) -> Path:
@@ -43,8 +42,8 @@ def gather(folder: Folder) -> Page:
     config = saved_config(folder)
     result = folder.read_json("result.json") if folder.result.exists() else {}
     test = result.get("test") or {}
-    log = list(read_lines(folder.path / "metrics.jsonl"))
-    lines = [to_line(one) for one in read_lines(folder.predictions)] if result else []
+    log = [line for _, line in read_lines(folder.path / "metrics.jsonl", torn=True)]
+    lines = list(read_predictions(folder.predictions)) if result else []
     single = bool(lines) and isinstance(lines[0].label, str)
     keep = config.report.texts
     names = list(test_names(folder, lines)) if single else []
@@ -84,32 +83,6 @@ def gather(folder: Folder) -> Page:
 # Reading
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines; none where there is no file. A torn last line, which a
-    killed process leaves, is no line."""
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        for number, content in enumerate(file, start=1):
-            if content.endswith(b"\n"):
-                value = parse_json(content, f"{path}, line {number}")
-                if not isinstance(value, dict):
-                    raise ValueError(f"{path}, line {number}, is no object")
-                yield value
-
-
-def to_line(one: dict[str, Any]) -> Line:
-    """A line of test_predictions.jsonl."""
-    label, shares = one["label"], one["probabilities"]
-    predicted = one["predicted"]
-    if isinstance(label, list):
-        predicted = [name for name, share in shares.items() if share > 0.5]
-    elif not isinstance(label, str):
-        predicted = shares["value"]
-    text = " | ".join(filter(None, (one["text"], one.get("text_pair"))))
-    return Line(one["row"], text, label, predicted, shares, one.get("tokens"))
-
-
 def test_names(folder: Folder, lines: Sequence[Line]) -> list[str]:
     """The classes in the labels' order."""
     counts = folder.read_json("data.json").get("labels", {}).get("test", {})
@@ -137,7 +110,7 @@ def headline(test: dict[str, Any], log: Sequence[dict[str, Any]]) -> str:
     evaluations = [line for line in log if "eval/loss" in line]
     if evaluations:
         last = evaluations[-1]
-        name = next((n for n in METRICS if f"eval/{n}" in last), "loss")
+        name = next((n for n in JUDGED_BY if f"eval/{n}" in last), "loss")
         return f"Validation {NAMES.get(name, name)} {last[f'eval/{name}']:.4f}"
     return "Nothing measured yet"
 
@@ -231,8 +204,10 @@ def label_slices(lines: Sequence[Line]) -> list[tuple[str, list[Slice]]]:
 
 
 def suspect_rows(lines: Sequence[Line], keep: bool) -> list[Example]:
-    found = suspects(lines)[: SHOWN["suspects"]]
-    return [example(one, keep, f"{name} {100 * one.shares[name]:.1f} %") for _, one, name in found]
+    return [
+        example(one, keep, f"{name} {100 * one.shares[name]:.1f} %")
+        for _, one, name in suspects(lines)[: SHOWN["suspects"]]
+    ]
 
 
 def sample_rows(folder: Folder, result: dict[str, Any]) -> list[list[str]]:

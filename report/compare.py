@@ -16,6 +16,7 @@ from report.format import (
 )
 
 SHOWN = 5  # rows of each side
+JUDGED_BY = ("accuracy", "r2", "loss")  # the first of these figures that a run has
 NAMES = {"macro_f1": "macro F1", "r2": "R²"}
 LESS_IS_BETTER = ("loss", "rmse", "mae")
 

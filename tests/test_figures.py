@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from job.figures import Line, by_length, reliability, suspects, thresholds
+from job.figures import by_length, reliability, suspects, thresholds
+from job.predictions import Line
 
 NAMES = ("neg", "pos")
 

@@ -11,7 +11,6 @@ MOST_POINTS = 400  # of a line: more of them no eye tells apart
 MOST_ROWS = 40  # of the table behind a line
 SMOOTH = 0.9  # weight of what came before, in the smoothed loss
 RESIDUALS = 20  # bars
-TITLES = {"accuracy": "accuracy", "loss": "loss", "macro_f1": "macro F1", "rmse": "rmse"}
 
 
 class Groups(Protocol):
@@ -40,11 +39,11 @@ def thin(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, 
 
 def smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """An exponential mean, with its start taken out as Adam does (Kingma and Ba 2015)."""
-    mean, weight, found = 0.0, 0.0, []
+    mean, weight, smoothed = 0.0, 0.0, []
     for x, y in points:
         mean, weight = SMOOTH * mean + (1 - SMOOTH) * y, SMOOTH * weight + (1 - SMOOTH)
-        found.append((x, mean / weight))
-    return found
+        smoothed.append((x, mean / weight))
+    return smoothed
 
 
 def taken(log: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
