@@ -26,7 +26,7 @@ train: $(VENV)/.run-installed ## install, then train the default recipe (eight m
 	@echo 'Stop it with Ctrl-C; the same command goes on from there. A finished run is left as it is.'
 	$(PY) train.py --config $(CONFIG) --resume $(ARGS)
 
-test: $(VENV)/.dev-installed ## install the development extras, then run the default tests (about ten minutes)
+test: $(VENV)/.dev-installed ## install the development extras, then run the default tests (ten to sixteen minutes)
 	$(PY) -m pytest -n 2 $(ARGS)
 
 # pytest exits 5 where no test was selected: a tree without long tests has nothing to fail.
