@@ -34,12 +34,12 @@ def compare(options: argparse.Namespace) -> None:
     """Open the runs, compare, print; or write their pages."""
     if options.html:
         from job.folder import Folder
-        from job.page import write_page
+        from job.reporting.page import write_page
 
         for path in options.runs:
             print(write_page(Folder(path)))
         return
-    from job.compare import as_json, compare_pair, list_lines, open_all, open_finished, pair_lines
+    from job.reporting.compare import as_json, compare_pair, list_lines, open_all, open_finished, pair_lines
 
     pair, others = None, list[str]()
     if len(options.runs) == 2:

@@ -16,7 +16,8 @@ from report.verdict import few_rows
 WARNING = "WARNING: "  # begins a line of the data report, or a note, that belongs on top
 FILES = (
     "config.toml", "environment.json", "data.json", "metrics.jsonl", "tensorboard/",
-    "checkpoints/", "model/", "test_predictions.jsonl", "README.md", "result.json",
+    "checkpoints/", "model/", "test_predictions.jsonl", "README.md", "report.html",
+    "result.json",
 )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from job.fusion import BOTH, test_fused, try_fuse
 from job.judge import judge
 from job.predictor import Predictor, make_predictor, name_prediction, open_predictor
 from job.prepare import Job
+from job.reporting.page import PAGE, write_page
 from job.scorer import scorer_of
 from job.texts import texts_of
 from job.verify import list_files, seal
@@ -237,6 +238,17 @@ def compare_teacher(
     return sides
 
 
+def show_page(folder: Folder, result: dict[str, Any], tracker: Tracker) -> None:
+    """Write report.html, and say where it is. It is drawn from files that somebody may have
+    damaged meanwhile: no reason to lose a run by."""
+    try:
+        page = write_page(folder, result)
+    except ValueError as error:
+        tracker.say(f"WARNING: no {PAGE}: {error}")
+    else:
+        tracker.say(f"look at it: {page}")
+
+
 def finish(
     job: Job, folder: Folder, progress: Progress, tracker: Tracker, command: str,
     start: float | None, stop: StopRequest,
@@ -279,6 +291,7 @@ def finish(
         "peak": tested.peak,
         "files": list_files(folder),
     }
+    show_page(folder, result, tracker)
     folder.write_json("result.json", seal(result))
     tracker.say(f"ask it: {ask_command(job, folder)}")
     return result

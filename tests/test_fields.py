@@ -13,7 +13,7 @@ import pytest
 import train
 from configs.fields import list_settings
 from job.folder import Folder
-from job.page import write_page
+from job.reporting.page import write_page
 
 PLAN, STEPS, FILES, SAID = "the plan", "the first steps", "the files", "what is said"
 NO_LORA = ["--unset", "lora"]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from job.figures import by_length, reliability, suspects, thresholds
-from job.predictions import Line
+from job.reporting.figures import by_length, reliability, suspects, thresholds
+from job.reporting.predictions import Line
 
 NAMES = ("neg", "pos")
 

@@ -9,7 +9,7 @@ import pytest
 import compare
 import train
 from job.folder import Folder
-from job.page import write_page
+from job.reporting.page import write_page
 from tests.conftest import result_of
 
 SETTINGS = {"eval": {"baseline": False}, "speed": {"native": "off"}}

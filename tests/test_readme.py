@@ -22,6 +22,7 @@ PACKAGES = (
     "data/reading",
     "engine",
     "job",
+    "job/reporting",
     "models",
 )
 PACKAGES += (

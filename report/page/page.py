@@ -87,11 +87,14 @@ class Page:
     lengths: Sequence[Chart] = ()
     numbers: Sequence[Chart] = ()  # of a regression
     slices: Sequence[tuple[str, Sequence[Slice]]] = ()
+    classes: Sequence[Sequence[str]] = ()  # label, rows, answers, precision, recall, F1
+    mistakes_title: str = "Mistakes"
     mistakes: Sequence[Example] = ()
     suspects: Sequence[Example] = ()
     samples: Sequence[Sequence[str]] = ()
     data: Sequence[str] = ()
-    settings: Sequence[tuple[str, str, bool]] = ()  # key, value, whether it is the default
+    settings: Sequence[tuple[str, str]] = ()  # key, value; those that are not the default
+    defaults: Sequence[tuple[str, str]] = ()  # and those that are
     versions: Sequence[tuple[str, str]] = ()
     costs: Sequence[tuple[str, str]] = ()  # time and memory
     command: str = ""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from engine.intervals import wilson_interval
-from job.predictions import Line
+from job.reporting.predictions import Line
 
 BINS = 10  # of the reliability diagram (Guo et al. 2017, arXiv:1706.04599, take 15)
 STEPS = 100  # of the threshold slider, from 0 to 1

@@ -17,7 +17,7 @@ from engine.intervals import (
     set_f1_difference,
 )
 from job.folder import Folder, finished_config
-from job.predictions import Line, read_predictions
+from job.reporting.predictions import Line, read_predictions
 from job.verify import read_result
 from report.compare import (
     JUDGED_BY,

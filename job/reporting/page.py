@@ -1,7 +1,6 @@
 """A run's folder becomes report.html: whatever is there is shown, of an unfinished run too. Nothing
 here loads torch."""
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields
@@ -12,40 +11,52 @@ from configs.fields import list_settings
 from configs.read import trajectory
 from configs.schema import Config
 from data.summary import DataReport
-from engine.intervals import wilson_interval
 from files.write import save_text
-from job.figures import by_length, reliability, suspects, thresholds
 from job.folder import Folder, saved_config
-from job.predictions import Line, read_lines, read_predictions
+from job.reporting.figures import by_length, reliability
+from job.reporting.predictions import Line, read_lines, read_predictions
+from job.reporting.rows import (
+    MOST_CLASSES,
+    Shower,
+    label_slices,
+    matrix,
+    mistakes,
+    slider_rows,
+    slider_values,
+    suspect_rows,
+)
 from report.baseline import Comparison, comparison_line
 from report.compare import JUDGED_BY, NAMES, show_value
 from report.format import format_bytes, format_number, format_seconds
 from report.page.drawings import curves, length_chart, number_charts, trust_chart
-from report.page.page import Cell, Example, Page, Slice, render
+from report.page.page import Page, render
 
 PAGE = "report.html"
-SHOWN = {"mistakes": 20, "suspects": 20, "cell": 10}
-MOST_TEXT = 20_000  # characters of a text; a longer one is cut
-MOST_CLASSES = 30  # of a confusion matrix that can be looked at
+TITLES = {
+    "single": "Most confident mistakes", "multi": "Answers furthest from their labels",
+    "number": "Largest errors", "none": "Mistakes",
+}  # fmt: skip
 
 
-def write_page(folder: Folder) -> Path:
-    """Write report.html into a run's folder. Raises ValueError where it holds no run, or a file of
-    it cannot be read."""
+def write_page(folder: Folder, result: dict[str, Any] | None = None) -> Path:
+    """Write report.html into a run's folder; with the `result` of a run that has not written its
+    own yet. Raises ValueError where it holds no run, or a file of it cannot be read."""
     path = folder.path / PAGE
-    save_text(path, render(gather(folder)))
+    if result is None:
+        result = folder.read_json("result.json") if folder.result.exists() else {}
+    save_text(path, render(gather(folder, result)))
     return path
 
 
-def gather(folder: Folder) -> Page:
-    """The page of a run's folder."""
+def gather(folder: Folder, result: dict[str, Any]) -> Page:
+    """The page of a run's folder; `result` is empty where it is not finished."""
     config = saved_config(folder)
-    result = folder.read_json("result.json") if folder.result.exists() else {}
     test = result.get("test") or {}
-    log = [line for _, line in read_lines(folder.path / "metrics.jsonl", torn=True)]
-    lines = list(read_predictions(folder.predictions)) if result else []
-    single = bool(lines) and isinstance(lines[0].label, str)
-    keep = config.report.texts
+    log = [line for _, _, line in read_lines(folder.path / "metrics.jsonl", torn=True)]
+    lines = list(read_predictions(folder.predictions, texts=False)) if result else []
+    kind = kind_of(lines)
+    single = kind == "single"
+    shower = Shower(folder.predictions, config.report.texts)
     names = list(test_names(folder, lines)) if single else []
     slider = slider_values(lines, names) if single and len(names) <= MOST_CLASSES else {}
     limit = config.data.max_length
@@ -57,7 +68,7 @@ def gather(folder: Folder) -> Page:
         warnings=result.get("verdicts", []),
         figures=figures(test),
         curves=curves(log, result.get("progress", {}).get("best_step")),
-        matrix=matrix(lines, names, keep) if single and len(names) <= MOST_CLASSES else [],
+        matrix=matrix(lines, names, shower) if single and len(names) <= MOST_CLASSES else [],
         slider=slider,
         slider_rows=slider_rows(slider),
         trust=trust_chart(reliability(lines)) if single else [],
@@ -66,21 +77,30 @@ def gather(folder: Folder) -> Page:
         if "rmse" in test
         else [],
         slices=label_slices(lines) if single else [],
-        mistakes=[example(one, keep) for one in wrong(lines)[: SHOWN["mistakes"]]]
-        if single
-        else [],
-        suspects=suspect_rows(lines, keep) if single else [],
+        classes=class_rows(test, names, folder),
+        mistakes_title=TITLES[kind],
+        mistakes=[shower.example(x) for x in mistakes(lines)],
+        suspects=suspect_rows(lines, shower) if single else [],
         samples=sample_rows(folder, result),
         data=data_lines(folder),
-        settings=settings(config),
+        settings=settings(config, usual=False),
+        defaults=settings(config, usual=True),
         versions=version_rows(folder),
         costs=costs(result),
         command=f"python train.py --config {folder.config}",
-        texts=keep,
+        texts=shower.texts,
     )
 
 
 # Reading
+
+
+def kind_of(lines: Sequence[Line]) -> str:
+    """What the labels are; "none" where there is no line."""
+    if not lines:
+        return "none"
+    label = lines[0].label
+    return "single" if isinstance(label, str) else "multi" if isinstance(label, list) else "number"
 
 
 def test_names(folder: Folder, lines: Sequence[Line]) -> list[str]:
@@ -88,6 +108,19 @@ def test_names(folder: Folder, lines: Sequence[Line]) -> list[str]:
     counts = folder.read_json("data.json").get("labels", {}).get("test", {})
     seen = dict.fromkeys([*counts, *(x for one in lines for x in (one.label, one.predicted))])
     return list(seen)
+
+
+def class_rows(test: dict[str, Any], names: Sequence[str], folder: Folder) -> list[list[str]]:
+    """What result.json has of each label: rows, answers, precision, recall, F1."""
+    rows = test.get("classes", [])
+    names = names or list(folder.read_json("data.json").get("labels", {}).get("test", {}))
+    if len(rows) != len(names):
+        return []
+    return [
+        [name, f"{row['n']:,}", f"{row['predicted']:,}",
+         *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1"))]
+        for name, row in zip(names, rows, strict=True)
+    ]  # fmt: skip
 
 
 # The top
@@ -131,85 +164,6 @@ def figures(test: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-# Rows
-
-
-def wrong(lines: Sequence[Line]) -> list[Line]:
-    """Rows that are answered wrongly, the surest first."""
-    return sorted((x for x in lines if not x.right), key=lambda x: (-x.sure, x.address))
-
-
-def example(one: Line, keep: bool, note: str = "") -> Example:
-    """A row as it is shown; without its text unless `keep`."""
-    text = one.text if len(one.text) <= MOST_TEXT else one.text[:MOST_TEXT] + "…"
-    line = json.dumps(
-        {"row": one.address, "text": one.text, "label": one.label, "predicted": one.predicted},
-        ensure_ascii=False,
-    )
-    return Example(
-        one.address, text if keep else None, one.label, one.predicted, one.sure,
-        line if keep else None, note,
-    )  # fmt: skip
-
-
-def matrix(lines: Sequence[Line], names: Sequence[str], keep: bool) -> list[list[Cell]]:
-    """The confusion matrix, rows of it the truth. Cells of errors show their surest rows."""
-    held: dict[tuple[str, str], list[Line]] = {}
-    for one in lines:
-        held.setdefault((one.label, one.predicted), []).append(one)
-    rows = []
-    for truth in names:
-        total = sum(len(held.get((truth, answer), [])) for answer in names)
-        row = []
-        for answer in names:
-            own = sorted(held.get((truth, answer), []), key=lambda x: (-x.sure, x.address))
-            shown = [example(x, keep) for x in own[: SHOWN["cell"]]]
-            row.append(Cell(truth, answer, len(own), len(own) / max(1, total), shown))
-        rows.append(row)
-    return rows
-
-
-def slider_values(lines: Sequence[Line], names: Sequence[str]) -> dict[str, Any]:
-    """What the slider shows at each of its steps."""
-    held = dict.fromkeys(names, 0)
-    for one in lines:
-        held[one.label] += 1
-    steps = [[t.answered, t.right, t.classes] for t in thresholds(lines, names)]
-    return {"rows": len(lines), "names": list(names), "held": list(held.values()), "steps": steps}
-
-
-def slider_rows(slider: dict[str, Any]) -> list[list[str]]:
-    """The same as a table, from a half on."""
-    if not slider:
-        return []
-    rows = []
-    for percent in (0, 50, 60, 70, 80, 90, 95, 99):
-        answered, right, _ = slider["steps"][percent]
-        share = f"{100 * right / answered:.1f} %" if answered else "–"
-        coverage = f"{100 * answered / slider['rows']:.1f} %"
-        rows.append([f"{percent} %", f"{answered:,}", coverage, share])
-    return rows
-
-
-def label_slices(lines: Sequence[Line]) -> list[tuple[str, list[Slice]]]:
-    """Rows of each label."""
-    held: dict[str, list[Line]] = {}
-    for one in lines:
-        held.setdefault(one.label, []).append(one)
-    rows = []
-    for name, own in held.items():
-        right = sum(x.right for x in own)
-        rows.append(Slice(name, len(own), right, *wilson_interval(right, len(own))))
-    return [("label", rows[:MOST_CLASSES])]
-
-
-def suspect_rows(lines: Sequence[Line], keep: bool) -> list[Example]:
-    return [
-        example(one, keep, f"{name} {100 * one.shares[name]:.1f} %")
-        for _, one, name in suspects(lines)[: SHOWN["suspects"]]
-    ]
-
-
 def sample_rows(folder: Folder, result: dict[str, Any]) -> list[list[str]]:
     """The watched texts, before and after."""
 
@@ -236,11 +190,13 @@ def data_lines(folder: Folder) -> list[str]:
     return DataReport(**known).lines() if len(known) == len(fields(DataReport)) else []
 
 
-def settings(config: Config) -> list[tuple[str, str, bool]]:
+def settings(config: Config, usual: bool) -> list[tuple[str, str]]:
+    """(key, value) of the settings that have their default, or of the others."""
     known = list_settings()
     return [
-        (key, show_value(value), key in known and value == known[key].default)
+        (key, show_value(value))
         for key, value in trajectory(config).items()
+        if (key in known and value == known[key].default) == usual
     ]
 
 

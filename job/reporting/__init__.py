@@ -1,0 +1,1 @@
+"""What a finished run has to show: its page, and runs side by side. Nothing here loads torch."""

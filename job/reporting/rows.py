@@ -1,0 +1,118 @@
+"""Test rows as a run's page shows them: mistakes, cells of the confusion matrix, the slider."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.intervals import wilson_interval
+from job.reporting.figures import suspects, thresholds
+from job.reporting.predictions import Line, text_at
+from report.format import format_number
+from report.page.page import Cell, Example, Slice
+
+MISTAKES, SUSPECTS, IN_CELL = 20, 20, 10  # rows that are shown
+MOST_TEXT = 20_000  # characters of a text; a longer one is cut
+MOST_CLASSES = 30  # of a confusion matrix that can be looked at
+
+
+@dataclass(frozen=True)
+class Shower:
+    """Makes an Example of a line, its text read from the file; without it unless `texts`."""
+
+    file: Path
+    texts: bool
+
+    def example(self, one: Line, note: str = "") -> Example:
+        label, predicted = name_of(one.label), name_of(one.answer)
+        share = one.sure if isinstance(one.label, str) else None
+        if not self.texts:
+            return Example(one.address, None, label, predicted, share, None, note)
+        text = text_at(self.file, one)
+        line = {"row": one.address, "text": text, "label": one.label, "predicted": one.predicted}
+        shown = text if len(text) <= MOST_TEXT else text[:MOST_TEXT] + "…"
+        return Example(
+            one.address, shown, label, predicted, share, json.dumps(line, ensure_ascii=False), note
+        )
+
+
+def name_of(label: Any) -> str:
+    """A label as a person reads it."""
+    if isinstance(label, list):
+        return ", ".join(label) or "none"
+    return label if isinstance(label, str) else format_number(label)
+
+
+def mistakes(lines: Sequence[Line]) -> list[Line]:
+    """The rows that are answered worst, the worst first: of a class a row the surest mistakes, of
+    several classes those furthest from their labels, of numbers the largest errors."""
+    wrong = [(distance(x), x) for x in lines if not x.right]
+    return [x for _, x in sorted(wrong, key=lambda pair: (-pair[0], pair[1].address))][:MISTAKES]
+
+
+def distance(line: Line) -> float:
+    """How far a wrong answer is from the label."""
+    if isinstance(line.label, str):
+        return line.sure
+    if isinstance(line.label, list):
+        return sum(abs(share - (name in line.label)) for name, share in line.shares.items())
+    return abs(float(line.predicted) - line.label)
+
+
+def matrix(lines: Sequence[Line], names: Sequence[str], shower: Shower) -> list[list[Cell]]:
+    """The confusion matrix, rows of it the truth. Cells of errors show their surest rows."""
+    held: dict[tuple[str, str], list[Line]] = {}
+    for one in lines:
+        held.setdefault((one.label, one.predicted), []).append(one)
+    rows = []
+    for truth in names:
+        total = sum(len(held.get((truth, answer), [])) for answer in names)
+        row = []
+        for answer in names:
+            own = sorted(held.get((truth, answer), []), key=lambda x: (-x.sure, x.address))
+            shown = [shower.example(x) for x in own[:IN_CELL]]
+            row.append(Cell(truth, answer, len(own), len(own) / max(1, total), shown))
+        rows.append(row)
+    return rows
+
+
+def slider_values(lines: Sequence[Line], names: Sequence[str]) -> dict[str, Any]:
+    """What the slider shows at each of its steps."""
+    held = dict.fromkeys(names, 0)
+    for one in lines:
+        held[one.label] += 1
+    steps = [[t.answered, t.right, t.classes] for t in thresholds(lines, names)]
+    return {"rows": len(lines), "names": list(names), "held": list(held.values()), "steps": steps}
+
+
+def slider_rows(slider: dict[str, Any]) -> list[list[str]]:
+    """The same as a table, from a half on."""
+    if not slider:
+        return []
+    rows = []
+    for percent in (0, 50, 60, 70, 80, 90, 95, 99):
+        answered, right, _ = slider["steps"][percent]
+        share = f"{100 * right / answered:.1f} %" if answered else "–"
+        coverage = f"{100 * answered / slider['rows']:.1f} %"
+        rows.append([f"{percent} %", f"{answered:,}", coverage, share])
+    return rows
+
+
+def label_slices(lines: Sequence[Line]) -> list[tuple[str, list[Slice]]]:
+    """Rows of each label."""
+    held: dict[str, list[Line]] = {}
+    for one in lines:
+        held.setdefault(one.label, []).append(one)
+    rows = []
+    for name, own in held.items():
+        right = sum(x.right for x in own)
+        rows.append(Slice(name, len(own), right, *wilson_interval(right, len(own))))
+    return [("label", rows[:MOST_CLASSES])]
+
+
+def suspect_rows(lines: Sequence[Line], shower: Shower) -> list[Example]:
+    return [
+        shower.example(one, f"{name} {100 * one.shares[name]:.1f} %")
+        for _, one, name in suspects(lines)[:SUSPECTS]
+    ]
