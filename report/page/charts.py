@@ -8,7 +8,7 @@ put others in their place.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#767676")
@@ -19,17 +19,34 @@ SHAPES = (  # around (0, 0), about 8 wide
     '<path d="M0-4.7 4.7 0 0 4.7-4.7 0Z"/>',
     '<path d="M-4.3-3.3H4.3L0 4.5Z"/>',
 )
-WIDTH, HEIGHT = 760, 420
-LEFT, TOP, BOTTOM = 62, 46, 52
-LEGEND = 190  # right of the plot
+LETTER = 6.9  # width of a letter of the legend, about
 Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The sheet, and how far the plot stays from its edges."""
+
+    width: int
+    height: int
+    left: int = 66
+    right: int = 16
+    top: int = 40
+    bottom: int = 48
+
+
+WIDE = Frame(760, 420, right=190)  # a picture by itself: the legend stands right of the plot
+SMALL = Frame(
+    380, 270, left=62
+)  # one of many: the legend stands above it; letters are read on a phone
 
 
 @dataclass(frozen=True)
 class Series:
     """Points (x, y) under a name, in their order. `bounds` are the ends (low, high) of an interval
     for each. With `line` they are joined, with `marks` each has a shape; `faint` is drawn thin and
-    pale, behind what it is the raw form of."""
+    pale, behind what it is the raw form of. With `bars`, at points of equal distance, a bar stands
+    from low to high, or from 0 to the point, in place of all that."""
 
     name: str
     points: Points
@@ -37,6 +54,7 @@ class Series:
     line: bool = True
     marks: bool = True
     faint: bool = False
+    bars: bool = False
 
 
 def line_chart(
@@ -50,7 +68,7 @@ def line_chart(
 def chart(
     series: Sequence[Series], title: str, x_label: str, y_label: str, log_x: bool = False,
     rules: Mapping[str, float] | None = None, diagonal: bool = False,
-    y_range: tuple[float, float] | None = None,
+    y_range: tuple[float, float] | None = None, frame: Frame = WIDE,
 ) -> str:  # fmt: skip
     """A chart of some series. `rules` are upright lines: a name and its x. `diagonal` draws y = x,
     on which what is promised and what came are the same. `log_x` spaces x by its logarithm. The y
@@ -68,30 +86,44 @@ def chart(
     xs = [*(x for x, _ in points), *rules.values()]
     if log_x and min(xs) <= 0:
         raise ValueError(f"{title}: on a logarithmic axis every x must be more than 0")
-    place_x = Scale(xs, LEFT, WIDTH - LEGEND, log_x)
-    place_y = Scale(
-        [*(y for _, y in points), *bounds, *(y_range or ())], HEIGHT - BOTTOM, TOP, False
-    )
+    frame, rows = _legend([one.name for one in series], frame)
+    place_x = Scale(xs, frame.left, frame.width - frame.right, log_x)
+    ys = [*(y for _, y in points), *bounds, *(y_range or ())]
+    place_y = Scale(ys, frame.height - frame.bottom, frame.top, False)
     about = "; ".join(f"{one.name}: {one.points[-1][1]:.4g}" for one in series if one.points)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        'font-family="system-ui, sans-serif" font-size="12" fill="#333" class="chart">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {frame.width} {frame.height}" '
+        'role="img" font-family="system-ui, sans-serif" font-size="12" fill="#333" class="chart">',
         f"<title>{escape(title)}</title>",
         f"<desc>{escape(f'{y_label} over {x_label}. At the end of each line: {about}')}</desc>",
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff" class="paper"/>',
-        f'<text x="{LEFT}" y="24" font-size="15" font-weight="600">{escape(title)}</text>',
-        *_axes(place_x, place_y, x_label, y_label),
-        *(_rule(name, x, place_x) for name, x in rules.items()),
+        f'<rect width="{frame.width}" height="{frame.height}" fill="#fff" class="paper"/>',
+        f'<text x="{frame.left}" y="22" font-size="15" font-weight="600">{escape(title)}</text>',
+        *_axes(place_x, place_y, x_label, y_label, frame),
+        *(_rule(name, place_x(x), frame) for name, x in rules.items()),
         *([_diagonal(place_x, place_y)] if diagonal else []),
-        *(
-            part
-            for number, one in enumerate(series)
-            if one.points
-            for part in _series(one, number, place_x, place_y)
-        ),
-        "</svg>",
     ]
-    return "\n".join(parts) + "\n"
+    for number, one in enumerate(series):
+        if one.points:
+            parts += _series(one, number, place_x, place_y, rows[number] if rows else None)
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _legend(names: Sequence[str], frame: Frame) -> tuple[Frame, list[tuple[float, float]]]:
+    """Where each name's row of the legend stands (x, y), and the frame with room for them. One
+    series alone is named by the title and the axis."""
+    if len(names) < 2 and frame is SMALL:
+        return frame, []
+    if frame is WIDE:
+        left = frame.width - frame.right + 16
+        return frame, [(left, frame.top + 18 * number + 6) for number in range(len(names))]
+    rows, x, y = list[tuple[float, float]](), float(frame.left), frame.top
+    for name in names:
+        width = 30 + LETTER * len(name) + 14
+        if x > frame.left and x + width > frame.width:
+            x, y = frame.left, y + 18
+        rows.append((round(x, 1), y))
+        x += width
+    return replace(frame, top=y + 18), rows
 
 
 class Scale:
@@ -134,32 +166,42 @@ def _log_ticks(least: float, most: float) -> list[float]:
     return [round(d * 10.0**p, 12) for p in powers for d in digits]
 
 
-def _axes(place_x: Scale, place_y: Scale, x_label: str, y_label: str) -> list[str]:
-    right, bottom = WIDTH - LEGEND, HEIGHT - BOTTOM
+def _axes(place_x: Scale, place_y: Scale, x_label: str, y_label: str, frame: Frame) -> list[str]:
+    left, right, bottom = frame.left, frame.width - frame.right, frame.height - frame.bottom
     parts = []
     for tick in place_y.ticks:
         y = place_y(tick)
-        parts.append(f'<path d="M{LEFT} {y}H{right}" stroke="#ddd" class="grid"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{y + 4}" text-anchor="end">{tick:g}</text>')
+        parts.append(f'<path d="M{left} {y}H{right}" stroke="#ddd" class="grid"/>')
+        parts.append(f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{_word(tick)}</text>')
     for tick in place_x.ticks:
         x = place_x(tick)
         parts.append(f'<path d="M{x} {bottom}v5" stroke="#888" class="axis"/>')
-        parts.append(f'<text x="{x}" y="{bottom + 19}" text-anchor="middle">{tick:g}</text>')
-    middle_x, middle_y = (LEFT + right) / 2, (TOP + bottom) / 2
+        parts.append(f'<text x="{x}" y="{bottom + 18}" text-anchor="middle">{_word(tick)}</text>')
+    middle_x, middle_y = (left + right) / 2, (frame.top + bottom) / 2
     return [
         *parts,
-        f'<path d="M{LEFT} {bottom}H{right}" stroke="#888" class="axis"/>',
-        f'<text x="{middle_x}" y="{HEIGHT - 12}" text-anchor="middle">{escape(x_label)}</text>',
-        f'<text x="16" y="{middle_y}" text-anchor="middle" '
-        f'transform="rotate(-90 16 {middle_y})">{escape(y_label)}</text>',
+        f'<path d="M{left} {bottom}H{right}" stroke="#888" class="axis"/>',
+        f'<text x="{middle_x}" y="{frame.height - 10}" text-anchor="middle">{escape(x_label)}'
+        "</text>",
+        f'<text x="14" y="{middle_y}" text-anchor="middle" '
+        f'transform="rotate(-90 14 {middle_y})">{escape(y_label)}</text>',
     ]
 
 
-def _rule(name: str, x: float, place_x: Scale) -> str:
-    place = place_x(x)
+def _word(tick: float) -> str:
+    """A number at an axis."""
+    return f"{tick:,.0f}" if 1000 <= abs(tick) < 1e6 and tick == int(tick) else f"{tick:g}"
+
+
+def _rule(name: str, x: float, frame: Frame) -> str:
+    """An upright line with its name, on the side where there is room."""
+    right = frame.width - frame.right
+    side = "end" if x + LETTER * len(name) > right else "start"
+    place = x - 4 if side == "end" else x + 4
     return (
-        f'<path d="M{place} {TOP}V{HEIGHT - BOTTOM}" stroke="#888" stroke-dasharray="2 3" '
-        f'class="axis"/><text x="{place + 4}" y="{TOP + 10}">{escape(name)}</text>'
+        f'<path d="M{x} {frame.top}V{frame.height - frame.bottom}" stroke="#888" '
+        f'stroke-dasharray="2 3" class="axis"/><text x="{place}" y="{frame.top + 10}" '
+        f'text-anchor="{side}">{escape(name)}</text>'
     )
 
 
@@ -169,21 +211,49 @@ def _diagonal(place_x: Scale, place_y: Scale) -> str:
     return f'<path d="{ends}" stroke="#888" stroke-dasharray="6 4" class="axis"/>'
 
 
-def _series(one: Series, number: int, place_x: Scale, place_y: Scale) -> list[str]:
+def _bars(one: Series, place_x: Scale, place_y: Scale) -> list[str]:
+    """An upright bar at each point."""
+    xs = [place_x(x) for x, _ in one.points]
+    width = 0.8 * abs(xs[1] - xs[0]) if len(xs) > 1 else 20.0
+    ends = one.bounds or [(0.0, y) for _, y in one.points]
+    return [
+        f'<rect x="{x - width / 2:.1f}" y="{place_y(high)}" width="{width:.1f}" '
+        f'height="{place_y(low) - place_y(high):.1f}"/>'
+        for x, (low, high) in zip(xs, ends, strict=True)
+    ]
+
+
+def _series(
+    one: Series, number: int, place_x: Scale, place_y: Scale, row: tuple[float, float] | None
+) -> list[str]:
     """A series, and its row of the legend."""
     colour, shape = COLOURS[number % len(COLOURS)], SHAPES[number % len(SHAPES)]
     dashes = ' stroke-dasharray="5 3"' if number >= len(COLOURS) else ""
     width = ' stroke-width="1" opacity="0.45"' if one.faint else ' stroke-width="1.8"'
     style = f'fill="none" stroke="{colour}"{width}{dashes}'
     places = [(place_x(x), place_y(y)) for x, y in one.points]
-    row_y, row_x = TOP + 18 * number + 6, WIDTH - LEGEND + 16
     parts = [f'<g fill="{colour}" class="s{number % len(COLOURS)}">']
+    if one.bars:
+        return [*parts, *_bars(one, place_x, place_y), *_legend_row(one, shape, style, row)]
     if one.line:
         parts.append(f'<path d="M{"L".join(f"{x} {y}" for x, y in places)}" {style}/>')
-        parts.append(f'<path d="M{row_x} {row_y}h22" {style}/>')
     for (x, _), (low, high) in zip(places, one.bounds, strict=False):
         parts.append(f'<path d="M{x} {place_y(low)}V{place_y(high)}" {style}/>')
     if one.marks:
         parts += [f'<g transform="translate({x} {y})">{shape}</g>' for x, y in places]
-        parts.append(f'<g transform="translate({row_x + 11} {row_y})">{shape}</g>')
-    return [*parts, "</g>", f'<text x="{row_x + 30}" y="{row_y + 4}">{escape(one.name)}</text>']
+    return [*parts, *_legend_row(one, shape, style, row)]
+
+
+def _legend_row(one: Series, shape: str, style: str, row: tuple[float, float] | None) -> list[str]:
+    """The end of a series' group: its row of the legend, if it has one."""
+    if row is None:
+        return ["</g>"]
+    x, y = row
+    parts = []
+    if one.bars:
+        parts.append(f'<rect x="{x + 6}" y="{y - 5}" width="10" height="10"/>')
+    elif one.line:
+        parts.append(f'<path d="M{x} {y}h22" {style}/>')
+    if one.marks:
+        parts.append(f'<g transform="translate({x + 11} {y})">{shape}</g>')
+    return [*parts, "</g>", f'<text x="{x + 30}" y="{y + 4}">{escape(one.name)}</text>']

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from report.format import format_number
-from report.page.charts import Series, chart
+from report.page.charts import SMALL, Series, chart
 from report.page.page import Chart
 
 MOST_POINTS = 400  # of a line: more of them no eye tells apart
@@ -97,7 +97,7 @@ def curves(log: Sequence[Mapping[str, Any]], best: int | None) -> list[Chart]:
     for title, word, series, marks in panels:
         series = [one for one in series if one.points]
         if series and max(len(one.points) for one in series) > 1:
-            drawing = chart(series, title, "step", word, rules=marks)
+            drawing = chart(series, title, "step", word, rules=marks, frame=SMALL)
             charts.append(Chart(drawing, *table_of(series, "step")))
     return charts
 
@@ -112,20 +112,40 @@ def group_rows(groups: Sequence[Groups]) -> list[list[str]]:
 
 
 def trust_chart(trust: Any) -> list[Chart]:
-    """The reliability diagram: on the dashed line a share is what it says."""
+    """The reliability diagram: on the dashed line a probability is what it says."""
     groups = [g for g in trust.groups if g.rows]
     series = Series(
         "test rows", [(g.mean, g.right / g.rows) for g in groups],
         [(g.low, g.high) for g in groups], line=False,
     )  # fmt: skip
     drawing = chart(
-        [series], "Reliability", "share of the answer", "right among them", diagonal=True,
-        y_range=(0, 1),
+        [series], "Reliability", "probability of the answer", "right among them", diagonal=True,
+        y_range=(0, 1), frame=SMALL,
     )  # fmt: skip
     note = f"Expected calibration error {trust.ece:.4f}"
     note += "" if trust.brier is None else f", Brier score {trust.brier:.4f} (0 is best, 2 worst)"
-    columns = ["shares", "rows", "mean share", "right", "95 %"]
-    return [Chart(drawing, columns, group_rows(groups), note + ".")]
+    columns = ["probability", "rows", "mean", "right", "95 %"]
+    return [Chart(drawing, columns, group_rows(groups), note + "."), sure_chart(trust)]
+
+
+def sure_chart(trust: Any) -> Chart:
+    """How sure the answers are, those that are right and on them the others."""
+    count = len(trust.groups)
+    centres = [(n + 0.5) / count for n in range(count)]
+    right = [(x, float(g.right)) for x, g in zip(centres, trust.groups, strict=True)]
+    total = [(x, float(g.rows)) for x, g in zip(centres, trust.groups, strict=True)]
+    stacked = [(low, high) for (_, low), (_, high) in zip(right, total, strict=True)]
+    series = [
+        Series("right", right, line=False, marks=False, bars=True),
+        Series("wrong", total, stacked, line=False, marks=False, bars=True),
+    ]
+    drawing = chart(
+        series, "How sure the answers are", "probability of the answer", "test rows",
+        y_range=(0, 1), frame=SMALL,
+    )  # fmt: skip
+    columns = ["probability", "rows", "right"]
+    rows = [[g.name, f"{g.rows:,}", f"{g.right:,}"] for g in trust.groups]
+    return Chart(drawing, columns, rows)
 
 
 def length_chart(groups: Sequence[Groups], limit: int) -> list[Chart]:
@@ -138,7 +158,9 @@ def length_chart(groups: Sequence[Groups], limit: int) -> list[Chart]:
     )  # fmt: skip
     longest = max(g.mean for g in groups)
     rules = {"max_length": float(limit)} if limit <= 1.2 * longest else {}
-    drawing = chart([series], "Right by length", "tokens of a text", "right", rules=rules)
+    drawing = chart(
+        [series], "Right by length", "tokens of a text", "right", rules=rules, frame=SMALL
+    )
     columns = ["tokens", "rows", "mean tokens", "right", "95 %"]
     return [Chart(drawing, columns, group_rows(groups))]
 
@@ -149,7 +171,7 @@ def number_charts(pairs: Sequence[tuple[float, float]]) -> list[Chart]:
     shown = thin(ordered, MOST_POINTS)
     first = chart(
         [Series("test rows", shown, line=False)], "Predicted and true", "true", "predicted",
-        diagonal=True,
+        diagonal=True, frame=SMALL,
     )  # fmt: skip
     rows = [[format_number(t), format_number(p), format_number(p - t)] for t, p in
             thin(ordered, MOST_ROWS)]  # fmt: skip
@@ -161,7 +183,12 @@ def number_charts(pairs: Sequence[tuple[float, float]]) -> list[Chart]:
         counts[min(RESIDUALS - 1, int((error - low) / width))] += 1
     bars = [(low + (n + 0.5) * width, float(count)) for n, count in enumerate(counts)]
     second = chart(
-        [Series("test rows", bars)], "Errors", "predicted less true", "rows", y_range=(0, 1)
+        [Series("test rows", bars)],
+        "Errors",
+        "predicted less true",
+        "rows",
+        y_range=(0, 1),
+        frame=SMALL,
     )
     return [
         Chart(first, ["true", "predicted", "error"], rows),

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from report.page.charts import BOTTOM, HEIGHT, LEFT, LEGEND, WIDTH, line_chart
+from report.page.charts import SMALL, WIDE, Series, chart, line_chart
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -45,7 +45,8 @@ def test_a_short_logarithmic_axis_has_several_numbers():
 )
 def test_every_point_lies_inside_the_plot(points):
     (line,) = places(line_chart({"a": points}, "t", "x", "y"))
-    assert all(LEFT <= x <= WIDTH - LEGEND and 0 <= y <= HEIGHT - BOTTOM for x, y in line)
+    right, bottom = WIDE.width - WIDE.right, WIDE.height - WIDE.bottom
+    assert all(WIDE.left <= x <= right and 0 <= y <= bottom for x, y in line)
 
 
 def test_a_name_is_shown_letter_by_letter():
@@ -69,3 +70,14 @@ def test_the_legend_goes_by_the_last_value():
 def test_what_no_chart_can_show_is_refused(lines, log_x):
     with pytest.raises(ValueError, match="t: "):
         line_chart(lines, "t", "x", "y", log_x)
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_the_legend_of_a_small_chart_stands_above_its_lines(count):
+    series = [Series(f"a name of some length {n}", [(0, n), (1, n + 1)]) for n in range(count)]
+    svg = chart(series, "t", "x", "y", frame=SMALL)
+    highest = min(y for line in places(svg) for _, y in line)
+    texts = [text for text in ET.fromstring(svg).iter(f"{SVG}text") if "length" in str(text.text)]
+    assert len(texts) == (count if count > 1 else 0)
+    assert all(float(text.attrib["y"]) < highest for text in texts)
+    assert all(float(text.attrib["x"]) + 7 * len(str(text.text)) < SMALL.width for text in texts)
