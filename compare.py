@@ -39,7 +39,14 @@ def compare(options: argparse.Namespace) -> None:
         for path in options.runs:
             print(write_page(Folder(path)))
         return
-    from job.reporting.compare import as_json, compare_pair, list_lines, open_all, open_finished, pair_lines
+    from job.reporting.compare import (
+        as_json,
+        compare_pair,
+        list_lines,
+        open_all,
+        open_finished,
+        pair_lines,
+    )
 
     pair, others = None, list[str]()
     if len(options.runs) == 2:

@@ -1,5 +1,5 @@
-"""report.html in a real browser: nothing is fetched or complained of, the slider counts as a recount
-does, and axe-core finds no barrier. Skipped where there is no Chromium."""
+"""report.html in a real browser: nothing is fetched or complained of, the slider counts as a
+recount does, and axe-core finds no barrier. Skipped where there is no Chromium."""
 
 import json
 import shutil
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 import train
 from job.folder import Folder
@@ -14,7 +15,8 @@ from job.reporting.page import write_page
 from tests.test_page import HOSTILE, rewrite
 
 pytestmark = pytest.mark.slow
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")  # fmt: skip
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), "")
 WIDTHS = (360, 800, 1280)
 
 
@@ -41,15 +43,20 @@ def pages(tmp_path_factory, run, tiny_folder):
     rewrite(files["classes"], lambda line: {**line, "text": HOSTILE + line["text"]})
     rows = [(f"{'good ' * (i % 6)}film {i}", i % 6, i % 2, int(i % 3 == 0)) for i in range(60)]
     table = folder / "rows.csv"
-    table.write_text("\n".join(["text,stars,good,long", *(",".join(map(str, r)) for r in rows)]) + "\n")  # fmt: skip
+    lines = ["text,stars,good,long", *(",".join(map(str, row)) for row in rows)]
+    table.write_text("\n".join(lines) + "\n", encoding="utf-8")
     for kind, label in (("regression", "stars"), ("multi", ["good", "long"])):
+        data = {"source": str(table), "text": "text", "label": label, "kind": kind}
+        recipe = {
+            "run": {"name": kind, "dir": str(folder)},
+            "model": {"source": str(tiny_folder)},
+            "data": data | {"max_length": 32},
+            "train": {"epochs": 2},
+            "eval": {"baseline": False},
+            "speed": {"native": "off"},
+        }
         path = folder / "recipe.toml"
-        path.write_text(
-            f'[data]\nsource = "{table}"\ntext = "text"\nlabel = {json.dumps(label)}\n'
-            f'kind = "{kind}"\nmax_length = 32\n[model]\nsource = "{tiny_folder}"\n'
-            f'[run]\nname = "{kind}"\ndir = "{folder}"\n[train]\nepochs = 2\n'
-            '[eval]\nbaseline = false\n[speed]\nnative = "off"\n'
-        )
+        path.write_text(tomli_w.dumps(recipe), encoding="utf-8")
         assert train.main(["--config", str(path)]) == 0
     return {kind: write_page(Folder(path)) for kind, path in files.items()}
 
@@ -88,8 +95,8 @@ def test_axe_has_nothing_serious_to_say(chromium, pages, kind, width, scheme):
     with opened(chromium, pages[kind], width, color_scheme=scheme) as page:
         page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
         page.evaluate(source)
-        found = page.evaluate("axe.run()")["violations"]
-    assert [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in found] == []
+        barriers = page.evaluate("axe.run()")["violations"]
+    assert [(b["id"], [node["html"][:120] for node in b["nodes"]]) for b in barriers] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -143,7 +150,8 @@ def test_a_row_is_copied_as_a_line_of_json(chromium, pages):
     with opened(chromium, pages["classes"], permissions=allowed) as page:
         button = page.locator("#mistakes ~ ol button.copy").first
         button.click()
-        page.wait_for_function("document.querySelector('#mistakes ~ ol button').textContent == 'Copied'")  # fmt: skip
+        copied = "document.querySelector('#mistakes ~ ol button').textContent == 'Copied'"
+        page.wait_for_function(copied)
         row = json.loads(page.evaluate("navigator.clipboard.readText()"))
     assert row.keys() == {"row", "text", "label", "predicted"}
     assert row["text"].startswith(HOSTILE)
