@@ -3,6 +3,7 @@
     python compare.py runs/a runs/b      what differs, and whether b is better than a
     python compare.py runs/*             all finished runs, best first
     python compare.py runs/a --html      runs/a/report.html, of an unfinished run too
+    python compare.py runs/* --html      all of these pages, and runs/compare.html
 
 Differences are those on the same test rows: paired, with a 95 % interval and the exact p of
 McNemar's test.
@@ -13,9 +14,13 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from job.console import prepare_console, read_words
 from job.ending import run_command
+
+if TYPE_CHECKING:
+    from job.reporting.compare import Finished, Pair
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -26,45 +31,55 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--html", action="store_true", help="write report.html of each run")
+    parser.add_argument(
+        "--html",
+        action="store_true",
+        help="write report.html of each run, and of several compare.html beside them",
+    )
     return parser.parse_args(arguments)
 
 
 def compare(options: argparse.Namespace) -> None:
     """Open the runs, compare, print; or write their pages."""
     if options.html:
-        from job.folder import Folder
-        from job.reporting.page import write_page
-
-        for path in options.runs:
-            print(write_page(Folder(path)))
+        write_pages(options.runs)
         return
-    from job.reporting.compare import (
-        as_json,
-        compare_pair,
-        list_lines,
-        open_all,
-        open_finished,
-        pair_lines,
-    )
+    from job.reporting.compare import as_json, list_lines, pair_lines
 
-    pair, others = None, list[str]()
-    if len(options.runs) == 2:
-        runs = [open_finished(path) for path in options.runs]
-        pair = compare_pair(runs[0], runs[1])
-        lines = pair_lines(runs[0], runs[1], pair)
-    else:
-        runs, others = open_all(options.runs)
-        if not runs:
-            raise ValueError("no finished run is among them:\n  " + "\n  ".join(others))
-        lines = list_lines(runs)
-    for line in others:
-        print(f"compare.py: left out: {line}", file=sys.stderr)
+    runs, pair = open_runs(options.runs)
     if options.json:
         differences = [] if pair is None else [asdict(one) for one in pair.differences]
         print(json.dumps(as_json(runs) | {"differences": differences}, ensure_ascii=False))
     else:
+        lines = list_lines(runs) if pair is None else pair_lines(runs[0], runs[1], pair)
         print("\n".join(lines))
+
+
+def open_runs(paths: list[Path]) -> "tuple[list[Finished], Pair | None]":
+    """The finished runs; two of them compared. Says which folders hold none."""
+    from job.reporting.compare import compare_pair, open_all, open_finished
+
+    if len(paths) == 2:
+        runs = [open_finished(path) for path in paths]
+        return runs, compare_pair(runs[0], runs[1])
+    runs, others = open_all(paths)
+    if not runs:
+        raise ValueError("no finished run is among them:\n  " + "\n  ".join(others))
+    for line in others:
+        print(f"compare.py: left out: {line}", file=sys.stderr)
+    return runs, None
+
+
+def write_pages(paths: list[Path]) -> None:
+    """The page of each run, finished or not, and of several the page that compares them."""
+    from job.folder import Folder
+    from job.reporting.page import write_page
+    from job.reporting.sheet import write_sheet
+
+    for path in paths:
+        print(write_page(Folder(path)))
+    if len(paths) > 1:
+        print(write_sheet(*open_runs(paths)))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -62,14 +62,13 @@ def show_value(value: Any) -> str:
     return clean_line(value if isinstance(value, str) else str(value))
 
 
-def settings_table(names: Sequence[str], differing: Mapping[str, Sequence[Any]]) -> list[str]:
-    """The settings that differ, a column a run."""
-    if not differing:
-        return ["settings: none differs"]
-    width = max(8, (COLUMNS - 30) // len(names) - 2)
-    rows = [["setting", *names]]
-    rows += [[key, *(shorten(show_value(v), width) for v in own)] for key, own in differing.items()]
-    return align_table(rows)
+Table = list[list[str]]  # rows of cells, the first of which are names
+
+
+def settings_table(names: Sequence[str], differing: Mapping[str, Sequence[Any]]) -> Table:
+    """The settings that differ, a column a run; without rows where none does."""
+    rows = [[key, *(show_value(value) for value in own)] for key, own in differing.items()]
+    return [["setting", *names], *rows] if rows else []
 
 
 def figure(run: Run, metric: str) -> str:
@@ -81,7 +80,7 @@ def figure(run: Run, metric: str) -> str:
     return NONE if value is None else f"{value:.4f}"
 
 
-def figures_table(runs: Sequence[Run]) -> list[str]:
+def figures_table(runs: Sequence[Run]) -> Table:
     """Figures, time and memory, a column a run."""
     metrics = dict.fromkeys(
         key
@@ -94,17 +93,24 @@ def figures_table(runs: Sequence[Run]) -> list[str]:
     rows.append(["rows", *(f"{run.figures.get('n', 0):,}" for run in runs)])
     rows.append(["training to test", *(format_seconds(run.seconds) for run in runs)])
     rows.append(["memory", *(format_bytes(run.memory) for run in runs)])
-    return align_table(rows)
+    return rows
 
 
-def change_lines(first: str, second: str, changes: Sequence[Change]) -> list[str]:
-    """The differences as a table, and what they say."""
-    rows = [["difference", f"{second} less {first}", "95 %", "p"]]
+def change_table(names: Sequence[str], changes: Sequence[Change]) -> Table:
+    """The differences of two runs."""
+    rows = [["difference", f"{names[1]} less {names[0]}", "95 %", "p"]]
     for one in changes:
         p = NONE if one.p is None else show_p(one.p)
         interval = f"{one.low:+.4f} to {one.high:+.4f}"
         rows.append([NAMES.get(one.metric, one.metric), f"{one.difference:+.4f}", interval, p])
-    return [*align_table(rows), *(["", conclude(first, second, changes[0])] if changes else [])]
+    return rows
+
+
+def text_of(table: Table) -> list[str]:
+    """A table as lines of text; long cells are cut."""
+    width = max(8, (COLUMNS - 30) // max(1, len(table[0]) - 1) - 2)
+    head, rows = table[0], table[1:]
+    return align_table([head, *([row[0], *(shorten(x, width) for x in row[1:])] for row in rows)])
 
 
 def show_p(p: float) -> str:
@@ -112,7 +118,7 @@ def show_p(p: float) -> str:
     return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
 
 
-def conclude(first: str, second: str, change: Change) -> str:
+def conclude(names: Sequence[str], change: Change) -> str:
     """Whether one of the two is better, as a sentence."""
     name = NAMES.get(change.metric, change.metric)
     if change.low <= 0 <= change.high:
@@ -121,7 +127,7 @@ def conclude(first: str, second: str, change: Change) -> str:
             f"lie anywhere from {change.low:+.4f} to {change.high:+.4f}."
         )
     better = (change.difference < 0) == (change.metric in LESS_IS_BETTER)
-    return f"{second if better else first} is better: {name} by {abs(change.difference):.4f}."
+    return f"{names[better]} is better: {name} by {abs(change.difference):.4f}."
 
 
 def rows_lines(winner: str, rows: Sequence[OnlyOne]) -> list[str]:
@@ -133,7 +139,7 @@ def rows_lines(winner: str, rows: Sequence[OnlyOne]) -> list[str]:
     return lines
 
 
-def list_table(groups: Sequence[Sequence[Run]], metric: str) -> list[str]:
+def list_table(groups: Sequence[Sequence[Run]], metric: str) -> Table:
     """Runs of one test set, in their order; seeds of one recipe stand below their mean."""
     rows = [["run", NAMES.get(metric, metric), "95 %", "training to test", "memory"]]
     for group in groups:
@@ -152,4 +158,4 @@ def list_table(groups: Sequence[Sequence[Run]], metric: str) -> list[str]:
                     format_bytes(run.memory),
                 ]
             )  # fmt: skip
-    return align_table(rows, right=(1,))
+    return rows

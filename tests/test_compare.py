@@ -58,7 +58,7 @@ def test_two_runs_show_what_differs_and_how_far_they_are_apart(start, compared):
         for run in (first, second)
     ]
     for mine, other, run in ((rows[0], rows[1], first), (rows[1], rows[0], second)):
-        assert f"{run} alone has {len(mine - other)} row" in text
+        assert f"{run.name} alone has {len(mine - other)} row" in text
         assert all(f"  {row}: " in text for row in sorted(mine - other)[:1])
 
 
@@ -185,3 +185,36 @@ def test_help_is_quick_and_a_list_needs_no_torch(start):
                        stdout=subprocess.DEVNULL)  # fmt: skip
         times.append(time.perf_counter() - begin)
     assert min(times) < 0.3
+
+
+def test_two_runs_have_a_page_that_links_theirs_and_shows_what_the_text_says(start, compared):
+    first, _ = start("first", "train.lr=1e-6")
+    second, _ = start("second", "train.lr=3e-2")
+    for run in (first, second):
+        lines = [{**line, "text": f"<b>{line['text']}"} for line in predictions(run)]
+        rewrite(run, lines)
+    out, _ = compared(first, second, "--html")
+    path = first.parent / "compare.html"
+    assert out.split() == [str(first / "report.html"), str(second / "report.html"), str(path)]
+    page = path.read_text(encoding="utf-8")
+    text, _ = compared(first, second)
+    for row in json.loads(compared(first, second, "--json")[0])["differences"]:
+        assert f"{row['difference']:+.4f}" in page
+    assert 'href="first/report.html"' in page
+    assert "train.lr" in page
+    assert "<b>" not in page
+    assert "&lt;b&gt;" in page
+    assert f"{second.name} less {first.name}" in text
+
+
+def test_a_page_of_several_runs_leaves_texts_out_where_one_of_them_does(start, compared):
+    runs = [
+        start(name, *words)[0]
+        for name, words in (("one", ["train.lr=1e-6"]), ("two", ["report.texts=false"]))
+    ]
+    compared(*runs, "--html")
+    page = (runs[0].parent / "compare.html").read_text(encoding="utf-8")
+    assert "Texts are left out" in page
+    assert not any(line["text"] in page for line in predictions(runs[0]))
+    compared(*runs, runs[0].parent / "one", "--html")
+    assert "runs, the best first" in (runs[0].parent / "compare.html").read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """Finished runs side by side: their settings, figures, and differences on the same rows. Nothing
 here loads torch."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +25,16 @@ from report.compare import (
     Change,
     OnlyOne,
     Run,
-    change_lines,
+    Table,
+    change_table,
+    conclude,
     figures_table,
     list_table,
     rows_lines,
     settings_table,
+    text_of,
 )
-from report.format import clean_line
+from report.format import COLUMNS, align_table, clean_line, wrap
 from report.intervals import mcnemar, share_difference
 
 MOST_CLASSES = 300  # of a macro F1 that is drawn anew ten thousand times
@@ -200,9 +204,14 @@ def group_seeds(runs: Sequence[Finished]) -> list[list[Finished]]:
     return sorted(groups.values(), key=lambda group: (rank(group), group[0].name))
 
 
-def as_run(run: Finished) -> Run:
+def as_run(run: Finished, name: str | None = None) -> Run:
     """For the report."""
-    return Run(run.name, run.test, run.result.get("seconds"), run.result.get("peak"))
+    return Run(name or run.name, run.test, run.result.get("seconds"), run.result.get("peak"))
+
+
+def named_runs(runs: Sequence[Finished]) -> list[Run]:
+    """For the report, by their short names."""
+    return [as_run(run, name) for run, name in zip(runs, short_names(runs), strict=True)]
 
 
 def only_one(line: Line, other: Line) -> OnlyOne:
@@ -212,33 +221,51 @@ def only_one(line: Line, other: Line) -> OnlyOne:
     return OnlyOne(line.address, label, other.answer, line.text)
 
 
+def short_names(runs: Sequence[Finished]) -> list[str]:
+    """What tells the runs apart: their folders without what all have in common."""
+    paths = [run.folder.path.absolute() for run in runs]
+    common = Path(os.path.commonpath([path.parent for path in paths]))
+    return [str(path.relative_to(common)) for path in paths]
+
+
 def pair_lines(first: Finished, second: Finished, pair: Pair) -> list[str]:
     """Two runs beside each other, as text."""
-    one, two = as_run(first), as_run(second)
-    lines = [*settings_table([one.name, two.name], differing([first, second])), ""]
-    lines += [*figures_table([one, two]), "", *change_lines(one.name, two.name, pair.differences)]
-    for winner, rows in ((one, pair.first_only), (two, pair.second_only)):
+    runs = named_runs([first, second])
+    names = [run.name for run in runs]
+    settings = settings_table(names, differing([first, second]))
+    lines = text_of(settings) if settings else ["settings: none differs"]
+    lines += ["", *text_of(figures_table(runs))]
+    lines += ["", *text_of(change_table(names, pair.differences))]
+    lines += ["", *wrap(conclude(names, pair.differences[0]), COLUMNS)]
+    for name, rows in zip(names, (pair.first_only, pair.second_only), strict=True):
         if "rmse" not in first.test:
-            lines += ["", *rows_lines(winner.name, rows)]
+            lines += ["", *rows_lines(name, rows)]
     return lines
 
 
-def list_lines(runs: Sequence[Finished]) -> list[str]:
-    """All runs, best first, a table for each set of test rows."""
-    tables: dict[tuple[str, ...], list[Finished]] = {}
+def list_tables(runs: Sequence[Finished]) -> list[tuple[str, Table]]:
+    """All runs, best first: a title and a table for each set of test rows."""
+    held: dict[tuple[str, ...], list[Finished]] = {}
     for run in runs:
-        tables.setdefault(run.rows, []).append(run)
-    lines = []
-    for held in tables.values():
-        metric, first = held[0].metric, held[0]
-        source = clean_line(str(first.settings["data.source"]))
-        if metric is None:
-            names = ", ".join(run.name for run in held)
-            lines += ["", f"{source}, no test rows: {names}"]
+        held.setdefault(run.rows, []).append(run)
+    tables = []
+    for own in held.values():
+        source = clean_line(str(own[0].settings["data.source"]))
+        if (metric := own[0].metric) is None:
+            names = ", ".join(run.name for run in own)
+            tables.append((f"{source}, no test rows: {names}", list[list[str]]()))
             continue
-        groups = group_seeds(held)
-        lines += ["", f"{source}, {first.test['n']:,} test rows", ""]
-        lines += list_table([[as_run(run) for run in group] for group in groups], metric)
+        groups = [[as_run(run) for run in group] for group in group_seeds(own)]
+        title = f"{source}, {own[0].test['n']:,} test rows"
+        tables.append((title, list_table(groups, metric)))
+    return tables
+
+
+def list_lines(runs: Sequence[Finished]) -> list[str]:
+    """The same as text."""
+    lines = []
+    for title, table in list_tables(runs):
+        lines += ["", title, *(["", *align_table(table, right=(1,))] if table else [])]
     return lines[1:]
 
 

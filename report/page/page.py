@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from report.format import format_bytes, format_count, format_number, format_seconds
 
 HERE = Path(__file__).parent
-TEMPLATE, STYLE, SCRIPT = "page.html", "page.css", "page.js"
+STYLE, SCRIPT = "page.css", "page.js"
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,40 @@ class Page:
     texts: bool = True
 
 
+@dataclass(frozen=True)
+class Section:
+    """A part of a sheet: lines of text, a table whose first row is its head, rows of data."""
+
+    id: str
+    title: str
+    lines: Sequence[str] = ()
+    table: Sequence[Sequence[str]] = ()
+    examples: Sequence[Example] = ()
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Several runs on one page. `links` are the pages of each: its name, its address."""
+
+    title: str
+    headline: str
+    links: Sequence[tuple[str, str]]
+    sections: Sequence[Section]
+    texts: bool
+
+
 def render(page: Page) -> str:
     """The page as HTML."""
+    return fill("page.html", page, page.slider)
+
+
+def render_sheet(sheet: Sheet) -> str:
+    """The sheet as HTML."""
+    return fill("sheet.html", sheet, {})
+
+
+def fill(template: str, page: Page | Sheet, values: Mapping[str, Any]) -> str:
+    """A template with what it shows; `values` are for the script."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=select_autoescape(), undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -112,9 +144,9 @@ def render(page: Page) -> str:
         "seconds": format_seconds, "share": lambda share: f"{100 * share:.1f} %",
     }  # fmt: skip
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in (STYLE, SCRIPT))
-    return environment.get_template(TEMPLATE).render(
+    return environment.get_template(template).render(
         page=page, style=style, script=script, policy=policy(style, script),
-        values=json_block(page.slider),
+        values=json_block(values),
     )  # fmt: skip
 
 
