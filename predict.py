@@ -11,6 +11,7 @@ In Python:  from openloop import load_run;  load_run("runs/imdb_lora")(["It was 
 import argparse
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,6 +36,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--column", action="append", metavar="NAME",
                         help="column of the text in --file (default: as in the run); "
                         "twice for pairs of texts")  # fmt: skip
+    parser.add_argument("--expect", type=Path, metavar="FILE", help="check answers against JSON "
+                        'lines {"text": …, "label": …}; exit status 3 if one differs')  # fmt: skip
     parser.add_argument("--encoding", help="of --file or standard input, if it is not UTF-8")
     parser.add_argument("--output", type=Path, help="write answers here instead of printing them: "
                         ".jsonl, .csv or .parquet")  # fmt: skip
@@ -44,9 +47,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--base", type=Path, metavar="PATH",
                         help="where the base model of the run's adapter is now")  # fmt: skip
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: as in the run)")
-    parser.add_argument(
-        "--allow-code", action="store_true", help="run code of your own (head, method)"
-    )
+    parser.add_argument("--allow-code", action="store_true",
+                        help="run code of your own (head, method)")  # fmt: skip
     parser.add_argument("--allow-drift", action="store_true",
                         help="answer although files of the run were changed")  # fmt: skip
     parser.add_argument("--allow-network", action="store_true",
@@ -54,8 +56,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-v", "--verbose", action="store_true",
                         help="say which kernels, threads and fast paths run")  # fmt: skip
     options = parser.parse_args(arguments)
-    if bool(options.texts) + bool(options.pair) + bool(options.file) != 1:
-        parser.error("give texts, or - for standard input, --pair, or --file FILE: one of them")
+    if sum(map(bool, (options.texts, options.pair, options.file, options.expect))) != 1:
+        parser.error("give texts, or - for standard input, --pair, --file or --expect: one of them")
+    if options.expect and options.output:
+        parser.error("--output holds answers; --expect prints those that differ")
     if "-" in options.texts and len(options.texts) > 1:
         parser.error("- reads standard input and stands alone; got other texts beside it")
     for name in ("column", "keep"):
@@ -68,8 +72,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def predict(options: argparse.Namespace) -> None:
-    """Check everything that needs no model, load it, answer, count."""
+def predict(options: argparse.Namespace) -> int:
+    """Check everything that needs no model, load it, answer, count; the exit status."""
+    from job.expect import check_file
     from job.folder import Folder, finished_config
     from job.inputs import file_source, word_source
     from job.outputs import Count, Shape, answer_items, check_output, show, write_file
@@ -78,6 +83,12 @@ def predict(options: argparse.Namespace) -> None:
     config = finished_config(Folder(Path(options.run)))
     if options.output:
         check_output(options.output, options.file)
+    opened = partial(
+        open_run, options.run, options.device, options.allow_code, options.base, options.verbose,
+        options.allow_network,
+    )  # fmt: skip
+    if options.expect:
+        return check_file(options.expect, opened, options.json)
     columns, texts = options.column or [], options.pair or options.texts
     if options.file:
         source = file_source(options.file, config, columns, options.encoding, options.keep)
@@ -85,10 +96,7 @@ def predict(options: argparse.Namespace) -> None:
         source = word_source(texts, config, options.encoding)
     for note in source.notes:
         print(f"predict.py: {note}", file=sys.stderr)
-    predictor = open_run(
-        options.run, options.device, options.allow_code, options.base, options.verbose,
-        options.allow_network,
-    )  # fmt: skip
+    predictor = opened()
     shape = Shape(predictor.kind, predictor.label_names, predictor.pairs)
     count = Count()
     if options.output is None:
@@ -108,6 +116,7 @@ def predict(options: argparse.Namespace) -> None:
         print(f"predict.py: {count.line()}", file=sys.stderr)
     for name, new in shape.renamed.items():
         print(f"predict.py: the column {name!r} is kept as {new!r}", file=sys.stderr)
+    return 0
 
 
 def stop(number: int, frame: object) -> NoReturn:
@@ -117,7 +126,8 @@ def stop(number: int, frame: object) -> NoReturn:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 where every row has an answer, with or without errors; 2 with one readable
-    message for what a user can mend; 129, 130, 143 stopped; 141 where nobody reads on."""
+    message for what a user can mend; 3 where an answer is not the one that --expect names; 129,
+    130, 143 stopped; 141 where nobody reads on."""
     wait_passively()
     prepare_console()
     options = parse_arguments(read_words(sys.argv[1:] if arguments is None else arguments))

@@ -21,7 +21,7 @@ from engine.wait_policy import wait_passively
 from files.errors import UnreadableError
 from job.console import prepare_console, read_words
 from job.ending import run_command
-from job.folder import check_folder, mend_config, read_recipe, run_folder, saved_config
+from job.folder import Folder, check_folder, mend_config, read_recipe, run_folder, saved_config
 from job.verify import read_result
 from report.baseline import Comparison, comparison_line
 from report.format import format_number
@@ -53,6 +53,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--eval-only", action="store_true", help="score a finished run again")
     parser.add_argument("--base", type=Path, metavar="PATH",
                         help="with --eval-only: where the adapter's base is now")  # fmt: skip
+    parser.add_argument("--strict", action="store_true",
+                        help="exit status 3 where an [[expect]] is not met")  # fmt: skip
     parser.add_argument("--seeds", help="train once for each: 0,1,2")
     parser.add_argument("--allow-drift", action="store_true", help="go on although things changed")
     parser.add_argument("--allow-network", action="store_true", help="--eval-only: fetch the base")
@@ -70,6 +72,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--resume goes on, --fresh starts again: one of them")
     if options.eval_only and (options.seeds or options.fresh or options.dry_run or options.resume):
         parser.error("--eval-only scores one finished run; only --allow-… and --base go with it")
+    if options.strict and (options.eval_only or options.dry_run):
+        parser.error("--strict is about what a run answers when it is trained; a finished one is "
+                     "asked with predict.py --expect FILE")  # fmt: skip
     if options.seeds and options.dry_run:
         parser.error("--dry-run shows the plan of one run; leave --seeds out")
     return options
@@ -89,6 +94,8 @@ def train_run(
             notes = [] if options.dry_run else mend_config(folder, saved_config(folder))
             print("".join(f"{note}\n" for note in notes), end="")
             print(f"{folder.path} is finished, nothing to do. {headline(result)}")
+            if config.expect and not options.dry_run:
+                result["expectations"] = ask_again(config, folder, result, options.allow_code)
             return result, shown
         except UnreadableError:
             raise
@@ -110,6 +117,20 @@ def train_run(
     return result, shown or job.banner
 
 
+def ask_again(
+    config: Config, folder: Folder, result: dict[str, Any], allow_code: bool
+) -> list[dict[str, Any]]:
+    """What a finished run answers to the recipe's expectations."""
+    from job.expect import finished_expectations
+
+    return finished_expectations(config, folder, result, allow_code)
+
+
+def unmet(result: dict[str, Any], options: argparse.Namespace) -> int:
+    """The exit status for expectations that are not met, where --strict asks for one."""
+    return 3 * (options.strict and any(not one["met"] for one in result.get("expectations", [])))
+
+
 def headline(result: dict[str, Any]) -> str:
     """The one figure of a result, as a sentence, and what stands beside it."""
     test, compared = result.get("test") or {}, result.get("compared")
@@ -124,10 +145,10 @@ def headline(result: dict[str, Any]) -> str:
     return f"Test loss {test['loss']:.4f} (n {test['n']:,})." if test else "It has no test split."
 
 
-def train_seeds(config: Config, options: argparse.Namespace, command: str) -> None:
-    """Each seed in a run of its own, then mean, spread and interval."""
+def train_seeds(config: Config, options: argparse.Namespace, command: str) -> int:
+    """Each seed in a run of its own, then mean, spread and interval; the exit status."""
     from engine.memory import release_memory
-    from job.finish import main_metric
+    from job.card import main_metric
     from report.seeds import seeds_table
 
     try:
@@ -141,15 +162,17 @@ def train_seeds(config: Config, options: argparse.Namespace, command: str) -> No
     for seed in seeds:
         names = [f"run.seed={seed}", f"run.name={config.run.name}-seed{seed}"]
         configs[seed] = parse_config(tables, f"--seeds {options.seeds}", names)
-    values, name, shown = {}, "accuracy", None
+    values, name, shown, status = {}, "accuracy", None, 0
     for seed, one in configs.items():
         print(f"seed {seed}")
         result, shown = train_run(one, options, command, shown)
+        status = max(status, unmet(result, options))
         if result.get("test"):
             name, values[seed] = main_metric(result["test"])
         release_memory()  # else the next plan would count what this run held
     if values:
         print(seeds_table(f"test {name}", values))
+    return status
 
 
 def score(config: Config, options: argparse.Namespace) -> None:
@@ -204,24 +227,28 @@ def write_recipe(config: Config) -> None:
     print(f"recipe: {path} (edit it and train with --config {path})")
 
 
-def run(options: argparse.Namespace, command: str) -> None:
-    """Read the recipe and do what the options ask for."""
+def run(options: argparse.Namespace, command: str) -> int:
+    """Read the recipe and do what the options ask for; the exit status."""
     if options.csv is not None:
         config = config_for_csv(options)
     else:
         config = read_recipe(options.config, options.overrides, options.unset, options.resume)
+    if options.strict and not config.expect:
+        raise ValueError("--strict is about [[expect]], and the recipe has none")
     set_up_environment()
     if options.eval_only:
         score(config, options)
     elif options.seeds:
-        train_seeds(config, options, command)
+        return train_seeds(config, options, command)
     else:
-        train_run(config, options, command)
+        return unmet(train_run(config, options, command)[0], options)
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0; 2 with one readable message for what a user can mend; 129, 130, 143 stopped;
-    141 where nobody reads on."""
+    """Exit status: 0; 2 with one readable message for what a user can mend; 3 with --strict where
+    the trained model does not answer as expected; 129, 130, 143 stopped; 141 where nobody reads
+    on."""
     wait_passively()
     prepare_console()
     words = read_words(sys.argv[1:] if arguments is None else arguments)

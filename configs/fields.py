@@ -52,8 +52,7 @@ def list_settings() -> dict[str, Setting]:
     settings: dict[str, Setting] = {}
 
     def walk(section: dict[str, Any], prefix: str) -> None:
-        properties = section["properties"].items()
-        for name, shape in sorted(properties, key=lambda item: _section_of(item[1]) is not None):
+        for name, shape in sorted(section["properties"].items(), key=lambda item: _rank(item[1])):
             inner = _section_of(shape)
             if inner is not None:
                 walk(schema["$defs"][inner], f"{prefix}{name}.")
@@ -122,6 +121,13 @@ def explain_unknown(key: str, is_table: bool = False) -> str:
     if not is_table and not key.startswith("eval."):
         near = _OTHER_NAMES.get(last, near)
     return f"unknown {word}; the nearest is {near}"
+
+
+def _rank(shape: dict[str, Any]) -> int:
+    """Settings of a section come first, then the sections inside it, then lists of tables."""
+    if "$ref" in shape.get("items", {}):
+        return 2
+    return 0 if _section_of(shape) is None else 1
 
 
 def _section_of(shape: dict[str, Any]) -> str | None:

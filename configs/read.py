@@ -19,6 +19,7 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
+from configs.expect import explain_fault
 from configs.fields import (
     begins,
     explain_unknown,
@@ -164,6 +165,11 @@ def _check_sections(values: Values, problems: Problems) -> None:
 def _report(kind: str, path: list[str], values: Values, problems: Problems) -> None:
     """Put one finding of pydantic in our words; several about one key are one."""
     key = ".".join(path)
+    if path[0] == "expect" and len(path) > 1:  # its tables have no keys of their own among settings
+        number = int(path[1])
+        fault = explain_fault(path[2:], values["expect"][number])
+        problems.setdefault("expect", f"table {number + 1}: {fault}")
+        return
     if kind == "extra_forbidden":
         got = _look_up(values, key)
         problems.setdefault(key, f"{explain_unknown(key, isinstance(got, dict))}; got {_show(got)}")

@@ -22,7 +22,7 @@ def render_table() -> str:
     for setting in list_settings().values():
         if setting.section != section:
             section = setting.section
-            lines += ["", f"### [{section}]", ""]
+            lines += ["", f"### [{section}]" if section else f"### [[{setting.key}]]", ""]
             lines += ["| key | allowed | default | changes the run | |", "|---|---|---|---|---|"]
         lines.append(_render_row(setting))
     return "\n".join([*lines, ""])

@@ -13,6 +13,7 @@ from configs.long_texts import LONG_TEXTS
 from configs.relations_bag import BAG_RULES
 from configs.relations_contrast import CONTRAST_RULES
 from configs.relations_distill import DISTILL_RULES
+from configs.relations_eval import EVAL_RULES
 from configs.schema import METHODS
 
 Settings = Mapping[str, Any]
@@ -193,25 +194,6 @@ def regression_has_no_classes(s: Settings) -> Verdict:
     return None
 
 
-def regression_has_no_accuracy(s: Settings) -> Verdict:
-    if s["data.kind"] == "regression" and s["eval.metric"] in ("accuracy", "macro_f1"):
-        return (
-            f'eval.metric: got "{s["eval.metric"]}" beside data.kind = "regression"; '
-            'allowed: "auto", "loss", "rmse", "mae", "r2" or "spearman"'
-        )
-    return None
-
-
-def classes_have_no_distance(s: Settings) -> Verdict:
-    kind, metric = s["data.kind"], s["eval.metric"]
-    if kind in ("single", "multi") and metric in ("rmse", "mae", "r2", "spearman"):
-        return (
-            f'eval.metric: got "{metric}" beside data.kind = "{kind}"; allowed: "auto", '
-            '"accuracy", "macro_f1" or "loss"; or data.kind = "regression", to predict numbers'
-        )
-    return None
-
-
 def own_loss_has_no_weights(s: Settings) -> Verdict:
     for key in ("train.class_weights", "train.label_smoothing"):
         if s["train.loss"] is not None and s[key]:
@@ -277,8 +259,7 @@ RULES = (
     class_names_differ,
     *LONG_TEXTS,
     regression_has_no_classes,
-    regression_has_no_accuracy,
-    classes_have_no_distance,
+    *EVAL_RULES,
     own_loss_has_no_weights,
     class_weights_need_classes,
     one_weight_a_class,

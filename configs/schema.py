@@ -431,9 +431,14 @@ class Eval(Section):
         "takes.",
         False,
     )
-    metric: Literal["auto", "accuracy", "macro_f1", "loss", "rmse", "mae", "r2", "spearman"] = (
-        field("auto", "What makes a checkpoint the best; auto: accuracy for classes, else loss.")
-    )
+    metric: Literal[
+        "auto", "loss", "accuracy", "macro_f1", "weighted_f1", "balanced_accuracy", "mcc",
+        "auroc", "average_precision", "rmse", "mae", "r2", "spearman",
+    ] = field(
+        "auto",
+        "What makes a checkpoint the best, and what patience looks at; auto: accuracy for classes, "
+        "else loss.",
+    )  # fmt: skip
     baseline: bool = field(
         True,
         "Beside the test figure: a bag of words on the same rows; needs scikit-learn.",
@@ -441,6 +446,12 @@ class Eval(Section):
     )
     patience: Count | None = field(
         None, "Stop after this many evaluations without a better one; unset: never."
+    )
+    slices: Annotated[list[Text], Field(max_length=20)] = field(
+        [],
+        "Columns by whose values the test rows are looked at apart; length is the length of the "
+        "text in tokens, label the row's own class.",
+        False,
     )
 
 
@@ -495,6 +506,26 @@ class Samples(Section):
     )
 
 
+class Expect(Section):
+    """A text with what the trained model has to answer to it."""
+
+    text: Text = field(..., "The text; of a pair the first one.", False)
+    text_pair: Text | None = field(None, "The second text, where rows are pairs.", False)
+    label: Text | list[Text] | int | float | None = field(
+        None, "What is to be answered: a class, a list of classes (all of them and no other), or a "
+        "number.", False,
+    )  # fmt: skip
+    not_label: Text | Annotated[list[Text], Field(min_length=1)] | None = field(
+        None, "In place of label: a class that must not be answered, or several.", False
+    )
+    min_probability: Annotated[float, Field(gt=0, le=1)] | None = field(
+        None, "Least probability of label, of each of them where there are several.", False
+    )
+    within: NotNegative | None = field(
+        None, "How far a number may be off; needed where labels are numbers.", False
+    )
+
+
 class Report(Section):
     """The page of a run, report.html."""
 
@@ -529,4 +560,11 @@ class Config(Section):
     precision: Precision = Precision()
     speed: Speed = Speed()
     samples: Samples = Samples()
+    expect: list[Expect] = field(
+        [],
+        "What the trained model has to answer; each is checked at the end, and with --strict one "
+        "that is not met makes the exit status 3.",
+        False,
+        "tables [[expect]] of text, text_pair, label or not_label, min_probability, within",
+    )
     report: Report = Report()

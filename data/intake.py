@@ -1,5 +1,6 @@
 """Rows on their way in: filter, text, label, cleaning, duplicates, all counted, one at a time."""
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,9 @@ from data.reading.detect import looks_like_row
 from data.reading.rows import BadRow, Row, has_column, is_encodable, list_columns, nearest
 from data.tables import Table
 
+SLICES = pa.list_(pa.string())
+SLICE_LETTERS = 100
+
 
 @dataclass
 class Intake:
@@ -37,6 +41,7 @@ class Intake:
     clean: CleanArgs
     filter_text: str | None
     separator: str | None = None
+    slices: tuple[str, ...] = ()
     labels: dict[str, list[Label]] = field(default_factory=dict)
     read: dict[str, int] = field(default_factory=dict)
     filtered: int = 0
@@ -49,12 +54,14 @@ class Intake:
         self.label_steps = [step for name, step in self.steps if name != "html"]
         self.damage = Damage(self.clean)
         self.filter: Filter | None = parse_filter(self.filter_text) if self.filter_text else None
+        self.unseen = set(self.slices)  # of JSON, whose rows have names of their own
         self.next_row = 0  # numbers the records of the whole source, used or not
 
     def needed(self) -> dict[str, str]:
         """Every column that is looked at, with the config key that asks for it."""
         filtered = self.filter.columns if self.filter else ()
-        keys = {"data.filter": filtered, "data.label": self.label, "data.text": self.text}
+        keys: dict[str, Sequence[str]] = {"eval.slices": self.slices, "data.filter": filtered}
+        keys |= {"data.label": self.label, "data.text": self.text}
         return {column: key for key, columns in keys.items() for column in columns}
 
     def check_columns(self, tables: Mapping[str, Sequence[Table]]) -> None:
@@ -77,11 +84,13 @@ class Intake:
             raise ValueError("\n".join(errors))
 
     def read_split(self, split: str, tables: Sequence[Table], path: Path) -> None:
-        """Write the usable rows of the tables to an Arrow file: text, text_pair, row, address."""
+        """Write the usable rows of the tables to an Arrow file: text, text_pair, row, address, and
+        slices, where values of other columns are kept."""
         columns = [("text", pa.string())]
         if len(self.text) == 2:
             columns.append(("text_pair", pa.string()))
-        schema = pa.schema([*columns, ("row", pa.int64()), ("address", pa.string())])
+        columns += [("row", pa.int64()), ("address", pa.string())]
+        schema = pa.schema(columns + [("slices", SLICES)] * bool(self.slices))
         first = self.next_row
         write_arrow(path, schema, self._batches(split, tables, schema))
         self.damage.close_split(lambda place: str(read_arrow(path)[place]["address"]))
@@ -123,7 +132,8 @@ class Intake:
                     self.dropped[reason] += 1
                     continue
                 repeats.keep(label, trace)
-                pending.append((*cleaned, number, row.address))
+                values = [self._slice_values(row)] if self.slices else []
+                pending.append((*cleaned, number, row.address, *values))
                 if len(pending) == CHUNK:
                     yield _record_batch(pending, schema)
                     pending = []
@@ -149,6 +159,17 @@ class Intake:
             self.bad.note(bad, table, split)
             return None
         return texts, sys.intern(label) if isinstance(label, str) else label
+
+    def _slice_values(self, row: Row | BadRow) -> list[str]:
+        """What stands in the columns of eval.slices, as texts."""
+        assert isinstance(row, Row)  # it was taken
+        self.unseen.difference_update(row.values)
+        return [slice_text(row.values.get(column)) for column in self.slices]
+
+    def check_slices(self) -> None:
+        """Raises ValueError for a column of eval.slices that no row has."""
+        for column in sorted(self.unseen if any(self.labels.values()) else ()):
+            raise ValueError(f"eval.slices: no row has a field {column!r}")
 
     def _is_kept(self, values: Mapping[str, Any]) -> bool:
         if self.filter is None:
@@ -206,6 +227,18 @@ def require_columns(values: Mapping[str, Any], columns: Sequence[str]) -> None:
         if column not in values:
             near = nearest(column, list(values))
             raise RowError("missing_column", column, f"the row has no such field{near}")
+
+
+def slice_text(value: Any) -> str:
+    """A cell as the name of a slice: what it says on one line, cut to SLICE_LETTERS; nothing where
+    the cell is empty."""
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 3.0, where another row of the column is empty
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = " ".join(text.encode("utf-8", errors="replace").decode("utf-8").split())
+    return text if len(text) <= SLICE_LETTERS else text[: SLICE_LETTERS - 1] + "…"
 
 
 def check_text(column: str, value: Any) -> str:

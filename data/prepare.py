@@ -20,7 +20,7 @@ from data.allot import Piece, allot, chunks, drop_held_out, treat_overlap
 from data.bad_rows import unlabelled
 from data.cache import cache_root, make_key, open_built, read_arrow, write_arrow
 from data.clean import CleanArgs
-from data.intake import Intake
+from data.intake import SLICES, Intake
 from data.labels.settle import Kind, Settled, convert_label, label_counts, settle
 from data.reading.formats import FIRST_LINE, Format, check_format, describe_format
 from data.sources import SPLITS, Source, open_source
@@ -58,6 +58,7 @@ class DataArgs:
     split_seed: int = 42
     subset: Mapping[str, int] = field(default_factory=dict)
     subset_seed: int = 42
+    slices: tuple[str, ...] = ()  # columns kept of the test rows
     left_out: bool = False  # whether the training rows that `subset` leaves out are kept apart
 
 
@@ -67,7 +68,8 @@ class Data:
     asked for, the training rows that the sample left out and whose text no held-out row has.
 
     Columns: text, text_pair (pairs only), label (class index int64 | list of 0/1 float32, one a
-    class | float64), row (int64, the record's place in the whole source), address ("file.csv:12").
+    class | float64), row (int64, the record's place in the whole source), address ("file.csv:12");
+    of the test rows also slices (the values of `args.slices`), where there are any.
     `fingerprint` is a hash of the rows, labels and names of all splits: equal data, equal hash,
     wherever the files lie.
     """
@@ -146,13 +148,15 @@ def _check(args: DataArgs) -> None:
 def _build(args: DataArgs, tables: dict[str, list[Table]], notes: list[str], made: Path) -> None:
     """Fill the folder `made` with an Arrow file a split and data.json."""
     intake = Intake(
-        args.text, args.label, args.labels, args.kind, args.clean, args.filter, args.label_separator
-    )
+        args.text, args.label, args.labels, args.kind, args.clean, args.filter,
+        args.label_separator, args.slices,
+    )  # fmt: skip
     intake.check_columns(tables)
     for split, parts in tables.items():
         intake.read_split(split, parts, made / f"{split}.rows")
     intake.bad.check(args.on_bad_row, intake.read)
     intake.damage.check(args.on_bad_row)
+    intake.check_slices()
     _check_usable(intake)
     read = {split: read_arrow(made / f"{split}.rows") for split in tables}
     settled = _settle_labels(args, tables, intake)
@@ -274,6 +278,7 @@ def _write_split(
     schema = pa.schema(
         [(name, pa.string()) for name in texts]
         + [("label", types[kind]), ("row", pa.int64()), ("address", pa.string())]
+        + [("slices", SLICES)] * (split == "test" and "slices" in read[origin].column_names)
     )
 
     def batches() -> Iterator[pa.RecordBatch]:

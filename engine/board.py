@@ -46,6 +46,15 @@ class Board:
         """A picture (H, W, 3) uint8."""
         self.add_event(Event(summary=summary.image(name, image, dataformats="HWC")), step)
 
+    def add_histogram(self, name: str, values: np.ndarray, edges: np.ndarray, step: int) -> None:
+        """How many of the values (N,) lie between each two of the edges."""
+        self.add_event(Event(summary=summary.histogram(name, values, edges)), step)
+
+    def add_pr_curve(self, name: str, held: np.ndarray, shares: np.ndarray, step: int) -> None:
+        """Precision and recall by threshold: whether a class holds (N,) bool, and its shares (N,)
+        from 0 to 1."""
+        self.add_event(Event(summary=summary.pr_curve(name, held, shares)), step)
+
     def add_text(self, name: str, text: str, step: int) -> None:
         """A text in Markdown."""
         self.add_event(Event(summary=summary.text(name, text)), step)

@@ -3,7 +3,8 @@ or the rows, never with the square of the classes: one class a row keeps 8 bytes
 16, for their ranks.
 
 Accuracy and everything per class come from exact int64 counts, and do not depend on how the rows
-were cut into batches.
+were cut into batches. A figure that is not defined, as the area under the ROC curve where all rows
+are of one class, is left out: there is no NaN.
 """
 
 import math
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from engine.curves import MOST_CURVES, CurveCounter, logits_of_classes, macro_curves, widest
 from engine.intervals import wilson_interval
 from engine.targets import IDENTITY, Target
 
@@ -40,6 +42,27 @@ def f1_row(true: int, predicted: int, hits: int) -> dict[str, float | int]:
     return {"precision": precision, "recall": recall, "f1": f1, "n": true, "predicted": predicted}
 
 
+def weighted_f1(rows: list[dict[str, float | int]]) -> float:
+    """The mean F1 of the classes, each weighing as many rows as have it; 0 where there are none."""
+    total = sum(row["n"] for row in rows)
+    return sum(row["f1"] * row["n"] for row in rows) / total if total else 0.0
+
+
+def balanced_accuracy(rows: list[dict[str, float | int]]) -> float:
+    """The mean recall of the classes that have rows."""
+    recalls = [row["recall"] for row in rows if row["n"]]
+    return sum(recalls) / len(recalls) if recalls else 0.0
+
+
+def matthews(true: list[int], predicted: list[int], hits: int, n: int) -> float:
+    """Matthews' correlation coefficient for any number of classes, R_K (Gorodkin 2004), from how
+    often each is true and predicted (C,). In whole numbers up to the last division; 0 where all
+    rows are of one class, or given one, as scikit-learn has it."""
+    covariance = hits * n - sum(t * p for t, p in zip(true, predicted, strict=True))
+    spread = [n * n - sum(count * count for count in counts) for counts in (true, predicted)]
+    return covariance / math.sqrt(spread[0] * spread[1]) if all(spread) else 0.0
+
+
 class SingleCounter:
     """Counts for one class a row. logits (B, C), labels (B,) int64.
 
@@ -50,11 +73,15 @@ class SingleCounter:
     def __init__(self, num_labels: int, device: torch.device):
         self.cells = [torch.zeros(0, dtype=torch.int64, device=device)]
         self.num_labels = num_labels
+        self.curves = curve_counter(num_labels, device)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         self.cells.append(
             labels * self.num_labels + answers("single", logits)
         )  # (B,), no host sync
+        if self.curves is not None:
+            classes = torch.arange(self.num_labels, device=labels.device)
+            self.curves.update(logits_of_classes(logits), labels.unsqueeze(1) == classes)  # (B, C)
 
     def results(self) -> dict[str, Any]:
         classes = self.num_labels
@@ -67,11 +94,16 @@ class SingleCounter:
         ]
         rows = [f1_row(*figures) for figures in zip(*by_class, strict=True)]
         n, hits = int(counts.sum()), int(counts[right].sum())
+        beside = add_curves(self.curves, rows)
         return {
             "accuracy": share(hits, n),
             "interval": wilson_interval(hits, n),
             "n": n,
             "macro_f1": sum(row["f1"] for row in rows) / classes,
+            "weighted_f1": weighted_f1(rows),
+            "balanced_accuracy": balanced_accuracy(rows),
+            "mcc": matthews(by_class[0], by_class[1], hits, n),
+            **beside,
             "classes": rows,
             **confusion(true, predicted, counts, classes),
         }
@@ -102,23 +134,44 @@ class MultiCounter:
     def __init__(self, num_labels: int, device: torch.device):
         self.counts = torch.zeros(3, num_labels, dtype=torch.int64, device=device)
         self.rows = torch.zeros(2, dtype=torch.int64, device=device)  # all right, all
+        self.curves = curve_counter(num_labels, device)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         predicted, true = answers("multi", logits), labels > 0.5  # (B, C)
         self.counts += torch.stack([true.sum(0), predicted.sum(0), (true & predicted).sum(0)])
         self.rows[0] += (predicted == true).all(dim=-1).sum()
         self.rows[1] += len(labels)
+        if self.curves is not None:
+            self.curves.update(widest(logits), true)
 
     def results(self) -> dict[str, Any]:
         hits, n = self.rows.tolist()
         classes = [f1_row(*column) for column in zip(*self.counts.tolist(), strict=True)]
+        beside = add_curves(self.curves, classes)
         return {
             "accuracy": share(hits, n),
             "interval": wilson_interval(hits, n),
             "n": n,
             "macro_f1": sum(row["f1"] for row in classes) / len(classes),
+            "weighted_f1": weighted_f1(classes),
+            **beside,
             "classes": classes,
         }
+
+
+def curve_counter(num_labels: int, device: torch.device) -> CurveCounter | None:
+    """Counts for AUROC and average precision; None for more than MOST_CURVES classes."""
+    return CurveCounter(num_labels, device) if num_labels <= MOST_CURVES else None
+
+
+def add_curves(curves: CurveCounter | None, rows: list[dict[str, float | int]]) -> dict[str, Any]:
+    """The macro averages of what was counted; what there is of each class goes into its row."""
+    if curves is None:
+        return {}
+    by_class = curves.by_class()
+    for row, figures in zip(rows, by_class, strict=True):
+        row.update(figures)
+    return macro_curves(by_class)
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> float:

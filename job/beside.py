@@ -17,16 +17,42 @@ from data.labels.settle import label_array
 from engine.losses import Batch
 from engine.metrics import build_counter
 from engine.stop import StopRequest
+from engine.tracker import Tracker
 from job.answers import pick_texts
+from job.card import Tested, main_metric
 from job.distill import Distilled
-from job.predictor import CHUNK, Predictor, Text
+from job.folder import Folder
+from job.predictor import CHUNK, Predictor, Text, open_predictor
+from job.prepare import Job
 from job.teacher import teacher_folder
 from models.base import weight_bytes
 from models.trainable import count_parameters
-from report.distill import Side
+from report.distill import Side, side_lines
 
 MOST_TIMED = 4 * CHUNK  # rows
 TURNS = 4
+
+
+def compare_teacher(
+    job: Job, folder: Folder, tested: Tested, tracker: Tracker, stop: StopRequest
+) -> list[Side]:
+    """Teacher and student side by side, where there is a teacher and a test split; both as they are
+    opened from disk. Raises Stopped where it was asked to end meanwhile."""
+    if job.distilled is None or not tested.metrics:
+        return []
+    metric, value = main_metric(tested.metrics)
+    job.optimizer.zero_grad()
+    job.optimizer.state.clear()  # the teacher may need the room
+    try:  # a teacher that has gone meanwhile takes nothing from what the student has learnt
+        tracker.say(job.distilled.ask("test", stop))
+        student, _ = open_predictor(folder, None, job.distilled.allow_code, None)
+        sides = put_beside(job.distilled, metric, value, student, folder.model, stop)
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:  # a full GPU is the third
+        reason = str(error) or type(error).__name__
+        tracker.say(f"WARNING: the student stands alone, its teacher cannot be asked: {reason}")
+        return []
+    tracker.say(side_lines(sides))
+    return sides
 
 
 def put_beside(

@@ -21,9 +21,16 @@ from models.ngrams.fusion import FOLDER, Fusion
 from models.snippet import loading_snippet, needs_openloop, opens_in_peft
 from report.baseline import Comparison, comparison_line
 from report.card import Card, ClassScore, Compared, Mistake, Result
+from report.compare import JUDGED_BY
 from report.distill import Side
+from report.expect import Expected
 from report.fusion import fusion_line
+from report.slices import SliceRow
 
+FIGURES = (
+    "accuracy", "macro_f1", "weighted_f1", "balanced_accuracy", "mcc", "auroc",
+    "average_precision", "r2", "rmse", "mae", "spearman", "loss",
+)  # fmt: skip
 IMDB_CAVEAT = (
     "The rows come from IMDb's train split, cut by row: several reviews of one film can stand on "
     "both sides of the cut."
@@ -73,16 +80,23 @@ class Tested:
     verdicts: list[str] = field(default_factory=list)
     peak: int | None = None  # bytes of memory up to then, without what the comparison takes
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)  # encoder, bag and both
+    slices: dict[str, list[SliceRow]] = field(default_factory=dict)
 
 
 def card_results(metrics: dict[str, Any]) -> list[Result]:
     """The single figures of a test: accuracy with its interval, or r2 and rmse, come first."""
     results = []
-    for name in ("accuracy", "macro_f1", "r2", "rmse", "mae", "spearman", "loss"):
+    for name in FIGURES:
         if name in metrics:
             low, high = metrics["interval"] if name == "accuracy" else (None, None)
             results.append(Result(name, metrics[name], metrics["n"], low, high))
     return results
+
+
+def main_metric(metrics: dict[str, Any]) -> tuple[str, float]:
+    """The figure a run is judged by."""
+    name = next(name for name in JUDGED_BY if name in metrics)
+    return name, metrics[name]
 
 
 def part_results(parts: dict[str, dict[str, Any]]) -> dict[str, Result]:
@@ -121,6 +135,7 @@ def load_run_snippet(job: Job, folder: Folder) -> str:
 def make_card(
     job: Job, folder: Folder, command: str, tested: Tested, weights: str, seconds: float | None,
     sides: Sequence[Side] = (), fusion: Fusion | None = None,
+    expectations: Sequence[Expected] = (),
 ) -> Card:  # fmt: skip
     """The run card's content from what the run measured."""
     names, metrics = job.data.label_names, tested.metrics
@@ -176,4 +191,6 @@ def make_card(
         parts=part_results(tested.parts),
         joined="" if fusion is None else fusion_line(*astuple(fusion.weights)),
         caveats=caveats,
+        slices=tested.slices,
+        expectations=expectations,
     )

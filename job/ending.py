@@ -10,11 +10,12 @@ from engine.stop import leave_terminal
 from files.errors import is_panic, meets_limit
 
 
-def run_command(program: str, work: Callable[[], None], way_on: str = "") -> int:
-    """Do the work and return the exit status: 0; 2 with one message for what a user can mend; 130
-    interrupted, with the `way_on`; 141 where nobody reads on, as of `| head`."""
+def run_command(program: str, work: Callable[[], int | None], way_on: str = "") -> int:
+    """Do the work and return the exit status: that of the work, 0 where it gives none; 2 with one
+    message for what a user can mend; 130 interrupted, with the `way_on`; 141 where nobody reads on,
+    as of `| head`."""
     try:
-        work()
+        status = work() or 0
         sys.stdout.flush()
     except BrokenPipeError:
         leave_terminal()
@@ -31,7 +32,7 @@ def run_command(program: str, work: Callable[[], None], way_on: str = "") -> int
             f"{reason}: memory or threads are limited here (ulimit -v, ulimit -u, a container)"
         )
         return complain(program, message, 2)
-    return 0
+    return status
 
 
 @contextmanager

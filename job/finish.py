@@ -21,16 +21,19 @@ from files.publish import publish, remove
 from files.write import replace_text, save_text
 from job.banner import estimated_memory, estimated_seconds
 from job.baseline import row_figures
-from job.beside import put_beside
+from job.beside import compare_teacher
 from job.card import Tested, ask_command, make_card
+from job.expect import judge_expectations, recipe_expectations
 from job.fit import evaluation_line, load_best, split_batches
 from job.folder import Folder
 from job.fusion import BOTH, test_fused, try_fuse
 from job.judge import judge
-from job.predictor import Predictor, make_predictor, name_prediction, open_predictor
+from job.pictures import MOST_DRAWN, log_pictures
+from job.predictor import Predictor, make_predictor, name_prediction
 from job.prepare import Job
 from job.reporting.page import PAGE, write_page
 from job.scorer import scorer_of
+from job.slices import known_rows, slice_columns, slice_rows
 from job.texts import texts_of
 from job.verify import list_files, seal
 from models.build import source_state
@@ -39,10 +42,10 @@ from models.fast.frozen import restore_exact
 from models.ngrams.fusion import Fusion, save_fusion
 from report.baseline import comparison_line
 from report.card import Mistake, run_card
-from report.compare import JUDGED_BY
-from report.distill import Side, side_lines
+from report.expect import Expected, expectation_lines
 from report.format import format_bytes, format_seconds
 from report.samples import Answer, samples_table
+from report.slices import slice_table, worse_lines
 
 NOT_ASKED = ("not asked", None)
 MISTAKES = 10  # shown on the run card
@@ -62,6 +65,10 @@ class TestWriter:
         self.tokens = dict(zip(encoded["row"], encoded[known], strict=True))
         self.mistakes: list[tuple[float, int, Mistake]] = []  # a heap, the least confident first
         self.figures = np.zeros(len(self.rows))  # of each row, for the comparison with baselines
+        drawn = job.num_labels if job.num_labels <= MOST_DRAWN else 0
+        self.shares = np.zeros((len(self.rows), drawn), dtype=np.float32)  # for pictures
+        self.sure = np.zeros(len(self.rows))
+        self.columns = slice_columns(job.config)
 
     def __call__(self, batch: Batch, logits: Tensor) -> None:
         kind, names = self.job.data.kind, self.job.data.label_names
@@ -69,6 +76,8 @@ class TestWriter:
         answered = answers(kind, logits, self.job.target).cpu().numpy()
         places = [self.place[row] for row in batch["rows"].tolist()]
         self.figures[places] = row_figures(kind, answered, batch["labels"].cpu().numpy())
+        self.shares[places] = scores[:, : self.shares.shape[1]].cpu().numpy()
+        self.sure[places] = scores.max(dim=-1).values.cpu().numpy()
         for row, values in zip(batch["rows"].tolist(), scores.tolist(), strict=True):
             source = self.rows[self.place[row]]
             text = source["text"]
@@ -80,6 +89,8 @@ class TestWriter:
             line |= {"label": label, "predicted": prediction.label}
             line["probabilities"] = likeliest(prediction.probabilities)
             line["tokens"] = self.tokens[row]
+            if self.columns:
+                line["slices"] = dict(zip(self.columns, source["slices"], strict=True))
             self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
             sure = prediction.probability
             if kind == "single" and prediction.label != label and sure is not None:
@@ -176,12 +187,6 @@ def save_model(job: Job, folder: Folder, fusion: Fusion | None) -> None:
         export_model(job.built, job.model_args, job.tokenizer, temporary, texts_of(job))
 
 
-def main_metric(metrics: dict[str, Any]) -> tuple[str, float]:
-    """The figure a run is judged by."""
-    name = next(name for name in JUDGED_BY if name in metrics)
-    return name, metrics[name]
-
-
 def estimate_line(job: Job, peak: int | None, seconds: float | None) -> str:
     """What was estimated before the run beside what was measured."""
     needed = estimated_memory(job).total
@@ -207,35 +212,19 @@ def test_and_judge(
     tracker.log_confusion(progress.step, "test", metrics, job.data.label_names)
     for name in parts:
         tracker.say(evaluation_line(f"test, {name},", progress.step, parts[name]))
-    tracker.say(f"{evaluation_line('test', progress.step, metrics)}, with {weights}")
+    tracker.say(f"{evaluation_line('test', progress.step, metrics, job.metric)}, with {weights}")
     peak = peak_memory(job.precision.device)
     comparison, verdicts = judge(job, folder, metrics, writer.figures)
     tracker.say(f"compared: {comparison_line(comparison)}")
+    rows = known_rows(job.data, writer.columns, writer.figures, writer.tokens)
+    slices = slice_rows(job.config.eval.slices, rows)
+    if slices:
+        tracker.say("\n" + slice_table(slices))
+        verdicts = [*verdicts, *worse_lines(slices)]
     for verdict in verdicts:
         tracker.say(f"WARNING: {verdict}")
-    return Tested(metrics, writer.worst(), comparison, verdicts, peak, parts)
-
-
-def compare_teacher(
-    job: Job, folder: Folder, tested: Tested, tracker: Tracker, stop: StopRequest
-) -> list[Side]:
-    """Teacher and student side by side, where there is a teacher and a test split; both as they are
-    opened from disk. Raises Stopped where it was asked to end meanwhile."""
-    if job.distilled is None or not tested.metrics:
-        return []
-    metric, value = main_metric(tested.metrics)
-    job.optimizer.zero_grad()
-    job.optimizer.state.clear()  # the teacher may need the room
-    try:  # a teacher that has gone meanwhile takes nothing from what the student has learnt
-        tracker.say(job.distilled.ask("test", stop))
-        student, _ = open_predictor(folder, None, job.distilled.allow_code, None)
-        sides = put_beside(job.distilled, metric, value, student, folder.model, stop)
-    except (OSError, ValueError, RuntimeError, MemoryError) as error:  # a full GPU is the third
-        reason = str(error) or type(error).__name__
-        tracker.say(f"WARNING: the student stands alone, its teacher cannot be asked: {reason}")
-        return []
-    tracker.say(side_lines(sides))
-    return sides
+    log_pictures(job, tracker.board, progress.step, writer.shares, writer.sure, writer.figures)
+    return Tested(metrics, writer.worst(), comparison, verdicts, peak, parts, slices)
 
 
 def show_page(folder: Folder, result: dict[str, Any], tracker: Tracker) -> None:
@@ -272,8 +261,12 @@ def finish(
         table, samples = compare_samples(job, folder, fusion)
         tracker.log_text(progress.step, "samples", table)
         tracker.say("\n" + table)
+    expected: list[Expected] = []
+    if job.config.expect:
+        expected = judge_expectations(predictor_of(job, fusion), recipe_expectations(job.config))
+        tracker.say("\n" + expectation_lines(expected))
     tracker.say(estimate_line(job, tested.peak, seconds))
-    card = make_card(job, folder, command, tested, weights, seconds, sides, fusion)
+    card = make_card(job, folder, command, tested, weights, seconds, sides, fusion, expected)
     save_text(folder.path / "README.md", run_card(card))
     metrics = tested.metrics
     figures = {f"test/{k}": v for k, v in metrics.items() if isinstance(v, int | float)}
@@ -286,7 +279,9 @@ def finish(
         "verdicts": tested.verdicts,
         "distilled": [asdict(side) for side in sides],
         **({"fused": tested.parts} if tested.parts else {}),
+        "slices": {name: [asdict(row) for row in rows] for name, rows in tested.slices.items()},
         "samples": samples,
+        "expectations": [asdict(row) for row in expected],
         "seconds": seconds,
         "peak": tested.peak,
         "files": list_files(folder),

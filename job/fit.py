@@ -32,8 +32,10 @@ from job.probe import replaced
 from job.scorer import scorer_of
 from job.speed import feed_batches
 from job.texts import length_counts
+from report.compare import NAMES
 from report.format import format_number
 
+FIGURES = ("r2", "rmse", "mae", "spearman", "loss")  # of numbers, as a line shows them
 LESS_IS_BETTER = {"loss", "rmse", "mae"}  # of the metrics that pick the best checkpoint
 
 
@@ -143,8 +145,8 @@ def show_figure(name: str, value: float) -> str:
     return format_number(value) if name in ("rmse", "mae") else f"{value:.4f}"
 
 
-def evaluation_line(name: str, step: int, metrics: dict[str, Any]) -> str:
-    """One console line: the figures with n and interval."""
+def evaluation_line(name: str, step: int, metrics: dict[str, Any], deciding: str = "loss") -> str:
+    """One console line: the figures with n and interval, the deciding one among them."""
     if "accuracy" in metrics:
         low, high = metrics["interval"]
         parts = [
@@ -153,8 +155,9 @@ def evaluation_line(name: str, step: int, metrics: dict[str, Any]) -> str:
             f"macro F1 {metrics['macro_f1']:.4f}",
         ]
     else:
-        figures = ("r2", "rmse", "mae", "spearman", "loss")
-        parts = [f"{figure} {show_figure(figure, metrics[figure])}" for figure in figures]
+        parts = [f"{figure} {show_figure(figure, metrics[figure])}" for figure in FIGURES]
+    if deciding in metrics and deciding not in ("accuracy", "macro_f1", *FIGURES):
+        parts.append(f"{NAMES.get(deciding, deciding)} {metrics[deciding]:.4f}")
     return f"{name} at step {step}: " + ", ".join([*parts, f"n {metrics['n']:,}"])
 
 
@@ -197,7 +200,7 @@ def train(
         best = note_evaluation(progress, job.metric, metrics, config.eval.patience)
         tracker.log_evaluation(progress.step, "eval", metrics)
         tracker.log_confusion(progress.step, "eval", metrics, job.data.label_names)
-        line = evaluation_line("validation", progress.step, metrics)
+        line = evaluation_line("validation", progress.step, metrics, job.metric)
         tracker.say(line + (" — best so far" if best else ""))
 
     def save(progress: Progress) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from configs.schema import Config
 from data.labels.settle import label_array
 from data.prepare import Data, label_counts
+from engine.curves import MOST_CURVES
 from engine.losses import LossFn, at_least_fp32, balanced_weights, build_loss, positive_weights
 from engine.targets import IDENTITY, Target, measure_target
 from files.verify import sha256
@@ -101,6 +102,11 @@ def measure_labels(data: Data) -> tuple[Target, list[str]]:
 
     Raises ValueError for labels too far apart.
     """
+    if len(data.label_names) > MOST_CURVES:
+        return IDENTITY, [
+            f"AUROC and average precision are left out: there are {len(data.label_names):,} "
+            f"classes, and they are counted for at most {MOST_CURVES}"
+        ]
     if data.kind != "regression":
         return IDENTITY, []
     labels = label_array(data.splits["train"], data.kind)  # (N,) float64

@@ -88,6 +88,25 @@ def name_prediction(text: Text, kind: str, values: list[float], names: Sequence[
     return Prediction(text, best, by_name[best], by_name)
 
 
+def text_fault(text: Any, pairs: bool, clean: CleanArgs) -> str | None:
+    """Why something is no text, or where there are `pairs` no pair of texts; None where it is."""
+    is_pair = isinstance(text, tuple) and len(text) == 2
+    if is_pair != pairs and isinstance(text, str | tuple):
+        wanted = "pairs of texts" if pairs else "single texts"
+        return f"this run was trained on {wanted}; got {text!r:.100}"
+    names = ("first text", "second text") if is_pair else ("text",)
+    for name, part in zip(names, text if is_pair else (text,), strict=True):
+        if isinstance(part, bytes):
+            return f"{name}: expected text, got the bytes {part!r:.60}; decode them first"
+        try:
+            checked = check_text(name, part)
+        except RowError as error:
+            return str(error)
+        if not clean_text(checked, clean).strip():
+            return f"{name}: nothing is left of it after cleaning"
+    return None
+
+
 @dataclass
 class Predictor:
     """Call it with texts (or pairs of texts); it gives one Prediction for each, in order."""
@@ -122,21 +141,7 @@ class Predictor:
     def fault(self, text: Any) -> str | None:
         """Why something is no text, or pair of texts, that this run could be trained on; None where
         it is one. Here too, what is shorter than data.clean.min_chars is a text."""
-        is_pair = isinstance(text, tuple) and len(text) == 2
-        if is_pair != self.pairs and isinstance(text, str | tuple):
-            wanted = "pairs of texts" if self.pairs else "single texts"
-            return f"this run was trained on {wanted}; got {text!r:.100}"
-        names = ("first text", "second text") if is_pair else ("text",)
-        for name, part in zip(names, text if is_pair else (text,), strict=True):
-            if isinstance(part, bytes):
-                return f"{name}: expected text, got the bytes {part!r:.60}; decode them first"
-            try:
-                checked = check_text(name, part)
-            except RowError as error:
-                return str(error)
-            if not clean_text(checked, self.clean).strip():
-                return f"{name}: nothing is left of it after cleaning"
-        return None
+        return text_fault(text, self.pairs, self.clean)
 
     def answer_chunk(self, chunk: list[Text]) -> list[Prediction | str]:
         """A prediction for each text without a fault; where the tokenizer finds no token in one,

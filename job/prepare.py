@@ -38,6 +38,7 @@ from job.predictor import clean_args, length_args, make_padding, text_columns, w
 from job.probe import check_head, trial_step, try_loss
 from job.rates import first_steps, rate_factors, rate_notes
 from job.relations import check_relations
+from job.slices import slice_columns
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from job.steps import plan_steps
 from job.teacher import reads_all, student_source
@@ -144,7 +145,8 @@ def data_args(config: Config) -> DataArgs:
         values["header"] = tuple(values["header"])
     values["labels"] = None if values["labels"] is None else tuple(values["labels"])
     beside = config.bag is not None and config.bag.rows == "all" and "train" in values["subset"]
-    return DataArgs(clean=clean_args(config), left_out=beside, **values)
+    slices = slice_columns(config)
+    return DataArgs(clean=clean_args(config), left_out=beside, slices=slices, **values)
 
 
 def make_method(config: Config) -> Method | None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from report.distill import Side, side_table
+from report.expect import Expected, count_line, expectation_cells
 from report.format import (
     NONE,
     clean_line,
@@ -18,6 +19,7 @@ from report.format import (
     format_seconds,
     join_names,
 )
+from report.slices import SliceRow, slice_cells
 
 TEXT_CHARACTERS = 300  # a mistake's text is cut here
 MOST_CLASSES = 20  # a confusion matrix of more classes cannot be read in Markdown
@@ -88,6 +90,8 @@ class Card:
     sides: Sequence[Side] = ()  # a teacher and its student
     parts: Mapping[str, Result] = field(default_factory=dict)  # an encoder, a bag, and both
     joined: str = ""  # how these answer together
+    slices: Mapping[str, Sequence[SliceRow]] = field(default_factory=dict)
+    expectations: Sequence[Expected] = ()
     train_on_command: str = ""  # with which its weights are trained further
 
 
@@ -201,6 +205,23 @@ def _mistake_lines(mistakes: Sequence[Mistake]) -> list[str]:
     return _table(("row", "own label", "predicted", "text"), rows)
 
 
+def _slice_lines(slices: Mapping[str, Sequence[SliceRow]]) -> list[str]:
+    if not slices:
+        return []
+    header, *rows = [[*map(escape_markdown, row[:2]), *row[2:]] for row in slice_cells(slices)]
+    return _table(header, rows, numbers=4)
+
+
+def _expectation_lines(expectations: Sequence[Expected]) -> list[str]:
+    if not expectations:
+        return []
+    header, *rows = [
+        (met, escape_markdown(expected), escape_markdown(got), share, escape_markdown(text))
+        for met, expected, got, share, text in expectation_cells(expectations)
+    ]
+    return [f"{count_line(expectations).capitalize()}.", "", *_table(header, rows)]
+
+
 def _estimate_lines(memory: Compared, seconds: Compared) -> list[str]:
     size = [format_bytes(x if x is None else round(x)) for x in (memory.estimated, memory.measured)]
     time = [format_seconds(x) for x in (seconds.estimated, seconds.measured)]
@@ -268,7 +289,9 @@ def run_card(card: Card) -> str:
         *_section("Teacher and student", _side_lines(card.sides)),
         *_section("How to use the model", use),
         *_section("What to keep in mind", _bullets(card.caveats)),
+        *_section("What it has to answer", _expectation_lines(card.expectations)),
         *_section("Per class", _class_lines(card.classes)),
+        *_section("Slices", _slice_lines(card.slices)),
         *_section("Confusion matrix", _confusion_lines(card.classes, card.confusion)),
         *_section("Most confident mistakes", _mistake_lines(card.mistakes)),
         *_section("Data", _bullets(card.data)),

@@ -17,7 +17,11 @@ from report.format import (
 
 SHOWN = 5  # rows of each side
 JUDGED_BY = ("accuracy", "r2", "loss")  # the first of these figures that a run has
-NAMES = {"macro_f1": "macro F1", "r2": "R²"}
+NAMES = {
+    "macro_f1": "macro F1", "weighted_f1": "weighted F1", "r2": "R²", "mcc": "MCC",
+    "balanced_accuracy": "balanced accuracy", "auroc": "AUROC",
+    "average_precision": "average precision",
+}  # fmt: skip
 LESS_IS_BETTER = ("loss", "rmse", "mae")
 
 

@@ -116,3 +116,32 @@ def mcnemar(first_only: int, second_only: int) -> float:
         term = term * (throws - k + 1) // k
         ways += term
     return min(1.0, 2 * ways / 2**throws)
+
+
+def fisher(right: int, rows: int, right_others: int, other_rows: int) -> float:
+    """The exact one-sided p of Fisher's test (1934): how likely so few of the right answers, or
+    fewer, fall on these `rows`, were all of them dealt out by chance."""
+    total, drawn = rows + other_rows, right + right_others
+
+    def log_choose(n: int, k: int) -> float:
+        return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+    def chance(k: int) -> float:
+        ways = log_choose(rows, k) + log_choose(other_rows, drawn - k)
+        return math.exp(ways - log_choose(total, drawn))
+
+    least, most = max(0, drawn - other_rows), min(rows, drawn)
+    if right * total <= rows * drawn:  # the tail that is summed is the lighter one
+        return min(1.0, math.fsum(chance(k) for k in range(least, right + 1)))
+    return max(0.0, 1 - math.fsum(chance(k) for k in range(right + 1, most + 1)))
+
+
+def holm(ps: Sequence[float], level: float) -> list[bool]:
+    """Which of several p are sure at a joint level (Holm 1979): the smallest is held against level
+    / n, the next against level / (n - 1) and so on, until one is not."""
+    sure = [False] * len(ps)
+    for rank, place in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        if ps[place] > level / (len(ps) - rank):
+            break
+        sure[place] = True
+    return sure

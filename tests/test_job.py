@@ -6,8 +6,7 @@ import pytest
 
 import train
 from engine.plan import Progress
-from job.card import card_results
-from job.finish import main_metric
+from job.card import card_results, main_metric
 from job.fit import evaluation_line, note_evaluation
 from job.guess import guess_recipe
 from job.loss import keep_target

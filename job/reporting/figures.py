@@ -45,20 +45,25 @@ class Reliability:
 
 def reliability(lines: Sequence[Line]) -> Reliability:
     """Of one class a row; lines must not be empty."""
-    bins: list[list[Line]] = [[] for _ in range(BINS)]
-    for line in lines:
-        bins[min(BINS - 1, int(line.sure * BINS))].append(line)
-    groups = [
-        group(
-            f"{n / BINS:.0%} to {(n + 1) / BINS:.0%}",
-            [x.sure for x in held],
-            [x.right for x in held],
-        )
-        for n, held in enumerate(bins)
-    ]
+    groups = share_groups([line.sure for line in lines], [line.right for line in lines])
     ece = sum(abs(g.mean * g.rows - g.right) for g in groups) / len(lines)
     whole = all(abs(sum(line.shares.values()) - 1) < 1e-3 for line in lines)
     return Reliability(groups, ece, sum(map(squared, lines)) / len(lines) if whole else None)
+
+
+def share_groups(sure: Sequence[float], right: Sequence[bool]) -> list[Group]:
+    """Rows by the share of their answer, in BINS even bins."""
+    bins: list[list[int]] = [[] for _ in range(BINS)]
+    for place, share in enumerate(sure):
+        bins[min(BINS - 1, int(share * BINS))].append(place)
+    return [
+        group(
+            f"{n / BINS:.0%} to {(n + 1) / BINS:.0%}",
+            [sure[place] for place in held],
+            [right[place] for place in held],
+        )
+        for n, held in enumerate(bins)
+    ]
 
 
 def squared(line: Line) -> float:
@@ -101,16 +106,24 @@ def thresholds(lines: Sequence[Line], names: Sequence[str]) -> list[Threshold]:
 def by_length(lines: Iterable[Line]) -> list[Group]:
     """Rows by the length of their text, in groups of about equal size; none where no length is
     known."""
-    known = sorted((line.tokens, line.address, line.right) for line in lines
-                   if line.tokens is not None)  # fmt: skip
-    groups = []
+    known = [(line.tokens, line) for line in lines if line.tokens is not None]
+    tokens = [count for count, _ in known]
+    return [
+        group(name, [float(tokens[i]) for i in places], [known[i][1].right for i in places])
+        for name, places in length_bands(tokens, [line.address for _, line in known])
+    ]
+
+
+def length_bands(tokens: Sequence[int], addresses: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """Rows by their tokens in LENGTHS bands of about equal size: the name of each, "12 to 40", and
+    the places of its rows. Of equal lengths the address decides."""
+    order = sorted(range(len(tokens)), key=lambda i: (tokens[i], addresses[i]))
+    bands = []
     for n in range(LENGTHS):
-        held = known[len(known) * n // LENGTHS : len(known) * (n + 1) // LENGTHS]
-        if held:
-            tokens = [float(row[0]) for row in held]
-            name = f"{held[0][0]:,} to {held[-1][0]:,}"
-            groups.append(group(name, tokens, [row[2] for row in held]))
-    return groups
+        places = order[len(order) * n // LENGTHS : len(order) * (n + 1) // LENGTHS]
+        if places:
+            bands.append((f"{tokens[places[0]]:,} to {tokens[places[-1]]:,}", places))
+    return bands
 
 
 def suspects(lines: Sequence[Line]) -> list[tuple[float, Line, str]]:
