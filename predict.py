@@ -89,7 +89,7 @@ def predict(options: argparse.Namespace) -> None:
         options.run, options.device, options.allow_code, options.base, options.verbose,
         options.allow_network,
     )  # fmt: skip
-    shape = Shape(predictor.kind, predictor.label_names, predictor.pairs)
+    shape = Shape(predictor.decision.kind, predictor.label_names, predictor.pairs)
     count = Count()
     if options.output is None:
         answers = answer_items(predictor, source.items(), options.strict, count)

@@ -5,10 +5,12 @@ loads torch."""
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from engine.calibrate import BINS, Bins
 from engine.intervals import wilson_interval
 from job.predictions import Line
 
-BINS = 10  # of the reliability diagram (Guo et al. 2017, arXiv:1706.04599, take 15)
 STEPS = 100  # of the threshold slider, from 0 to 1
 LENGTHS = 8  # groups of rows by length, equally many in each
 
@@ -45,20 +47,19 @@ class Reliability:
 
 def reliability(lines: Sequence[Line]) -> Reliability:
     """Of one class a row; lines must not be empty."""
-    bins: list[list[Line]] = [[] for _ in range(BINS)]
-    for line in lines:
-        bins[min(BINS - 1, int(line.sure * BINS))].append(line)
+    bins = Bins()
+    bins.add(np.array([line.sure for line in lines]), np.array([line.right for line in lines]))
+    sums = zip(bins.sure.tolist(), bins.rows.tolist(), bins.right.tolist(), strict=True)
     groups = [
-        group(
+        Group(
             f"{n / BINS:.0%} to {(n + 1) / BINS:.0%}",
-            [x.sure for x in held],
-            [x.right for x in held],
+            sure / max(1, rows), rows, right, *wilson_interval(right, rows),
         )
-        for n, held in enumerate(bins)
-    ]
-    ece = sum(abs(g.mean * g.rows - g.right) for g in groups) / len(lines)
+        for n, (sure, rows, right) in enumerate(sums)
+    ]  # fmt: skip
     whole = all(abs(sum(line.shares.values()) - 1) < 1e-3 for line in lines)
-    return Reliability(groups, ece, sum(map(squared, lines)) / len(lines) if whole else None)
+    brier = sum(map(squared, lines)) / len(lines) if whole else None
+    return Reliability(groups, bins.error(), brier)
 
 
 def squared(line: Line) -> float:

@@ -3,7 +3,6 @@
 import heapq
 import json
 import time
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, TextIO
 
@@ -11,9 +10,10 @@ import numpy as np
 from torch import Tensor
 
 from configs.read import trajectory
+from engine.decision import Decision
 from engine.estimate import peak_memory
 from engine.losses import Batch
-from engine.metrics import MOST_CONFUSED, answers, probabilities
+from engine.metrics import MOST_CONFUSED
 from engine.plan import Progress
 from engine.stop import StopRequest
 from engine.tracker import Tracker
@@ -23,12 +23,16 @@ from job.banner import estimated_memory, estimated_seconds
 from job.baseline import row_figures
 from job.beside import put_beside
 from job.card import Tested, ask_command, make_card
+from job.decide import DecisionCounter, fit_decision
+from job.decided import write_decision
 from job.fit import evaluation_line, load_best, split_batches
 from job.folder import Folder
 from job.fusion import BOTH, test_fused, try_fuse
 from job.judge import judge
-from job.predictor import Predictor, make_predictor, name_prediction, open_predictor
+from job.naming import name_predictions
+from job.predictor import open_predictor
 from job.prepare import Job
+from job.samples import compare_samples, predictor_of
 from job.scorer import scorer_of
 from job.texts import texts_of
 from job.verify import list_files, seal
@@ -41,9 +45,8 @@ from report.card import Mistake, run_card
 from report.compare import JUDGED_BY
 from report.distill import Side, side_lines
 from report.format import format_bytes, format_seconds
-from report.samples import Answer, samples_table
+from report.samples import Answer
 
-NOT_ASKED = ("not asked", None)
 MISTAKES = 10  # shown on the run card
 
 
@@ -52,8 +55,8 @@ class TestWriter:
 
     __test__ = False  # not a test class
 
-    def __init__(self, job: Job, file: TextIO):
-        self.job, self.file = job, file
+    def __init__(self, job: Job, file: TextIO, decision: Decision):
+        self.job, self.file, self.decision = job, file, decision
         self.rows = job.data.splits["test"]
         self.place = {row: i for i, row in enumerate(self.rows["row"])}
         encoded = job.encoded["test"].dataset
@@ -61,22 +64,32 @@ class TestWriter:
         self.tokens = dict(zip(encoded["row"], encoded[known], strict=True))
         self.mistakes: list[tuple[float, int, Mistake]] = []  # a heap, the least confident first
         self.figures = np.zeros(len(self.rows))  # of each row, for the comparison with baselines
+        self.decided = DecisionCounter(decision)
 
     def __call__(self, batch: Batch, logits: Tensor) -> None:
         kind, names = self.job.data.kind, self.job.data.label_names
-        scores = probabilities(kind, logits, self.job.target)  # (B, C)
-        answered = answers(kind, logits, self.job.target).cpu().numpy()
+        logits, labels = logits.float().cpu(), batch["labels"].cpu().numpy()
+        answered = self.decision.answers(logits).numpy()
         places = [self.place[row] for row in batch["rows"].tolist()]
-        self.figures[places] = row_figures(kind, answered, batch["labels"].cpu().numpy())
-        for row, values in zip(batch["rows"].tolist(), scores.tolist(), strict=True):
-            source = self.rows[self.place[row]]
+        self.figures[places] = row_figures(kind, answered, labels)
+        self.decided.update(logits, labels)
+        sources = [self.rows[place] for place in places]
+        predictions = name_predictions(
+            [source["text"] for source in sources], self.decision, logits, names
+        )
+        for row, source, prediction in zip(
+            batch["rows"].tolist(), sources, predictions, strict=True
+        ):
             text = source["text"]
-            prediction = name_prediction(text, kind, values, names)
             label = self.name_label(source["label"])
             line = {"row": source["address"], "text": text}
             if "text_pair" in source:
                 line["text_pair"] = source["text_pair"]
             line |= {"label": label, "predicted": prediction.label}
+            if kind == "multi":
+                line["predicted_labels"] = list(prediction.labels)
+            if prediction.unsure is not None:
+                line["unsure"] = prediction.unsure
             line["probabilities"] = likeliest(prediction.probabilities)
             line["tokens"] = self.tokens[row]
             self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -111,58 +124,21 @@ def likeliest(probabilities: dict[str, float]) -> dict[str, float]:
 
 
 def run_test(
-    job: Job, folder: Folder, stop: StopRequest, fusion: Fusion | None
+    job: Job, folder: Folder, stop: StopRequest, fusion: Fusion | None, decision: Decision
 ) -> tuple[dict[str, Any], TestWriter, dict[str, dict[str, Any]]]:
     """Metrics of the test split, written row by row as they come; what the writer noted; and where
     a bag answers beside the encoder, the metrics of each alone and of both."""
     with replace_text(folder.predictions) as file:
-        writer = TestWriter(job, file)
+        writer = TestWriter(job, file, decision)
         if fusion is not None:
-            parts = test_fused(job, fusion, stop, writer)
+            parts = test_fused(job, fusion, decision, stop, writer)
             return parts[BOTH], writer, parts
         batches = stop.guard(split_batches(job, "test"))
-        metrics = scorer_of(job).evaluate(job.built.model, batches, writer)
+        metrics = scorer_of(job, decision).evaluate(job.built.model, batches, writer)
     return metrics, writer, {}
 
 
-def predictor_of(job: Job, fusion: Fusion | None = None) -> Predictor:
-    """A predictor for the model as it now is, and for the bag beside it."""
-    return make_predictor(
-        job.config, job.built.model, job.tokenizer, job.data.kind,
-        job.data.label_names, job.precision, job.target, fusion,
-    )  # fmt: skip
-
-
-def predict_samples(job: Job, fusion: Fusion | None = None) -> list[Answer]:
-    """What the model says now of the [samples] texts."""
-    predictor = predictor_of(job, fusion)
-    return [(p.label, p.probability) for p in predictor(job.config.samples.texts)]
-
-
-def store_samples(job: Job, folder: Folder) -> None:
-    """Keep what the model says before training."""
-    answers = dict(zip(job.config.samples.texts, predict_samples(job), strict=True))
-    folder.write_json("samples.json", answers)
-
-
-def compare_samples(
-    job: Job, folder: Folder, fusion: Fusion | None
-) -> tuple[str, dict[str, Answer]]:
-    """The table of answers before and after, and those after by text. A text added since the start
-    has no answer before."""
-    texts, stored = job.config.samples.texts, {}
-    with suppress(ValueError):  # damaged or gone: no reason to lose a run by
-        stored = folder.read_json("samples.json")
-    answers = [stored.get(text) for text in texts]
-    before = [
-        (answer[0], answer[1]) if isinstance(answer, list) and len(answer) == 2 else NOT_ASKED
-        for answer in answers
-    ]
-    after = predict_samples(job, fusion)
-    return samples_table(texts, before, after), dict(zip(texts, after, strict=True))
-
-
-def save_model(job: Job, folder: Folder, fusion: Fusion | None) -> None:
+def save_model(job: Job, folder: Folder, fusion: Fusion | None, decision: Decision) -> None:
     """Publish `model/`. One left by an attempt that was killed before the end is replaced."""
     if "frozen" in job.speed.resolved:
         exact = {} if job.distilled is None else job.distilled.exact
@@ -172,7 +148,11 @@ def save_model(job: Job, folder: Folder, fusion: Fusion | None) -> None:
     with publish(folder.model) as temporary:
         if fusion is not None:
             save_fusion(fusion, job.model_args, temporary)
-        export_model(job.built, job.model_args, job.tokenizer, temporary, texts_of(job))
+        write_decision(decision, job.data.label_names, temporary)
+        export_model(
+            job.built, job.model_args, job.tokenizer, temporary, texts_of(job),
+            decision.temperature,
+        )  # fmt: skip
 
 
 def main_metric(metrics: dict[str, Any]) -> tuple[str, float]:
@@ -199,9 +179,10 @@ def test_and_judge(
     weights: str,
     stop: StopRequest,
     fusion: Fusion | None,
+    decision: Decision,
 ) -> Tested:
     """Test once, say the figures, what stands beside them and what is plainly off."""
-    metrics, writer, parts = run_test(job, folder, stop, fusion)
+    metrics, writer, parts = run_test(job, folder, stop, fusion, decision)
     tracker.log_evaluation(progress.step, "test", metrics)
     tracker.log_confusion(progress.step, "test", metrics, job.data.label_names)
     for name in parts:
@@ -212,7 +193,8 @@ def test_and_judge(
     tracker.say(f"compared: {comparison_line(comparison)}")
     for verdict in verdicts:
         tracker.say(f"WARNING: {verdict}")
-    return Tested(metrics, writer.worst(), comparison, verdicts, peak, parts)
+    decided = writer.decided.results()
+    return Tested(metrics, writer.worst(), comparison, verdicts, peak, parts, decided)
 
 
 def compare_teacher(
@@ -247,21 +229,27 @@ def finish(
     time cannot be told. Raises Stopped where it was asked to end before the model is written.
     """
     weights = load_best(job, folder, progress)
-    fusion = try_fuse(job, tracker.say, stop)
+    fusion, logits = try_fuse(job, tracker.say, stop)
+    fitted = fit_decision(job, logits, stop)
+    for line in fitted.lines:
+        tracker.say(line)
     tested = Tested(peak=peak_memory(job.precision.device))
     if "test" in job.encoded:
-        tested = test_and_judge(job, folder, progress, tracker, weights, stop, fusion)
+        tested = test_and_judge(
+            job, folder, progress, tracker, weights, stop, fusion, fitted.decision
+        )
     seconds = None if start is None else time.perf_counter() - start
     stop.check()
-    save_model(job, folder, fusion)
+    save_model(job, folder, fusion, fitted.decision)
     sides = compare_teacher(job, folder, tested, tracker, stop)
     samples: dict[str, Answer] = {}
+    predictor = predictor_of(job, fitted.decision, fusion)
     if job.config.samples.texts:
-        table, samples = compare_samples(job, folder, fusion)
+        table, samples = compare_samples(job, folder, predictor)
         tracker.log_text(progress.step, "samples", table)
         tracker.say("\n" + table)
     tracker.say(estimate_line(job, tested.peak, seconds))
-    card = make_card(job, folder, command, tested, weights, seconds, sides, fusion)
+    card = make_card(job, folder, command, tested, weights, seconds, sides, fusion, fitted)
     save_text(folder.path / "README.md", run_card(card))
     metrics = tested.metrics
     figures = {f"test/{k}": v for k, v in metrics.items() if isinstance(v, int | float)}
@@ -274,6 +262,7 @@ def finish(
         "verdicts": tested.verdicts,
         "distilled": [asdict(side) for side in sides],
         **({"fused": tested.parts} if tested.parts else {}),
+        "calibration": fitted.with_test(tested.decided),
         "samples": samples,
         "seconds": seconds,
         "peak": tested.peak,

@@ -65,7 +65,9 @@ def to_line(values: dict[str, Any]) -> Line:
     """A line from its values."""
     label, shares, predicted = values["label"], values["probabilities"], values["predicted"]
     if isinstance(label, list):
-        predicted = [name for name, share in shares.items() if share > 0.5]
+        above = [name for name, share in shares.items() if share > 0.5]
+        held = values.get("predicted_labels", above)  # which the first runs have not
+        predicted = [name for name in shares if name in held]
         label = [name for name in shares if name in label]  # in the same order
     elif not isinstance(label, str):
         predicted = shares["value"]

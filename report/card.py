@@ -88,6 +88,7 @@ class Card:
     sides: Sequence[Side] = ()  # a teacher and its student
     parts: Mapping[str, Result] = field(default_factory=dict)  # an encoder, a bag, and both
     joined: str = ""  # how these answer together
+    decided: Sequence[str] = ()  # how logits become answers, and what that does
     train_on_command: str = ""  # with which its weights are trained further
 
 
@@ -268,6 +269,7 @@ def run_card(card: Card) -> str:
         *_section("Teacher and student", _side_lines(card.sides)),
         *_section("How to use the model", use),
         *_section("What to keep in mind", _bullets(card.caveats)),
+        *_section("From logits to an answer", _bullets(card.decided)),
         *_section("Per class", _class_lines(card.classes)),
         *_section("Confusion matrix", _confusion_lines(card.classes, card.confusion)),
         *_section("Most confident mistakes", _mistake_lines(card.mistakes)),
