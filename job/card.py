@@ -25,6 +25,7 @@ from report.card import Card, ClassScore, Compared, Mistake, Result
 from report.distill import Side
 from report.fusion import fusion_line
 
+MISTAKES = 10  # that are shown
 IMDB_CAVEAT = (
     "The rows come from IMDb's train split, cut by row: several reviews of one film can stand on "
     "both sides of the cut."
@@ -173,7 +174,7 @@ def make_card(
         compared=comparison_line(tested.comparison) if tested.comparison else "",
         classes=classes,
         confusion=metrics.get("confusion", []),
-        mistakes=tested.mistakes,
+        mistakes=tested.mistakes[:MISTAKES],
         memory=memory,
         seconds=Compared(estimated_seconds(job), seconds),
         sides=sides,

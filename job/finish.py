@@ -25,6 +25,7 @@ from job.beside import put_beside
 from job.card import Tested, ask_command, make_card
 from job.decide import DecisionCounter, fit_decision
 from job.decided import write_decision
+from job.explained import try_explain
 from job.fit import evaluation_line, load_best, split_batches
 from job.folder import Folder
 from job.fusion import BOTH, test_fused, try_fuse
@@ -47,7 +48,7 @@ from report.distill import Side, side_lines
 from report.format import format_bytes, format_seconds
 from report.samples import Answer
 
-MISTAKES = 10  # shown on the run card
+MISTAKES = 20  # remembered; explained where that costs little
 
 
 class TestWriter:
@@ -244,6 +245,8 @@ def finish(
     sides = compare_teacher(job, folder, tested, tracker, stop)
     samples: dict[str, Answer] = {}
     predictor = predictor_of(job, fitted.decision, fusion)
+    if tested.mistakes:
+        tracker.say(try_explain(job, folder, predictor, tested.mistakes, progress, stop))
     if job.config.samples.texts:
         table, samples = compare_samples(job, folder, predictor)
         tracker.log_text(progress.step, "samples", table)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,9 @@ from models.fast.speed import Speed
 from models.ngrams.bag import NgramTokenizer
 from models.ngrams.fusion import Fusion, load_fusion
 from report.plan import replaced_lines
+
+if TYPE_CHECKING:
+    from job.explain import Piece
 
 CHUNK = 256  # texts tokenised and sorted by length together
 
@@ -93,8 +96,9 @@ class Predictor:
         return predictions
 
     def decide(
-        self, unsure: float | None = None, threshold: float | Mapping[str, float] | None = None
-    ) -> "Predictor":
+        self, unsure: float | None = None,
+        threshold: float | Mapping[str, float] | Mapping[str | None, float] | None = None,
+    ) -> "Predictor":  # fmt: skip
         """A predictor of the same model that decides otherwise: answers less sure than `unsure` are
         marked as such; a label holds whose probability is more than `threshold`, one for all or by
         name, of two classes that of the second or of the one that is named.
@@ -102,6 +106,14 @@ class Predictor:
         Raises ValueError where that makes no sense for the run's labels.
         """
         return replace(self, decision=override(self.decision, self.label_names, unsure, threshold))
+
+    def explain(self, text: Text, label: str | None = None) -> "list[Piece]":
+        """What an answer rests on, as job.explain.explain_texts has it: words and sentences of the
+        text, the heaviest first. Of the label answered, if none is named."""
+        from job.explain import explain_texts
+
+        item = (text[0], text[1]) if isinstance(text, list) and len(text) == 2 else text
+        return explain_texts(self, [item], [label])[0]
 
     def fault(self, text: Any) -> str | None:
         """Why something is no text, or pair of texts, that this run could be trained on; None where
