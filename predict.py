@@ -43,6 +43,13 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
                         ".jsonl, .csv or .parquet")  # fmt: skip
     parser.add_argument("--keep", action="store_true", help="keep the other columns of --file")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.add_argument("--unsure", type=float, metavar="P", help="answers less sure than P are "
+                        "unsure (default: as the run's decide.min_precision asked)")  # fmt: skip
+    parser.add_argument("--threshold", action="append", default=[], metavar="[LABEL=]P",
+                        help="a label holds above P (one of several, or of two classes; "
+                        "without LABEL all, or the second)")  # fmt: skip
+    parser.add_argument("--top-k", type=int, metavar="K", help="only the K largest probabilities")
+    parser.add_argument("--explain", action="store_true", help="mark what each answer rests on")
     parser.add_argument("--strict", action="store_true", help="stop at the first row with an error")
     parser.add_argument("--base", type=Path, metavar="PATH",
                         help="where the base model of the run's adapter is now")  # fmt: skip
@@ -74,11 +81,13 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def predict(options: argparse.Namespace) -> int:
     """Check everything that needs no model, load it, answer, count; the exit status."""
+    from engine.decision import read_thresholds
     from job.expect import check_file
     from job.folder import Folder, finished_config
     from job.inputs import file_source, word_source
-    from job.outputs import Count, Shape, answer_items, check_output, show, write_file
+    from job.outputs import Count, answer_items, check_output, make_shape, show, write_file
 
+    thresholds = read_thresholds(options.threshold)
     verify_run(options.run, options.allow_drift)
     config = finished_config(Folder(Path(options.run)))
     if options.output:
@@ -96,11 +105,11 @@ def predict(options: argparse.Namespace) -> int:
         source = word_source(texts, config, options.encoding)
     for note in source.notes:
         print(f"predict.py: {note}", file=sys.stderr)
-    predictor = opened()
-    shape = Shape(predictor.kind, predictor.label_names, predictor.pairs)
+    predictor = opened().decide(options.unsure, thresholds)
+    shape = make_shape(predictor, options.top_k, options.explain)
     count = Count()
     if options.output is None:
-        answers = answer_items(predictor, source.items(), options.strict, count)
+        answers = answer_items(predictor, source.items(), options.strict, count, options.explain)
         show(answers, sys.stdout, shape, options.json)
     else:
         from tqdm import tqdm
@@ -109,7 +118,7 @@ def predict(options: argparse.Namespace) -> int:
         if options.output.suffix.lower() != ".jsonl":
             types = shape.column_types(source.items() if options.keep else ())
         items = tqdm(source.items(), unit="row", disable=None)  # no bar where nobody looks
-        answers = answer_items(predictor, items, options.strict, count)
+        answers = answer_items(predictor, items, options.strict, count, options.explain)
         write_file(options.output, shape, answers, types)
         print(f"written: {options.output}, {count.line()}", file=sys.stderr)
     if options.output is None and (count.errors or not count.rows):

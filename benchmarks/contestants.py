@@ -40,6 +40,7 @@ class Openloop:
 
     def __init__(self, config: Config) -> None:
         # all that is imported stands here, so that its memory can be told apart
+        from engine.decision import Decision
         from engine.evaluate import evaluate
         from engine.loop import fit
         from engine.losses import count_items
@@ -54,6 +55,7 @@ class Openloop:
         self.epoch_batches, self.split_batches = epoch_batches, split_batches
         self.count_items, self.build_counter = count_items, build_counter
         self.job, self.progress = prepare(config, allow_code=False), Progress()
+        self.decision = Decision(self.job.data.kind)
         self.dtype = self.job.precision.dtype
         self.backbone = self.job.built.model  # with its native head: the transformers model
 
@@ -85,7 +87,7 @@ class Openloop:
 
     def _evaluate(self) -> dict[str, Any]:
         job = self.job
-        counter = self.build_counter(job.data.kind, job.num_labels, job.precision.device)
+        counter = self.build_counter(self.decision, job.num_labels, job.precision.device)
         return self.evaluate_rows(
             job.built.model, self.split_batches(job, "validation"), job.loss_fn, counter,
             job.precision,
@@ -110,6 +112,7 @@ class OpenloopScoring:
     def __init__(self, config: Config) -> None:
         from data.loaders import eval_batches
         from data.prepare import load_data
+        from engine.decision import Decision
         from engine.evaluate import evaluate
         from engine.losses import build_loss
         from engine.metrics import build_counter
@@ -138,7 +141,7 @@ class OpenloopScoring:
                 eval_batches(self.rows, rows_at_once, make_padding(tokenizer)),
                 speed, precision.device,
             )  # fmt: skip
-            counter = build_counter(data.kind, args.num_labels, precision.device)
+            counter = build_counter(Decision(data.kind), args.num_labels, precision.device)
             evaluate(model, batches, loss_fn, counter, precision, on_batch)
 
         self.run = run

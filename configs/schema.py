@@ -455,6 +455,23 @@ class Eval(Section):
     )
 
 
+class Decide(Section):
+    """From logits to an answer, fitted on the validation rows once the training is done."""
+
+    calibrate: bool = field(
+        True,
+        "Fit a temperature, so that probabilities say how often answers are right, and of several "
+        "labels a threshold for each.",
+        False,
+    )
+    min_precision: Annotated[float, Field(gt=0, lt=1)] | None = field(
+        None,
+        "Answers that are too little sure for so large a share of them to be right are marked as "
+        "unsure; unset: none.",
+        False,
+    )
+
+
 class Precision(Section):
     """Number format and device."""
 
@@ -557,6 +574,7 @@ class Config(Section):
     data: Data
     train: Train = Train()
     eval: Eval = Eval()
+    decide: Decide = Decide()
     precision: Precision = Precision()
     speed: Speed = Speed()
     samples: Samples = Samples()

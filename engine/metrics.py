@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from engine.curves import MOST_CURVES, CurveCounter, logits_of_classes, macro_curves, widest
+from engine.decision import Decision
 from engine.intervals import wilson_interval
 from engine.targets import IDENTITY, Target
 
@@ -76,9 +77,8 @@ class SingleCounter:
         self.curves = curve_counter(num_labels, device)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        self.cells.append(
-            labels * self.num_labels + answers("single", logits)
-        )  # (B,), no host sync
+        # the likeliest, whatever the temperature; (B,), no host sync
+        self.cells.append(labels * self.num_labels + logits.argmax(dim=-1))
         if self.curves is not None:
             classes = torch.arange(self.num_labels, device=labels.device)
             self.curves.update(logits_of_classes(logits), labels.unsqueeze(1) == classes)  # (B, C)
@@ -131,13 +131,14 @@ class MultiCounter:
     Accuracy is the share of rows with every class right, as in scikit-learn.
     """
 
-    def __init__(self, num_labels: int, device: torch.device):
+    def __init__(self, num_labels: int, device: torch.device, decision: Decision | None = None):
+        self.decision = decision or Decision("multi")
         self.counts = torch.zeros(3, num_labels, dtype=torch.int64, device=device)
         self.rows = torch.zeros(2, dtype=torch.int64, device=device)  # all right, all
         self.curves = curve_counter(num_labels, device)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        predicted, true = answers("multi", logits), labels > 0.5  # (B, C)
+        predicted, true = self.decision.answers(logits), labels > 0.5  # (B, C)
         self.counts += torch.stack([true.sum(0), predicted.sum(0), (true & predicted).sum(0)])
         self.rows[0] += (predicted == true).all(dim=-1).sum()
         self.rows[1] += len(labels)
@@ -229,28 +230,10 @@ class RegressionCounter:
         }
 
 
-def build_counter(
-    kind: str, num_labels: int, device: torch.device, target: Target = IDENTITY
-) -> Counter:
-    """The counter for the labels' kind: "single", "multi" or "regression"."""
-    if kind == "single":
+def build_counter(decision: Decision, num_labels: int, device: torch.device) -> Counter:
+    """The counter of what a decision answers."""
+    if decision.kind == "single":
         return SingleCounter(num_labels, device)
-    if kind == "multi":
-        return MultiCounter(num_labels, device)
-    return RegressionCounter(device, target)
-
-
-def answers(kind: str, logits: Tensor, target: Target = IDENTITY) -> Tensor:
-    """What a model's logits (B, C) answer, shaped as the labels: (B,) class indices, (B, C) whether
-    a class holds, or (B,) numbers in the user's unit."""
-    if kind == "single":
-        return logits.argmax(dim=-1)
-    return logits > 0 if kind == "multi" else target.restore(logits).squeeze(-1)
-
-
-def probabilities(kind: str, logits: Tensor, target: Target = IDENTITY) -> Tensor:
-    """(B, C) class probabilities; for regression the numbers in the user's unit (B, 1) float64."""
-    if kind == "regression":
-        return target.restore(logits)
-    logits = logits.float()
-    return logits.softmax(dim=-1) if kind == "single" else logits.sigmoid()
+    if decision.kind == "multi":
+        return MultiCounter(num_labels, device, decision)
+    return RegressionCounter(device, decision.target)

@@ -44,8 +44,10 @@ def estimated_seconds(job: Job) -> float:
     )
     tokens = float(rows * mean_tokens(job))
     forward_only, streams = 0.0, job.speed.streams
-    if job.bag_needs is not None:
-        evaluations += 1  # to weigh the bag
+    decide = job.config.decide
+    decides = decide.calibrate or decide.min_precision is not None
+    if job.bag_needs is not None or (decides and job.data.kind != "regression"):
+        evaluations += 1  # to weigh the bag, to fit the decision
     for split, times in (("validation", evaluations), ("test", 1)):
         if split in job.encoded:
             forward_only += float(

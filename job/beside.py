@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from data.labels.settle import label_array
+from engine.decision import Decision
 from engine.losses import Batch
 from engine.metrics import build_counter
 from engine.stop import StopRequest
@@ -89,7 +90,7 @@ def teacher_figure(made: Distilled, metric: str) -> float:
     """The teacher's test figure, from its kept answers."""
     logits = torch.from_numpy(np.array(made.logits("test")))  # (N, C)
     labels = torch.from_numpy(label_array(made.data.splits["test"], made.data.kind))
-    counter = build_counter(made.data.kind, made.classes, torch.device("cpu"))
+    counter = build_counter(Decision(made.data.kind), made.classes, torch.device("cpu"))
     counter.update(logits, labels)
     return counter.results()[metric]
 

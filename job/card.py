@@ -9,6 +9,7 @@ from typing import Any
 from configs.fields import list_settings
 from configs.read import trajectory
 from job.banner import estimated_memory, estimated_seconds
+from job.decide import Fitted, snippet_lines, test_lines
 from job.folder import Folder
 from job.predictor import text_columns
 from job.prepare import Job
@@ -31,6 +32,7 @@ FIGURES = (
     "accuracy", "macro_f1", "weighted_f1", "balanced_accuracy", "mcc", "auroc",
     "average_precision", "r2", "rmse", "mae", "spearman", "loss",
 )  # fmt: skip
+MISTAKES = 10  # that are shown
 IMDB_CAVEAT = (
     "The rows come from IMDb's train split, cut by row: several reviews of one film can stand on "
     "both sides of the cut."
@@ -81,6 +83,7 @@ class Tested:
     peak: int | None = None  # bytes of memory up to then, without what the comparison takes
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)  # encoder, bag and both
     slices: dict[str, list[SliceRow]] = field(default_factory=dict)
+    decided: dict[str, Any] = field(default_factory=dict)  # what the decision does to their answers
 
 
 def card_results(metrics: dict[str, Any]) -> list[Result]:
@@ -134,8 +137,8 @@ def load_run_snippet(job: Job, folder: Folder) -> str:
 
 def make_card(
     job: Job, folder: Folder, command: str, tested: Tested, weights: str, seconds: float | None,
-    sides: Sequence[Side] = (), fusion: Fusion | None = None,
-    expectations: Sequence[Expected] = (),
+    sides: Sequence[Side], fusion: Fusion | None, fitted: Fitted,
+    expectations: Sequence[Expected],
 ) -> Card:  # fmt: skip
     """The run card's content from what the run measured."""
     names, metrics = job.data.label_names, tested.metrics
@@ -175,16 +178,18 @@ def make_card(
             folder.model,
             job.model_args,
             texts_of(job),
+            snippet_lines(fitted.decision) if fusion is None else (),
         ),
         data=[*job.data.report.lines(), *window_lines(job)],
         elsewhere=elsewhere(job, folder.model),
         settings=trajectory(job.config),
         defaults={key: setting.default for key, setting in list_settings().items()},
         results=card_results(metrics),
+        decided=[*fitted.lines, *test_lines(tested.decided)],
         compared=comparison_line(tested.comparison) if tested.comparison else "",
         classes=classes,
         confusion=metrics.get("confusion", []),
-        mistakes=tested.mistakes,
+        mistakes=tested.mistakes[:MISTAKES],
         memory=memory,
         seconds=Compared(estimated_seconds(job), seconds),
         sides=sides,

@@ -42,6 +42,32 @@ class CleanStream:
             self.write(line)
 
 
+MARKS = "\ue000\ue001"  # of private use: where what stands out begins and ends
+
+
+def mark(text: str, places: Sequence[tuple[int, int]]) -> str:
+    """`text` with MARKS around what stands at `places`, (start, end) each."""
+    inside = {place for start, end in places for place in range(start, end)}
+    marked = []
+    for place, letter in enumerate(text):
+        if place in inside and place - 1 not in inside:
+            marked.append(MARKS[0])
+        marked.append(" " if letter in MARKS else letter)
+        if place in inside and place + 1 not in inside:
+            marked.append(MARKS[1])
+    return "".join(marked)
+
+
+def write_marked(output: TextIO, line: str) -> None:
+    """Write a line; what stands between MARKS is bold and underlined on a terminal, and in brackets
+    elsewhere, and where NO_COLOR is set (no-color.org)."""
+    stream = output.stream if isinstance(output, CleanStream) else output
+    styled = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    signs = ("\x1b[1;4m", "\x1b[0m") if styled else ("[", "]")
+    line = escape_unprintable(line)  # before our own signs, which steer
+    stream.write(line.replace(MARKS[0], signs[0]).replace(MARKS[1], signs[1]) + "\n")
+
+
 def prepare_console() -> None:
     """Let standard output and error show unprintable characters as escapes, as they do what they
     have no character for (\\xe9); and in a locale of ASCII alone (LC_ALL=C) name files in UTF-8.

@@ -198,7 +198,7 @@ def open_distilled(
     own = teacher.predictor
     identity = f"{config.distill.teacher}, sha256 {teacher.sha256[:16]}"
     key = answers_key(teacher)
-    made = Distilled(config, data, own.precision, allow_code, identity, own.target, key)
+    made = Distilled(config, data, own.precision, allow_code, identity, own.decision.target, key)
     made.width, watched = made.classes, None
     if config.distill.hidden and student is not None:
         made.states = LayerStates(student.model)

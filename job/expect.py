@@ -41,7 +41,7 @@ class Labels:
 
 def labels_of(predictor: Predictor) -> Labels:
     """Those of an opened run."""
-    return Labels(predictor.kind, predictor.label_names, predictor.pairs, predictor.clean)
+    return Labels(predictor.decision.kind, predictor.label_names, predictor.pairs, predictor.clean)
 
 
 def as_list(label: Any) -> list[str]:
@@ -97,7 +97,7 @@ def read_expectations(path: Path) -> dict[str, Expect]:
     if not path.is_file():
         raise ValueError(f"--expect: there is no file {path}")
     lines = read_lines(path)
-    expected = {name.removeprefix(f"{path.parent}/"): (name, values) for name, values in lines}
+    expected = {name.removeprefix(f"{path.parent}/"): (name, values) for _, name, values in lines}
     if not expected:
         raise ValueError(f'--expect: {path} is empty; expected lines {{"text": …, "label": …}}')
     return {place: parse_expectation(values, name) for place, (name, values) in expected.items()}
@@ -125,7 +125,7 @@ def judge_expectations(predictor: Predictor, expected: dict[str, Expect]) -> lis
 
 def in_words(one: Expect, predictor: Predictor) -> str:
     """What is expected, as a person reads it."""
-    if predictor.kind == "regression":
+    if predictor.decision.kind == "regression":
         assert isinstance(one.label, int | float)
         return f"{format_number(one.label)} ± {format_number(one.within)}"
     if one.not_label is not None:
@@ -150,7 +150,7 @@ def share_of(one: Expect, answer: Prediction) -> float | None:
 
 def is_met(one: Expect, answer: Prediction, predictor: Predictor) -> bool:
     """Whether an answer is the one that is expected."""
-    if predictor.kind == "regression":
+    if predictor.decision.kind == "regression":
         assert isinstance(one.label, int | float)
         assert one.within is not None
         return abs(answer.probabilities["value"] - one.label) <= one.within

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from data.bags import encode_bags, filled_rows, flat_terms
 from data.cache import cache_root
+from engine.decision import Decision
 from engine.evaluate import inference, to_device
 from engine.losses import Batch, LossFn, logits_of
 from engine.memory import give_back_memory
@@ -72,22 +73,25 @@ def training_rows(
     return join_terms(pieces), labels, np.sum(filled, axis=0)
 
 
-def try_fuse(job: Job, say: Callable[[str], None], stop: StopRequest) -> Fusion | None:
-    """fuse(), or None where no bag is asked for. What goes wrong with one is said, and takes
+def try_fuse(
+    job: Job, say: Callable[[str], None], stop: StopRequest
+) -> tuple[Fusion | None, Tensor | None]:
+    """fuse(), or None twice where no bag is asked for. What goes wrong with one is said, and takes
     nothing from what the encoder has learned."""
     if job.config.bag is None:
-        return None
+        return None, None
     try:
         return fuse(job, say, stop)
     except (RuntimeError, ValueError, MemoryError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         say(f"WARNING: the encoder stands alone, a bag could not be put beside it: {reason}")
-        return None
+        return None, None
 
 
-def fuse(job: Job, say: Callable[[str], None], stop: StopRequest) -> Fusion:
+def fuse(job: Job, say: Callable[[str], None], stop: StopRequest) -> tuple[Fusion, Tensor]:
     """Fit a bag on the training rows and weigh it and the trained encoder on validation rows; says
-    what came of it. Raises Stopped where it was asked to end meanwhile."""
+    what came of it. Also gives (N, C) what both together say of these. Raises Stopped where it was
+    asked to end meanwhile."""
     give_back_memory()  # else what the steps freed would stand beside what the bag takes
     start, held_out = time.perf_counter(), job.data.splits["validation"]
     tokenizer = NgramTokenizer(len(text_columns(job.config)))
@@ -109,13 +113,13 @@ def fuse(job: Job, say: Callable[[str], None], stop: StopRequest) -> Fusion:
     say(f"bag of n-grams: fitted on {len(labels):,} rows in {took}, strength {strength:g}")
     alone = Fusion(bag.eval(), tokenizer, Weights(0.0, 1.0, 0))
     batches = stop.guard(split_batches(job, "validation"))
+    encoder = collect_logits(job.built.model, batches, held_out, job.precision)
+    beside = alone.answer_terms(held_out_terms)
     weights = fit_weights(
-        collect_logits(job.built.model, batches, held_out, job.precision),
-        alone.answer_terms(held_out_terms), job.data.kind,
-        lambda logits: loss_fn(logits, held_out_labels),
-    )  # fmt: skip
+        encoder, beside, job.data.kind, lambda logits: loss_fn(logits, held_out_labels)
+    )
     say(fusion_line(weights.encoder, weights.bag, weights.rows))
-    return Fusion(bag, tokenizer, weights)
+    return Fusion(bag, tokenizer, weights), weights.join(encoder, beside)
 
 
 def host_loss(job: Job) -> LossFn:
@@ -143,15 +147,15 @@ def fused_logits(
 
 
 def test_fused(
-    job: Job, fusion: Fusion, stop: StopRequest, on_batch: Callable[[Batch, Tensor], None]
-) -> dict[str, dict[str, Any]]:
-    """The test metrics of each alone, and of both, whose logits `on_batch` sees."""
-    rows, scorer = job.data.splits["test"], scorer_of(job)
+    job: Job, fusion: Fusion, decision: Decision, stop: StopRequest,
+    on_batch: Callable[[Batch, Tensor], None],
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """The test metrics of each alone, and of both, whose logits `on_batch` sees, and which the
+    `decision` was fitted for."""
+    rows = job.data.splits["test"]
     logits = fused_logits(
         job.built.model, fusion, stop.guard(split_batches(job, "test")), rows,
         job.data.fingerprint, job.config.data.cache, job.precision,
     )  # fmt: skip
-    return {
-        name: scorer.score(rows, part, on_batch if name == BOTH else None)
-        for name, part in logits.items()
-    }
+    both = scorer_of(job, decision).score(rows, logits.pop(BOTH), on_batch)
+    return {name: scorer_of(job).score(rows, part) for name, part in logits.items()} | {BOTH: both}

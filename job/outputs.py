@@ -1,19 +1,25 @@
 """Answers on their way out: console lines, JSON lines, or a table that appears whole."""
 
+import heapq
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, TextIO
 
 from data.write import ENDINGS, column_types, json_text, write_rows
+from engine.decision import Decision
 from files.write import replace_bytes
+from job.console import mark, write_marked
+from job.explain import Piece, explain_texts
 from job.inputs import Item
-from job.predictor import CHUNK, Prediction, Predictor
+from job.naming import Prediction
+from job.predictor import CHUNK, Predictor
 from report.format import clean_line
 
 OURS = ("address", "text", "text_pair", "label", "probabilities", "error")
+MARKED = 8  # words of a text on the console
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,7 @@ class Answer:
     item: Item
     prediction: Prediction | None
     error: str | None
+    explanation: list[Piece] | None = None
 
 
 @dataclass
@@ -49,10 +56,10 @@ class Count:
 
 
 def answer_items(
-    predictor: Predictor, items: Iterable[Item], strict: bool, count: Count
+    predictor: Predictor, items: Iterable[Item], strict: bool, count: Count, explain: bool = False
 ) -> Iterator[list[Answer]]:
-    """Answers in the order of the items, a chunk at a time. Raises ValueError at the first item
-    with an error where `strict`."""
+    """Answers in the order of the items, a chunk at a time; with `explain` what each rests on.
+    Raises ValueError at the first item with an error where `strict`."""
     for chunk in chunks(items):
         errors = [item.error or predictor.fault(item.text) for item in chunk]
         usable = [i for i, error in enumerate(errors) if error is None]
@@ -69,7 +76,14 @@ def answer_items(
                 raise ValueError(f"{item.address}: {answer.error}")
             count.note(answer)
             done.append(answer)
-        yield done
+        yield with_explanations(predictor, done) if explain else done
+
+
+def with_explanations(predictor: Predictor, answers: list[Answer]) -> list[Answer]:
+    """The same answers; those to a text with what they rest on."""
+    texts = [answer.prediction.text for answer in answers if answer.prediction is not None]
+    pieces = iter(explain_texts(predictor, texts, [None] * len(texts)))
+    return [a if a.prediction is None else replace(a, explanation=next(pieces)) for a in answers]
 
 
 # Rows
@@ -77,19 +91,29 @@ def answer_items(
 
 @dataclass
 class Shape:
-    """How an answer becomes a row. A kept column with the name of one of ours is called input_…;
-    `renamed` holds the new names."""
+    """How an answer becomes a row. With `top` so many probabilities, the largest first; with
+    `explained` what answers rest on. A kept column with the name of one of ours is called input_…;
+    `renamed` holds the new names. Raises ValueError for a `top` that the labels have not."""
 
-    kind: str
+    decision: Decision
     label_names: tuple[str, ...]
     pairs: bool
+    top: int | None = None
+    explained: bool = False
     renamed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.shares = {"value": "value"}  # name in Prediction.probabilities -> column
-        if self.kind != "regression":
-            self.shares = {name: f"probability_{name}" for name in self.label_names}
-        self.taken = {*OURS, *self.shares.values()}
+        labels = 0 if self.decision.kind == "regression" else len(self.label_names)
+        if self.top is not None and not 1 <= self.top <= labels:
+            answers = f"one of {labels} classes" if labels else "a number"
+            raise ValueError(f"top-k is {self.top}; this run answers with {answers}")
+        asked = {
+            "labels": self.decision.kind == "multi",
+            "unsure": self.decision.limit is not None,
+            "explanation": self.explained,
+        }
+        self.asked = [name for name, there in asked.items() if there]
+        self.taken = {*OURS, *self.asked, *self.share_cells(None)}
 
     def keep(self, others: dict[str, Any]) -> dict[str, Any]:
         """A row's other columns, under names that are none of ours."""
@@ -103,13 +127,15 @@ class Shape:
         return {self.renamed.get(name, name): value for name, value in others.items()}
 
     def json_row(self, answer: Answer) -> dict[str, Any]:
-        """Address, text (of a pair: both), label, probabilities by label, error, other columns."""
+        """Address, text (of a pair: both), label, what was asked for, probabilities by label,
+        error, other columns."""
         prediction = answer.prediction
         return {
             "address": answer.item.address,
             "text": answer.item.text,
             "label": None if prediction is None else prediction.label,
-            "probabilities": None if prediction is None else prediction.probabilities,
+            **self.asked_cells(answer),
+            "probabilities": None if prediction is None else dict(self.largest(prediction)),
             "error": answer.error,
             **self.keep(answer.item.others),
         }
@@ -118,24 +144,71 @@ class Shape:
         """The same with a column a text and a column a probability."""
         prediction, text = answer.prediction, answer.item.text
         first, second = text if isinstance(text, tuple) else (text, None)
-        shares: dict[str, float] = {} if prediction is None else prediction.probabilities
         return {
             "address": answer.item.address,
             "text": first,
             **({"text_pair": second} if self.pairs else {}),
             "label": None if prediction is None else prediction.label,
-            **{column: shares.get(name) for name, column in self.shares.items()},
+            **self.asked_cells(answer),
+            **self.share_cells(prediction),
             "error": answer.error,
             **self.keep(answer.item.others),
         }
 
+    def asked_cells(self, answer: Answer) -> dict[str, Any]:
+        """Where there are any: the labels that hold, whether the answer is unsure, and the pieces
+        of the text that it rests on (of a pair with the number of the text, 0 or 1)."""
+        prediction, pieces = answer.prediction, answer.explanation
+        hidden = set() if self.pairs else {"side"}
+        cells: dict[str, Any] = {
+            "labels": None if prediction is None else list(prediction.labels),
+            "unsure": None if prediction is None else prediction.unsure,
+            "explanation": None if pieces is None else [piece_cells(p, hidden) for p in pieces],
+        }
+        return {name: cells[name] for name in self.asked}
+
+    def largest(self, prediction: Prediction) -> Iterable[tuple[str, float]]:
+        """The probabilities that are shown, by label."""
+        shares = prediction.probabilities.items()
+        if self.top is None:
+            return shares
+        return heapq.nlargest(self.top, shares, key=lambda item: item[1])
+
+    def share_cells(self, prediction: Prediction | None) -> dict[str, Any]:
+        """A cell for each probability; with `top` label_1, probability_1, label_2, …"""
+        if self.top is not None:
+            shown = [] if prediction is None else self.largest(prediction)
+            pairs = islice(chain(shown, repeat((None, None))), self.top)
+            return {
+                f"{word}_{n}": value
+                for n, pair in enumerate(pairs, start=1)
+                for word, value in zip(("label", "probability"), pair, strict=True)
+            }
+        shares = {} if prediction is None else prediction.probabilities
+        if self.decision.kind == "regression":
+            return {"value": shares.get("value")}
+        return {f"probability_{name}": shares.get(name) for name in self.label_names}
+
     def column_types(self, items: Iterable[Item]) -> dict[str, Any]:
         """The columns of a table of answers with their types: ours, then those kept of `items`."""
-        numbers = dict.fromkeys(self.shares.values(), 0.5)
+        numbers = {
+            name: "" if name.startswith("label_") else 0.5 for name in self.share_cells(None)
+        }
         texts = dict.fromkeys(("text", "text_pair") if self.pairs else ("text",), "")
-        ours = {"address": "", **texts, "label": "", **numbers, "error": ""}
+        asked = {name: True if name == "unsure" else "" for name in self.asked}
+        ours = {"address": "", **texts, "label": "", **asked, **numbers, "error": ""}
         kept = column_types([], ([self.keep(i.others) for i in chunk] for chunk in chunks(items)))
         return column_types([], [[ours]]) | kept
+
+
+def make_shape(predictor: Predictor, top: int | None, explained: bool) -> Shape:
+    """The shape of a predictor's answers. Raises ValueError as Shape does."""
+    return Shape(predictor.decision, predictor.label_names, predictor.pairs, top, explained)
+
+
+def piece_cells(piece: Piece, hidden: Collection[str]) -> dict[str, Any]:
+    """A piece of an explanation without what nobody needs."""
+    return {name: value for name, value in asdict(piece).items() if name not in hidden}
 
 
 def chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -182,16 +255,41 @@ def show(answers: Iterable[list[Answer]], output: TextIO, shape: Shape, as_json:
     """Print the answers, each chunk as soon as it is there: a line for each, or a JSON object."""
     for done in answers:
         for answer in done:
-            line = json_text(shape.json_row(answer)) if as_json else console_line(answer)
-            output.write(line + "\n")
+            if as_json:
+                output.write(json_text(shape.json_row(answer)) + "\n")
+            else:
+                write_marked(output, console_line(answer, shape))
         output.flush()
 
 
-def console_line(answer: Answer) -> str:
-    """Label, probability and text; in place of a label, what is wrong and where."""
+def console_line(answer: Answer, shape: Shape) -> str:
+    """Label, probability and text, its heaviest words marked where it is explained; in place of a
+    label, what is wrong and where. With `top` the likeliest labels with theirs."""
     prediction = answer.prediction
     if prediction is None:
         return clean_line(f"(no label)  {answer.item.address}: {answer.error}")
     shown = "" if prediction.probability is None else f" {prediction.probability:7.1%}"
-    text = prediction.text if isinstance(prediction.text, str) else " | ".join(prediction.text)
-    return f"{clean_line(prediction.label):>12}{shown}  {clean_line(text)}"
+    label = clean_line(prediction.label)
+    if prediction.unsure:
+        label = f"unsure ({label}?)"
+    if shape.top is not None:
+        listed = [f"{clean_line(name)} {share:.1%}" for name, share in shape.largest(prediction)]
+        label, shown = "unsure" if prediction.unsure else label, f"  [{', '.join(listed)}]"
+    parts = prediction.text if isinstance(prediction.text, tuple) else (prediction.text,)
+    marked = [
+        mark(part, [(p.start, p.end) for p in heaviest(answer.explanation or []) if p.side == side])
+        for side, part in enumerate(parts)
+    ]
+    return f"{label:>12}{shown}  {clean_line(' | '.join(marked))}"
+
+
+def heaviest(pieces: list[Piece]) -> list[Piece]:
+    """The words of an explanation that are marked: at most MARKED, those that weigh at least a
+    quarter of the heaviest."""
+    words = [piece for piece in pieces if piece.unit == "word"][:MARKED]
+    least = abs(words[0].weight) / 4 if words else 0.0
+    return [
+        word
+        for word in words
+        if abs(word.weight) >= least > 0 and word.weight * words[0].weight > 0
+    ]

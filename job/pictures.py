@@ -5,9 +5,10 @@ import numpy as np
 
 from data.labels.settle import label_array
 from engine.board import Board
+from engine.calibrate import Bins
 from engine.images import reliability_image
 from job.prepare import Job
-from job.reporting.figures import share_groups
+from job.reporting.figures import groups_of
 
 MOST_DRAWN = 20  # classes: a curve each
 EDGES = np.linspace(0, 1, 51)  # of the histogram
@@ -23,7 +24,9 @@ def log_pictures(
     labels = label_array(job.data.splits["test"], job.data.kind)  # (N,) or (N, C)
     if job.data.kind == "single":
         board.add_histogram("test/confidence", sure, EDGES, step)
-        groups = share_groups(sure.tolist(), (right > 0).tolist())
+        bins = Bins()
+        bins.add(sure, right > 0)
+        groups = groups_of(bins)
         points = [(group.mean, group.rows, group.right, group.low, group.high) for group in groups]
         board.add_image("test/reliability", reliability_image(points), step)
         labels = labels[:, None] == np.arange(shares.shape[1])

@@ -1,12 +1,13 @@
 """Predictions of a model with the run's own preprocessing: cleaning, tokenizer, cut, labels."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from configs.schema import Config
@@ -17,37 +18,26 @@ from data.intake import check_text
 from data.labels.reader import RowError
 from data.loaders import Padding, collate, fill_batches
 from data.long import LengthArgs, widest_window
+from engine.decision import Decision, override
 from engine.evaluate import inference, to_device
 from engine.losses import Batch, logits_of
-from engine.metrics import probabilities
 from engine.precision import DTYPES, Precision, choose_device
-from engine.targets import Target
 from job.bag import settle_precision
+from job.decided import read_decision
 from job.ending import reading
 from job.folder import Folder, finished_config, refuse_links
-from job.loss import target_of
+from job.naming import Prediction, Text, name_predictions
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from models.export import load_exported
 from models.fast.speed import Speed
 from models.ngrams.bag import NgramTokenizer
 from models.ngrams.fusion import Fusion, load_fusion
-from report.format import format_number
 from report.plan import replaced_lines
 
+if TYPE_CHECKING:
+    from job.explain import Piece
+
 CHUNK = 256  # texts tokenised and sorted by length together
-
-Text = str | tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the model says of one text. For regression `label` is the number as text, rounded, and
-    `probabilities` holds it whole under "value"; both are in the labels' own unit."""
-
-    text: Text
-    label: str
-    probability: float | None  # of `label`; None unless a text has exactly one
-    probabilities: dict[str, float]
 
 
 def make_padding(tokenizer: Any) -> Padding:
@@ -75,19 +65,6 @@ def window_pool(config: Config) -> Literal["mean", "max"] | None:
     return (config.data.window_pool or "mean") if config.data.long == "chunks" else None
 
 
-def name_prediction(text: Text, kind: str, values: list[float], names: Sequence[str]) -> Prediction:
-    """A row of `probabilities` (C,) with the labels' names put to it."""
-    if kind == "regression":
-        number = format_number(values[0]).replace(",", "")  # programs read it too
-        return Prediction(text, number, None, {"value": values[0]})
-    by_name = dict(zip(names, values, strict=True))
-    if kind == "multi":
-        chosen = [name for name, value in by_name.items() if value > 0.5]
-        return Prediction(text, ", ".join(chosen) or "none", None, by_name)
-    best = max(by_name, key=lambda name: by_name[name])
-    return Prediction(text, best, by_name[best], by_name)
-
-
 def text_fault(text: Any, pairs: bool, clean: CleanArgs) -> str | None:
     """Why something is no text, or where there are `pairs` no pair of texts; None where it is."""
     is_pair = isinstance(text, tuple) and len(text) == 2
@@ -113,14 +90,13 @@ class Predictor:
 
     model: nn.Module
     tokenizer: Any
-    kind: str
+    decision: Decision  # from logits to an answer
     label_names: tuple[str, ...]
     clean: CleanArgs
     length: LengthArgs
     precision: Precision
     micro_batch_size: int
     pairs: bool  # whether an input is a pair of texts, as in training
-    target: Target  # the unit in which the model answers
     fusion: Fusion | None = None  # the bag of n-grams that answers beside it
 
     def __call__(self, texts: Iterable[Text]) -> list[Prediction]:
@@ -137,6 +113,26 @@ class Predictor:
         for start in range(0, len(items), CHUNK):
             predictions += self.predict_chunk(items[start : start + CHUNK])
         return predictions
+
+    def decide(
+        self, unsure: float | None = None,
+        threshold: float | Mapping[str, float] | Mapping[str | None, float] | None = None,
+    ) -> "Predictor":  # fmt: skip
+        """A predictor of the same model that decides otherwise: answers less sure than `unsure` are
+        marked as such; a label holds whose probability is more than `threshold`, one for all or by
+        name, of two classes that of the second or of the one that is named.
+
+        Raises ValueError where that makes no sense for the run's labels.
+        """
+        return replace(self, decision=override(self.decision, self.label_names, unsure, threshold))
+
+    def explain(self, text: Text, label: str | None = None) -> "list[Piece]":
+        """What an answer rests on, as job.explain.explain_texts has it: words and sentences of the
+        text, the heaviest first. Of the label answered, if none is named."""
+        from job.explain import explain_texts
+
+        item = (text[0], text[1]) if isinstance(text, list) and len(text) == 2 else text
+        return explain_texts(self, [item], [label])[0]
 
     def fault(self, text: Any) -> str | None:
         """Why something is no text, or pair of texts, that this run could be trained on; None where
@@ -171,15 +167,18 @@ class Predictor:
 
     def predict_chunk(self, chunk: list[Text]) -> list[Prediction]:
         """One prediction a text."""
-        predictions: dict[int, Prediction] = {}
+        return name_predictions(chunk, self.decision, self.logits(chunk), self.label_names)
 
-        def name_batch(batch: Batch, logits: Tensor) -> None:
-            shares = probabilities(self.kind, logits, self.target).tolist()
-            for row, values in zip(batch["rows"].tolist(), shares, strict=True):
-                predictions[row] = name_prediction(chunk[row], self.kind, values, self.label_names)
+    def logits(self, chunk: list[Text]) -> Tensor:
+        """(N, C) of the chunk's texts, fp32 on the host; of models and bags as they answer
+        together."""
+        logits = torch.zeros(len(chunk), len(self.label_names) or 1)
 
-        self.run(chunk, name_batch)
-        return [predictions[row] for row in range(len(chunk))]
+        def keep(batch: Batch, part: Tensor) -> None:
+            logits[batch["rows"].tolist()] = part.float().cpu()
+
+        self.run(chunk, keep)
+        return logits
 
     def run(self, chunk: list[Text], on_batch: Callable[[Batch, Tensor], None]) -> None:
         """Give each batch of the chunk, whose "rows" are places in it, and its logits (B, C) to
@@ -202,15 +201,14 @@ class Predictor:
 
 
 def make_predictor(
-    config: Config, model: nn.Module, tokenizer: Any, kind: str,
-    label_names: tuple[str, ...], precision: Precision, target: Target,
-    fusion: Fusion | None = None,
+    config: Config, model: nn.Module, tokenizer: Any, decision: Decision,
+    label_names: tuple[str, ...], precision: Precision, fusion: Fusion | None = None,
 ) -> Predictor:  # fmt: skip
     """A predictor for a model in memory, and for the bag that stands beside it, if one does."""
     return Predictor(
-        model, tokenizer, kind, label_names, clean_args(config),
+        model, tokenizer, decision, label_names, clean_args(config),
         length_args(config), precision, evaluation_rows(config, model, precision.device),
-        pairs=len(text_columns(config)) == 2, target=target, fusion=fusion,
+        pairs=len(text_columns(config)) == 2, fusion=fusion,
     )  # fmt: skip
 
 
@@ -272,6 +270,7 @@ def open_predictor(
             folder.model, allow_code, base, allow_network, verified=True
         )
         fusion = load_fusion(folder.model, args.num_labels)
+        decision = read_decision(folder.model, args)
     then = made_with(folder)
     chosen = device or config.precision.device
     # on the device of the training "auto" means what it meant there, and nothing is probed
@@ -281,6 +280,6 @@ def open_predictor(
     model.to(precision.device).eval()
     speed = speed_up_model(model, config, precision, answers=True)
     predictor = make_predictor(
-        config, model, tokenizer, args.kind, args.label_names, precision, target_of(args), fusion
+        config, model, tokenizer, decision, args.label_names, precision, fusion
     )
     return predictor, speed

@@ -79,5 +79,15 @@ def check_relations(config: Config, data: Data, max_positions: int, taken: int) 
         problems.append(f"[contrast] draws pairs of rows: {reason} (--unset contrast)")
     if "validation" not in data.splits and config.eval.patience is not None:
         problems.append("eval.patience needs a validation split; data.validation is 0")
+    if config.decide.min_precision is not None:
+        if number:
+            problems.append(
+                "decide.min_precision lets uncertain classes be unsure; the labels are numbers: "
+                "remove it (--unset decide.min_precision)"
+            )
+        elif "validation" not in data.splits:
+            problems.append(
+                "decide.min_precision is told from validation rows; data.validation is 0"
+            )
     if problems:
         raise ValueError("\n".join(problems))

@@ -11,10 +11,11 @@ from data.loaders import eval_batches
 from data.prepare import Data, load_data
 from engine.losses import Batch
 from job.bag import settle_precision
+from job.decided import read_decision
 from job.ending import reading
 from job.folder import refuse_other_trajectory, run_folder
 from job.fusion import BOTH, fused_logits
-from job.loss import choose_loss, target_of
+from job.loss import choose_loss
 from job.own_code import changed_since
 from job.predictor import made_with, make_padding
 from job.prepare import data_args, encode_split
@@ -62,15 +63,19 @@ def score_finished(
         model, tokenizer, args = load_exported(
             folder.model, allow_code, base, allow_network, verified=True
         )
+        decision = read_decision(folder.model, args)
     recorded = made_with(folder).get("dtype")
     precision = settle_precision(
         config.precision.device, config.precision.dtype, tokenizer, recorded
     )
     model.to(precision.device)
     speed = speed_up_model(model, config, precision)
-    target = target_of(args)
     loss_fn, sentence = choose_loss(
-        config=config, data=data, target=target, device=precision.device, allow_code=allow_code
+        config=config,
+        data=data,
+        target=decision.target,
+        device=precision.device,
+        allow_code=allow_code,
     )
     rows = encode_split(config, tokenizer, data, "test").dataset
     rows_at_once = evaluation_rows(config, model, precision.device)
@@ -78,7 +83,7 @@ def score_finished(
         eval_batches(rows, rows_at_once, make_padding(tokenizer)),
         speed, precision.device,
     )  # fmt: skip
-    scorer = Scorer(data.kind, args.num_labels, loss_fn, precision, target)
+    scorer = Scorer(decision, args.num_labels, loss_fn, precision)
     metrics = score_rows(config, data, model, batches, scorer)
     if config.train.loss is not None:
         changed = changed_since(config, folder.recorded(), "train.loss")

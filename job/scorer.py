@@ -7,13 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data.labels.settle import Kind
 from data.loaders import make_labels
+from engine.decision import Decision
 from engine.evaluate import evaluate
 from engine.losses import Batch, LossFn
 from engine.metrics import build_counter
 from engine.precision import Precision
-from engine.targets import Target
 from job.prepare import Job
 
 ROWS_AT_ONCE = 1024  # whose logits are there already
@@ -23,18 +22,17 @@ ROWS_AT_ONCE = 1024  # whose logits are there already
 class Scorer:
     """What turns logits of a split's rows into its figures."""
 
-    kind: Kind
+    decision: Decision
     num_labels: int
     loss_fn: LossFn
     precision: Precision
-    target: Target
 
     def evaluate(
         self, model: nn.Module, batches: Iterable[Batch],
         on_batch: Callable[[Batch, Tensor], None] | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """The metrics of a model over batches of rows."""
-        counter = build_counter(self.kind, self.num_labels, self.precision.device, self.target)
+        counter = build_counter(self.decision, self.num_labels, self.precision.device)
         return evaluate(model, batches, self.loss_fn, counter, self.precision, on_batch)
 
     def score(
@@ -67,6 +65,11 @@ def labels_of(rows: Any) -> Tensor:
     return make_labels(list(rows["label"]))
 
 
-def scorer_of(job: Job) -> Scorer:
-    """The scorer of a run's rows."""
-    return Scorer(job.data.kind, job.num_labels, job.loss_fn, job.precision, job.target)
+def plain_decision(job: Job) -> Decision:
+    """What a run's logits answer while it trains: no temperature and no thresholds yet."""
+    return Decision(job.data.kind, target=job.target)
+
+
+def scorer_of(job: Job, decision: Decision | None = None) -> Scorer:
+    """The scorer of a run's rows; without a `decision`, as they are scored while it trains."""
+    return Scorer(decision or plain_decision(job), job.num_labels, job.loss_fn, job.precision)

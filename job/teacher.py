@@ -13,6 +13,7 @@ import torch
 
 from configs.schema import Config
 from data.prepare import Data
+from engine.decision import Decision
 from engine.precision import Precision, choose_precision
 from files.verify import sha256
 from job.bag import settle_precision
@@ -149,8 +150,9 @@ def open_teacher(
     model.to(precision.device).eval()
     speed = speed_up_model(model, reads_all(config), precision, answers=answers)
     predictor = make_predictor(
-        own, model, tokenizer, args.kind, args.label_names, precision, target_of(args), fusion
-    )
+        own, model, tokenizer, Decision(args.kind, target=target_of(args)), args.label_names,
+        precision, fusion,
+    )  # fmt: skip
     return Teacher(predictor, order, digest, speed.resolved, notes + more)
 
 

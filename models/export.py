@@ -38,10 +38,14 @@ __all__ = ["export_model", "load_exported"]
 
 
 def export_model(
-    built: Built, args: ModelArgs, tokenizer: Any, folder: str | Path, texts: Texts | None = None
-) -> None:
+    built: Built, args: ModelArgs, tokenizer: Any, folder: str | Path,
+    texts: Texts | None = None, temperature: float = 1.0,
+) -> None:  # fmt: skip
     """Write a model as it now stands into `folder`, made if it is not there. How it takes its
     `texts` is noted, and where another tool has to know it, said in a README.md.
+
+    A bag of n-grams also holds the `temperature` by which its logits are divided, for whoever reads
+    it without openloop.
 
     Where the base exists in memory only (a run with a method was trained further), it is written
     too, into base/. Raises ValueError when the method is merged: what is stored is the two apart.
@@ -49,7 +53,7 @@ def export_model(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(built.model, NgramBag):
-        return save_bag(built, args, tokenizer, folder)
+        return save_bag(built, args, tokenizer, folder, temperature)
     model = transformers_model(built.model)
     if args.method is None:
         _save_transformers(model, folder)

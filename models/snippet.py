@@ -1,5 +1,6 @@
 """Python that opens an exported model where there is no openloop, for people to copy."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from models.args import ModelArgs
@@ -33,23 +34,26 @@ def opens_in_peft(folder: str | Path, args: ModelArgs, texts: Texts) -> bool:
     return args.method.peft and (Path(folder) / "adapter_config.json").exists() and not drops
 
 
-def loading_snippet(folder: str | Path, args: ModelArgs, texts: Texts = TEXTS) -> str:
+def loading_snippet(
+    folder: str | Path, args: ModelArgs, texts: Texts = TEXTS, decided: Sequence[str] = ()
+) -> str:
     """Python that opens an exported folder with torch, transformers and, for adapters, PEFT.
 
     It leaves `tokenizer` and `logits (B, C)` behind, of two texts or pairs, of one where texts have
-    to be asked alone; for a regression also `values (B,)`, in the labels' own unit. A native model
-    is left as `model`, the backbone below a head of ours as `backbone`. With a head of a user's own
-    it opens `model` with openloop, and then the `backbone` alone without; with a method that PEFT
-    has no form of it opens `model` with openloop alone.
+    to be asked alone; for a regression also `values (B,)`, in the labels' own unit; and what the
+    lines `decided` make of the logits. A native model is left as `model`, the backbone below a head
+    of ours as `backbone`. With a head of a user's own it opens `model` with openloop, and then the
+    `backbone` alone without; with a method that PEFT has no form of it opens `model` with openloop
+    alone.
     """
     if (Path(folder) / BAG).is_file():
         return _bag_snippet(folder, args, texts.pairs)
     text_part = text_lines(texts)
     native = args.head_kind == "native"
-    values = []
+    values = [*decided]
     if args.kind == "regression":
         scale = f"* {args.target_deviation!r} + {args.target_mean!r}"
-        values = [f"values = logits.squeeze(-1).double() {scale}  # in the labels' own unit"]
+        values += [f"values = logits.squeeze(-1).double() {scale}  # in the labels' own unit"]
     auto, name = ("AutoModelForSequenceClassification", "model") if native else (
         ("AutoModel", "backbone")
     )  # fmt: skip

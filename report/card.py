@@ -92,6 +92,7 @@ class Card:
     joined: str = ""  # how these answer together
     slices: Mapping[str, Sequence[SliceRow]] = field(default_factory=dict)
     expectations: Sequence[Expected] = ()
+    decided: Sequence[str] = ()  # how logits become answers, and what that does
     train_on_command: str = ""  # with which its weights are trained further
 
 
@@ -290,6 +291,7 @@ def run_card(card: Card) -> str:
         *_section("How to use the model", use),
         *_section("What to keep in mind", _bullets(card.caveats)),
         *_section("What it has to answer", _expectation_lines(card.expectations)),
+        *_section("From logits to an answer", _bullets(card.decided)),
         *_section("Per class", _class_lines(card.classes)),
         *_section("Slices", _slice_lines(card.slices)),
         *_section("Confusion matrix", _confusion_lines(card.classes, card.confusion)),

@@ -166,17 +166,16 @@ def test_the_dtype_that_was_found_is_asked_of_the_record(finished):
 
 @pytest.mark.parametrize("kind", ["single", "multi"])
 def test_an_answer_by_name_is_the_one_that_is_counted(kind):
-    """Metrics count from logits, answers are named from probabilities: one threshold for both."""
-    from engine.metrics import answers, probabilities
-    from engine.targets import IDENTITY
-    from job.predictor import name_prediction
+    """Metrics count from logits, answers are named: one threshold for both."""
+    from engine.decision import Decision
+    from job.naming import name_predictions
 
     near = torch.tensor([[-0.02, 0.02, 1.0], [0.02, -0.02, -1.0], [0.3, -0.3, 0.29]])  # (B, C)
-    counted = answers(kind, near, IDENTITY).tolist()
-    for row, number in zip(probabilities(kind, near, IDENTITY).tolist(), counted, strict=True):
+    decision = Decision(kind, temperature=7.0)
+    named = name_predictions(["text"] * 3, decision, near, ["0", "1", "2"])
+    for prediction, number in zip(named, decision.answers(near).tolist(), strict=True):
         chosen = [number] if kind == "single" else [i for i in range(3) if number[i]]
-        named = name_prediction("text", kind, row, ["0", "1", "2"]).label
-        assert named == ", ".join(map(str, chosen))
+        assert prediction.label == ", ".join(map(str, chosen))
 
 
 @pytest.mark.parametrize("how", ["cls", "mean", "last"])
@@ -196,15 +195,17 @@ def test_pooling_a_row_without_tokens_is_a_number_and_leaves_the_others(how, sid
 
 
 def test_the_samples_are_asked_without_dropout_and_the_model_trains_on(finished):
-    from job.finish import predict_samples
+    from job.samples import predict_samples, predictor_of
+    from job.scorer import plain_decision
 
     config, _ = finished(next(iter(CASES)))
     changes = {"model": config.model.model_copy(update={"dropout": 0.5}),
                "samples": config.samples.model_copy(update={"texts": ["a good film"]})}  # fmt: skip
     job = open_job(config.model_copy(update=changes))
     job.built.model.train()
-    first = predict_samples(job)
-    assert [predict_samples(job) for _ in range(3)] == [first] * 3
+    predictor = predictor_of(job, plain_decision(job))
+    first = predict_samples(job, predictor)
+    assert [predict_samples(job, predictor) for _ in range(3)] == [first] * 3
     assert job.built.model.training
 
 

@@ -5,10 +5,12 @@ loads torch."""
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from engine.calibrate import BINS, Bins
 from engine.intervals import wilson_interval
 from job.reporting.predictions import Line
 
-BINS = 10  # of the reliability diagram (Guo et al. 2017, arXiv:1706.04599, take 15)
 STEPS = 100  # of the threshold slider, from 0 to 1
 LENGTHS = 8  # groups of rows by length, equally many in each
 
@@ -45,25 +47,23 @@ class Reliability:
 
 def reliability(lines: Sequence[Line]) -> Reliability:
     """Of one class a row; lines must not be empty."""
-    groups = share_groups([line.sure for line in lines], [line.right for line in lines])
-    ece = sum(abs(g.mean * g.rows - g.right) for g in groups) / len(lines)
+    bins = Bins()
+    bins.add(np.array([line.sure for line in lines]), np.array([line.right for line in lines]))
     whole = all(abs(sum(line.shares.values()) - 1) < 1e-3 for line in lines)
-    return Reliability(groups, ece, sum(map(squared, lines)) / len(lines) if whole else None)
+    brier = sum(map(squared, lines)) / len(lines) if whole else None
+    return Reliability(groups_of(bins), bins.error(), brier)
 
 
-def share_groups(sure: Sequence[float], right: Sequence[bool]) -> list[Group]:
-    """Rows by the share of their answer, in BINS even bins."""
-    bins: list[list[int]] = [[] for _ in range(BINS)]
-    for place, share in enumerate(sure):
-        bins[min(BINS - 1, int(share * BINS))].append(place)
+def groups_of(bins: Bins) -> list[Group]:
+    """Rows by the probability of their answer."""
+    sums = zip(bins.sure.tolist(), bins.rows.tolist(), bins.right.tolist(), strict=True)
     return [
-        group(
+        Group(
             f"{n / BINS:.0%} to {(n + 1) / BINS:.0%}",
-            [sure[place] for place in held],
-            [right[place] for place in held],
+            sure / max(1, rows), rows, right, *wilson_interval(right, rows),
         )
-        for n, held in enumerate(bins)
-    ]
+        for n, (sure, rows, right) in enumerate(sums)
+    ]  # fmt: skip
 
 
 def squared(line: Line) -> float:

@@ -84,7 +84,9 @@ def to_line(values: dict[str, Any], place: int, texts: bool) -> Line:
     shares = {sys.intern(name): share for name, share in values["probabilities"].items()}
     answer = predicted
     if isinstance(label, list):
-        predicted = [name for name, share in shares.items() if share > 0.5]
+        above = [name for name, share in shares.items() if share > 0.5]
+        held = values.get("predicted_labels", above)  # which the first runs have not
+        predicted = [name for name in shares if name in held]
         label = [name for name in shares if name in label]  # in the same order
     elif isinstance(label, str):
         label, predicted = sys.intern(label), sys.intern(predicted)

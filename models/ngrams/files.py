@@ -54,15 +54,20 @@ def build_bag(args: ModelArgs, tokenizer: NgramTokenizer) -> Built:
     return Built(model.eval(), names, [], base, ["weights: those of the run, all of them"], target)
 
 
-def save_bag(built: Built, args: ModelArgs, tokenizer: NgramTokenizer, folder: Path) -> None:
+def save_bag(
+    built: Built, args: ModelArgs, tokenizer: NgramTokenizer, folder: Path, temperature: float = 1.0
+) -> None:
     """Write the arrays, not compressed, the script that reads them, and openloop.json."""
     assert isinstance(built.model, NgramBag)
-    write_arrays(built.model, args, tokenizer, folder)
+    write_arrays(built.model, args, tokenizer, folder, temperature)
     write_record(folder, args, built.base)
 
 
-def write_arrays(model: NgramBag, args: ModelArgs, tokenizer: NgramTokenizer, folder: Path) -> None:
-    """The arrays, and the script that reads them."""
+def write_arrays(
+    model: NgramBag, args: ModelArgs, tokenizer: NgramTokenizer, folder: Path,
+    temperature: float = 1.0,
+) -> None:  # fmt: skip
+    """The arrays, and the script that reads them; it divides logits by the `temperature`."""
     np.savez(
         folder / BAG,
         weight=model.weight.detach().cpu().numpy(),
@@ -74,6 +79,7 @@ def write_arrays(model: NgramBag, args: ModelArgs, tokenizer: NgramTokenizer, fo
         sides=np.array(tokenizer.sides),
         target_mean=np.array(args.target_mean),
         target_deviation=np.array(args.target_deviation),
+        temperature=np.array(temperature),
     )
     shutil.copyfile(SCRIPT, folder / SCRIPT.name)
 
@@ -110,7 +116,7 @@ def read_arrays(path: Path, num_labels: int) -> dict[str, np.ndarray]:
                 raise ValueError("its arrays are compressed")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        if arrays.keys() != NAMES:
+        if arrays.keys() - {"temperature"} != NAMES:  # which the first bags have not
             raise ValueError(f"it holds {', '.join(sorted(arrays))}")
         size, kinds = arrays["idf"].size, arrays["kinds"]
         shapes = {"idf": (size,), "weight": (size, num_labels), "bias": (num_labels,)}

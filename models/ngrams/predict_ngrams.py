@@ -40,6 +40,7 @@ def predict(model: dict, texts: list[str]) -> np.ndarray:
     logits = np.stack(columns, axis=1) + model["bias"]
     if model["kind"] == "regression":
         return logits * model["target_deviation"] + model["target_mean"]
+    logits = logits / model.get("temperature", 1)  # so that probabilities are what they say
     shares = 1 / (1 + np.exp(-logits)) if model["kind"] == "multi" else np.exp(logits)
     return shares if model["kind"] == "multi" else shares / shares.sum(1, keepdims=True)
 

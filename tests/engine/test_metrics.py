@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, rankdata, spearmanr
 from sklearn import metrics as sk
 
+from engine.decision import Decision
 from engine.intervals import wilson_interval
 from engine.metrics import (
     MultiCounter,
@@ -18,7 +19,6 @@ from engine.metrics import (
     SingleCounter,
     average_ranks,
     build_counter,
-    probabilities,
     rank_correlation,
 )
 from engine.targets import IDENTITY, Target
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 
 def count_all(kind, num_labels, logits, labels, cuts=(), target=IDENTITY):
-    counter = build_counter(kind, num_labels, CPU, target)
+    counter = build_counter(Decision(kind, target=target), num_labels, CPU)
     edges = [0, *sorted(cuts), len(labels)]
     for start, end in pairwise(edges):
         counter.update(logits[start:end], labels[start:end])
@@ -140,9 +140,9 @@ def test_r2_of_labels_all_alike_is_scikit_learns(error, r2):
 
 
 def test_nothing_counted_gives_no_nan():
-    assert build_counter("regression", 1, CPU).results() == {"n": 0}
-    assert build_counter("single", 2, CPU).results()["accuracy"] == 0
-    assert build_counter("multi", 2, CPU).results()["interval"] == (0.0, 1.0)
+    assert build_counter(Decision("regression"), 1, CPU).results() == {"n": 0}
+    assert build_counter(Decision("single"), 2, CPU).results()["accuracy"] == 0
+    assert build_counter(Decision("multi"), 2, CPU).results()["interval"] == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -185,12 +185,13 @@ def test_counters_are_integers_until_the_end():
 
 def test_probabilities_by_kind():
     logits = torch.tensor([[0.0, math.log(3.0)]])
-    assert probabilities("single", logits).tolist()[0] == pytest.approx([0.25, 0.75])
-    assert probabilities("multi", logits).tolist()[0] == pytest.approx([0.5, 0.75])
-    assert probabilities("regression", torch.tensor([[4.2]])).item() == pytest.approx(4.2)
-    numbers = probabilities("regression", torch.tensor([[0.5]]).bfloat16(), Target(1.7e9, 100.0))
+    assert Decision("single").probabilities(logits).tolist()[0] == pytest.approx([0.25, 0.75])
+    assert Decision("multi").probabilities(logits).tolist()[0] == pytest.approx([0.5, 0.75])
+    plain, unit = Decision("regression"), Decision("regression", target=Target(1.7e9, 100.0))
+    assert plain.probabilities(torch.tensor([[4.2]])).item() == pytest.approx(4.2)
+    numbers = unit.probabilities(torch.tensor([[0.5]]).bfloat16())
     assert (numbers.shape, numbers.item()) == ((1, 1), 1.7e9 + 50)
-    assert np.isclose(probabilities("single", torch.zeros(1, 4).half()).sum(), 1.0)
+    assert np.isclose(Decision("single").probabilities(torch.zeros(1, 4).half()).sum(), 1.0)
 
 
 def test_of_many_classes_the_matrix_holds_those_in_the_most_mistakes():

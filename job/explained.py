@@ -1,0 +1,70 @@
+"""explanations.jsonl of a run: the words that its most confident mistakes rest on."""
+
+import json
+from collections.abc import Sequence
+
+from engine.plan import Progress
+from engine.stop import StopRequest
+from files.write import replace_text
+from job.answers import pick_texts
+from job.explain import explain_texts, most_asked
+from job.folder import Folder
+from job.outputs import piece_cells
+from job.predictor import Predictor
+from job.prepare import Job
+from report.card import Mistake
+
+EXPLANATIONS = "explanations.jsonl"
+SHARE = 0.05  # of the run's own arithmetic that explanations may take
+FEWEST = 200  # answers that they may take all the same
+
+
+def affordable(job: Job, progress: Progress) -> int:
+    """How many answers may be asked for. Counted, and not timed, so that a run that was resumed
+    writes the same file. A step costs three answers a row; where the frozen part of the model is
+    kept, a run hardly takes more than one answer a row."""
+    if job.cached is not None:
+        return max(FEWEST, int(SHARE * len(job.encoded["train"].dataset)))
+    rows = progress.step * job.plan.accumulate * job.config.train.micro_batch_size
+    return max(FEWEST, int(SHARE * 3 * rows))
+
+
+def try_explain(
+    job: Job, folder: Folder, predictor: Predictor, mistakes: Sequence[Mistake],
+    progress: Progress, stop: StopRequest,
+) -> str:  # fmt: skip
+    """explain_mistakes(); what goes wrong with it is said, and takes nothing from the run."""
+    try:
+        return explain_mistakes(job, folder, predictor, mistakes, progress, stop)
+    except (RuntimeError, ValueError, MemoryError) as error:  # a full GPU is the first
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        return f"WARNING: mistakes are not explained: {reason}"
+
+
+def explain_mistakes(
+    job: Job, folder: Folder, predictor: Predictor, mistakes: Sequence[Mistake],
+    progress: Progress, stop: StopRequest,
+) -> str:  # fmt: skip
+    """Write explanations.jsonl, a line for each of these test rows, as many as are affordable; what
+    to say of it. Raises Stopped where it was asked to end meanwhile."""
+    rows, left = job.data.splits["test"], affordable(job, progress)
+    place = {address: number for number, address in enumerate(rows["address"])}
+    texts = pick_texts(rows, [place[mistake.address] for mistake in mistakes])
+    done = 0
+    with replace_text(folder.path / EXPLANATIONS) as file:
+        for mistake, text in zip(mistakes, texts, strict=True):
+            stop.check()
+            left -= most_asked(text)
+            if left < 0:
+                break
+            (pieces,) = explain_texts(predictor, [text], [mistake.predicted])
+            hidden = set() if predictor.pairs else {"side"}
+            line = {
+                "row": mistake.address, "label": mistake.label, "predicted": mistake.predicted,
+                "probability": mistake.probability,
+                "explanation": [piece_cells(piece, hidden) for piece in pieces],
+            }  # fmt: skip
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            done += 1
+    fewer = "" if done == len(mistakes) else f", of {len(mistakes)}: more would take too long"
+    return f"explained: the {done} most confident mistakes{fewer} ({EXPLANATIONS})"
