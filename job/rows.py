@@ -1,0 +1,31 @@
+"""Which rows a run has, as the data package takes it. Nothing heavy is imported here."""
+
+from dataclasses import fields
+
+from configs.schema import Config
+from data.clean import CleanArgs
+from data.prepare import DataArgs
+
+
+def text_columns(config: Config) -> tuple[str, ...]:
+    """The columns of the text: one, or two for pairs."""
+    return (config.data.text,) if isinstance(config.data.text, str) else tuple(config.data.text)
+
+
+def clean_args(config: Config) -> CleanArgs:
+    """The cleaning steps of [data.clean] as the data package takes them."""
+    return CleanArgs(**config.data.clean.model_dump())
+
+
+def data_args(config: Config) -> DataArgs:
+    """The part of [data] that says which rows there are."""
+    taken = {f.name for f in fields(DataArgs)} - {"clean", "left_out"}
+    values = config.data.model_dump(include=taken)
+    values["text"] = text_columns(config)
+    label = values["label"]
+    values["label"] = (label,) if isinstance(label, str) else tuple(label)
+    if isinstance(values["header"], list):
+        values["header"] = tuple(values["header"])
+    values["labels"] = None if values["labels"] is None else tuple(values["labels"])
+    beside = config.bag is not None and config.bag.rows == "all" and "train" in values["subset"]
+    return DataArgs(clean=clean_args(config), left_out=beside, **values)
