@@ -6,6 +6,7 @@ from typing import Any
 import datasets
 import numpy as np
 
+from data.grouped import cut_groups
 from data.labels.settle import Kind
 from data.reading.columnar import CHUNK
 from data.sources import SPLITS
@@ -22,10 +23,12 @@ def allot(
     split_seed: int,
     subset: Mapping[str, int],
     subset_seed: int,
+    groups: Sequence[str] | None = None,
 ) -> tuple[dict[str, Piece], Piece]:
     """The pieces of all splits: those in `labels` as they are, the others of `wanted` (a share or a
-    number of rows) cut from train, stratified where rows have one class; then `subset` samples. And
-    the training rows that the sample leaves out, in the order of the source."""
+    number of rows) cut from train, stratified where rows have one class, and whole `groups` at a
+    time where each training row has one; then `subset` samples. And the training rows that the
+    sample leaves out, in the order of the source."""
     rows = len(labels["train"])
     sizes = {}
     for split, share in wanted.items():
@@ -36,7 +39,10 @@ def allot(
         if split not in labels and size:
             sizes[split] = size
     classes = np.array(labels["train"]) if kind == "single" else None
-    parts = cut(classes, rows, sizes, split_seed)
+    if groups is None:
+        parts = cut(classes, rows, sizes, split_seed)
+    else:
+        parts = cut_groups(groups, classes, sizes, split_seed)
     pieces: dict[str, Piece] = {}
     for split in SPLITS:
         if split in parts:
@@ -63,6 +69,17 @@ def drop_held_out(
     origin, places = piece
     keep = np.array([key not in held for key in _keys_of(piece, read)], dtype=bool)
     return (origin, places[keep]), int((~keep).sum())
+
+
+def drop_seen(
+    rest: Piece, pieces: Mapping[str, Piece], read: Mapping[str, datasets.Dataset]
+) -> tuple[Piece, list[str]]:
+    """The rows left out without those that a held-out row equals, and what to say of it."""
+    rest, seen = drop_held_out(rest, pieces, read)
+    lines = [f"left out of train by data.subset and kept apart: {len(rest[1]):,} rows"]
+    return rest, lines + (
+        [f"dropped: {seen:,} of these, whose text a held-out row has"] * bool(seen)
+    )
 
 
 def treat_overlap(

@@ -33,6 +33,15 @@ class Repeats:
         # Raw text -> label of its first row. A kept row that cleaning left alone is not held here:
         # its raw text is its cleaned one.
         self.raw_labels: dict[bytes, Label] = {}
+        self.left_out: set[bytes] = set()  # cleaned texts of rows that a person left out
+
+    def leave_out(self, cleaned: tuple[str, ...]) -> None:
+        """Note a text that is left out: else an equal one would come in its place."""
+        self.left_out.add(text_key(*cleaned))
+
+    def is_left_out(self, cleaned: tuple[str, ...]) -> bool:
+        """Whether a text equals one that was left out."""
+        return bool(self.left_out) and text_key(*cleaned) in self.left_out
 
     def find(
         self, texts: tuple[str, ...], cleaned: tuple[str, ...], label: Label, trace: int

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from data.cache import read_arrow, write_arrow
 from data.clean import CleanArgs, changed_steps, cleaning_steps, trace_steps
 from data.damage import Damage, Repeats
 from data.filters import Filter, parse_filter
-from data.labels.reader import Label, LabelReader, RowError
+from data.labels.reader import Label, LabelReader, RowError, plain_form
 from data.reading.columnar import CHUNK
 from data.reading.delimited import repeated_names, suggest_delimiter
 from data.reading.detect import looks_like_row
@@ -37,12 +37,17 @@ class Intake:
     clean: CleanArgs
     filter_text: str | None
     separator: str | None = None
+    group: str | None = None  # the column whose values stay on one side of a cut
+    drop_rows: Collection[str] = ()  # addresses that are left out
     labels: dict[str, list[Label]] = field(default_factory=dict)
+    groups: dict[str, list[str]] = field(default_factory=dict)  # of each row, beside its label
     read: dict[str, int] = field(default_factory=dict)
     filtered: int = 0
     bad: BadRows = field(default_factory=BadRows)
     changed: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    met: set[str] = field(default_factory=set)  # those of drop_rows that there are
+    last: str = ""  # an address, as an example
 
     def __post_init__(self) -> None:
         self.steps = cleaning_steps(self.clean)
@@ -54,7 +59,9 @@ class Intake:
     def needed(self) -> dict[str, str]:
         """Every column that is looked at, with the config key that asks for it."""
         filtered = self.filter.columns if self.filter else ()
-        keys = {"data.filter": filtered, "data.label": self.label, "data.text": self.text}
+        grouped = () if self.group is None else (self.group,)
+        keys = {"data.group": grouped, "data.filter": filtered}
+        keys |= {"data.label": self.label, "data.text": self.text}
         return {column: key for key, columns in keys.items() for column in columns}
 
     def check_columns(self, tables: Mapping[str, Sequence[Table]]) -> None:
@@ -98,7 +105,7 @@ class Intake:
     ) -> Iterator[pa.RecordBatch]:
         """The usable rows of one split, CHUNK at a time."""
         repeats = Repeats()
-        self.labels[split] = repeats.labels
+        self.labels[split], self.groups[split] = repeats.labels, []
         pending: list[tuple[Any, ...]] = []
         for table in tables:
             reader = LabelReader(
@@ -108,12 +115,21 @@ class Intake:
             for row in table.rows(list(self.needed())):
                 number = self.next_row
                 self.next_row += 1
-                taken = self._take(row, reader, table, split)
+                named = row.address in self.drop_rows
+                self.last = row.address
+                taken = self._take(row, reader, table, split, named)
                 if taken is None:
                     continue
-                texts, label = taken
+                texts, label, group = taken
                 cleaned, trace = self._clean(texts, split, row.address)
                 if cleaned is None:
+                    continue
+                if named:
+                    self.dropped["drop_rows"] += 1
+                    repeats.leave_out(cleaned)
+                    continue
+                if self.clean.duplicates and repeats.is_left_out(cleaned):
+                    self.dropped["drop_rows_again"] += 1
                     continue
                 reason, place = repeats.find(texts, cleaned, label, trace)
                 if reason == "conflicting_after_cleaning":
@@ -123,6 +139,8 @@ class Intake:
                     self.dropped[reason] += 1
                     continue
                 repeats.keep(label, trace)
+                if group is not None:
+                    self.groups[split].append(group)
                 pending.append((*cleaned, number, row.address))
                 if len(pending) == CHUNK:
                     yield _record_batch(pending, schema)
@@ -131,11 +149,14 @@ class Intake:
             yield _record_batch(pending, schema)
 
     def _take(
-        self, row: Row | BadRow, reader: LabelReader, table: Table, split: str
-    ) -> tuple[tuple[str, ...], Label] | None:
-        """Texts and plain label of a row; None where it is filtered out or bad."""
+        self, row: Row | BadRow, reader: LabelReader, table: Table, split: str, named: bool
+    ) -> tuple[tuple[str, ...], Label, str | None] | None:
+        """Texts, plain label and group of a row; None where it is filtered out or bad. What is bad
+        is no fault where it is `named` to be left out."""
+        if named:
+            self.met.add(row.address)
         if isinstance(row, BadRow):
-            self.bad.note(row, table, split)
+            self._note_bad(row, table, split, named)
             return None
         try:
             if not self._is_kept(row.values):
@@ -144,11 +165,25 @@ class Intake:
             require_columns(row.values, (*self.text, *self.label))
             texts = tuple(check_text(column, row.values[column]) for column in self.text)
             label = reader.read(row.values)
+            group = self._group_of(row)
         except RowError as error:
             bad = BadRow(row.address, error.reason, str(error), error.column, error.value)
-            self.bad.note(bad, table, split)
+            self._note_bad(bad, table, split, named)
             return None
-        return texts, sys.intern(label) if isinstance(label, str) else label
+        return texts, sys.intern(label) if isinstance(label, str) else label, group
+
+    def _note_bad(self, bad: BadRow, table: Table, split: str, named: bool) -> None:
+        if named:
+            self.dropped["drop_rows"] += 1
+        else:
+            self.bad.note(bad, table, split)
+
+    def _group_of(self, row: Row) -> str | None:
+        """The value of the group's column; a row without one is a group of its own."""
+        if self.group is None:
+            return None
+        require_columns(row.values, (self.group,))
+        return group_name(row.values[self.group], row.address)
 
     def _is_kept(self, values: Mapping[str, Any]) -> bool:
         if self.filter is None:
@@ -174,6 +209,12 @@ class Intake:
             self.dropped["too_short"] += 1
             return None, trace
         return cleaned, trace
+
+
+def group_name(value: Any, address: str) -> str:
+    """A cell as the name of a group; an empty one is a group of that row alone."""
+    empty = value is None or (isinstance(value, str) and not value.strip())
+    return f"\0{address}" if empty else sys.intern(plain_form(value))
 
 
 def _header_hint(table: Table) -> str:
