@@ -9,6 +9,7 @@ import numpy as np
 from data.grouped import cut_groups
 from data.labels.settle import Kind
 from data.reading.columnar import CHUNK
+from data.refused import RefusedError
 from data.sources import SPLITS
 from data.splits import cut, find_overlap, hold_out_size, normalised_keys, sample
 
@@ -88,13 +89,14 @@ def treat_overlap(
     """Find texts that stand in two splits, among the rows that are used.
 
     Returns rows found by "train/test" and rows dropped by split. Dropping changes `pieces`, on the
-    side that learns from the other's figure: train, or validation against test. Raises ValueError
+    side that learns from the other's figure: train, or validation against test. Raises RefusedError
     where the action is "refuse" and there are any.
     """
     keys = {split: _keys_of(piece, read) for split, piece in pieces.items()}
     overlap: dict[str, int] = {}
     removed: dict[str, int] = {}
-    examples = []
+    examples: list[str] = []
+    rows: list[str] = []
     for left, right in (("validation", "test"), ("train", "validation"), ("train", "test")):
         pairs = find_overlap(keys.get(left, []), keys.get(right, []))
         if not pairs:
@@ -103,6 +105,7 @@ def treat_overlap(
         for i, j in pairs[:3]:
             here, there = _address(read, pieces[left], i), _address(read, pieces[right], j)
             examples.append(f"{left} {here} = {right} {there}")
+            rows += [here, there]
         if action == "drop":
             gone = {i for i, _ in pairs}
             origin, places = pieces[left]
@@ -113,12 +116,13 @@ def treat_overlap(
                 raise ValueError(f"data.on_overlap: every row of {left} stands in {right} too")
     if overlap and action == "refuse":
         counts = ", ".join(f"{n:,} rows of {sides}" for sides, n in overlap.items())
-        raise ValueError(
+        message = (
             f"data.on_overlap: the same text stands on both sides of a split: {counts}:\n  "
             + "\n  ".join(examples)
             + '\na figure measured so is too good; set data.on_overlap = "drop" (removes the rows '
             'from the training side) or "warn" (keeps them), or correct the source'
         )
+        raise RefusedError(message, "overlap", rows)
     return overlap, removed
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from data.clean import CleanArgs, Step, tell_step
 from data.labels.reader import Label
+from data.refused import RefusedError
 from data.splits import text_key
 
 SHOWN = 3  # rows spelled out for each step
@@ -155,8 +156,8 @@ class Damage:
         return lines
 
     def check(self, on_bad_row: str) -> None:
-        """Raises ValueError where cleaning spoils a tenth of a split or more, or all of it, unless
-        bad rows are skipped."""
+        """Raises RefusedError where cleaning spoils a tenth of a split or more, or all of it,
+        unless bad rows are skipped."""
         if on_bad_row == "skip":
             return
         large = {
@@ -171,11 +172,12 @@ class Damage:
         settings = " and ".join(map(_setting, self.emptied | self.conflicting))
         skip = ', or data.on_bad_row = "skip" to lose them'
         hopeless = any(rows >= HOPELESS_SHARE * self.seen[s] for s, rows in large.items())
-        raise ValueError(
+        message = (
             f"data.clean: cleaning would lose {counts}:\n  "
             + "\n  ".join(self.lines())
             + f"\nset {settings}{'' if hopeless else skip}"
         )
+        raise RefusedError(message, "cleaning", [])
 
 
 def _count(rows: int) -> str:
