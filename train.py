@@ -191,12 +191,9 @@ def config_for_csv(options: argparse.Namespace) -> Config:
 
     Raises ValueError where another recipe of that name is there, which would be overwritten.
     """
-    from job.guess import guess_recipe
+    from job.guess import guess_recipe, read_changes
 
-    changed: dict[str, str | None] = dict.fromkeys(options.unset)
-    for word in options.overrides:
-        key, _, value = (part.strip() for part in word.partition("="))
-        changed[key] = value.strip("\"'")
+    changed = read_changes(options.overrides, options.unset)
     recipe, notes = guess_recipe(options.csv, changed)
     title = f"the recipe guessed for {options.csv}"
     config = parse_config(recipe, title, options.overrides, options.unset)

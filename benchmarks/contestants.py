@@ -119,7 +119,8 @@ class OpenloopScoring:
         from engine.precision import choose_precision
         from engine.targets import Target
         from job.predictor import make_padding
-        from job.prepare import data_args, encode_split, make_model_args
+        from job.prepare import encode_split, make_model_args
+        from job.rows import data_args
         from job.speed import evaluation_rows, feed_batches, set_up_torch, speed_up_model
         from models.build import build_model
         from models.load import load_tokenizer

@@ -26,7 +26,7 @@ from data.prepare import load_data
 from engine.machine import choose_threads
 from engine.optim import warmup_steps
 from job.predictor import length_args
-from job.prepare import data_args
+from job.rows import data_args
 from models.load import load_tokenizer, resolve_source
 
 

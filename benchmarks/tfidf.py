@@ -30,7 +30,7 @@ def load_rows(config: Config) -> tuple[dict[str, Any], list[str]]:
     """
     from data.prepare import load_data
     from job.baseline import rows_of
-    from job.prepare import data_args
+    from job.rows import data_args
 
     data = load_data(data_args(config))
     if data.kind != "single":

@@ -159,6 +159,15 @@ def columns_differ(s: Settings) -> Verdict:
     return None
 
 
+def a_group_is_no_label(s: Settings) -> Verdict:
+    if s["data.group"] in _as_list(s["data.label"]):
+        return (
+            f'data.group: got "{s["data.group"]}", which is data.label: each class would be on one '
+            "side of a cut; name a column that says what belongs together, or remove it"
+        )
+    return None
+
+
 def one_label_column_for_one_label(s: Settings) -> Verdict:
     columns = _as_list(s["data.label"])
     if len(columns) > 1 and s["data.kind"] in ("single", "regression"):
@@ -254,6 +263,7 @@ RULES = (
     revision_needs_a_hub_model,
     cuts_leave_training_rows,
     columns_differ,
+    a_group_is_no_label,
     one_label_column_for_one_label,
     a_separator_is_for_several_labels_in_one_column,
     class_names_differ,

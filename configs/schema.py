@@ -327,6 +327,16 @@ class Data(Section):
         0.1,
         "Share or number of rows cut off for the test where the source has no such split; 0: none.",
     )
+    group: Text | None = field(
+        None,
+        "Column whose values are never on two sides of those cuts: a film, an author, a patient; "
+        "splits that the source has stay as they are.",
+    )
+    drop_rows: Text | None = field(
+        None,
+        "A file of JSON lines that names rows to leave out, as check.py writes it and a person "
+        "edits it: whoever agrees with a line keeps it.",
+    )
     split_seed: Seed = field(42, "Seed of those cuts: apart from run.seed, so seeds share rows.")
     subset: dict[Split, Count] = field({}, "Use only this many rows of a split, drawn at random.")
     subset_seed: Seed = field(42, "Seed of that draw.")

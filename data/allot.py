@@ -6,8 +6,10 @@ from typing import Any
 import datasets
 import numpy as np
 
+from data.grouped import cut_groups
 from data.labels.settle import Kind
 from data.reading.columnar import CHUNK
+from data.refused import RefusedError
 from data.sources import SPLITS
 from data.splits import cut, find_overlap, hold_out_size, normalised_keys, sample
 
@@ -22,10 +24,12 @@ def allot(
     split_seed: int,
     subset: Mapping[str, int],
     subset_seed: int,
+    groups: Sequence[str] | None = None,
 ) -> tuple[dict[str, Piece], Piece]:
     """The pieces of all splits: those in `labels` as they are, the others of `wanted` (a share or a
-    number of rows) cut from train, stratified where rows have one class; then `subset` samples. And
-    the training rows that the sample leaves out, in the order of the source."""
+    number of rows) cut from train, stratified where rows have one class, and whole `groups` at a
+    time where each training row has one; then `subset` samples. And the training rows that the
+    sample leaves out, in the order of the source."""
     rows = len(labels["train"])
     sizes = {}
     for split, share in wanted.items():
@@ -36,7 +40,10 @@ def allot(
         if split not in labels and size:
             sizes[split] = size
     classes = np.array(labels["train"]) if kind == "single" else None
-    parts = cut(classes, rows, sizes, split_seed)
+    if groups is None:
+        parts = cut(classes, rows, sizes, split_seed)
+    else:
+        parts = cut_groups(groups, classes, sizes, split_seed)
     pieces: dict[str, Piece] = {}
     for split in SPLITS:
         if split in parts:
@@ -65,19 +72,31 @@ def drop_held_out(
     return (origin, places[keep]), int((~keep).sum())
 
 
+def drop_seen(
+    rest: Piece, pieces: Mapping[str, Piece], read: Mapping[str, datasets.Dataset]
+) -> tuple[Piece, list[str]]:
+    """The rows left out without those that a held-out row equals, and what to say of it."""
+    rest, seen = drop_held_out(rest, pieces, read)
+    lines = [f"left out of train by data.subset and kept apart: {len(rest[1]):,} rows"]
+    return rest, lines + (
+        [f"dropped: {seen:,} of these, whose text a held-out row has"] * bool(seen)
+    )
+
+
 def treat_overlap(
     action: str, pieces: dict[str, Piece], read: Mapping[str, datasets.Dataset]
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Find texts that stand in two splits, among the rows that are used.
 
     Returns rows found by "train/test" and rows dropped by split. Dropping changes `pieces`, on the
-    side that learns from the other's figure: train, or validation against test. Raises ValueError
+    side that learns from the other's figure: train, or validation against test. Raises RefusedError
     where the action is "refuse" and there are any.
     """
     keys = {split: _keys_of(piece, read) for split, piece in pieces.items()}
     overlap: dict[str, int] = {}
     removed: dict[str, int] = {}
-    examples = []
+    examples: list[str] = []
+    rows: list[str] = []
     for left, right in (("validation", "test"), ("train", "validation"), ("train", "test")):
         pairs = find_overlap(keys.get(left, []), keys.get(right, []))
         if not pairs:
@@ -86,6 +105,7 @@ def treat_overlap(
         for i, j in pairs[:3]:
             here, there = _address(read, pieces[left], i), _address(read, pieces[right], j)
             examples.append(f"{left} {here} = {right} {there}")
+            rows += [here, there]
         if action == "drop":
             gone = {i for i, _ in pairs}
             origin, places = pieces[left]
@@ -96,12 +116,13 @@ def treat_overlap(
                 raise ValueError(f"data.on_overlap: every row of {left} stands in {right} too")
     if overlap and action == "refuse":
         counts = ", ".join(f"{n:,} rows of {sides}" for sides, n in overlap.items())
-        raise ValueError(
+        message = (
             f"data.on_overlap: the same text stands on both sides of a split: {counts}:\n  "
             + "\n  ".join(examples)
             + '\na figure measured so is too good; set data.on_overlap = "drop" (removes the rows '
             'from the training side) or "warn" (keeps them), or correct the source'
         )
+        raise RefusedError(message, "overlap", rows)
     return overlap, removed
 
 

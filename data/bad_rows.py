@@ -11,6 +11,7 @@ from typing import Any
 
 from data.reading.detect import detect_encoding
 from data.reading.rows import BadRow
+from data.refused import RefusedError
 from data.tables import Table
 
 SHOWN = 5  # bad rows spelled out in an error
@@ -44,6 +45,7 @@ class BadRows:
     counts: Counter[str] = field(default_factory=Counter)  # by reason
     by_split: Counter[tuple[str, str]] = field(default_factory=Counter)  # (split, reason)
     examples: list[str] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
     paths: dict[str, None] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=dict)  # reason -> the column first hit
     values: dict[str, dict[str, None]] = field(default_factory=dict)  # reason -> what stands there
@@ -53,14 +55,15 @@ class BadRows:
         self.counts[row.reason] += 1
         self.by_split[split, row.reason] += 1
         self.paths[table.path] = None
+        self.addresses.append(row.address)
         self.columns.setdefault(row.reason, row.column)
         self.values.setdefault(row.reason, {})[_literal(row.value)] = None
         if len(self.examples) < SHOWN:
             self.examples.append(f"{row.address}: {row.message}")
 
     def check(self, on_bad_row: str, read: Mapping[str, int]) -> None:
-        """Raise ValueError with the first of them and advice, unless bad rows are skipped; `read`
-        is rows by split. A split without any label is an error either way."""
+        """Raise RefusedError with the first of them and advice, unless bad rows are skipped; `read`
+        is rows by split. A split without any label is a ValueError either way."""
         for split, rows in read.items():
             if split != "train" and rows and self.by_split[split, "no_label"] == rows:
                 raise ValueError(unlabelled(split, rows, self.examples[0]))
@@ -70,13 +73,14 @@ class BadRows:
         more = f"\n  and {total - SHOWN:,} more" if total > SHOWN else ""
         paths = list(self.paths)
         files = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
-        raise ValueError(
+        message = (
             f"{total:,} bad row{'s' if total > 1 else ''} in {files}:\n  "
             + "\n  ".join(self.examples)
             + more
             + "\n"
             + self._advice(total, sum(read.values()))
         )
+        raise RefusedError(message, "bad_row", self.addresses)
 
     def _advice(self, total: int, rows: int) -> str:
         reason, count = self.counts.most_common(1)[0]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from data.clean import CleanArgs, Step, tell_step
 from data.labels.reader import Label
+from data.refused import RefusedError
 from data.splits import text_key
 
 SHOWN = 3  # rows spelled out for each step
@@ -33,6 +34,15 @@ class Repeats:
         # Raw text -> label of its first row. A kept row that cleaning left alone is not held here:
         # its raw text is its cleaned one.
         self.raw_labels: dict[bytes, Label] = {}
+        self.left_out: set[bytes] = set()  # cleaned texts of rows that a person left out
+
+    def leave_out(self, cleaned: tuple[str, ...]) -> None:
+        """Note a text that is left out: else an equal one would come in its place."""
+        self.left_out.add(text_key(*cleaned))
+
+    def is_left_out(self, cleaned: tuple[str, ...]) -> bool:
+        """Whether a text equals one that was left out."""
+        return bool(self.left_out) and text_key(*cleaned) in self.left_out
 
     def find(
         self, texts: tuple[str, ...], cleaned: tuple[str, ...], label: Label, trace: int
@@ -146,8 +156,8 @@ class Damage:
         return lines
 
     def check(self, on_bad_row: str) -> None:
-        """Raises ValueError where cleaning spoils a tenth of a split or more, or all of it, unless
-        bad rows are skipped."""
+        """Raises RefusedError where cleaning spoils a tenth of a split or more, or all of it,
+        unless bad rows are skipped."""
         if on_bad_row == "skip":
             return
         large = {
@@ -162,11 +172,12 @@ class Damage:
         settings = " and ".join(map(_setting, self.emptied | self.conflicting))
         skip = ', or data.on_bad_row = "skip" to lose them'
         hopeless = any(rows >= HOPELESS_SHARE * self.seen[s] for s, rows in large.items())
-        raise ValueError(
+        message = (
             f"data.clean: cleaning would lose {counts}:\n  "
             + "\n  ".join(self.lines())
             + f"\nset {settings}{'' if hopeless else skip}"
         )
+        raise RefusedError(message, "cleaning", [])
 
 
 def _count(rows: int) -> str:

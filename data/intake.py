@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ from data.cache import read_arrow, write_arrow
 from data.clean import CleanArgs, changed_steps, cleaning_steps, trace_steps
 from data.damage import Damage, Repeats
 from data.filters import Filter, parse_filter
-from data.labels.reader import Label, LabelReader, RowError
+from data.labels.reader import Label, LabelReader, RowError, plain_form
 from data.reading.columnar import CHUNK
 from data.reading.delimited import repeated_names, suggest_delimiter
 from data.reading.detect import looks_like_row
@@ -42,12 +42,17 @@ class Intake:
     filter_text: str | None
     separator: str | None = None
     slices: tuple[str, ...] = ()
+    group: str | None = None  # the column whose values stay on one side of a cut
+    drop_rows: Collection[str] = ()  # addresses that are left out
     labels: dict[str, list[Label]] = field(default_factory=dict)
+    groups: dict[str, list[str]] = field(default_factory=dict)  # of each row, beside its label
     read: dict[str, int] = field(default_factory=dict)
     filtered: int = 0
     bad: BadRows = field(default_factory=BadRows)
     changed: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    met: set[str] = field(default_factory=set)  # those of drop_rows that there are
+    last: str = ""  # an address, as an example
 
     def __post_init__(self) -> None:
         self.steps = cleaning_steps(self.clean)
@@ -60,7 +65,9 @@ class Intake:
     def needed(self) -> dict[str, str]:
         """Every column that is looked at, with the config key that asks for it."""
         filtered = self.filter.columns if self.filter else ()
-        keys: dict[str, Sequence[str]] = {"eval.slices": self.slices, "data.filter": filtered}
+        grouped = () if self.group is None else (self.group,)
+        keys: dict[str, Sequence[str]] = {"eval.slices": self.slices, "data.group": grouped}
+        keys["data.filter"] = filtered
         keys |= {"data.label": self.label, "data.text": self.text}
         return {column: key for key, columns in keys.items() for column in columns}
 
@@ -107,7 +114,7 @@ class Intake:
     ) -> Iterator[pa.RecordBatch]:
         """The usable rows of one split, CHUNK at a time."""
         repeats = Repeats()
-        self.labels[split] = repeats.labels
+        self.labels[split], self.groups[split] = repeats.labels, []
         pending: list[tuple[Any, ...]] = []
         for table in tables:
             reader = LabelReader(
@@ -117,12 +124,21 @@ class Intake:
             for row in table.rows(list(self.needed())):
                 number = self.next_row
                 self.next_row += 1
-                taken = self._take(row, reader, table, split)
+                named = row.address in self.drop_rows
+                self.last = row.address
+                taken = self._take(row, reader, table, split, named)
                 if taken is None:
                     continue
-                texts, label = taken
+                texts, label, group = taken
                 cleaned, trace = self._clean(texts, split, row.address)
                 if cleaned is None:
+                    continue
+                if named:
+                    self.dropped["drop_rows"] += 1
+                    repeats.leave_out(cleaned)
+                    continue
+                if self.clean.duplicates and repeats.is_left_out(cleaned):
+                    self.dropped["drop_rows_again"] += 1
                     continue
                 reason, place = repeats.find(texts, cleaned, label, trace)
                 if reason == "conflicting_after_cleaning":
@@ -132,6 +148,8 @@ class Intake:
                     self.dropped[reason] += 1
                     continue
                 repeats.keep(label, trace)
+                if group is not None:
+                    self.groups[split].append(group)
                 values = [self._slice_values(row)] if self.slices else []
                 pending.append((*cleaned, number, row.address, *values))
                 if len(pending) == CHUNK:
@@ -141,11 +159,14 @@ class Intake:
             yield _record_batch(pending, schema)
 
     def _take(
-        self, row: Row | BadRow, reader: LabelReader, table: Table, split: str
-    ) -> tuple[tuple[str, ...], Label] | None:
-        """Texts and plain label of a row; None where it is filtered out or bad."""
+        self, row: Row | BadRow, reader: LabelReader, table: Table, split: str, named: bool
+    ) -> tuple[tuple[str, ...], Label, str | None] | None:
+        """Texts, plain label and group of a row; None where it is filtered out or bad. What is bad
+        is no fault where it is `named` to be left out."""
+        if named:
+            self.met.add(row.address)
         if isinstance(row, BadRow):
-            self.bad.note(row, table, split)
+            self._note_bad(row, table, split, named)
             return None
         try:
             if not self._is_kept(row.values):
@@ -154,11 +175,25 @@ class Intake:
             require_columns(row.values, (*self.text, *self.label))
             texts = tuple(check_text(column, row.values[column]) for column in self.text)
             label = reader.read(row.values)
+            group = self._group_of(row)
         except RowError as error:
             bad = BadRow(row.address, error.reason, str(error), error.column, error.value)
-            self.bad.note(bad, table, split)
+            self._note_bad(bad, table, split, named)
             return None
-        return texts, sys.intern(label) if isinstance(label, str) else label
+        return texts, sys.intern(label) if isinstance(label, str) else label, group
+
+    def _note_bad(self, bad: BadRow, table: Table, split: str, named: bool) -> None:
+        if named:
+            self.dropped["drop_rows"] += 1
+        else:
+            self.bad.note(bad, table, split)
+
+    def _group_of(self, row: Row) -> str | None:
+        """The value of the group's column; a row without one is a group of its own."""
+        if self.group is None:
+            return None
+        require_columns(row.values, (self.group,))
+        return group_name(row.values[self.group], row.address)
 
     def _slice_values(self, row: Row | BadRow) -> list[str]:
         """What stands in the columns of eval.slices, as texts."""
@@ -195,6 +230,12 @@ class Intake:
             self.dropped["too_short"] += 1
             return None, trace
         return cleaned, trace
+
+
+def group_name(value: Any, address: str) -> str:
+    """A cell as the name of a group; an empty one is a group of that row alone."""
+    empty = value is None or (isinstance(value, str) and not value.strip())
+    return f"\0{address}" if empty else sys.intern(plain_form(value))
 
 
 def _header_hint(table: Table) -> str:

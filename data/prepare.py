@@ -16,10 +16,12 @@ from typing import Any, Literal
 import datasets
 import pyarrow as pa
 
-from data.allot import Piece, allot, chunks, drop_held_out, treat_overlap
+from data.allot import Piece, allot, chunks, drop_seen, treat_overlap
 from data.bad_rows import unlabelled
 from data.cache import cache_root, make_key, open_built, read_arrow, write_arrow
 from data.clean import CleanArgs
+from data.drop import check_drop_rows, read_drop_rows
+from data.grouped import describe_groups
 from data.intake import SLICES, Intake
 from data.labels.settle import Kind, Settled, convert_label, label_counts, settle
 from data.reading.formats import FIRST_LINE, Format, check_format, describe_format
@@ -56,6 +58,8 @@ class DataArgs:
     validation: float = 0.1  # share below 1, or rows; 0 for none
     test: float = 0.1
     split_seed: int = 42
+    group: str | None = None  # the column whose values stay on one side of a cut
+    drop_rows: str | None = None  # a file that names rows to leave out: data/drop.py
     subset: Mapping[str, int] = field(default_factory=dict)
     subset_seed: int = 42
     slices: tuple[str, ...] = ()  # columns kept of the test rows
@@ -100,10 +104,12 @@ def load_data(args: DataArgs, cache_dir: Path | None = None) -> Data:
         args.source, args.config, args.revision, args.splits, file_format(args)
     )
     notes += describe_format(file_format(args))
+    named = read_drop_rows(args.drop_rows) if args.drop_rows is not None else {}
     identity = {split: [(t.path, t.digest) for t in parts] for split, parts in tables.items()}
-    key = make_key(args=asdict(args), tables=identity)
+    which = asdict(args) | {"drop_rows": sorted(named)}  # what the file says, not where it lies
+    key = make_key(args=which, tables=identity)
     folder = (cache_dir or cache_root()) / "data" / key[:32]
-    open_built(folder, lambda made: _build(args, tables, notes, made))
+    open_built(folder, lambda made: _build(args, tables, notes, named, made))
     meta = read_json(folder / "data.json", ("kind", "label_names", "report", "fingerprint"))
     return Data(
         splits={name: read_arrow(folder / f"{name}.arrow") for name in meta["report"]["splits"]},
@@ -145,15 +151,22 @@ def _check(args: DataArgs) -> None:
         raise ValueError("\n".join(errors))
 
 
-def _build(args: DataArgs, tables: dict[str, list[Table]], notes: list[str], made: Path) -> None:
+def _build(
+    args: DataArgs,
+    tables: dict[str, list[Table]],
+    notes: list[str],
+    named: dict[str, str],
+    made: Path,
+) -> None:
     """Fill the folder `made` with an Arrow file a split and data.json."""
     intake = Intake(
         args.text, args.label, args.labels, args.kind, args.clean, args.filter,
-        args.label_separator, args.slices,
+        args.label_separator, args.slices, args.group, named,
     )  # fmt: skip
     intake.check_columns(tables)
     for split, parts in tables.items():
         intake.read_split(split, parts, made / f"{split}.rows")
+    check_drop_rows(named, intake.met, intake.last, str(args.drop_rows))
     intake.bad.check(args.on_bad_row, intake.read)
     intake.damage.check(args.on_bad_row)
     intake.check_slices()
@@ -167,15 +180,19 @@ def _build(args: DataArgs, tables: dict[str, list[Table]], notes: list[str], mad
         for split, plain in settled.labels.items()
     }
     wanted = {"test": args.test, "validation": args.validation}
-    pieces, rest = allot(values, kind, wanted, args.split_seed, args.subset, args.subset_seed)
+    groups = None if args.group is None else intake.groups["train"]
+    pieces, rest = allot(
+        values, kind, wanted, args.split_seed, args.subset, args.subset_seed, groups
+    )
     cut_off = [split for split, (origin, _) in pieces.items() if origin != split]
     overlap, removed = treat_overlap(args.on_overlap, pieces, read)
     digest = hashlib.sha256(json.dumps([kind, names]).encode())
     for split, piece in pieces.items():
         _write_split(made / f"{split}.arrow", split, piece, read, values, kind, digest)
-    more: list[str] = []
+    more = [] if args.group is None else describe_groups(args.group, pieces, intake.groups)
     if args.left_out:
-        rest, more = _drop_seen(rest, pieces, read)
+        rest, seen = drop_seen(rest, pieces, read)
+        more += seen
         _write_split(made / f"{LEFT_OUT}.arrow", LEFT_OUT, rest, read, values, kind, digest)
     counts = {
         split: label_counts(read_arrow(made / f"{split}.arrow"), kind, names) for split in pieces
@@ -216,17 +233,6 @@ def _check_usable(intake: Intake) -> None:
             left = " (data.filter left out all others)" if intake.filtered else ""
             nothing = f"data.source: no usable row for {split}{left}"
             raise ValueError("\n  ".join([nothing, *intake.damage.lines()]))
-
-
-def _drop_seen(
-    rest: Piece, pieces: Mapping[str, Piece], read: Mapping[str, datasets.Dataset]
-) -> tuple[Piece, list[str]]:
-    """The rows left out without those that a held-out row equals, and what to say of it."""
-    rest, seen = drop_held_out(rest, pieces, read)
-    lines = [f"left out of train by data.subset and kept apart: {len(rest[1]):,} rows"]
-    return rest, lines + (
-        [f"dropped: {seen:,} of these, whose text a held-out row has"] * bool(seen)
-    )
 
 
 def _settle_labels(args: DataArgs, tables: dict[str, list[Table]], intake: Intake) -> Settled:

@@ -14,6 +14,8 @@ WORDS = {
     "duplicates_after_cleaning": "equal to an earlier text after cleaning",
     "duplicates_conflicting": "equal to an earlier text, with another label",
     "conflicting_after_cleaning": "equal to an earlier text after cleaning, with another label",
+    "drop_rows": "named in data.drop_rows",
+    "drop_rows_again": "equal to an earlier text that data.drop_rows names",
     "missing_column": "a column was missing",
     "ragged_row": "wrong number of fields",
     "broken_csv": "broken CSV",

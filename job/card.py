@@ -11,9 +11,9 @@ from configs.read import trajectory
 from job.banner import estimated_memory, estimated_seconds
 from job.decide import Fitted, snippet_lines, test_lines
 from job.folder import Folder
-from job.predictor import text_columns
 from job.prepare import Job
 from job.probe import replaced
+from job.rows import text_columns
 from job.texts import texts_of, window_lines
 from job.train_on import train_on
 from models.methods.method import can_merge

@@ -22,8 +22,8 @@ from engine.memory import give_back_memory
 from engine.precision import Precision
 from engine.stop import StopRequest
 from job.fit import split_batches
-from job.predictor import text_columns
 from job.prepare import Job
+from job.rows import text_columns
 from job.scorer import labels_of, scorer_of
 from models.ngrams.bag import NgramBag, NgramTokenizer
 from models.ngrams.fit import Terms, fit_bag, join_terms

@@ -3,7 +3,7 @@
 import importlib.util
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,15 @@ def format_settings(fmt: "Format") -> dict[str, Any]:
 
 
 Changes = Mapping[str, str | None]  # a user's own settings, as they are typed; None: unset
+
+
+def read_changes(overrides: Sequence[str], unset: Sequence[str]) -> dict[str, str | None]:
+    """The settings that words such as "train.lr=3e-4" change, and those that are removed."""
+    changed: dict[str, str | None] = dict.fromkeys(unset)
+    for word in overrides:
+        key, _, value = (part.strip() for part in word.partition("="))
+        changed[key] = value.strip("\"'")
+    return changed
 
 
 def chooses_a_way(changed: Changes) -> bool:

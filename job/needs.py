@@ -20,7 +20,8 @@ from engine.losses import Batch
 from engine.plan import Plan
 from engine.precision import Precision
 from job.cached import Cached
-from job.predictor import length_args, text_columns
+from job.predictor import length_args
+from job.rows import text_columns
 from models.ngrams.bag import NgramTokenizer
 
 PROBE_TOKENS = 512  # so many that activations outweigh the gradient of any one parameter

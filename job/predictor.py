@@ -27,6 +27,7 @@ from job.decided import read_decision
 from job.ending import reading
 from job.folder import Folder, finished_config, refuse_links
 from job.naming import Prediction, Text, name_predictions
+from job.rows import clean_args, text_columns
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from models.export import load_exported
 from models.fast.speed import Speed
@@ -43,16 +44,6 @@ CHUNK = 256  # texts tokenised and sorted by length together
 def make_padding(tokenizer: Any) -> Padding:
     """Padding after the text, never past the model's last position."""
     return Padding(tokenizer.pad_token_id, max_length=tokenizer.model_max_length)
-
-
-def text_columns(config: Config) -> tuple[str, ...]:
-    """The columns of the text: one, or two for pairs."""
-    return (config.data.text,) if isinstance(config.data.text, str) else tuple(config.data.text)
-
-
-def clean_args(config: Config) -> CleanArgs:
-    """The cleaning steps of [data.clean] as the data package takes them."""
-    return CleanArgs(**config.data.clean.model_dump())
 
 
 def length_args(config: Config) -> LengthArgs:

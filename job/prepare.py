@@ -18,7 +18,7 @@ from data.encode import Encoded, encode
 from data.kept import Kept
 from data.loaders import Padding
 from data.pairs import Order
-from data.prepare import Data, DataArgs, load_data
+from data.prepare import Data, load_data
 from engine.estimate import Estimate, held_memory
 from engine.loop import fit
 from engine.losses import Batch, LossFn
@@ -34,11 +34,11 @@ from job.distill import Distilled, choose_compute_loss, open_distilled
 from job.ending import reading
 from job.loss import choose_loss, keep_target, measure_labels, target_of
 from job.needs import BagNeeds, describe_idle, measure_bag, measure_needs, memory_advice
-from job.predictor import clean_args, length_args, make_padding, text_columns, window_pool
+from job.predictor import length_args, make_padding, window_pool
 from job.probe import check_head, trial_step, try_loss
 from job.rates import first_steps, rate_factors, rate_notes
 from job.relations import check_relations
-from job.slices import slice_columns
+from job.rows import data_args, text_columns
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from job.steps import plan_steps
 from job.teacher import reads_all, student_source
@@ -131,22 +131,6 @@ class Problems:
         """Raise ValueError with everything collected so far."""
         if self.messages:
             raise ValueError("\n".join(self.messages))
-
-
-def data_args(config: Config) -> DataArgs:
-    """The part of [data] that says which rows there are."""
-    elsewhere = {"clean", "cache", "workers", "window_pool"}
-    elsewhere |= vars(length_args(config)).keys()
-    values = config.data.model_dump(exclude=elsewhere)
-    values["text"] = text_columns(config)
-    label = values["label"]
-    values["label"] = (label,) if isinstance(label, str) else tuple(label)
-    if isinstance(values["header"], list):
-        values["header"] = tuple(values["header"])
-    values["labels"] = None if values["labels"] is None else tuple(values["labels"])
-    beside = config.bag is not None and config.bag.rows == "all" and "train" in values["subset"]
-    slices = slice_columns(config)
-    return DataArgs(clean=clean_args(config), left_out=beside, slices=slices, **values)
 
 
 def make_method(config: Config) -> Method | None:

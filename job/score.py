@@ -18,7 +18,8 @@ from job.fusion import BOTH, fused_logits
 from job.loss import choose_loss
 from job.own_code import changed_since
 from job.predictor import made_with, make_padding
-from job.prepare import data_args, encode_split
+from job.prepare import encode_split
+from job.rows import data_args
 from job.scorer import Scorer
 from job.speed import evaluation_rows, feed_batches, set_up_torch, speed_up_model
 from job.verify import check_run, read_result

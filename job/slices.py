@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from configs.schema import Config
 from data.prepare import Data
 from engine.intervals import paired_interval, rank_sum, wilson_interval
 from job.reporting.figures import length_bands
+from job.rows import LABEL, LENGTH
 from report.intervals import fisher, holm
 from report.slices import SliceRow
 
-LENGTH, LABEL = "length", "label"  # not columns of the source
 MOST_VALUES = 20  # of a column; the rarer ones stand together
 LEVEL = 0.05  # of all slices together
 
@@ -48,11 +47,6 @@ def known_rows(
         labels=[data.label_names[label] for label in rows["label"]] if single else [],
         columns=dict(zip(columns, values, strict=True)),
     )
-
-
-def slice_columns(config: Config) -> tuple[str, ...]:
-    """The columns of the source that eval.slices names."""
-    return tuple(name for name in config.eval.slices if name not in (LENGTH, LABEL))
 
 
 def slice_rows(names: Sequence[str], rows: TestRows) -> dict[str, list[SliceRow]]:

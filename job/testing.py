@@ -25,8 +25,9 @@ from job.judge import judge
 from job.naming import name_predictions
 from job.pictures import MOST_DRAWN, log_pictures
 from job.prepare import Job
+from job.rows import slice_columns
 from job.scorer import scorer_of
-from job.slices import known_rows, slice_columns, slice_rows
+from job.slices import known_rows, slice_rows
 from models.ngrams.fusion import Fusion
 from report.baseline import comparison_line
 from report.card import Mistake

@@ -5,8 +5,9 @@ import numpy as np
 from data.encode import Encoded
 from data.long import LengthArgs
 from job.needs import adds_up, most_tokens, row_lengths, widest_of
-from job.predictor import length_args, text_columns, window_pool
+from job.predictor import length_args, window_pool
 from job.prepare import Job
+from job.rows import text_columns
 from models.apart import needs_apart
 from models.architectures import reads_last
 from models.methods.method import tokens_in_front

@@ -102,6 +102,8 @@ TABLE = {
                          "data.on_overlap=drop"]),
     "data.validation": (["data.validation=16"], PLAN, []),
     "data.test": (["data.test=16"], PLAN, []),
+    "data.group": (["data.group=title"], PLAN, ["data.source={table}"]),
+    "data.drop_rows": (["data.drop_rows={drop}"], PLAN, ["data.source={table}"]),
     "data.split_seed": (["data.split_seed=7"], STEPS, []),
     "data.subset": (["data.subset={train = 20}"], PLAN, []),
     "data.subset_seed": (["data.subset_seed=7"], STEPS, ["data.subset={train = 20}"]),
@@ -213,6 +215,8 @@ def places(tmp_path_factory, tiny_tokenizer):
     broken = "\n".join(f"film {i},{'pos' if i % 2 else 'neg'}" for i in range(40))
     (folder / "broken.csv").write_text(f"text,label\n{broken}\n,pos\n", encoding="utf-8")
     (folder / "headless.csv").write_text(broken, encoding="utf-8")
+    drop = json.dumps({"rows": ["table.jsonl:3"]})
+    (folder / "drop.jsonl").write_text(f"{drop}\n", encoding="utf-8")
     wide = "\n".join(f"café {i},{'pos' if i % 2 else 'neg+pos'}" for i in range(40))
     (folder / "wide.csv").write_text(f"text,label\n{wide}\n", encoding="utf-8")
     from transformers import BertForSequenceClassification
@@ -230,6 +234,7 @@ def places(tmp_path_factory, tiny_tokenizer):
         "own": folder / "own.py", "other": folder / "other", "head": f"{folder / 'head.py'}:Head",
         "table": folder / "table.jsonl", "broken": folder / "broken.csv",
         "headless": folder / "headless.csv", "wide": folder / "wide.csv",
+        "drop": folder / "drop.jsonl",
         "teacher": folder / "teacher", "hub": f"hub:{folder / 'hub'}", "tmp": folder,
     }  # fmt: skip
 

@@ -16,7 +16,8 @@ from openloop import load_run
 from configs.read import read_config
 from job.banner import estimated_memory
 from job.baseline import rows_of
-from job.prepare import data_args, prepare
+from job.prepare import prepare
+from job.rows import data_args
 from models.export import load_exported
 
 ROWS = make_reviews(160)

@@ -16,7 +16,7 @@ from configs.read import read_config
 from data.encode import encode_texts
 from data.long import LengthArgs
 from data.prepare import load_data
-from job.prepare import data_args
+from job.rows import data_args
 from models.load import load_tokenizer
 
 LENGTHS = Path(__file__).with_name("imdb_lengths.json")

@@ -315,6 +315,7 @@ RELATIONS = [
     (["data.validation=0.5", "data.test=0.5"], "data.validation"),
     (["train.loss=my.py:loss", "train.label_smoothing=0.1"], "train.label_smoothing"),
     (["data.text=label"], "data.text"),
+    (["data.group=label"], "data.group"),
     (["data.kind=single", 'data.label=["a", "b"]'], "data.label"),
     (["data.label_separator=;", "data.kind=single"], "data.label_separator"),
     (["data.label_separator=;", 'data.label=["a", "b"]'], "data.label_separator"),

@@ -1,0 +1,67 @@
+"""data.drop_rows: a file that names rows to leave out, as check.py writes it and a person edits it.
+
+JSON lines. A line leaves out the rows that its "drop" lists, or where it has none those of "rows":
+
+    {"kind": "label_error", "rows": ["reviews.csv:17"], "drop": ["reviews.csv:17"], …}
+
+Whoever agrees with a line keeps it; whoever does not deletes it.
+"""
+
+from pathlib import Path
+
+from files.read import parse_json, read_bounded
+
+SHOWN = 5  # addresses spelled out in an error
+
+
+def read_drop_rows(path: str) -> dict[str, str]:
+    """Address of a row -> the line that names it first, as "check.jsonl:3".
+
+    Raises ValueError, naming file and line, where it is missing or a line is not as above.
+    """
+    file = Path(path).expanduser()
+    try:
+        text = read_bounded(file).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"data.drop_rows: {path} is not UTF-8 at byte {error.start}") from None
+    except ValueError as error:
+        raise ValueError(
+            f"data.drop_rows: {error}; python check.py writes such a file, one finding a line"
+        ) from None
+    named: dict[str, str] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        place = f"{file.name}:{number}"
+        if line.strip():
+            for address in _addresses(line, place):
+                named.setdefault(address, place)
+    return named
+
+
+def _addresses(line: str, place: str) -> list[str]:
+    """What a line leaves out."""
+    finding = parse_json(line, f"data.drop_rows: {place}")
+    key = "drop" if isinstance(finding, dict) and "drop" in finding else "rows"
+    addresses = finding.get(key) if isinstance(finding, dict) else None
+    if not isinstance(addresses, list) or not all(isinstance(one, str) for one in addresses):
+        raise ValueError(
+            f"data.drop_rows: {place} names no rows; expected an object with a list of addresses, "
+            'as {"rows": ["reviews.csv:17"]}'
+        )
+    return addresses
+
+
+def check_drop_rows(named: dict[str, str], met: set[str], some: str, path: str) -> None:
+    """Raise ValueError where the file names rows that the source has not. `met` are those that it
+    has, `some` the address of a row that it has, as an example."""
+    strange = [address for address in named if address not in met]
+    if strange:
+        lines = [f"{named[address]} names {address!r}" for address in strange[:SHOWN]]
+        more = f"\n  and {len(strange) - SHOWN:,} more" if len(strange) > SHOWN else ""
+        raise ValueError(
+            f"data.drop_rows: {len(strange):,} of the {len(named):,} addresses in {path} match no "
+            f"row of data.source:\n  "
+            + "\n  ".join(lines)
+            + more
+            + f"\nexpected addresses such as {some!r}: check the file "
+            "again with check.py, which writes them, or delete these lines"
+        )

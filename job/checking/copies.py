@@ -1,0 +1,79 @@
+"""The same text more than once: near duplicates, and one form filled in many times."""
+
+import importlib.util
+
+from data.checks.near import NearPair, join_pairs, near_pairs, sign_texts
+from data.checks.templates import Template, find_templates
+from job.checking.examined import DROP, Examined
+from report.check import Check, Finding
+from report.format import format_count, format_share, shorten
+
+KEPT_FIRST = ("test", "validation", "train")  # of near duplicates one stays, of these sides
+INSTALL = "pip install datasketch cleanlab"
+
+
+def examine_templates(examined: Examined, path: str) -> tuple[Check, list[Template]]:
+    """Forms in which many rows are written; a model learns them rather than what they say."""
+    templates = find_templates(examined.joined, len(examined.table))
+    findings = []
+    for template in templates:
+        rows = examined.addresses(template.rows)
+        share = format_share(len(rows), len(examined.table))
+        findings.append(
+            Finding(
+                "template", "warning",
+                f"{format_count(len(rows))} rows ({share}) are “{shorten(template.form, 120)}”",
+                rows, "data.drop_rows", rows[1:],
+                {"form": template.form[:500], "count": len(rows),
+                 "texts": examined.excerpts(template.rows[:2])},
+            )
+        )  # fmt: skip
+    headline = "no text stands many times with other words filled in"
+    if findings:
+        headline = f"{len(findings)} forms are filled in again and again"
+    mend = f"a line leaves out all but the first row of its form: {DROP.format(path=path)}"
+    return Check("templates", headline, findings, mend), templates
+
+
+def examine_near(examined: Examined, templates: list[Template], path: str) -> Check:
+    """Rows that are nearly the same; on two sides of a cut they are errors."""
+    if importlib.util.find_spec("datasketch") is None:
+        return Check("near duplicates", f"needs datasketch: {INSTALL}", left_out=True)
+    signatures = sign_texts(examined.texts())
+    form = {row: i for i, template in enumerate(templates) for row in template.rows}
+    pairs = [
+        pair
+        for pair in near_pairs(signatures, examined.read)
+        if pair.left not in form or form[pair.left] != form.get(pair.right)
+    ]
+    findings = [_near_finding(examined, rows, pairs) for rows in join_pairs(pairs)]
+    findings.sort(key=lambda finding: finding.level)  # errors first
+    across = sum(finding.level == "error" for finding in findings)
+    headline = f"none among {format_count(len(examined.table))} rows"
+    if findings:
+        headline = (
+            f"{format_count(len(findings))} texts stand there again, hardly changed; "
+            f"{format_count(across)} of them on two sides of a cut"
+        )
+    mend = f"a line leaves out all but one of its rows: {DROP.format(path=path)}"
+    return Check("near duplicates", headline, findings, mend)
+
+
+def _near_finding(examined: Examined, members: list[int], pairs: list[NearPair]) -> Finding:
+    """Rows that hang together, the one that would stay first."""
+    inside = set(members)
+    least = min(pair.resemblance for pair in pairs if pair.left in inside)
+    rows = sorted(members, key=lambda row: (KEPT_FIRST.index(examined.split[row]), row))
+    splits = [str(examined.split[row]) for row in rows]
+    labels = examined.labels[rows]
+    addresses = examined.addresses(rows)
+    shown = ", ".join(f"{a} ({s})" for a, s in list(zip(addresses, splits, strict=True))[:4])
+    differ = ", with different labels" if (labels != labels[0]).any() else ""
+    more = f" and {len(rows) - 4:,} more" if len(rows) > 4 else ""
+    return Finding(
+        "near_duplicate", "error" if len(set(splits)) > 1 else "warning",
+        f"{shown}{more}: {100 * least:.0f} % the same{differ}",
+        addresses, "data.drop_rows", addresses[1:],
+        {"resemblance": round(least, 4), "splits": splits, "labels_differ": bool(differ),
+         "texts": examined.excerpts(rows[:2])},
+    )  # fmt: skip

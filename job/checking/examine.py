@@ -1,0 +1,64 @@
+"""The examination of a run's data, one check after the other, and the file of what was found."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from configs.schema import Config
+from data.write import json_text
+from files.write import replace_text
+from job.checking.classes import examine_classes
+from job.checking.copies import examine_near, examine_templates
+from job.checking.examined import examine_plan, open_examined
+from job.checking.groups import examine_groups
+from job.checking.labels import examine_labels
+from job.checking.texts import examine_language, examine_letters
+from report.check import Check
+
+FILE = "check.jsonl"
+
+
+def examine(config: Config, path: str) -> Iterator[Check]:
+    """The checks as they are made. `path` is where the findings will be. Raises ValueError for a
+    source that cannot be read."""
+    examined, refused = open_examined(config)
+    yield from examine_plan(examined, refused)
+    yield examine_classes(examined)
+    yield examine_groups(examined, path)
+    templates, forms = examine_templates(examined, path)
+    yield examine_near(examined, forms, path)
+    yield templates
+    yield examine_labels(examined, path)
+    yield examine_letters(examined, path)
+    yield examine_language(examined, path)
+
+
+def findings_path(config: Config, named: Path | None) -> Path:
+    """Where the findings go: the file named, or check.jsonl here, or check2.jsonl where the recipe
+    drops the rows that check.jsonl names.
+
+    Raises ValueError where that is the file of data.drop_rows, which a person has edited.
+    """
+    drops = config.data.drop_rows
+    edited = None if drops is None else Path(drops).expanduser().resolve()
+    if named is None:
+        named = Path(FILE)
+        if named.resolve() == edited:
+            named = Path("check2.jsonl")
+    if named.resolve() == edited:
+        raise ValueError(f"--out: {named} is the file of data.drop_rows; name another one")
+    if not named.absolute().parent.is_dir():
+        raise ValueError(f"--out: there is no folder {named.parent}")
+    return named
+
+
+def write_findings(path: Path, checks: Sequence[Check]) -> Path | None:
+    """Write all findings, one JSON object a line. What was there, and may have been edited, is kept
+    as NAME.old; its path where that was so."""
+    old = None
+    lines = [json_text(one.as_dict()) + "\n" for check in checks for one in check.findings]
+    if path.exists() and path.read_text(encoding="utf-8", errors="replace") != "".join(lines):
+        old = path.with_name(f"{path.name}.old")
+        path.replace(old)
+    with replace_text(path) as file:
+        file.writelines(lines)
+    return old
