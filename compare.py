@@ -71,15 +71,17 @@ def open_runs(paths: list[Path]) -> "tuple[list[Finished], Pair | None]":
 
 
 def write_pages(paths: list[Path]) -> None:
-    """The page of each run, finished or not, and of several the page that compares them."""
+    """The page of each run, finished or not, and where several are finished that of all."""
     from job.folder import Folder
+    from job.reporting.compare import compare_pair, open_all
     from job.reporting.page import write_page
     from job.reporting.sheet import write_sheet
 
     for path in paths:
         print(write_page(Folder(path)))
-    if len(paths) > 1:
-        print(write_sheet(*open_runs(paths)))
+    runs, _ = open_all(paths)
+    if len(runs) > 1:
+        print(write_sheet(runs, compare_pair(*runs) if len(paths) == 2 else None))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from report.card import Mistake
 
 EXPLANATIONS = "explanations.jsonl"
 SHARE = 0.05  # of the run's own arithmetic that explanations may take
-FEWEST = 200  # answers that they may take all the same
+FEWEST = 300  # answers that they may take all the same
 
 
 def affordable(job: Job, progress: Progress) -> int:

@@ -46,12 +46,24 @@ class Reliability:
 
 
 def reliability(lines: Sequence[Line]) -> Reliability:
-    """Of one class a row; lines must not be empty."""
+    """Of one class a row by the probability of the answer; of several labels by that of each label,
+    and whether it holds. lines must not be empty."""
     bins = Bins()
-    bins.add(np.array([line.sure for line in lines]), np.array([line.right for line in lines]))
-    whole = all(abs(sum(line.shares.values()) - 1) < 1e-3 for line in lines)
-    brier = sum(map(squared, lines)) / len(lines) if whole else None
-    return Reliability(groups_of(bins), bins.error(), brier)
+    if isinstance(lines[0].label, list):
+        pairs = [(p, name in line.label) for line in lines for name, p in line.shares.items()]
+    else:
+        pairs = [(line.sure, line.right) for line in lines]
+    sure, right = zip(*pairs, strict=True)
+    bins.add(np.array(sure), np.array(right))
+    return Reliability(groups_of(bins), bins.error(), brier(lines))
+
+
+def brier(lines: Sequence[Line]) -> float | None:
+    """The Brier score of one class a row; None of several, and where not all shares are known."""
+    single = isinstance(lines[0].label, str)
+    if not single or any(abs(sum(line.shares.values()) - 1) > 1e-3 for line in lines):
+        return None
+    return sum(map(squared, lines)) / len(lines)
 
 
 def groups_of(bins: Bins) -> list[Group]:

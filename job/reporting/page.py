@@ -13,6 +13,13 @@ from configs.schema import Config
 from data.summary import DataReport
 from files.write import save_text
 from job.folder import Folder, saved_config
+from job.reporting.decided import (
+    decided_figures,
+    expectation_table,
+    read_explanations,
+    result_slices,
+    trusted_table,
+)
 from job.reporting.figures import by_length, reliability
 from job.reporting.predictions import Line, read_lines, read_predictions
 from job.reporting.rows import (
@@ -56,9 +63,14 @@ def gather(folder: Folder, result: dict[str, Any]) -> Page:
     lines = list(read_predictions(folder.predictions, texts=False)) if result else []
     kind = kind_of(lines)
     single = kind == "single"
-    shower = Shower(folder.predictions, config.report.texts)
+    explained = read_explanations(folder.path / "explanations.jsonl") if result else {}
+    shower = Shower(folder.predictions, config.report.texts, explained)
+    decided, slices = result.get("calibration") or {}, result_slices(result)
+    if single and "label" not in (title for title, _, _ in slices):
+        slices += label_slices(lines)
+    start = (decided.get("unsure") or {}).get("limit", 0.5)
     names = list(test_names(folder, lines)) if single else []
-    slider = slider_values(lines, names) if single and len(names) <= MOST_CLASSES else {}
+    slider = slider_values(lines, names, start) if single and len(names) <= MOST_CLASSES else {}
     limit = config.data.max_length
     return Page(
         name=config.run.name,
@@ -71,12 +83,15 @@ def gather(folder: Folder, result: dict[str, Any]) -> Page:
         matrix=matrix(lines, names, shower) if single and len(names) <= MOST_CLASSES else [],
         slider=slider,
         slider_rows=slider_rows(slider),
-        trust=trust_chart(reliability(lines)) if single else [],
-        lengths=length_chart(by_length(lines), limit) if single else [],
+        trust=trust_chart(reliability(lines), single) if kind in ("single", "multi") else [],
+        lengths=length_chart(by_length(lines), limit) if kind in ("single", "multi") else [],
         numbers=number_charts([(one.label, one.predicted) for one in lines])
         if "rmse" in test
         else [],
-        slices=label_slices(lines) if single else [],
+        decided=decided_figures(decided),
+        trusted=trusted_table(decided),
+        expectations=expectation_table(result.get("expectations") or [], shower.texts),
+        slices=slices,
         classes=class_rows(test, names, folder),
         mistakes_title=TITLES[kind],
         mistakes=[shower.example(x) for x in mistakes(lines)],

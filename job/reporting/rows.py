@@ -1,16 +1,19 @@
 """Test rows as a run's page shows them: mistakes, cells of the confusion matrix, the slider."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.intervals import wilson_interval
+from job.reporting.decided import cut_text, heaviest, to_slice
 from job.reporting.figures import suspects, thresholds
 from job.reporting.predictions import Line, text_at
 from report.format import format_number
 from report.page.page import Cell, Example, Slice
+from report.slices import SliceRow
 
 MISTAKES, SUSPECTS, IN_CELL = 20, 20, 10  # rows that are shown
 MOST_TEXT = 20_000  # characters of a text; a longer one is cut
@@ -23,6 +26,7 @@ class Shower:
 
     file: Path
     texts: bool
+    explained: Mapping[str, Sequence[Mapping[str, Any]]]  # pieces of a text, by the row's address
 
     def example(self, one: Line, note: str = "") -> Example:
         label, predicted = name_of(one.label), name_of(one.answer)
@@ -32,9 +36,11 @@ class Shower:
         text = text_at(self.file, one)
         line = {"row": one.address, "text": text, "label": one.label, "predicted": one.predicted}
         shown = text if len(text) <= MOST_TEXT else text[:MOST_TEXT] + "…"
+        pieces = self.explained.get(one.address, [])
         return Example(
-            one.address, shown, label, predicted, share, json.dumps(line, ensure_ascii=False), note
-        )
+            one.address, shown, label, predicted, share, json.dumps(line, ensure_ascii=False),
+            note, cut_text(shown, pieces), heaviest(pieces),
+        )  # fmt: skip
 
 
 def name_of(label: Any) -> str:
@@ -77,13 +83,16 @@ def matrix(lines: Sequence[Line], names: Sequence[str], shower: Shower) -> list[
     return rows
 
 
-def slider_values(lines: Sequence[Line], names: Sequence[str]) -> dict[str, Any]:
-    """What the slider shows at each of its steps."""
+def slider_values(lines: Sequence[Line], names: Sequence[str], limit: float) -> dict[str, Any]:
+    """What the slider shows at each of its steps; it starts at `limit`."""
     held = dict.fromkeys(names, 0)
     for one in lines:
         held[one.label] += 1
     steps = [[t.answered, t.right, t.classes] for t in thresholds(lines, names)]
-    return {"rows": len(lines), "names": list(names), "held": list(held.values()), "steps": steps}
+    return {
+        "rows": len(lines), "names": list(names), "held": list(held.values()), "steps": steps,
+        "start": math.ceil(100 * limit),
+    }  # fmt: skip
 
 
 def slider_rows(slider: dict[str, Any]) -> list[list[str]]:
@@ -99,16 +108,18 @@ def slider_rows(slider: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def label_slices(lines: Sequence[Line]) -> list[tuple[str, list[Slice]]]:
+def label_slices(lines: Sequence[Line]) -> list[tuple[str, str, list[Slice]]]:
     """Rows of each label."""
     held: dict[str, list[Line]] = {}
     for one in lines:
         held.setdefault(one.label, []).append(one)
     rows = []
-    for name, own in held.items():
+    for name, own in list(held.items())[:MOST_CLASSES]:
         right = sum(x.right for x in own)
-        rows.append(Slice(name, len(own), right, *wilson_interval(right, len(own))))
-    return [("label", rows[:MOST_CLASSES])]
+        low, high = wilson_interval(right, len(own))
+        row = SliceRow(name, len(own), "accuracy", right / len(own), low, high, right, None, None)
+        rows.append(row)
+    return [("label", "accuracy", [to_slice(one, rows) for one in rows])]
 
 
 def suspect_rows(lines: Sequence[Line], shower: Shower) -> list[Example]:

@@ -111,41 +111,38 @@ def group_rows(groups: Sequence[Groups]) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def trust_chart(trust: Any) -> list[Chart]:
-    """The reliability diagram: on the dashed line a probability is what it says."""
-    groups = [g for g in trust.groups if g.rows]
+def trust_chart(trust: Any, single: bool) -> list[Chart]:
+    """The reliability diagram: on the dashed line a probability is what it says; and how often
+    which comes. Of a `single` class a row they are those of the answer, else of each label."""
+    of, good, bad = ("of the answer", "right", "wrong") if single else ("of a label", "held", "not")
     series = Series(
-        "test rows", [(g.mean, g.right / g.rows) for g in groups],
-        [(g.low, g.high) for g in groups], line=False,
+        "test rows", [(g.mean, g.right / g.rows) for g in trust.groups if g.rows],
+        [(g.low, g.high) for g in trust.groups if g.rows], line=False,
     )  # fmt: skip
     drawing = chart(
-        [series], "Reliability", "probability of the answer", "right among them", diagonal=True,
+        [series], "Reliability", f"probability {of}", f"{good} among them", diagonal=True,
         y_range=(0, 1), frame=SMALL,
     )  # fmt: skip
     note = f"Expected calibration error {trust.ece:.4f}"
     note += "" if trust.brier is None else f", Brier score {trust.brier:.4f} (0 is best, 2 worst)"
-    columns = ["probability", "rows", "mean", "right", "95 %"]
-    return [Chart(drawing, columns, group_rows(groups), note + "."), sure_chart(trust)]
+    columns = ["probability", "rows", "mean", good, "95 %"]
+    first = Chart(drawing, columns, group_rows(trust.groups), note + ".")
 
-
-def sure_chart(trust: Any) -> Chart:
-    """How sure the answers are, those that are right and on them the others."""
-    count = len(trust.groups)
-    centres = [(n + 0.5) / count for n in range(count)]
+    centres = [(n + 0.5) / len(trust.groups) for n in range(len(trust.groups))]
     right = [(x, float(g.right)) for x, g in zip(centres, trust.groups, strict=True)]
     total = [(x, float(g.rows)) for x, g in zip(centres, trust.groups, strict=True)]
     stacked = [(low, high) for (_, low), (_, high) in zip(right, total, strict=True)]
-    series = [
-        Series("right", right, line=False, marks=False, bars=True),
-        Series("wrong", total, stacked, line=False, marks=False, bars=True),
+    bars = [
+        Series(good, right, line=False, marks=False, bars=True),
+        Series(bad, total, stacked, line=False, marks=False, bars=True),
     ]
+    title = "How sure the answers are" if single else "How sure the labels are"
     drawing = chart(
-        series, "How sure the answers are", "probability of the answer", "test rows",
-        y_range=(0, 1), frame=SMALL,
+        bars, title, f"probability {of}", "test rows" if single else "labels", y_range=(0, 1),
+        frame=SMALL,
     )  # fmt: skip
-    columns = ["probability", "rows", "right"]
     rows = [[g.name, f"{g.rows:,}", f"{g.right:,}"] for g in trust.groups]
-    return Chart(drawing, columns, rows)
+    return [first, Chart(drawing, ["probability", "rows", good], rows)]
 
 
 def length_chart(groups: Sequence[Groups], limit: int) -> list[Chart]:

@@ -35,7 +35,9 @@ class Chart:
 @dataclass(frozen=True)
 class Example:
     """A test row that is shown. `line` is its line of test_predictions.jsonl; the text is None
-    where texts are left out."""
+    where texts are left out. `parts` are the text in pieces, each with how strongly the answer
+    rests on it: "for1" to "for3", "against1" to "against3" or "". `words` are those pieces that
+    weigh most, with their weights."""
 
     address: str
     text: str | None
@@ -44,6 +46,8 @@ class Example:
     share: float | None
     line: str | None
     note: str = ""
+    parts: Sequence[tuple[str, str]] = ()
+    words: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Slice:
-    """Some test rows, and how many of them are answered right, with the 95 % interval."""
+    """Some test rows: their figure and its 95 % interval in words, and as shares (0 to 1) of a
+    line on which they are drawn; `worse` than all other rows, surely."""
 
     name: str
     rows: int
-    right: int
+    figure: str
+    interval: str
     low: float
+    middle: float
     high: float
+    worse: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,10 @@ class Page:
     trust: Sequence[Chart] = ()  # reliability
     lengths: Sequence[Chart] = ()
     numbers: Sequence[Chart] = ()  # of a regression
-    slices: Sequence[tuple[str, Sequence[Slice]]] = ()
+    decided: Sequence[tuple[str, str]] = ()  # temperature, thresholds, limit
+    trusted: Sequence[Sequence[str]] = ()  # what these do, on which rows
+    expectations: Sequence[Sequence[str]] = ()  # the first row is the head
+    slices: Sequence[tuple[str, str, Sequence[Slice]]] = ()  # by what, which figure
     classes: Sequence[Sequence[str]] = ()  # label, rows, answers, precision, recall, F1
     mistakes_title: str = "Mistakes"
     mistakes: Sequence[Example] = ()
