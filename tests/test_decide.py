@@ -28,7 +28,7 @@ def write_recipe(folder, rows, name, **sections):
         "model": {"source": "ngrams"},
         "data": {"source": str(folder / f"{name}.jsonl"), "validation": 240, "test": 240},
         "train": {"epochs": 12, "micro_batch_size": 8, "lr": 3e-2},
-        "eval": {"baseline": False},
+        "eval": {"baseline": False, "every": 360},  # the last weights, far too sure
         **sections,
     }
     path = folder / f"{name}.toml"
@@ -148,7 +148,8 @@ def test_a_limit_is_kept_told_and_used(noisy, capsys):
     card = (noisy / "README.md").read_text(encoding="utf-8")
     assert "## From logits to an answer" in card
     assert "temperature" in card
-    assert "of the test rows are answered" in card
+    assert "of the test rows" in card
+    assert "are answered" in card
 
 
 def test_unsure_can_be_asked_for(plain, capsys, tmp_path):
