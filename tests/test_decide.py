@@ -21,14 +21,13 @@ from job.predictions import read_predictions
 from tests.killed import kill_after_save
 
 
-def write_recipe(folder, rows, name, **sections):
-    (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+def write_recipe(folder, name, data, **sections):
     tables = {
         "run": {"name": name, "dir": str(folder / "runs"), "save_every": 3},
         "model": {"source": "ngrams"},
-        "data": {"source": str(folder / f"{name}.jsonl"), "validation": 240, "test": 240},
-        "train": {"epochs": 12, "micro_batch_size": 8, "lr": 3e-2},
-        "eval": {"baseline": False, "every": 360},  # the last weights, far too sure
+        "data": data,
+        "train": {"epochs": 4, "micro_batch_size": 8, "lr": 3e-2},
+        "eval": {"baseline": False},
         **sections,
     }
     path = folder / f"{name}.toml"
@@ -36,13 +35,25 @@ def write_recipe(folder, rows, name, **sections):
     return path
 
 
-def noisy_rows(count=720):
-    """Reviews of which every eighth has the wrong label."""
+def write_rows(path, rows):
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return str(path)
+
+
+def noisy_data(folder, held_out=240):
+    """Reviews to learn from that are all clear, and others of which every second speaks for both
+    classes, and of the rest every twelfth has the wrong label: a model is far too sure of them."""
+    clear = [{"text": text, "label": label} for text, label in make_reviews(360)]
     flip = {"pos": "neg", "neg": "pos"}
-    return [
-        {"text": text, "label": flip[label] if i % 8 == 3 else label}
-        for i, (text, label) in enumerate(make_reviews(count))
-    ]
+    other = []
+    for i, (text, label) in enumerate(make_reviews(360 + 2 * held_out)[360:]):
+        if i % 4 > 1:
+            other.append({"text": f"{text} {(BAD if label == 'pos' else GOOD)[i % 6]}",
+                          "label": ("pos", "neg")[i % 3 == 0]})  # fmt: skip
+        else:
+            other.append({"text": text, "label": flip[label] if i % 12 == 1 else label})
+    parts = {"train": clear, "validation": other[:held_out], "test": other[held_out:]}
+    return {"source": {k: write_rows(folder / f"{k}.jsonl", rows) for k, rows in parts.items()}}
 
 
 def labelled_rows(count=720):
@@ -70,7 +81,7 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def noisy(place):
     """Folder of a run whose answers are far surer than right; 80 % were asked for."""
-    path = write_recipe(place, noisy_rows(), "noisy", decide={"min_precision": 0.8})
+    path = write_recipe(place, "noisy", noisy_data(place), decide={"min_precision": 0.8})
     assert train.main(["--config", str(path)]) == 0
     return place / "runs" / "noisy"
 
@@ -86,7 +97,8 @@ def plain(place, noisy):
 
 @pytest.fixture(scope="module")
 def several(place):
-    path = write_recipe(place, labelled_rows(), "several")
+    source = write_rows(place / "several.jsonl", labelled_rows())
+    path = write_recipe(place, "several", {"source": source, "validation": 240, "test": 240})
     assert train.main(["--config", str(path)]) == 0
     return place / "runs" / "several"
 
@@ -155,15 +167,15 @@ def test_a_limit_is_kept_told_and_used(noisy, capsys):
 def test_unsure_can_be_asked_for(plain, capsys, tmp_path):
     assert "unsure" not in answers(capsys, plain, "good film")[0]
     texts = [row["text"] for row in lines_of(plain)[:30]]
-    got = answers(capsys, plain, "--unsure", "0.97", *texts)
+    got = answers(capsys, plain, "--unsure", "0.8", *texts)
     shares = [max(row["probabilities"].values()) for row in got]
-    assert [row["unsure"] for row in got] == [share < 0.97 for share in shares]
+    assert [row["unsure"] for row in got] == [share < 0.8 for share in shares]
     assert {row["unsure"] for row in got} == {True, False}
-    shown = ask(capsys, "--run", plain, "--unsure", "0.97", *texts).splitlines()
+    shown = ask(capsys, "--run", plain, "--unsure", "0.8", *texts).splitlines()
     assert [line.lstrip().startswith("unsure (") for line in shown] == [r["unsure"] for r in got]
     (tmp_path / "texts.txt").write_text("\n".join(texts), encoding="utf-8")
     words = ["--file", tmp_path / "texts.txt", "--output", tmp_path / "out.csv"]
-    ask(capsys, "--run", plain, "--unsure", "0.97", *words)
+    ask(capsys, "--run", plain, "--unsure", "0.8", *words)
     with (tmp_path / "out.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["unsure"].lower() == "true" for row in rows] == [row["unsure"] for row in got]
@@ -310,9 +322,9 @@ def test_what_was_asked_may_change_while_a_run_goes_on(place):
 
 
 def test_few_rows_fit_nothing_and_that_is_said(place, capsys):
-    path = write_recipe(place, noisy_rows(120), "few", data={
-        "source": str(place / "few.jsonl"), "validation": 30, "test": 30,
-    })  # fmt: skip
+    rows = [{"text": text, "label": label} for text, label in make_reviews(120)]
+    source = write_rows(place / "few.jsonl", rows)
+    path = write_recipe(place, "few", {"source": source, "validation": 30, "test": 30})
     assert train.main(["--config", str(path)]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "no temperature: 30 validation rows are fewer than 50" in said
@@ -328,8 +340,8 @@ def test_few_rows_fit_nothing_and_that_is_said(place, capsys):
 )
 def test_a_precision_that_nothing_can_show_is_refused_before_step_1(place, capsys, words, message):
     rows = [{"text": text, "label": i % 4} for i, (text, _) in enumerate(make_reviews(120))]
-    data = {"source": str(place / "no.jsonl"), "validation": 30, "test": 30}
-    path = write_recipe(place, rows, "no", decide={"min_precision": 0.9}, data=data)
+    data = {"source": write_rows(place / "no.jsonl", rows), "validation": 30, "test": 30}
+    path = write_recipe(place, "no", data, decide={"min_precision": 0.9})
     assert train.main(["--config", str(path), "--dry-run", *words]) == 2
     assert message in capsys.readouterr().err
 
@@ -342,7 +354,7 @@ def test_most_confident_mistakes_are_explained(noisy):
     texts = {row["row"]: row["text"] for row in rows}
     sure = [row["probabilities"][row["predicted"]] for row in wrong]
     assert [row["probability"] for row in explained] == sure[: len(explained)]
-    for row in explained:
+    for row in explained[:5]:
         text, first = texts[row["row"]], row["explanation"][0]
         assert text[first["start"] : first["end"]] == first["text"]
         assert first["text"] in (GOOD if row["predicted"] == "pos" else BAD)
