@@ -10,6 +10,7 @@ import numpy as np
 
 FEWEST_ROWS = 50  # validation rows from which a temperature can be told
 FEWEST_WRONG = 5  # of them answered wrongly: without any, the steeper the better, without end
+SURELY = 6.635  # twice the gain in log-likelihood that luck reaches in 1 % of all cases (chi2)
 FEWEST_POSITIVES = 20  # validation rows of a label from which its threshold can be told
 HOTTEST = 20.0  # temperatures lie between 1 / HOTTEST and HOTTEST
 COVERAGES = 20  # shares of the answers that a limit may let pass: 5 %, 10 %, … 100 %
@@ -79,6 +80,13 @@ def fit_temperature(kind: str, logits: np.ndarray, labels: np.ndarray) -> float:
     temperature = float(f"{1 / steepness:.6g}")
     plain, fitted = (negative_log_likelihood(kind, logits, labels, t) for t in (1.0, temperature))
     return temperature if fitted < plain else 1.0
+
+
+def gain(kind: str, logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
+    """Twice what a temperature adds to the log-likelihood of the rows, to compare with SURELY. Rows
+    of several labels count as one each: their labels depend on each other."""
+    plain, fitted = (negative_log_likelihood(kind, logits, labels, t) for t in (1.0, temperature))
+    return 2 * len(logits) * (plain - fitted)
 
 
 def count_wrong(kind: str, logits: np.ndarray, labels: np.ndarray) -> int:

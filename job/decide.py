@@ -11,12 +11,14 @@ from engine.calibrate import (
     FEWEST_POSITIVES,
     FEWEST_ROWS,
     FEWEST_WRONG,
+    SURELY,
     CalibrationCounter,
     Limit,
     count_wrong,
     fit_limit,
     fit_temperature,
     fit_threshold,
+    gain,
     probabilities,
 )
 from engine.decision import NOTHING_IS_SURE, Decision, how_sure
@@ -117,8 +119,13 @@ def fit_scores(job: Job, logits: np.ndarray, labels: np.ndarray) -> Fitted:
     kind, names = decision.kind, job.data.label_names
     if config.calibrate:
         reason = why_no_temperature(kind, logits, labels)
-        if not reason:
-            temperature = fit_temperature(kind, logits, labels)
+        temperature = 1.0 if reason else fit_temperature(kind, logits, labels)
+        if temperature != 1 and gain(kind, logits, labels, temperature) < SURELY:
+            reason = (
+                f"{format_number(temperature)} would be the best on {format_count(len(logits))} "
+                "validation rows, by no more than luck can do"
+            )
+        else:
             decision = replace(decision, temperature=temperature)
         counter = CalibrationCounter(kind, decision.temperature)
         counter.update(logits, labels)
@@ -225,15 +232,16 @@ def test_lines(tested: dict[str, Any]) -> list[str]:
     if not tested:
         return []
     n = tested["n"]
+    before, after = ((tested[f"nll_{x}"], tested[f"ece_{x}"]) for x in ("before", "after"))
+    changed = before != after
     lines = [
-        f"on {format_count(n)} test rows: -log p {tested['nll_before']:.4f} to "
-        f"{tested['nll_after']:.4f}, calibration error {tested['ece_before']:.4f} to "
-        f"{tested['ece_after']:.4f}"
+        f"on {format_count(n)} test rows: -log p {before[0]:.4f}{f' to {after[0]:.4f}' * changed}, "
+        f"calibration error {before[1]:.4f}{f' to {after[1]:.4f}' * changed}"
     ]
     if "answered" in tested:
         right = format_share(tested["right"], tested["answered"])
         answered = format_share(tested["answered"], n)
-        lines.append(f"{answered} of the test rows are answered, {right} of them right")
+        lines.append(f"of the test rows {answered} are answered, {right} of these rightly")
     return lines
 
 

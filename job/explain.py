@@ -61,13 +61,15 @@ class Piece:
 def split_sentences(text: str) -> list[tuple[int, int]]:
     """(start, end) of each sentence, without the blanks around it; none of a text without any
     letter. A point before a small letter ends no sentence (e.g. here)."""
-    ends = []
+    cuts = []  # (where a sentence ends, where the next begins)
     for match in END.finditer(text):
         following = text[match.end() : match.end() + 40].lstrip()
-        if not (match.group().strip(".") == "" and following[:1].islower()):
-            ends.append(match.end())
+        if match.group().startswith("<"):
+            cuts.append(match.span())
+        elif match.group().strip(".") or not following[:1].islower():
+            cuts.append((match.end(), match.end()))
     sentences, start = [], 0
-    for end in [*ends, len(text)]:
+    for end, following_start in [*cuts, (len(text), len(text))]:
         part = text[start:end]
         first = start + len(part) - len(part.lstrip())
         last = start + len(part.rstrip())
@@ -75,7 +77,7 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
             sentences.append((first, last))
         elif sentences and first < last:  # points and brackets alone belong to what was before
             sentences[-1] = (sentences[-1][0], last)
-        start = end
+        start = following_start
     return sentences
 
 

@@ -16,17 +16,17 @@ from report.card import Mistake
 
 EXPLANATIONS = "explanations.jsonl"
 SHARE = 0.05  # of the run's own arithmetic that explanations may take
-FEWEST = 300  # answers that they may take all the same
+FEW, MOST_SHARE = 1000, 0.25  # of a short run so many answers, if that is no more than a quarter
 
 
 def affordable(job: Job, progress: Progress) -> int:
     """How many answers may be asked for. Counted, and not timed, so that a run that was resumed
     writes the same file. A step costs three answers a row; where the frozen part of the model is
     kept, a run hardly takes more than one answer a row."""
+    answers = 3 * progress.step * job.plan.accumulate * job.config.train.micro_batch_size
     if job.cached is not None:
-        return max(FEWEST, int(SHARE * len(job.encoded["train"].dataset)))
-    rows = progress.step * job.plan.accumulate * job.config.train.micro_batch_size
-    return max(FEWEST, int(SHARE * 3 * rows))
+        answers = len(job.encoded["train"].dataset)
+    return int(max(SHARE * answers, min(FEW, MOST_SHARE * answers)))
 
 
 def try_explain(

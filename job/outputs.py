@@ -208,7 +208,8 @@ def make_shape(predictor: Predictor, top: int | None, explained: bool) -> Shape:
 
 def piece_cells(piece: Piece, hidden: Collection[str]) -> dict[str, Any]:
     """A piece of an explanation without what nobody needs."""
-    return {name: value for name, value in asdict(piece).items() if name not in hidden}
+    cells = asdict(piece) | {"weight": round(piece.weight, 6)}
+    return {name: value for name, value in cells.items() if name not in hidden}
 
 
 def chunks(items: Iterable[Item]) -> Iterator[list[Item]]:

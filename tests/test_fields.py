@@ -141,6 +141,8 @@ TABLE = {
     "eval.metric": (["eval.metric=loss"], SAID, ["eval.every=1"]),
     "eval.baseline": (["eval.baseline=false"], SAID, []),
     "eval.patience": (["eval.patience=1"], STEPS, ["train.lr=1e-30", "eval.every=1"]),
+    "decide.calibrate": (["decide.calibrate=false"], SAID, []),
+    "decide.min_precision": (["decide.min_precision=0.9"], SAID, []),
     "precision.dtype": (["precision.dtype=bf16"], STEPS, []),
     "precision.device": (["precision.device=auto"], PLAN, []),
     "precision.tf32": (["precision.tf32=true"], PLAN, []),

@@ -1,4 +1,4 @@
-"""Temperature, thresholds, limit, calibration error: against SciPy, scikit-learn, recounts."""
+"""Temperature, thresholds, limit, calibration error: against SciPy, scikit-learn and recounts."""
 
 import numpy as np
 import pytest
