@@ -147,16 +147,13 @@ def _check(args: DataArgs) -> None:
 
 def _build(args: DataArgs, tables: dict[str, list[Table]], notes: list[str], made: Path) -> None:
     """Fill the folder `made` with an Arrow file a split and data.json."""
-    intake = Intake(
-        args.text, args.label, args.labels, args.kind, args.clean, args.filter,
-        args.label_separator, args.slices,
-    )  # fmt: skip
+    intake = Intake(args.text, args.label, args.labels, args.kind, args.clean, args.filter,
+                    args.label_separator, args.slices)  # fmt: skip
     intake.check_columns(tables)
     for split, parts in tables.items():
         intake.read_split(split, parts, made / f"{split}.rows")
     intake.bad.check(args.on_bad_row, intake.read)
     intake.damage.check(args.on_bad_row)
-    intake.check_slices()
     _check_usable(intake)
     read = {split: read_arrow(made / f"{split}.rows") for split in tables}
     settled = _settle_labels(args, tables, intake)
@@ -210,12 +207,14 @@ def _build(args: DataArgs, tables: dict[str, list[Table]], notes: list[str], mad
 
 
 def _check_usable(intake: Intake) -> None:
-    """Raise ValueError naming a split of the source without a usable row."""
+    """Raise ValueError naming a split of the source without a usable row, or a column that is in
+    none."""
     for split, labels in intake.labels.items():
         if not labels:
             left = " (data.filter left out all others)" if intake.filtered else ""
             nothing = f"data.source: no usable row for {split}{left}"
             raise ValueError("\n  ".join([nothing, *intake.damage.lines()]))
+    intake.check_slices()
 
 
 def _drop_seen(

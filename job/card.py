@@ -171,11 +171,7 @@ def make_card(
             if can_merge(job.built.model)
             else ""
         ),
-        snippet=loading_snippet(
-            folder.model,
-            job.model_args,
-            texts_of(job),
-        ),
+        snippet=loading_snippet(folder.model, job.model_args, texts_of(job)),
         data=[*job.data.report.lines(), *window_lines(job)],
         elsewhere=elsewhere(job, folder.model),
         settings=trajectory(job.config),
