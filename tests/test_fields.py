@@ -139,6 +139,7 @@ TABLE = {
     "eval.metric": (["eval.metric=loss"], SAID, ["eval.every=1"]),
     "eval.baseline": (["eval.baseline=false"], SAID, []),
     "eval.patience": (["eval.patience=1"], STEPS, ["train.lr=1e-30", "eval.every=1"]),
+    "eval.slices": (["eval.slices=['length']"], SAID, []),
     "precision.dtype": (["precision.dtype=bf16"], STEPS, []),
     "precision.device": (["precision.device=auto"], PLAN, []),
     "precision.tf32": (["precision.tf32=true"], PLAN, []),
@@ -157,6 +158,7 @@ TABLE = {
     "speed.allocator": (["speed.allocator=false"], PLAN, []),
     "samples.texts": (['samples.texts=["another"]'], FILES, []),
     "report.texts": (["report.texts=false"], FILES, []),
+    "expect": (['expect=[{text = "good", label = "pos"}]'], SAID, []),
 }  # fmt: skip
 
 
