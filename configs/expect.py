@@ -29,8 +29,8 @@ def explain_fault(path: tuple[int | str, ...] | list[str], values: Any) -> str:
     if not path or not isinstance(values, Mapping):
         return f"got {values!r:.80}; allowed: a table of {', '.join(shapes)}"
     name = str(path[0])
-    if name not in shapes:
-        return f"unknown key {name!r}; allowed: {', '.join(shapes)}"
+    if strange := next((key for key in values if key not in shapes), ""):  # why another is missing
+        return f"unknown key {strange!r}; allowed: {', '.join(shapes)}"
     if name not in values:
         return f"{name} is missing"
     return f"{name}: got {values[name]!r:.80}; allowed: {describe(shapes[name])}"

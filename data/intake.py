@@ -203,7 +203,7 @@ class Intake:
 
     def check_slices(self) -> None:
         """Raises ValueError for a column of eval.slices that no row has."""
-        for column in sorted(self.unseen if any(self.labels.values()) else ()):
+        for column in sorted(self.unseen):
             raise ValueError(f"eval.slices: no row has a field {column!r}")
 
     def _is_kept(self, values: Mapping[str, Any]) -> bool:

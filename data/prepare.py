@@ -169,7 +169,6 @@ def _build(
     check_drop_rows(named, intake.met, intake.last, str(args.drop_rows))
     intake.bad.check(args.on_bad_row, intake.read)
     intake.damage.check(args.on_bad_row)
-    intake.check_slices()
     _check_usable(intake)
     read = {split: read_arrow(made / f"{split}.rows") for split in tables}
     settled = _settle_labels(args, tables, intake)
@@ -227,12 +226,14 @@ def _build(
 
 
 def _check_usable(intake: Intake) -> None:
-    """Raise ValueError naming a split of the source without a usable row."""
+    """Raise ValueError naming a split of the source without a usable row, or a column that is in
+    none."""
     for split, labels in intake.labels.items():
         if not labels:
             left = " (data.filter left out all others)" if intake.filtered else ""
             nothing = f"data.source: no usable row for {split}{left}"
             raise ValueError("\n  ".join([nothing, *intake.damage.lines()]))
+    intake.check_slices()
 
 
 def _settle_labels(args: DataArgs, tables: dict[str, list[Table]], intake: Intake) -> Settled:

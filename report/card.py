@@ -4,7 +4,6 @@ Whatever comes from data (texts, labels, addresses) is escaped: it shows as it i
 as Markdown or HTML. The card holds no date, so that the same run writes the same card.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +17,14 @@ from report.format import (
     format_number,
     format_seconds,
     join_names,
+)
+from report.markdown import (
+    bullets,
+    code_block,
+    code_span,
+    escape_markdown,
+    markdown_table,
+    section,
 )
 from report.slices import SliceRow, slice_cells
 
@@ -96,43 +103,6 @@ class Card:
     train_on_command: str = ""  # with which its weights are trained further
 
 
-def escape_markdown(text: str) -> str:
-    """`text` on one line, so that Markdown shows it letter by letter, inside a table too."""
-    text = clean_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = re.sub(r"([\\`*_{}\[\]|~#$])", r"\\\1", text)
-    text = re.sub(r"^([-+=])|^(\d+)(?=[.)])", r"\2\\\1", text)  # would begin a list or a rule
-    return re.sub(r"(?i)(://|(?<=www)\.)", r"\\\1", text)  # a bare address would become a link
-
-
-def _fence(text: str, language: str) -> list[str]:
-    """A code block whose fence is longer than any run of backticks inside it."""
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    marks = "`" * max(3, longest + 1)
-    return [marks + language, text.strip("\n"), marks]
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0) -> list[str]:
-    """A Markdown table; the last `numbers` columns are set to the right. Cells come escaped."""
-    marks = [":--"] * (len(header) - numbers) + ["--:"] * numbers
-    return ["| " + " | ".join(cells) + " |" for cells in (header, marks, *rows)]
-
-
-def _section(title: str, lines: Sequence[str]) -> list[str]:
-    """A headed section, or nothing where it has no lines."""
-    return [f"## {title}", "", *lines, ""] if lines else []
-
-
-def _code(text: str) -> str:
-    """`text` as a code span; escaped instead where it holds what would end the span or a cell."""
-    return (
-        escape_markdown(text) if not text or re.search(r"[`|]", text) else f"`{clean_line(text)}`"
-    )
-
-
-def _bullets(lines: Sequence[str]) -> list[str]:
-    return [f"- {escape_markdown(line)}" for line in lines]
-
-
 def _figures(result: Result) -> tuple[str, str]:
     """The value, and its interval where there is one."""
     if result.low is None or result.high is None:
@@ -146,8 +116,8 @@ def _result_lines(results: Sequence[Result], compared: str) -> list[str]:
         return []
     rows = []
     for result in results:
-        rows.append((_code(result.metric), *_figures(result), format_count(result.rows)))
-    table = _table(("metric", "value", "95 % interval", "n"), rows, numbers=3)
+        rows.append((code_span(result.metric), *_figures(result), format_count(result.rows)))
+    table = markdown_table(("metric", "value", "95 % interval", "n"), rows, numbers=3)
     return [*table, "", f"On the same rows: {escape_markdown(compared)}."] if compared else table
 
 
@@ -156,7 +126,7 @@ def _side_lines(sides: Sequence[Side]) -> list[str]:
         return []
     header, *rows = [[escape_markdown(cell) for cell in row] for row in side_table(sides)]
     note = "Measured in one process, in turns on the same test rows, from the text to the answer."
-    return [*_table(header, rows, numbers=4), "", note]
+    return [*markdown_table(header, rows, numbers=4), "", note]
 
 
 def _part_lines(parts: Mapping[str, Result], joined: str) -> list[str]:
@@ -167,8 +137,8 @@ def _part_lines(parts: Mapping[str, Result], joined: str) -> list[str]:
         (escape_markdown(name), *_figures(result), format_count(result.rows))
         for name, result in parts.items()
     ]
-    header = ("", _code(next(iter(parts.values())).metric), "95 % interval", "n")
-    return [*_table(header, rows, numbers=3), "", *lines]
+    header = ("", code_span(next(iter(parts.values())).metric), "95 % interval", "n")
+    return [*markdown_table(header, rows, numbers=3), "", *lines]
 
 
 def _class_lines(classes: Sequence[ClassScore]) -> list[str]:
@@ -178,7 +148,7 @@ def _class_lines(classes: Sequence[ClassScore]) -> list[str]:
     for score in classes:
         figures = [format_number(x) for x in (score.precision, score.recall, score.f1)]
         rows.append((escape_markdown(score.label), *figures, format_count(score.rows)))
-    return _table(("label", "precision", "recall", "F1", "n"), rows, numbers=4)
+    return markdown_table(("label", "precision", "recall", "F1", "n"), rows, numbers=4)
 
 
 def _confusion_lines(classes: Sequence[ClassScore], counts: Sequence[Sequence[int]]) -> list[str]:
@@ -189,7 +159,7 @@ def _confusion_lines(classes: Sequence[ClassScore], counts: Sequence[Sequence[in
     labels = [escape_markdown(score.label) for score in classes]
     header = ("own label ↓ predicted →", *labels)
     rows = [(label, *map(format_count, row)) for label, row in zip(labels, counts, strict=True)]
-    return _table(header, rows, numbers=len(labels))
+    return markdown_table(header, rows, numbers=len(labels))
 
 
 def _mistake_lines(mistakes: Sequence[Mistake]) -> list[str]:
@@ -202,15 +172,15 @@ def _mistake_lines(mistakes: Sequence[Mistake]) -> list[str]:
             text = text[:TEXT_CHARACTERS].rstrip() + "…"
         predicted = f"{escape_markdown(mistake.predicted)} ({100 * mistake.probability:.1f} %)"
         own = escape_markdown(mistake.label)
-        rows.append((_code(mistake.address), own, predicted, escape_markdown(text)))
-    return _table(("row", "own label", "predicted", "text"), rows)
+        rows.append((code_span(mistake.address), own, predicted, escape_markdown(text)))
+    return markdown_table(("row", "own label", "predicted", "text"), rows)
 
 
 def _slice_lines(slices: Mapping[str, Sequence[SliceRow]]) -> list[str]:
     if not slices:
         return []
     header, *rows = [[*map(escape_markdown, row[:2]), *row[2:]] for row in slice_cells(slices)]
-    return _table(header, rows, numbers=4)
+    return markdown_table(header, rows, numbers=4)
 
 
 def _expectation_lines(expectations: Sequence[Expected]) -> list[str]:
@@ -220,13 +190,15 @@ def _expectation_lines(expectations: Sequence[Expected]) -> list[str]:
         (met, escape_markdown(expected), escape_markdown(got), share, escape_markdown(text))
         for met, expected, got, share, text in expectation_cells(expectations)
     ]
-    return [f"{count_line(expectations).capitalize()}.", "", *_table(header, rows)]
+    return [f"{count_line(expectations).capitalize()}.", "", *markdown_table(header, rows)]
 
 
 def _estimate_lines(memory: Compared, seconds: Compared) -> list[str]:
     size = [format_bytes(x if x is None else round(x)) for x in (memory.estimated, memory.measured)]
     time = [format_seconds(x) for x in (seconds.estimated, seconds.measured)]
-    return _table(("", "estimated", "measured"), [("peak memory", *size), ("time", *time)], 2)
+    return markdown_table(
+        ("", "estimated", "measured"), [("peak memory", *size), ("time", *time)], 2
+    )
 
 
 def _show_setting(value: object) -> str:
@@ -243,17 +215,22 @@ def _setting_lines(values: Mapping[str, object], defaults: Mapping[str, object])
     """First the settings that are not the defaults, then those that are."""
     changed, usual = [], []
     for key, value in values.items():
-        cells = (_code(key), _code(_show_setting(value)))
+        cells = (code_span(key), code_span(_show_setting(value)))
         default = defaults.get(key)
         if value == default:
             usual.append(cells)
         else:
-            changed.append((*cells, _code(_show_setting(default))))
+            changed.append((*cells, code_span(_show_setting(default))))
     lines = []
     if changed:
-        lines += ["Not the defaults:", "", *_table(("key", "value", "default"), changed), ""]
+        lines += [
+            "Not the defaults:",
+            "",
+            *markdown_table(("key", "value", "default"), changed),
+            "",
+        ]
     if usual:
-        lines += ["The defaults:", "", *_table(("key", "value"), usual)]
+        lines += ["The defaults:", "", *markdown_table(("key", "value"), usual)]
     return lines
 
 
@@ -262,42 +239,42 @@ def run_card(card: Card) -> str:
     use = [
         "From the command line:",
         "",
-        *_fence(card.predict_command, "bash"),
+        *code_block(card.predict_command, "bash"),
         "",
         "From Python, in the folder of openloop:",
         "",
-        *_fence(card.load_run, "python"),
+        *code_block(card.load_run, "python"),
         "",
         card.elsewhere,
         "",
-        *_fence(card.snippet, "python"),
+        *code_block(card.snippet, "python"),
     ]
     if card.train_on_command:
         use += [
             "",
             "To train on from these weights, as a run of its own with a schedule of its own:",
         ]
-        use += ["", *_fence(card.train_on_command, "bash")]
+        use += ["", *code_block(card.train_on_command, "bash")]
     lines = [
         f"# {escape_markdown(card.name)}",
         "",
         "A run of openloop. It is repeated, with --fresh or another run.name, by:",
         "",
-        *_fence(card.command, "bash"),
+        *code_block(card.command, "bash"),
         "",
-        *_section("Results", _result_lines(card.results, card.compared)),
-        *_section("Encoder and bag of n-grams", _part_lines(card.parts, card.joined)),
-        *_section("Teacher and student", _side_lines(card.sides)),
-        *_section("How to use the model", use),
-        *_section("What to keep in mind", _bullets(card.caveats)),
-        *_section("What it has to answer", _expectation_lines(card.expectations)),
-        *_section("From logits to an answer", _bullets(card.decided)),
-        *_section("Per class", _class_lines(card.classes)),
-        *_section("Slices", _slice_lines(card.slices)),
-        *_section("Confusion matrix", _confusion_lines(card.classes, card.confusion)),
-        *_section("Most confident mistakes", _mistake_lines(card.mistakes)),
-        *_section("Data", _bullets(card.data)),
-        *_section("Memory and time", _estimate_lines(card.memory, card.seconds)),
-        *_section("Settings", _setting_lines(card.settings, card.defaults)),
+        *section("Results", _result_lines(card.results, card.compared)),
+        *section("Encoder and bag of n-grams", _part_lines(card.parts, card.joined)),
+        *section("Teacher and student", _side_lines(card.sides)),
+        *section("How to use the model", use),
+        *section("What to keep in mind", bullets(card.caveats)),
+        *section("What it has to answer", _expectation_lines(card.expectations)),
+        *section("From logits to an answer", bullets(card.decided)),
+        *section("Per class", _class_lines(card.classes)),
+        *section("Slices", _slice_lines(card.slices)),
+        *section("Confusion matrix", _confusion_lines(card.classes, card.confusion)),
+        *section("Most confident mistakes", _mistake_lines(card.mistakes)),
+        *section("Data", bullets(card.data)),
+        *section("Memory and time", _estimate_lines(card.memory, card.seconds)),
+        *section("Settings", _setting_lines(card.settings, card.defaults)),
     ]
     return "\n".join(lines).rstrip("\n") + "\n"

@@ -143,6 +143,7 @@ TABLE = {
     "eval.patience": (["eval.patience=1"], STEPS, ["train.lr=1e-30", "eval.every=1"]),
     "decide.calibrate": (["decide.calibrate=false"], SAID, []),
     "decide.min_precision": (["decide.min_precision=0.9"], SAID, []),
+    "eval.slices": (["eval.slices=['length']"], SAID, []),
     "precision.dtype": (["precision.dtype=bf16"], STEPS, []),
     "precision.device": (["precision.device=auto"], PLAN, []),
     "precision.tf32": (["precision.tf32=true"], PLAN, []),
@@ -161,6 +162,7 @@ TABLE = {
     "speed.allocator": (["speed.allocator=false"], PLAN, []),
     "samples.texts": (['samples.texts=["another"]'], FILES, []),
     "report.texts": (["report.texts=false"], FILES, []),
+    "expect": (['expect=[{text = "good", label = "pos"}]'], SAID, []),
 }  # fmt: skip
 
 

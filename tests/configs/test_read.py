@@ -339,6 +339,13 @@ RELATIONS = [
     (["data.kind=regression", 'data.labels=["a", "b"]'], "data.labels"),
     (["data.kind=regression", "eval.metric=accuracy"], "eval.metric"),
     (["data.kind=multi", "eval.metric=r2"], "eval.metric"),
+    (["data.kind=multi", "eval.metric=mcc"], "eval.metric"),
+    (["data.kind=regression", "eval.metric=auroc"], "eval.metric"),
+    (['eval.slices=["a", "b", "a"]'], "eval.slices"),
+    (['expect=[{text = "a"}]'], "expect"),
+    (['expect=[{text = "a", label = "b", not_label = "c"}]'], "expect"),
+    (['expect=[{text = "a", not_label = "b", min_probability = 0.5}]'], "expect"),
+    (['expect=[{text = "a", label = "b", within = 0.5}]'], "expect"),
     (["data.kind=regression", "train.class_weights=balanced"], "train.class_weights"),
     (['data.labels=["a", "b"]', "train.class_weights=[1, 2, 3]"], "train.class_weights"),
     (["data.kind=regression", "train.label_smoothing=0.1"], "train.label_smoothing"),
@@ -356,10 +363,30 @@ def test_broken_relation_is_reported_under_one_key(small, overrides, key):
         *(["data.kind=regression", f"eval.metric={name}"] for name in ("rmse", "mae", "spearman")),
         ["data.kind=multi", "train.class_weights=balanced"],
         ["data.kind=single", "eval.metric=loss"],
+        *([f"eval.metric={name}"] for name in ("mcc", "auroc", "rmse")),
+        *(["data.kind=multi", f"eval.metric={name}"] for name in ("weighted_f1", "auroc")),
+        ['expect=[{text = "a", label = 3, within = 0.5}, {text = "a", label = []}]'],
     ],
 )
 def test_what_goes_together_is_taken(small, overrides):
     assert read_config(small, overrides)
+
+
+@pytest.mark.parametrize(
+    ("table", "parts"),
+    [
+        ('{txt = "a", label = "b"}', ["table 2", "unknown key 'txt'", "not_label"]),
+        ('{label = "b"}', ["table 2", "text is missing"]),
+        ('{text = "a", label = true}', ["table 2", "label", "True"]),
+        ('{text = "a", label = "b", min_probability = 2}', ["min_probability", "up to 1"]),
+        ("3", ["table 2", "got 3"]),
+    ],
+)
+def test_a_fault_in_an_expectation_names_its_table_and_key(small, table, parts):
+    errors = errors_of(small, [f'expect=[{{text = "a", label = "b"}}, {table}]'])
+    assert set(errors) == {"expect"}
+    for part in parts:
+        assert part in errors["expect"]
 
 
 def test_a_student_that_starts_from_nothing_needs_no_source(small):
@@ -370,7 +397,7 @@ def test_a_student_that_starts_from_nothing_needs_no_source(small):
 def test_every_relation_is_tried_above():
     from configs.relations import RULES
 
-    assert len(RELATIONS) == len(RULES) + 9  # some are tried twice, windows three times
+    assert len(RELATIONS) == len(RULES) + 15  # some are tried twice, expectations four times
 
 
 def test_nothing_heavy_is_imported_to_read_a_config():

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from engine.intervals import (
@@ -11,6 +13,7 @@ from engine.intervals import (
     macro_f1_difference,
     paired_difference,
     paired_interval,
+    rank_sum,
     set_f1_difference,
 )
 
@@ -103,3 +106,17 @@ def test_p_is_that_of_a_paired_t_test(rows):
     _, p = paired_difference(first, second)
     assert p == pytest.approx(stats.ttest_rel(first, second).pvalue, abs=0.02)
     assert paired_difference(first, first)[1] == 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=30),
+    st.lists(st.integers(0, 9), min_size=1, max_size=30),
+)
+def test_the_p_of_rank_sums_is_scipys(first, second):
+    ours = rank_sum(np.array(first, dtype=float), np.array(second, dtype=float))
+    if len({*first, *second}) == 1:
+        assert ours == 1.0
+    else:
+        stock = stats.mannwhitneyu(first, second, alternative="greater", method="asymptotic").pvalue
+        assert ours == pytest.approx(stock, abs=1e-12)

@@ -19,6 +19,7 @@ from engine.metrics import (
     SingleCounter,
     average_ranks,
     build_counter,
+    matthews,
     rank_correlation,
 )
 from engine.targets import IDENTITY, Target
@@ -57,7 +58,29 @@ def test_single_counter_is_scikit_learns(absent):
     f1 = sk.f1_score(true, said, labels=range(4), average="macro", zero_division=0)
     assert results["macro_f1"] == pytest.approx(f1)
     check_classes(results["classes"], true, said)
+    weighted = sk.f1_score(true, said, average="weighted", zero_division=0)
+    assert results["weighted_f1"] == pytest.approx(weighted)
+    assert results["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(true, said))
+    assert results["mcc"] == pytest.approx(sk.matthews_corrcoef(true, said))
     assert results["n"] == 50
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30))
+@pytest.mark.filterwarnings("ignore:y_pred contains classes", "ignore:A single label")
+def test_figures_of_imbalanced_classes_are_scikit_learns(pairs):
+    true, said = (torch.tensor(part) for part in zip(*pairs, strict=True))
+    results = count_all("single", 4, torch.eye(4)[said], true)
+    weighted = sk.f1_score(true, said, average="weighted", zero_division=0)
+    assert results["weighted_f1"] == pytest.approx(weighted)
+    assert results["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(true, said))
+    assert results["mcc"] == pytest.approx(sk.matthews_corrcoef(true, said))
+    assert all(math.isfinite(value) for value in results.values() if isinstance(value, float))
+
+
+def test_the_correlation_coefficient_of_many_rows_does_not_overflow():
+    assert matthews([10**12, 10**12], [10**12, 10**12], 2 * 10**12, 2 * 10**12) == 1.0
+    assert matthews([10**12, 10**12], [10**12, 10**12], 0, 2 * 10**12) == -1.0
 
 
 def test_multi_counter_is_scikit_learns():
@@ -70,6 +93,8 @@ def test_multi_counter_is_scikit_learns():
     assert results["accuracy"] == pytest.approx(sk.accuracy_score(true, said))
     f1 = sk.f1_score(true, said, average="macro", zero_division=0)
     assert results["macro_f1"] == pytest.approx(f1)
+    weighted = sk.f1_score(true, said, average="weighted", zero_division=0)
+    assert results["weighted_f1"] == pytest.approx(weighted)
     check_classes(results["classes"], true, said)
 
 

@@ -4,12 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from report.intervals import (
     MANY,
+    fisher,
+    holm,
     mcnemar,
     mean_interval,
     share_difference,
@@ -88,3 +90,30 @@ def test_one_value_says_nothing_of_its_spread():
 
 def test_values_that_agree_have_no_width():
     assert welch_interval([0.5, 0.5], [0.25, 0.25]) == (0.25, 0.25, 0.25)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 400), st.integers(1, 400), st.data())
+def test_fishers_p_is_scipys(rows, others, data):
+    right, elsewhere = data.draw(st.integers(0, rows)), data.draw(st.integers(0, others))
+    table = [[right, rows - right], [elsewhere, others - elsewhere]]
+    stock = stats.fisher_exact(table, alternative="less").pvalue
+    assert fisher(right, rows, elsewhere, others) == pytest.approx(stock, rel=1e-7, abs=1e-12)
+
+
+def test_a_tiny_p_of_many_rows_is_not_rounded_away():
+    table = [[70_000, 30_000], [750_000, 250_000]]
+    stock = stats.fisher_exact(table, alternative="less").pvalue
+    assert fisher(70_000, 100_000, 750_000, 1_000_000) == pytest.approx(stock, rel=1e-5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_holm_names_what_his_adjusted_p_names(ps):
+    order, adjusted, most = np.argsort(ps, kind="stable"), np.zeros(len(ps)), 0.0
+    for rank, place in enumerate(order):  # R's p.adjust(p, "holm")
+        most = max(most, (len(ps) - rank) * ps[place])
+        adjusted[place] = most
+    expected = adjusted <= 0.05
+    near = np.isclose(adjusted, 0.05, rtol=1e-9)
+    assert ((np.array(holm(ps, 0.05)) == expected) | near).all()

@@ -1,0 +1,276 @@
+"""What a model is expected to answer: of a recipe with --strict, of a file with predict.py."""
+
+import json
+
+import pytest
+
+import predict
+import train
+from configs.expect import parse_expectation
+from job.expect import (
+    Labels,
+    as_list,
+    expectation_faults,
+    finished_expectations,
+    judge_expectations,
+)
+from job.predictor import CleanArgs, Prediction
+from report.expect import Expected, count_line, expectation_table
+from tests.conftest import result_of
+
+RIGHT = {"text": "a good superb film", "label": "pos"}
+WRONG = {"text": "a bad awful film", "label": "pos"}
+SETTINGS = {
+    "eval": {"baseline": False},
+    "speed": {"native": "off"},
+    "train": {"epochs": 8, "lr": 3e-2, "accumulate": 1},
+    "samples": None,
+}
+
+
+class Answering:
+    """A predictor whose answers are there already."""
+
+    def __init__(self, kind, names, answers, pairs=False):
+        self.kind, self.label_names, self.pairs = kind, names, pairs
+        self.answers = answers
+
+    def answer_chunk(self, texts):
+        return [self.answers[text] for text in texts]
+
+
+def judged(kind, names, expected, answers):
+    """What is said of expectations, given as tables, by place."""
+    parsed = {f"line {n}": parse_expectation(one, "x") for n, one in enumerate(expected)}
+    return judge_expectations(Answering(kind, names, answers), parsed)
+
+
+def single(label, share):
+    return Prediction(
+        "a", label, share, {label: share, "pos" if label == "neg" else "neg": 1 - share}
+    )
+
+
+@pytest.mark.parametrize(
+    ("expected", "met", "share"),
+    [
+        ({"label": "pos"}, True, 0.8),
+        ({"label": ["pos"]}, True, 0.8),
+        ({"label": "neg"}, False, 0.2),
+        ({"label": "pos", "min_probability": 0.8}, True, 0.8),
+        ({"label": "pos", "min_probability": 0.81}, False, 0.8),
+        ({"not_label": "neg"}, True, 0.2),
+        ({"not_label": ["neg", "pos"]}, False, 0.8),
+    ],
+)
+def test_one_class_is_met_by_that_answer(expected, met, share):
+    (row,) = judged(
+        "single", ("neg", "pos"), [{"text": "a", **expected}], {"a": single("pos", 0.8)}
+    )
+    assert (row.met, row.got) == (met, "pos")
+    assert row.probability == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("expected", "met"),
+    [
+        ({"label": ["long", "bad"]}, True),  # whatever their order
+        ({"label": "bad"}, False),
+        ({"label": ["bad", "long", "dull"]}, False),
+        ({"label": []}, False),
+        ({"label": ["bad", "long"], "min_probability": 0.6}, True),
+        ({"label": ["bad", "long"], "min_probability": 0.7}, False),
+        ({"not_label": "dull"}, True),
+        ({"not_label": ["dull", "long"]}, False),
+        ({"not_label": "lon"}, True),  # a part of a name is another name
+    ],
+)
+def test_several_classes_are_met_by_all_of_them_and_no_other(expected, met):
+    names = ("bad", "lon", "long", "dull")
+    shares = {"bad": 0.9, "lon": 0.1, "long": 0.6, "dull": 0.2}
+    answer = Prediction("a", "bad, long", None, shares)
+    (row,) = judged("multi", names, [{"text": "a", **expected}], {"a": answer})
+    assert row.met == met
+
+
+def test_none_of_several_classes_can_be_expected():
+    answer = Prediction("a", "none", None, {"x": 0.1, "y": 0.2})
+    (row,) = judged("multi", ("x", "y"), [{"text": "a", "label": []}], {"a": answer})
+    assert (row.met, row.expected, row.got) == (True, "none", "none")
+
+
+@pytest.mark.parametrize(("within", "met"), [(0.5, True), (0.4, False), (0, False)])
+def test_a_number_is_met_within_what_is_said(within, met):
+    answer = Prediction("a", "3.5", None, {"value": 3.5})
+    expected = [{"text": "a", "label": 4, "within": within}]
+    (row,) = judged("regression", (), expected, {"a": answer})
+    assert (row.met, row.probability) == (met, None)
+
+
+def test_a_text_without_an_answer_meets_nothing():
+    expected = [{"text": "a", "not_label": "neg"}]
+    (row,) = judged("single", ("neg", "pos"), expected, {"a": "no token is left"})
+    assert not row.met
+    assert "no token is left" in row.got
+
+
+@pytest.mark.parametrize(
+    ("kind", "table", "part"),
+    [
+        ("single", {"label": "good"}, "the labels are neg, pos"),
+        ("single", {"label": ["neg", "pos"]}, "a text has one class"),
+        ("single", {"not_label": ["good"]}, "there is no label 'good'"),
+        ("single", {"label": 4, "within": 1}, "within is for numbers"),
+        ("multi", {"label": ["neg", "x"]}, "there is no label 'x'"),
+        ("regression", {"label": "neg"}, "the labels are numbers"),
+        ("regression", {"label": 3}, "within is missing"),
+        ("single", {"label": "pos", "text_pair": "b"}, "trained on single texts"),
+        ("single", {"label": "pos", "text": "<br />"}, "nothing is left"),
+    ],
+)
+def test_what_no_answer_could_meet_is_a_fault(kind, table, part):
+    one = parse_expectation({"text": "a", **table}, "x")
+    labels = Labels(kind, () if kind == "regression" else ("neg", "pos"), False, CleanArgs())
+    (fault,) = expectation_faults({"here": one}, labels)
+    assert fault.startswith("here: ")
+    assert part in fault
+
+
+def test_a_class_may_be_called_by_a_number():
+    assert as_list(4) == ["4"]
+    labels = Labels("single", ("3", "4"), False, CleanArgs())
+    assert not expectation_faults({"x": parse_expectation({"text": "a", "label": 4}, "x")}, labels)
+
+
+def test_the_table_says_what_is_not_met_and_how_many():
+    rows = [
+        Expected("x", "a text " * 40, "pos", "neg", 0.25, False),
+        Expected("y", "\x1b[2Jsteered", "a" * 60, "4.5", None, True),
+    ]
+    table = expectation_table(rows)
+    assert "NOT MET" in table
+    assert "25.0 %" in table
+    assert "\x1b" not in table
+    assert all(len(line) <= 100 for line in table.splitlines())
+    assert count_line(rows) == "expectations: 1 of 2 is not met"
+    assert count_line(rows[1:]) == "expectations: it is met"
+    assert count_line(rows[:1] * 3) == "expectations: 3 of 3 are not met"
+
+
+# Commands
+
+
+def words(*expected):
+    """--override of [[expect]], as TOML."""
+    tables = ", ".join(
+        "{" + ", ".join(f"{k} = {json.dumps(v)}" for k, v in one.items()) + "}" for one in expected
+    )
+    return f"expect=[{tables}]"
+
+
+def test_strict_ends_with_three_where_one_is_not_met_and_the_run_is_kept(start, tmp_path):
+    run, said = start("strict", words(RIGHT, WRONG), "--strict", code=3)
+    kept = result_of(run)["expectations"]
+    assert [row["met"] for row in kept] == [True, False]
+    assert [row["text"] for row in kept] == [RIGHT["text"], WRONG["text"]]
+    assert "1 of 2 is not met" in said
+    card = (run / "README.md").read_text(encoding="utf-8")
+    assert "NOT MET" in card.split("## What it has to answer")[1].split("## ")[0]
+    again = ["--strict", "--resume"]
+    _, said = start("strict", words(RIGHT, WRONG), *again, code=3)  # finished, nothing to do
+    assert "nothing to do" in said
+    assert "NOT MET" in said
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
+    _, said = start("strict", words(RIGHT), *again)  # others than the run ended with: asked now
+    assert "expectations: it is met" in said
+    start("strict", words(WRONG), *again, code=3)
+    start("strict", words({**RIGHT, "label": "good"}), *again, code=2)
+    start("strict", words(RIGHT, WRONG), "--resume")  # without --strict the status is 0
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()} == before
+
+    checks = tmp_path / "checks.jsonl"
+    lines = [RIGHT, WRONG, {**RIGHT, "min_probability": 0.01}]
+    checks.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    check_the_file(run, checks)
+
+
+def check_the_file(run, checks):
+    """predict.py --expect beside load_run on the same texts."""
+    import contextlib
+    import io
+
+    from openloop import load_run
+
+    def ask(*more):
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = predict.main(["--run", str(run), "--expect", str(checks), *more])
+        return code, out.getvalue(), err.getvalue()
+
+    code, out, _ = ask()
+    assert code == 3
+    assert out.count("NOT MET") == 1
+    assert "1 of 3 is not met" in out
+    assert RIGHT["text"] not in out  # only what is not met is shown
+    code, out, err = ask("--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["met"] for row in rows] == [True, False, True]
+    assert [row["place"] for row in rows] == [f"checks.jsonl, line {n}" for n in (1, 2, 3)]
+    assert "1 of 3" in err
+    answers = load_run(run)([row["text"] for row in rows])
+    assert [row["got"] for row in rows] == [answer.label for answer in answers]
+    for row, answer in zip(rows, answers, strict=True):
+        assert row["probability"] == pytest.approx(answer.probabilities["pos"])
+
+    checks.write_text(json.dumps(RIGHT) + "\n", encoding="utf-8")
+    code, out, _ = ask()
+    assert (code, out) == (0, f"{checks}: expectations: it is met\n")
+    for content, part in (
+        ("", "is empty"),
+        ('{"text": "a", "lable": "pos"}\n', "line 1: unknown key 'lable'"),
+        ('{"text": "a", "label": "pos"}\n{"text": 3, "label": "pos"}\n', "line 2: text: got 3"),
+        ('{"text": "a", "label": "good"}\n', "line 1: there is no label 'good'"),
+        ("[1]\n", "is no object"),
+    ):
+        checks.write_text(content, encoding="utf-8")
+        code, _, err = ask()
+        assert code == 2, content
+        assert part in err
+
+
+def test_strict_without_expectations_is_refused(recipe, capsys):
+    assert train.main(["--config", str(recipe()), "--strict"]) == 2
+    assert "the recipe has none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["--eval-only", "--dry-run"])
+def test_strict_goes_with_training(recipe, word):
+    with pytest.raises(SystemExit) as ended:
+        train.main(["--config", str(recipe()), "--strict", word])
+    assert ended.value.code == 2
+
+
+def test_a_label_that_there_is_not_stops_before_step_1(start):
+    _, said = start("early", words({"text": "a", "label": "good"}), code=2)
+    assert "expect: table 1: there is no label 'good'; the labels are neg, pos" in said
+
+
+def test_expectations_of_seeds_count_together(start):
+    _, said = start("seeds", words(WRONG), "--strict", "--seeds", "0,1", "train.epochs=2", code=3)
+    assert said.count("1 of 1 is not met") >= 1
+
+
+def test_a_run_from_before_expectations_is_asked(run):
+    """As a result.json without the key shows it."""
+    from job.folder import Folder, saved_config
+
+    folder = Folder(run)
+    config = saved_config(folder)
+    assert finished_expectations(config, folder, {}, False) == []
+
+
+def test_expect_is_an_input_of_its_own(capsys):
+    for words_given in (["--expect", "x", "a text"], ["--expect", "x", "--output", "y.csv"]):
+        with pytest.raises(SystemExit) as ended:
+            predict.main(["--run", "r", *words_given])
+        assert ended.value.code == 2
