@@ -15,8 +15,8 @@ from data.tables import Table
 NAMES = {
     "film", "movie", "title", "book", "song", "product", "item", "asin", "author", "user",
     "username", "reviewer", "customer", "client", "patient", "person", "speaker", "subject",
-    "group", "session", "thread", "conversation", "dialogue", "dialog", "document", "doc", "article",
-    "page",
+    "group", "session", "thread", "conversation", "dialogue", "dialog", "document", "doc",
+    "article", "page",
     "url", "source url", "family", "company", "account", "game", "hotel", "restaurant", "business",
 }  # fmt: skip
 LOOKED_AT = 100  # rows of a JSON file, whose fields are its columns

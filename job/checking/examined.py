@@ -14,8 +14,6 @@ from data.refused import RefusedError
 from job.rows import data_args
 from report.check import EXCERPT, Check, Finding
 
-DROP = 'delete the lines of {path} that you do not agree with, then set data.drop_rows = "{path}"'
-
 
 @dataclass(frozen=True)
 class Examined:
