@@ -11,10 +11,13 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from configs.schema import Config
 from job.console import prepare_console, read_words
 from job.ending import run_command
+
+if TYPE_CHECKING:
+    from configs.schema import Config
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -40,7 +43,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def open_recipe(options: argparse.Namespace) -> Config:
+def open_recipe(options: argparse.Namespace) -> "Config":
     """The recipe that is named, or the one that train.py --csv would guess."""
     from configs.read import parse_config, read_config
 
@@ -59,12 +62,12 @@ def check(options: argparse.Namespace) -> bool:
     config = open_recipe(options)
     from data.write import json_text
     from job.checking.examine import examine, findings_path, write_findings
-    from report.check import check_lines, summary_line
+    from report.check import check_lines, summary_lines
     from report.format import format_seconds
 
     path = findings_path(config, options.out)
     checks = []
-    for one in examine(config, str(path)):
+    for one in examine(config):
         checks.append(one)
         if options.json:
             lines = [json_text(finding.as_dict()) for finding in one.findings]
@@ -72,7 +75,7 @@ def check(options: argparse.Namespace) -> bool:
             lines = list(check_lines(one))
         print("".join(f"{line}\n" for line in lines), end="", flush=True)
     old = write_findings(path, checks)
-    told = [summary_line(checks, format_seconds(time.monotonic() - start), str(path))]
+    told = summary_lines(checks, format_seconds(time.monotonic() - start), str(path))
     if old is not None:
         told.append(f"what {path} held is in {old}")
     print("\n".join(told), file=sys.stderr if options.json else sys.stdout)

@@ -8,24 +8,29 @@ arguments and this package's code: a second call opens that and reads nothing el
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import datasets
-import pyarrow as pa
 
-from data.allot import Piece, allot, chunks, drop_seen, treat_overlap
+from data.allot import allot, drop_seen, treat_overlap
 from data.bad_rows import unlabelled
-from data.cache import cache_root, make_key, open_built, read_arrow, write_arrow
+from data.cache import cache_root, make_key, open_built, read_arrow
 from data.clean import CleanArgs
 from data.drop import check_drop_rows, read_drop_rows
 from data.grouped import describe_groups
+<<<<<<< HEAD
 from data.intake import SLICES, Intake
 from data.labels.settle import Kind, Settled, convert_label, label_counts, settle
+=======
+from data.intake import Intake
+from data.labels.settle import Kind, Settled, convert_labels, label_counts, settle
+>>>>>>> check
 from data.reading.formats import FIRST_LINE, Format, check_format, describe_format
 from data.sources import SPLITS, Source, open_source
+from data.split_files import write_split
 from data.summary import DataReport
 from data.tables import Table
 from files.read import read_json
@@ -91,6 +96,12 @@ def learnt_rows(data: Data) -> datasets.Dataset:
     if data.left_out is None:
         return data.splits["train"]
     return datasets.concatenate_datasets([data.splits["train"], data.left_out])
+
+
+def all_rows(data: Data) -> datasets.Dataset:
+    """The rows that anything learns from, then those of the other splits."""
+    others = [rows for name, rows in data.splits.items() if name != "train"]
+    return datasets.concatenate_datasets([learnt_rows(data), *others])
 
 
 def load_data(args: DataArgs, cache_dir: Path | None = None) -> Data:
@@ -159,6 +170,7 @@ def _build(
     made: Path,
 ) -> None:
     """Fill the folder `made` with an Arrow file a split and data.json."""
+<<<<<<< HEAD
     intake = Intake(
         args.text, args.label, args.labels, args.kind, args.clean, args.filter,
         args.label_separator, args.slices, args.group, named,
@@ -170,14 +182,13 @@ def _build(
     intake.bad.check(args.on_bad_row, intake.read)
     intake.damage.check(args.on_bad_row)
     _check_usable(intake)
+=======
+    intake = _read_tables(args, tables, named, made)
+>>>>>>> check
     read = {split: read_arrow(made / f"{split}.rows") for split in tables}
     settled = _settle_labels(args, tables, intake)
     kind, names = settled.kind, settled.names
-    index = {name: i for i, name in enumerate(names)}
-    values = {
-        split: [convert_label(label, kind, index, settled.style) for label in plain]
-        for split, plain in settled.labels.items()
-    }
+    values = convert_labels(settled)
     wanted = {"test": args.test, "validation": args.validation}
     groups = None if args.group is None else intake.groups["train"]
     pieces, rest = allot(
@@ -187,12 +198,12 @@ def _build(
     overlap, removed = treat_overlap(args.on_overlap, pieces, read)
     digest = hashlib.sha256(json.dumps([kind, names]).encode())
     for split, piece in pieces.items():
-        _write_split(made / f"{split}.arrow", split, piece, read, values, kind, digest)
+        write_split(made / f"{split}.arrow", split, piece, read, values, kind, digest)
     more = [] if args.group is None else describe_groups(args.group, pieces, intake.groups)
     if args.left_out:
         rest, seen = drop_seen(rest, pieces, read)
         more += seen
-        _write_split(made / f"{LEFT_OUT}.arrow", LEFT_OUT, rest, read, values, kind, digest)
+        write_split(made / f"{LEFT_OUT}.arrow", LEFT_OUT, rest, read, values, kind, digest)
     counts = {
         split: label_counts(read_arrow(made / f"{split}.arrow"), kind, names) for split in pieces
     }
@@ -223,6 +234,24 @@ def _build(
     (made / "data.json").write_text(json.dumps(meta), encoding="utf-8")
     for split in tables:
         (made / f"{split}.rows").unlink()
+
+
+def _read_tables(
+    args: DataArgs, tables: Mapping[str, list[Table]], named: dict[str, str], made: Path
+) -> Intake:
+    """The usable rows of all tables, written into `made`, and what was met on the way."""
+    intake = Intake(
+        args.text, args.label, args.labels, args.kind, args.clean, args.filter,
+        args.label_separator, args.group, named,
+    )  # fmt: skip
+    intake.check_columns(tables)
+    for split, parts in tables.items():
+        intake.read_split(split, parts, made / f"{split}.rows")
+    check_drop_rows(named, intake.met, intake.last, str(args.drop_rows))
+    intake.bad.check(args.on_bad_row, intake.read)
+    intake.damage.check(args.on_bad_row)
+    _check_usable(intake)
+    return intake
 
 
 def _check_usable(intake: Intake) -> None:
@@ -267,6 +296,7 @@ def _describe_origin(args: DataArgs, split: str, cut_off: list[str]) -> str:
         text = "as in the source"
     sampled = f", a sample (seed {args.subset_seed})" if split in args.subset else ""
     return text + sampled
+<<<<<<< HEAD
 
 
 def _write_split(
@@ -300,3 +330,5 @@ def _write_split(
             yield pa.RecordBatch.from_pydict({f.name: chunk[f.name] for f in schema}, schema=schema)
 
     write_arrow(path, schema, batches())
+=======
+>>>>>>> check

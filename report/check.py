@@ -78,17 +78,19 @@ def _finding_lines(finding: Finding) -> Iterator[str]:
         yield "    " + shorten(clean_line(text), width - 4)
 
 
-def summary_line(checks: Sequence[Check], seconds: str, path: str) -> str:
-    """How it went, in one line, and where the findings are."""
+def summary_lines(checks: Sequence[Check], seconds: str, path: str) -> list[str]:
+    """How it went, where the findings are, and how rows of them are left out."""
     findings = [finding for check in checks for finding in check.findings]
     errors = sum(finding.level == "error" for finding in findings)
-    warnings = len(findings) - errors
-    counted = f"{_count(errors, 'error')}, {_count(warnings, 'warning')}"
-    line = f"examined in {seconds}: {counted}"
-    left_out = sum(check.left_out for check in checks)
-    if left_out:
+    line = f"examined in {seconds}: {_count(errors, 'error')}, "
+    line += _count(len(findings) - errors, "warning")
+    if left_out := sum(check.left_out for check in checks):
         line += f", {_count(left_out, 'check')} left out"
-    return line + (f"; all of them in {path}" if findings else "")
+    lines = [line + (f"; one a line in {path}" if findings else "")]
+    if any(finding.drop for finding in findings):
+        lines.append(f"To leave rows out, delete the lines of {path} that you do not agree with,")
+        lines.append(f'then set data.drop_rows = "{path}".')
+    return [part for one in lines for part in wrap(one, COLUMNS)]
 
 
 def _count(number: int, what: str) -> str:

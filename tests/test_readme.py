@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from shipped import list_shipped
 
+import check
 import compare
 import predict
 import train
@@ -18,11 +19,13 @@ PACKAGES = (
     "benchmarks",
     "configs",
     "data",
+    "data/checks",
     "data/labels",
     "data/reading",
     "engine",
     "job",
     "job/reporting",
+    "job/checking",
     "models",
 )
 PACKAGES += (
@@ -43,7 +46,9 @@ COMMANDS = [
     line.split("#")[0].strip()
     for block in BASH
     for line in block.replace("\\\n", " ").splitlines()
-    if line.startswith(("python train.py", "python predict.py", "python compare.py"))
+    if line.startswith(
+        ("python train.py", "python predict.py", "python compare.py", "python check.py")
+    )
 ]
 
 
@@ -91,7 +96,7 @@ def test_the_file_tree_names_every_source_file_once_and_no_other():
             folder = name
         elif name.endswith(ENDS):
             named.append(folder + name if line.startswith(" ") else name)
-    there = ["train.py", "predict.py", "compare.py", "openloop.py", "pyproject.toml"]
+    there = ["train.py", "predict.py", "compare.py", "check.py", "openloop.py", "pyproject.toml"]
     shipped = list_shipped("configs/*", "examples/*")
     for package in PACKAGES:
         files = [path for end in ENDS for path in (ROOT / package).glob(f"*{end}")]
@@ -104,8 +109,8 @@ def test_the_file_tree_names_every_source_file_once_and_no_other():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_readme_is_understood(command):
     words = shlex.split(command.split("|")[-1])
-    module = {"train.py": train, "predict.py": predict, "compare.py": compare}[words[1]]
-    options = module.parse_arguments(words[2:])
+    modules = {"train": train, "predict": predict, "compare": compare, "check": check}
+    options = modules[words[1].removesuffix(".py")].parse_arguments(words[2:])
     if getattr(options, "config", None):
         assert (ROOT / options.config).exists()
 

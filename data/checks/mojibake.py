@@ -2,11 +2,9 @@
 
 import re
 
-# How cp1252 shows the bytes of UTF-8: one that begins a letter (C2 to F4), then one to three of 80
-# to BF. Five of these are not assigned, and readers leave them as control characters.
-LATER = "".join(
-    bytes([byte]).decode("cp1252", errors="ignore") or chr(byte) for byte in range(0x80, 0xC0)
-)
+# How cp1252 and latin-1 show the bytes of UTF-8: one that begins a letter (C2 to F4), then one to
+# three of 80 to BF, which latin-1 shows as control characters.
+LATER = "".join(chr(b) + bytes([b]).decode("cp1252", errors="ignore") for b in range(0x80, 0xC0))
 GARBLED = re.compile(f"[\u00c2-\u00f4][{re.escape(LATER)}]{{1,3}}")
 LOST = "\ufffd"  # what a reader puts where it understands nothing
 # Two characters that people write side by side, and that would be one garbled letter.

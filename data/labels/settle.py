@@ -4,7 +4,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import datasets
 import numpy as np
@@ -233,6 +233,15 @@ def convert_label(
     if kind == "multi":
         return [float(name in label) for name in index]
     return index[str(label)]
+
+
+def convert_labels(settled: Settled) -> dict[str, list[Any]]:
+    """What stands in the data set for each row of each split."""
+    index = {name: i for i, name in enumerate(settled.names)}
+    return {
+        split: [convert_label(label, settled.kind, index, settled.style) for label in plain]
+        for split, plain in settled.labels.items()
+    }
 
 
 def label_counts(

@@ -9,6 +9,11 @@ from report.format import format_count, join_names
 from report.verdict import few_rows
 
 FEW = 10  # training rows of a class, below which it is hardly learned
+WAYS_OUT = {
+    "few_rows": "bring more rows, or a larger data.validation or data.test",
+    "missing_label": "bring rows of the class, or leave it out with data.filter",
+    "rare_class": 'more rows, classes joined in the source, or train.class_weights = "balanced"',
+}
 
 
 def examine_classes(examined: Examined) -> Check:
@@ -22,14 +27,14 @@ def examine_classes(examined: Examined) -> Check:
     if counts := data.report.labels["train"]:
         shown = [f"{name} {format_count(rows)}" for name, rows in counts.items()]
         headline = f"{len(counts)} classes in train: {join_names(shown, 8)}"
-    settings = dict.fromkeys(finding.setting for finding in there)
-    return Check("classes", headline, there, "; ".join(settings))
+    ways = dict.fromkeys(WAYS_OUT[finding.kind] for finding in there)
+    return Check("classes", headline, there, "; ".join(ways))
 
 
 def _few_rows(split: str, rows: int) -> Finding | None:
     if split == "train" or not (line := few_rows(split, rows)):
         return None
-    return Finding("few_rows", "warning", line, (), f"data.{split} = a larger share or number")
+    return Finding("few_rows", "warning", line, (), f"data.{split}")
 
 
 def _missing(examined: Examined, split: str) -> Finding | None:
@@ -41,7 +46,7 @@ def _missing(examined: Examined, split: str) -> Finding | None:
     return Finding(
         "missing_label", "error" if split == "train" else "warning",
         f"{split} has no row of {join_names(missing, 8)}, which {what}", (),
-        "bring rows of it, or leave the class out with data.filter", (),
+        "data.filter", (),
         {"split": split, "labels": missing},
     )  # fmt: skip
 
@@ -58,8 +63,7 @@ def _rare(examined: Examined, name: str) -> Finding | None:
     return Finding(
         "rare_class", "warning",
         f"{name} has {count} training row{'' if count == 1 else 's'}: {', '.join(addresses[:4])}",
-        addresses, 'bring more rows, join classes in the source, or set train.class_weights = '
-        '"balanced"', (), {"label": name, "count": count},
+        addresses, 'train.class_weights = "balanced"', (), {"label": name, "count": count},
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import importlib.util
 
 from data.checks.near import NearPair, join_pairs, near_pairs, sign_texts
 from data.checks.templates import Template, find_templates
-from job.checking.examined import DROP, Examined
+from job.checking.examined import Examined
 from report.check import Check, Finding
 from report.format import format_count, format_share, shorten
 
@@ -12,7 +12,7 @@ KEPT_FIRST = ("test", "validation", "train")  # of near duplicates one stays, of
 INSTALL = "pip install datasketch cleanlab"
 
 
-def examine_templates(examined: Examined, path: str) -> tuple[Check, list[Template]]:
+def examine_templates(examined: Examined) -> tuple[Check, list[Template]]:
     """Forms in which many rows are written; a model learns them rather than what they say."""
     templates = find_templates(examined.joined, len(examined.table))
     findings = []
@@ -31,11 +31,11 @@ def examine_templates(examined: Examined, path: str) -> tuple[Check, list[Templa
     headline = "no text stands many times with other words filled in"
     if findings:
         headline = f"{len(findings)} forms are filled in again and again"
-    mend = f"a line leaves out all but the first row of its form: {DROP.format(path=path)}"
+    mend = "data.drop_rows leaves out all but the first row of each form"
     return Check("templates", headline, findings, mend), templates
 
 
-def examine_near(examined: Examined, templates: list[Template], path: str) -> Check:
+def examine_near(examined: Examined, templates: list[Template]) -> Check:
     """Rows that are nearly the same; on two sides of a cut they are errors."""
     if importlib.util.find_spec("datasketch") is None:
         return Check("near duplicates", f"needs datasketch: {INSTALL}", left_out=True)
@@ -55,7 +55,7 @@ def examine_near(examined: Examined, templates: list[Template], path: str) -> Ch
             f"{format_count(len(findings))} texts stand there again, hardly changed; "
             f"{format_count(across)} of them on two sides of a cut"
         )
-    mend = f"a line leaves out all but one of its rows: {DROP.format(path=path)}"
+    mend = "data.drop_rows leaves out all but one of the rows that are the same"
     return Check("near duplicates", headline, findings, mend)
 
 

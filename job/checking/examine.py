@@ -17,19 +17,18 @@ from report.check import Check
 FILE = "check.jsonl"
 
 
-def examine(config: Config, path: str) -> Iterator[Check]:
-    """The checks as they are made. `path` is where the findings will be. Raises ValueError for a
-    source that cannot be read."""
+def examine(config: Config) -> Iterator[Check]:
+    """The checks as they are made. Raises ValueError for a source that cannot be read."""
     examined, refused = open_examined(config)
     yield from examine_plan(examined, refused)
     yield examine_classes(examined)
-    yield examine_groups(examined, path)
-    templates, forms = examine_templates(examined, path)
-    yield examine_near(examined, forms, path)
+    yield examine_groups(examined)
+    templates, forms = examine_templates(examined)
+    yield examine_near(examined, forms)
     yield templates
-    yield examine_labels(examined, path)
-    yield examine_letters(examined, path)
-    yield examine_language(examined, path)
+    yield examine_labels(examined)
+    yield examine_letters(examined)
+    yield examine_language(examined)
 
 
 def findings_path(config: Config, named: Path | None) -> Path:

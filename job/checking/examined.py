@@ -2,19 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
-import datasets
 import numpy as np
 
 from configs.schema import Config
 from data.labels.settle import label_array
-from data.prepare import Data, DataArgs, learnt_rows, load_data
+from data.prepare import Data, DataArgs, all_rows, learnt_rows, load_data
 from data.reading.columnar import CHUNK
 from data.refused import RefusedError
 from job.rows import data_args
 from report.check import EXCERPT, Check, Finding
-
-DROP = 'delete the lines of {path} that you do not agree with, then set data.drop_rows = "{path}"'
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class Examined:
 
     args: DataArgs
     data: Data
-    table: datasets.Dataset
+    table: Any  # a datasets.Dataset
     split: np.ndarray
     labels: np.ndarray
 
@@ -75,7 +73,7 @@ def open_examined(config: Config) -> tuple[Examined, list[Finding]]:
     return Examined(
         args,
         data,
-        datasets.concatenate_datasets(parts),
+        all_rows(data),
         np.repeat(np.array(names), [len(part) for part in parts]),
         np.concatenate([label_array(part, data.kind) for part in parts]),
     ), findings

@@ -1,14 +1,14 @@
 """Rows that belong together, a film's or an author's, on two sides of a cut."""
 
 from data.checks.groups import Leak, find_leak, groups_rows, likely_columns, read_groups
-from job.checking.examined import DROP, Examined
+from job.checking.examined import Examined
 from report.check import Check, Finding
 from report.format import format_count, join_names
 
 SHOWN = 20  # rows to look at
 
 
-def examine_groups(examined: Examined, path: str) -> Check:
+def examine_groups(examined: Examined) -> Check:
     """Groups of data.group, or of a column that looks like one, in more than one split."""
     named = examined.args.group
     addresses = list(examined.table["address"])
@@ -31,9 +31,9 @@ def examine_groups(examined: Examined, path: str) -> Check:
     if findings:
         headline = "what belongs together is on two sides of a cut, and a test figure is too good"
     mend = ", or ".join(dict.fromkeys(finding.setting for finding in findings))
-    if "data.drop_rows" in mend:
-        mend = f"a line leaves out the rows of its groups in train: {DROP.format(path=path)}"
-    return Check("groups", headline, findings, mend if mend.startswith("a line") else f"set {mend}")
+    if "data.drop_rows" in mend:  # the source's own splits stay
+        mend = "data.drop_rows leaves out the training rows of these groups"
+    return Check("groups", headline, findings, mend)
 
 
 def _leak_finding(examined: Examined, leak: Leak, addresses: list[str]) -> Finding:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from data.checks.shingles import LONG_WORD
-from job.checking.examined import DROP, Examined
+from job.checking.examined import Examined
 from report.check import Check, Finding
 from report.format import format_count, join_names
 
@@ -26,7 +26,7 @@ MOST_BITS, LEAST_BITS, WEIGHT_BITS = 18, 12, 22  # of hashed terms, and of terms
 INSTALL = "pip install datasketch cleanlab"
 
 
-def examine_labels(examined: Examined, path: str) -> Check:
+def examine_labels(examined: Examined) -> Check:
     """Rows whose label a model that has not seen them doubts, the most doubtful first."""
     name, kind = "labels", examined.data.kind
     if kind == "regression":
@@ -53,7 +53,7 @@ def examine_labels(examined: Examined, path: str) -> Check:
         )
     if left := sorted(set(examined.data.label_names) - set(names)):
         headline += f"; not examined: {join_names(left, 4)}, of fewer than {LEAST} rows"
-    return Check(name, headline, findings, f"read them: {DROP.format(path=path)}")
+    return Check(name, headline, findings, "read them; data.drop_rows leaves out the wrong ones")
 
 
 def choose_rows(examined: Examined) -> tuple[np.ndarray, np.ndarray]:

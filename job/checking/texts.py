@@ -4,14 +4,14 @@ from collections import Counter
 
 from data.checks.language import tell_language
 from data.checks.mojibake import find_garbled, mend
-from job.checking.examined import DROP, Examined
+from job.checking.examined import Examined
 from report.check import Check, Finding
 from report.format import format_count, format_share
 
 WHOLE_FILE = 0.02  # share of garbled rows from which the encoding is the likely cause
 
 
-def examine_letters(examined: Examined, path: str) -> Check:
+def examine_letters(examined: Examined) -> Check:
     """Texts with garbled letters."""
     garbled = {
         row: run
@@ -40,11 +40,11 @@ def examine_letters(examined: Examined, path: str) -> Check:
         f"{format_count(len(rows))} texts ({format_share(len(rows), len(examined.table))}) hold "
         "letters that were read in another encoding"
     )
-    way = f"set {setting}" if setting != "data.drop_rows" else f"correct the source, or {DROP}"
-    return Check("letters", headline, findings, way.format(path=path))
+    way = "correct the source, or leave them out by data.drop_rows"
+    return Check("letters", headline, findings, way if setting == "data.drop_rows" else setting)
 
 
-def examine_language(examined: Examined, path: str) -> Check:
+def examine_language(examined: Examined) -> Check:
     """The language that most texts are in, and texts in another."""
     told = [tell_language(text) for text in examined.joined()]
     counts = Counter(name for name in told if name is not None)
@@ -69,5 +69,4 @@ def examine_language(examined: Examined, path: str) -> Check:
     headline = f"{main}: {share} of {format_count(counts.total())} texts whose language is clear"
     if not findings:
         headline = f"{main}, where it is clear ({format_count(open_ones)} texts are too short)"
-    mend_it = f"a line leaves out all rows of its language: {DROP.format(path=path)}"
-    return Check("language", headline, findings, mend_it)
+    return Check("language", headline, findings, "data.drop_rows leaves them out")
