@@ -21,13 +21,8 @@ from data.cache import cache_root, make_key, open_built, read_arrow
 from data.clean import CleanArgs
 from data.drop import check_drop_rows, read_drop_rows
 from data.grouped import describe_groups
-<<<<<<< HEAD
-from data.intake import SLICES, Intake
-from data.labels.settle import Kind, Settled, convert_label, label_counts, settle
-=======
 from data.intake import Intake
 from data.labels.settle import Kind, Settled, convert_labels, label_counts, settle
->>>>>>> check
 from data.reading.formats import FIRST_LINE, Format, check_format, describe_format
 from data.sources import SPLITS, Source, open_source
 from data.split_files import write_split
@@ -170,21 +165,7 @@ def _build(
     made: Path,
 ) -> None:
     """Fill the folder `made` with an Arrow file a split and data.json."""
-<<<<<<< HEAD
-    intake = Intake(
-        args.text, args.label, args.labels, args.kind, args.clean, args.filter,
-        args.label_separator, args.slices, args.group, named,
-    )  # fmt: skip
-    intake.check_columns(tables)
-    for split, parts in tables.items():
-        intake.read_split(split, parts, made / f"{split}.rows")
-    check_drop_rows(named, intake.met, intake.last, str(args.drop_rows))
-    intake.bad.check(args.on_bad_row, intake.read)
-    intake.damage.check(args.on_bad_row)
-    _check_usable(intake)
-=======
     intake = _read_tables(args, tables, named, made)
->>>>>>> check
     read = {split: read_arrow(made / f"{split}.rows") for split in tables}
     settled = _settle_labels(args, tables, intake)
     kind, names = settled.kind, settled.names
@@ -242,7 +223,7 @@ def _read_tables(
     """The usable rows of all tables, written into `made`, and what was met on the way."""
     intake = Intake(
         args.text, args.label, args.labels, args.kind, args.clean, args.filter,
-        args.label_separator, args.group, named,
+        args.label_separator, args.slices, args.group, named,
     )  # fmt: skip
     intake.check_columns(tables)
     for split, parts in tables.items():
@@ -296,39 +277,3 @@ def _describe_origin(args: DataArgs, split: str, cut_off: list[str]) -> str:
         text = "as in the source"
     sampled = f", a sample (seed {args.subset_seed})" if split in args.subset else ""
     return text + sampled
-<<<<<<< HEAD
-
-
-def _write_split(
-    path: Path,
-    split: str,
-    piece: Piece,
-    read: Mapping[str, datasets.Dataset],
-    labels: Mapping[str, Sequence[Any]],
-    kind: Kind,
-    digest: "hashlib._Hash",
-) -> None:
-    """Write one split's Arrow file; every row also goes into the digest."""
-    origin, places = piece
-    types = {"single": pa.int64(), "multi": pa.list_(pa.float32()), "regression": pa.float64()}
-    texts = [name for name in ("text", "text_pair") if name in read[origin].column_names]
-    schema = pa.schema(
-        [(name, pa.string()) for name in texts]
-        + [("label", types[kind]), ("row", pa.int64()), ("address", pa.string())]
-        + [("slices", SLICES)] * (split == "test" and "slices" in read[origin].column_names)
-    )
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        done = 0
-        for chunk in chunks(read[origin], places):
-            size = len(chunk["row"])
-            chunk["label"] = [labels[origin][i] for i in places[done : done + size]]
-            done += size
-            hashed = [chunk[name] for name in (*texts, "label", "row")]
-            for row in zip(*hashed, strict=True):
-                digest.update(f"{split}\0{row!r}\n".encode())
-            yield pa.RecordBatch.from_pydict({f.name: chunk[f.name] for f in schema}, schema=schema)
-
-    write_arrow(path, schema, batches())
-=======
->>>>>>> check

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from data.allot import Piece, chunks
 from data.cache import write_arrow
+from data.intake import SLICES
 from data.labels.settle import Kind
 
 
@@ -29,6 +30,7 @@ def write_split(
     schema = pa.schema(
         [(name, pa.string()) for name in texts]
         + [("label", types[kind]), ("row", pa.int64()), ("address", pa.string())]
+        + [("slices", SLICES)] * (split == "test" and "slices" in read[origin].column_names)
     )
 
     def batches() -> Iterator[pa.RecordBatch]:
