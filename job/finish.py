@@ -22,6 +22,7 @@ from job.explained import try_explain
 from job.fit import load_best
 from job.folder import Folder
 from job.fusion import try_fuse
+from job.predictor import Predictor
 from job.prepare import Job
 from job.reporting.page import PAGE, write_page
 from job.samples import compare_samples, predictor_of
@@ -76,6 +77,15 @@ def show_page(folder: Folder, result: dict[str, Any], tracker: Tracker) -> None:
         tracker.say(f"look at it: {page}")
 
 
+def check_expectations(job: Job, predictor: Predictor, tracker: Tracker) -> list[Expected]:
+    """What the model answers to the texts of [[expect]], said as a table."""
+    if not job.config.expect:
+        return []
+    expected = judge_expectations(predictor, recipe_expectations(job.config))
+    tracker.say("\n" + expectation_lines(expected))
+    return expected
+
+
 def finish(
     job: Job, folder: Folder, progress: Progress, tracker: Tracker, command: str,
     start: float | None, stop: StopRequest,
@@ -107,10 +117,7 @@ def finish(
         table, samples = compare_samples(job, folder, predictor)
         tracker.log_text(progress.step, "samples", table)
         tracker.say("\n" + table)
-    expected: list[Expected] = []
-    if job.config.expect:
-        expected = judge_expectations(predictor, recipe_expectations(job.config))
-        tracker.say("\n" + expectation_lines(expected))
+    expected = check_expectations(job, predictor, tracker)
     tracker.say(estimate_line(job, tested.peak, seconds))
     card = make_card(
         job, folder, command, tested, weights, seconds, sides, fusion, fitted, expected

@@ -13,7 +13,7 @@ from engine.losses import Batch
 from job.bag import settle_precision
 from job.decided import read_decision
 from job.ending import reading
-from job.folder import refuse_other_trajectory, run_folder
+from job.folder import Folder, refuse_other_trajectory, run_folder
 from job.fusion import BOTH, fused_logits
 from job.loss import choose_loss
 from job.own_code import changed_since
@@ -52,14 +52,7 @@ def score_finished(
     for note in check_run(folder, allow_drift):
         print(note)
     refuse_other_trajectory(config, folder)
-    data = load_data(data_args(config))
-    if data.fingerprint != folder.read_json("data.json", "fingerprint")["fingerprint"]:
-        raise ValueError(
-            f"the rows of {config.data.source} have changed since {folder.path} was trained: its "
-            "test rows may have been trained on. Restore them, or train again with --fresh."
-        )
-    if "test" not in data.splits:
-        raise ValueError(f"{folder.path} has no test split (data.test is 0)")
+    data = load_same_rows(config, folder)
     with reading(f"the model in {folder.path}"):
         model, tokenizer, args = load_exported(
             folder.model, allow_code, base, allow_network, verified=True
@@ -91,6 +84,20 @@ def score_finished(
         print(f"loss {metrics['loss']:.4f}, by {sentence}{changed}")
     compared = None if allow_drift else read_result(folder).get("compared")
     return {"test": metrics, "compared": compared}
+
+
+def load_same_rows(config: Config, folder: Folder) -> Data:
+    """The rows of a run. Raises ValueError where they are others than when it was trained, or none
+    is for the test."""
+    data = load_data(data_args(config))
+    if data.fingerprint != folder.read_json("data.json", "fingerprint")["fingerprint"]:
+        raise ValueError(
+            f"the rows of {config.data.source} have changed since {folder.path} was trained: its "
+            "test rows may have been trained on. Restore them, or train again with --fresh."
+        )
+    if "test" not in data.splits:
+        raise ValueError(f"{folder.path} has no test split (data.test is 0)")
+    return data
 
 
 def score_rows(
