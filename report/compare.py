@@ -125,6 +125,8 @@ def show_p(p: float) -> str:
 def conclude(names: Sequence[str], change: Change) -> str:
     """Whether one of the two is better, as a sentence."""
     name = NAMES.get(change.metric, change.metric)
+    if change.low == change.high == 0:
+        return f"Both answer these {change.n:,} rows equally well, in {name} to the last digit."
     if change.low <= 0 <= change.high:
         return (
             f"None is shown to be better: on these {change.n:,} rows the difference in {name} can "

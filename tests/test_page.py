@@ -9,6 +9,7 @@ import pytest
 import compare
 import train
 from job.folder import Folder
+from job.reporting.decided import cut_text, heaviest
 from job.reporting.page import write_page
 from tests.conftest import result_of
 
@@ -170,3 +171,59 @@ def test_many_rows_take_little_time_and_room(start):
     write_page(Folder(run))
     assert time.process_time() - begin < 5
     assert (run / "report.html").stat().st_size < 3_000_000
+
+
+def test_probabilities_are_as_trustworthy_as_the_result_says(start):
+    run, _ = start("one")
+    result = result_of(run)
+    error = re.search(r"Expected calibration error ([\d.]+)", page_of(run))
+    assert error is not None
+    after = result["calibration"]["test"]["ece_after"]
+    assert float(error.group(1)) == pytest.approx(after, abs=1e-4)
+
+
+def test_slices_and_expectations_stand_on_the_page(start):
+    texts = [
+        "--unset",
+        "samples",
+        'expect=[{text="<i>good", label="pos"}]',
+        'eval.slices=["length"]',
+    ]
+    run, _ = start("one", *texts)
+    text, result = page_of(run), result_of(run)
+    for row in result["slices"]["length"]:
+        assert f"<td>{row['figure']:.4f}</td><td>{row['low']:.4f} to {row['high']:.4f}</td>" in text
+    assert "&lt;i&gt;good" in text
+    assert ("NOT MET" in text) != result["expectations"][0]["met"]
+
+
+def test_a_text_is_cut_into_marked_words_and_nothing_of_it_is_lost():
+    text = "a <b>bad</b> film, bad bad"
+    pieces = [
+        {"text": "film", "start": 13, "end": 17, "weight": -0.5, "unit": "word"},
+        {"text": "bad", "start": 5, "end": 8, "weight": 2.0, "unit": "word"},
+        {"text": "weak", "start": 19, "end": 22, "weight": 1.9, "unit": "word"},  # is not there
+        {"text": "a", "start": 0, "end": 1, "weight": 0.01, "unit": "word"},
+        {"text": text, "start": 0, "end": len(text), "weight": 9.0, "unit": "sentence"},
+    ]
+    parts = cut_text(text, pieces)
+    assert "".join(part for part, _ in parts) == text
+    assert [part for part in parts if part[1]] == [("bad", "for3"), ("film", "against1")]
+    assert heaviest(pieces)[:2] == [("bad", "+2.00"), ("weak", "+1.90")]
+    assert cut_text(text, []) == []
+    assert cut_text(text, [{**pieces[1], "side": 1}]) == []
+
+
+def test_words_that_a_mistake_rests_on_are_marked_and_escaped(start):
+    run, _ = start("one", "train.lr=1e-6")
+    rewrite(run, lambda line: {**line, "text": HOSTILE})
+    lines = [json.loads(line) for line in
+             (run / "test_predictions.jsonl").read_text(encoding="utf-8").splitlines()]  # fmt: skip
+    wrong = next(line for line in lines if line["label"] != line["predicted"])
+    piece = {"text": HOSTILE[:9], "start": 0, "end": 9, "weight": 1.25, "unit": "word"}
+    explained = json.dumps({"row": wrong["row"], "explanation": [piece]}) + "\n"
+    (run / "explanations.jsonl").write_text(explained, encoding="utf-8")
+    text = page_of(run)
+    assert '<mark class="for3">&lt;/script&gt;</mark>' in text
+    assert "</mark> +1.25" in text
+    assert "<img" not in text

@@ -70,10 +70,11 @@ def result_slices(result: Mapping[str, Any]) -> list[tuple[str, str, list[Slice]
 
 
 def to_slice(one: SliceRow, rows: Sequence[SliceRow]) -> Slice:
-    """Drawn on a line from 0 to 1, or of errors to the largest of the `rows`."""
-    most = 1.0 if one.metric == "accuracy" else max(row.high for row in rows) or 1.0
+    """Drawn on a line from the least end of an interval of the `rows` to the largest."""
+    least, most = min(row.low for row in rows), max(row.high for row in rows)
+    span = (most - least) or 1.0
     words = [show_figure(value, one.metric) for value in (one.figure, one.low, one.high)]
-    low, middle, high = (max(0.0, min(1.0, x / most)) for x in (one.low, one.figure, one.high))
+    low, middle, high = ((value - least) / span for value in (one.low, one.figure, one.high))
     interval = f"{words[1]} to {words[2]}"
     return Slice(name_value(one), one.n, words[0], interval, low, middle, high, one.worse)
 
