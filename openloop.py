@@ -151,7 +151,7 @@ def load_run(
 ) -> "Predictor":
     """The model of a finished run, ready to be called with a list of texts (or of pairs of texts).
 
-    Each text gives a Prediction: `label`, `probability`, `probabilities` by label name, as calibrated
+    Each text gives a Prediction: `label`, `probability`, `probabilities` by label name, calibrated
     on the run's validation rows, and `unsure`, where the run was asked for it. `decide(unsure=0.9)`
     gives a predictor that decides otherwise, `explain(text)` the words that an answer rests on
     (docs/decisions.md). `base` says
