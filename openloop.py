@@ -151,7 +151,10 @@ def load_run(
 ) -> "Predictor":
     """The model of a finished run, ready to be called with a list of texts (or of pairs of texts).
 
-    Each text gives a Prediction: `label`, `probability`, `probabilities` by label name. `base` says
+    Each text gives a Prediction: `label`, `probability`, `probabilities` by label name, calibrated
+    on the run's validation rows, and `unsure`, where the run was asked for it. `decide(unsure=0.9)`
+    gives a predictor that decides otherwise, `explain(text)` the words that an answer rests on
+    (docs/decisions.md). `base` says
     where the base model of the run's adapter is now, if it has moved; a hub is asked for it only
     with `allow_network`. Raises ValueError where `run` is no finished run, where one of its files
     is not as the training left it (`allow_drift` goes on with it and says so), and where the base

@@ -101,16 +101,17 @@ def fit_decision(job: Job, logits: Tensor | None, stop: StopRequest) -> Fitted:
     if "validation" not in job.encoded:
         return Fitted(plain, [f"{AS_THEY_ARE}: there are no validation rows"])
     rows = job.data.splits["validation"]
+    every = -(-len(rows) * job.num_labels // MOST_CELLS)
+    rows = rows.select(range(0, len(rows), every))
     if logits is None:
-        logits = collect_logits(
-            job.built.model, stop.guard(split_batches(job, "validation")), rows, job.precision
-        )
-    every = -(-logits.numel() // MOST_CELLS)
-    scores = logits[::every].double().numpy()  # (N, C)
-    labels = labels_of(rows)[::every].numpy()
-    if not np.isfinite(scores).all():
-        return Fitted(plain, [f"{AS_THEY_ARE}: its logits are no numbers"])
-    return fit_scores(job, scores, labels)
+        batches = stop.guard(split_batches(job, "validation"))
+        logits = collect_logits(job.built.model, batches, rows, job.precision)
+    else:
+        logits = logits[::every]
+    if not logits.isfinite().all():
+        limit = None if config.min_precision is None else NOTHING_IS_SURE
+        return Fitted(replace(plain, limit=limit), [f"{AS_THEY_ARE}: its logits are no numbers"])
+    return fit_scores(job, logits.double().numpy(), labels_of(rows).numpy())
 
 
 def fit_scores(job: Job, logits: np.ndarray, labels: np.ndarray) -> Fitted:
@@ -127,21 +128,19 @@ def fit_scores(job: Job, logits: np.ndarray, labels: np.ndarray) -> Fitted:
             )
         else:
             decision = replace(decision, temperature=temperature)
-        counter = CalibrationCounter(kind, decision.temperature)
-        counter.update(logits, labels)
-        lines.append(temperature_line(decision.temperature, counter.results(), reason))
+        measured = measure(kind, logits, labels, decision.temperature)
+        lines.append(temperature_line(decision.temperature, measured, reason))
         if kind == "multi":
             cuts, few = fit_thresholds(logits, labels)
             # as a probability, which at 1e-13 from 0 and 1 still has a logit
             shares = probabilities(kind, np.clip(cuts / decision.temperature, -30, 30), 1.0)
+            shares[cuts == 0] = 0.5
             decision = replace(decision, thresholds=tuple(shares.tolist()))
             lines.append(threshold_line(decision.thresholds, names, few))
     figures: dict[str, Any] = {"temperature": decision.temperature}
     if decision.thresholds:
         figures["thresholds"] = dict(zip(names, decision.thresholds, strict=True))
-    counter = CalibrationCounter(kind, decision.temperature)
-    counter.update(logits, labels)
-    figures["validation"] = counter.results()
+    figures["validation"] = measure(kind, logits, labels, decision.temperature)
     if config.min_precision is not None:
         sure, right = judge_answers(decision, torch.from_numpy(logits), labels)
         limit = fit_limit(sure, right, config.min_precision)
@@ -154,6 +153,15 @@ def fit_scores(job: Job, logits: np.ndarray, labels: np.ndarray) -> Fitted:
         }
         figures["validation"] |= {"answered": limit.answered, "right": limit.right}
     return Fitted(decision, lines, figures)
+
+
+def measure(
+    kind: str, logits: np.ndarray, labels: np.ndarray, temperature: float
+) -> dict[str, float | int]:
+    """What a temperature does to the probabilities of rows."""
+    counter = CalibrationCounter(kind, temperature)
+    counter.update(logits, labels)
+    return counter.results()
 
 
 def why_no_temperature(kind: str, logits: np.ndarray, labels: np.ndarray) -> str:

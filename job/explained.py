@@ -66,5 +66,7 @@ def explain_mistakes(
             }  # fmt: skip
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             done += 1
+    if not done:
+        return "mistakes are not explained: on so short a run it would take too long"
     fewer = "" if done == len(mistakes) else f", of {len(mistakes)}: more would take too long"
     return f"explained: the {done} most confident mistakes{fewer} ({EXPLANATIONS})"

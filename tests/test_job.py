@@ -5,12 +5,13 @@ import math
 import pytest
 
 import train
+from engine.decision import Decision
 from engine.plan import Progress
 from job.card import card_results, main_metric
 from job.fit import evaluation_line, note_evaluation
 from job.guess import guess_recipe
 from job.loss import keep_target
-from job.predictor import name_prediction
+from job.naming import name_prediction
 from models.args import ModelArgs
 
 
@@ -89,16 +90,21 @@ def test_the_unit_of_a_taken_over_head_is_kept_unless_the_labels_are_in_another(
 
 
 def test_predictions_are_named_by_kind():
-    single = name_prediction("t", "single", [0.2, 0.8], ["a", "b"])
-    assert (single.label, single.probability) == ("b", 0.8)
-    multi = name_prediction("t", "multi", [0.7, 0.9, 0.1], ["a", "b", "c"])
-    assert multi.label == "a, b"
-    assert name_prediction("t", "multi", [0.2, 0.1], ["a", "b"]).label == "none"
-    number = name_prediction("t", "regression", [2.5], [])
+    single = name_prediction("t", Decision("single"), 1, [0.2, 0.8], ["a", "b"])
+    assert (single.label, single.probability, single.labels) == ("b", 0.8, ())
+    several, names = Decision("multi"), ["a", "b", "c"]
+    multi = name_prediction("t", several, [True, True, False], [0.7, 0.9, 0.1], names)
+    assert (multi.label, multi.probability, multi.labels) == ("a, b", None, ("a", "b"))
+    assert name_prediction("t", several, [False] * 3, [0.2, 0.1, 0.1], names).label == "none"
+
+    def named(value):
+        return name_prediction("t", Decision("regression"), value, [value], [])
+
+    number = named(2.5)
     assert (number.label, number.probability) == ("2.5", None)
-    labels = [name_prediction("t", "regression", [x], []).label for x in (183204.4, 0.012346, -2e9)]
-    assert labels == ["183204", "0.01235", "-2000000000"]
-    assert name_prediction("t", "regression", [183204.4], []).probabilities == {"value": 183204.4}
+    labels = [named(x).label for x in (183204.4, 0.012346, -2e9)]
+    assert labels == ["183204", "0.01235", "-2000000000"]  # numbers to programs too
+    assert named(183204.4).probabilities == {"value": 183204.4}
 
 
 def test_a_small_table_is_gone_through_more_often(tmp_path):

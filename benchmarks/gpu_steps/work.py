@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from data.loaders import Padding, collate, epoch_order, eval_batches, train_batches
+from engine.decision import Decision
 from engine.estimate import estimate
 from engine.evaluate import evaluate
 from engine.feed import feed
@@ -181,5 +182,5 @@ def evaluate_rows(work: Work) -> dict[str, Any]:
     rows: Any = work.rows
     made = eval_batches(rows, work.task.batch, work.padding)
     batches = feed_batches(made, work, lambda batch: None)
-    counter = build_counter("single", LABELS, work.precision.device)
+    counter = build_counter(Decision("single"), LABELS, work.precision.device)
     return evaluate(work.model, batches, work.loss_fn, counter, work.precision)
