@@ -17,7 +17,7 @@ from job.rows import data_args
 from report.check import CurvePoint
 
 SHARES = (12.5, 25, 50)  # percent
-LEAST = 8  # training rows of the smallest share
+LEAST = 4  # training rows of the smallest share
 
 
 def learning_curve(run: Path, train: Callable[[Config], None]) -> list[CurvePoint]:
