@@ -2,12 +2,16 @@
 
     python check.py --config configs/imdb_lora.toml
     python check.py --csv reviews.csv data.group=film
+    python check.py --run runs/imdb_lora --next unlabelled.csv --count 50
+    python check.py --run runs/imdb_lora --curve
 
 What the plan says of the rows, and what it cannot know: near duplicates, doubtful labels, groups on
-two sides of a cut, rare classes, templates, garbled letters, other languages. docs/data-check.md
+two sides of a cut, rare classes, templates, garbled letters, other languages. Of a finished run:
+which rows to label next, and what more of them would be worth. docs/data-check.md
 """
 
 import argparse
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -37,9 +41,23 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
                         help="print one JSON object for each finding")  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="FILE",
                         help="where the findings go (check.jsonl)")  # fmt: skip
+    parser.add_argument("--run", type=Path, help="a finished run, with --next or --curve")
+    parser.add_argument("--next", type=Path, metavar="POOL", dest="pool",
+                        help="rows of this table that are best labelled next")  # fmt: skip
+    parser.add_argument("--count", type=int, default=50, help="how many of them (50)")
+    parser.add_argument("--curve", action="store_true",
+                        help="train on 12, 25, 50 %%: what doubling the rows is worth")  # fmt: skip
+    parser.add_argument("--allow-code", action="store_true",
+                        help="with --run: run code of your own (head, method, loss)")  # fmt: skip
     options = parser.parse_intermixed_args(arguments)
-    if (options.config is None) == (options.csv is None):
-        parser.error("give --config RECIPE.toml or --csv FILE: one of them")
+    if [options.config, options.csv, options.run].count(None) != 2:
+        parser.error("give --config RECIPE.toml, --csv FILE or --run RUN: one of them")
+    if (options.pool is not None) + options.curve != (options.run is not None):
+        parser.error("--next POOL or --curve goes with --run RUN: one of them")
+    if options.run is not None and (options.overrides or options.unset):
+        parser.error("--run is a finished run, whose settings stay as they are")
+    if options.count < 1:
+        parser.error(f"--count is {options.count}; expected 1 or more")
     return options
 
 
@@ -60,7 +78,6 @@ def check(options: argparse.Namespace) -> bool:
     """Examine, print, write the findings; whether something is wrong."""
     start = time.monotonic()
     config = open_recipe(options)
-    from data.write import json_text
     from job.checking.examine import examine, findings_path, write_findings
     from report.check import check_lines, summary_lines
     from report.format import format_seconds
@@ -69,11 +86,7 @@ def check(options: argparse.Namespace) -> bool:
     checks = []
     for one in examine(config):
         checks.append(one)
-        if options.json:
-            lines = [json_text(finding.as_dict()) for finding in one.findings]
-        else:
-            lines = list(check_lines(one))
-        print("".join(f"{line}\n" for line in lines), end="", flush=True)
+        show(options, [finding.as_dict() for finding in one.findings], list(check_lines(one)))
     old = write_findings(path, checks)
     told = summary_lines(checks, format_seconds(time.monotonic() - start), str(path))
     if old is not None:
@@ -82,13 +95,54 @@ def check(options: argparse.Namespace) -> bool:
     return any(one.state == "error" for one in checks)
 
 
+def choose(options: argparse.Namespace) -> None:
+    """Print and write the rows of a pool that are best labelled next."""
+    from openloop import load_run
+    from job.checking.choose import choose_next, describe, write_chosen
+    from job.folder import Folder, finished_config
+    from report.check import chosen_lines
+
+    path = options.out or Path("next.jsonl")
+    chosen, pool = choose_next(
+        finished_config(Folder(options.run)), options.pool, options.count,
+        lambda: load_run(options.run, allow_code=options.allow_code),
+    )  # fmt: skip
+    write_chosen(path, chosen)
+    show(options, [one.as_dict() for one in chosen], chosen_lines(chosen))
+    print(f"{len(chosen)} rows in {path}; left out: {describe(pool)}", file=sys.stderr)
+
+
+def draw_curve(options: argparse.Namespace) -> None:
+    """Train on shares of a run's rows, and say what doubling them is worth."""
+    from openloop import open_job, run_job
+    from job.checking.curve import learning_curve
+    from report.check import curve_lines
+
+    def train(config: "Config") -> None:
+        with contextlib.redirect_stdout(sys.stderr):
+            run_job(open_job(config, allow_code=options.allow_code))
+
+    points = learning_curve(options.run, train)
+    show(options, [one.as_dict() for one in points], curve_lines(points))
+
+
+def show(options: argparse.Namespace, objects: list[dict], lines: list[str]) -> None:
+    """Print lines for people, or with --json one object a line."""
+    if options.json:
+        from data.write import json_text
+
+        lines = [json_text(one) for one in objects]
+    print("".join(f"{line}\n" for line in lines), end="", flush=True)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0; 1 where something is wrong with the data; 2 with one readable message for
     what cannot be read."""
     prepare_console()
     options = parse_arguments(read_words(sys.argv[1:] if arguments is None else arguments))
-    wrong: list[bool] = []
-    status = run_command("check.py", lambda: wrong.append(check(options)))
+    wrong: list[bool | None] = []
+    task = check if options.run is None else draw_curve if options.curve else choose
+    status = run_command("check.py", lambda: wrong.append(task(options)))
     return status or int(wrong == [True])
 
 

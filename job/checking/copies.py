@@ -12,6 +12,11 @@ KEPT_FIRST = ("test", "validation", "train")  # of near duplicates one stays, of
 INSTALL = "pip install datasketch cleanlab"
 
 
+def has_datasketch() -> bool:
+    """Whether near duplicates can be found."""
+    return importlib.util.find_spec("datasketch") is not None
+
+
 def examine_templates(examined: Examined) -> tuple[Check, list[Template]]:
     """Forms in which many rows are written; a model learns them rather than what they say."""
     templates = find_templates(examined.joined, len(examined.table))
@@ -37,7 +42,7 @@ def examine_templates(examined: Examined) -> tuple[Check, list[Template]]:
 
 def examine_near(examined: Examined, templates: list[Template]) -> Check:
     """Rows that are nearly the same; on two sides of a cut they are errors."""
-    if importlib.util.find_spec("datasketch") is None:
+    if not has_datasketch():
         return Check("near duplicates", f"needs datasketch: {INSTALL}", left_out=True)
     signatures = sign_texts(examined.texts())
     form = {row: i for i, template in enumerate(templates) for row in template.rows}

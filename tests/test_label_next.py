@@ -1,0 +1,157 @@
+"""check.py --next chooses rows to label, --curve says what doubling the rows is worth."""
+
+import csv
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from conftest import make_reviews
+
+import check
+from data.checks.near import compare_texts
+from data.checks.spread import choose_spread, word_vectors
+from data.write import json_text
+from job.checking.choose import margin
+from job.predictor import Prediction
+from report.check import CurvePoint, curve_lines
+
+SETTINGS = {"lora": None, "model": {"train": "head"}, "train": {"epochs": 1}}
+
+
+@pytest.fixture
+def pool(tmp_path, reviews_csv):
+    """A table of 80 texts: 40 of their own, 20 twice, 20 hardly other than labelled ones."""
+    draw = np.random.default_rng(0)
+    words = [a + b for a in "bdfgklm" for b in ("ano", "eri", "olu", "ita", "ebo")]
+    own = [" ".join(draw.choice(words, 25)) for _ in range(40)]
+    with reviews_csv.open(encoding="utf-8", newline="") as file:
+        labelled = [row["text"] for row in csv.DictReader(file)]
+    texts = own + [text.upper() + "!" for text in own[:20]] + [f"{t}." for t in labelled[:20]]
+    path = tmp_path / "pool.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["text"], *([text] for text in texts), [" "]])
+    return path
+
+
+def choose(run, pool, tmp_path, capsys, *words):
+    out = tmp_path / "next.jsonl"
+    assert check.main(["--run", str(run), "--next", str(pool), "--out", str(out), *words]) == 0
+    printed = capsys.readouterr()
+    lines = out.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines], printed
+
+
+def test_rows_to_label_are_near_nothing_known_and_nothing_chosen(
+    run, pool, tmp_path, capsys, reviews_csv
+):
+    chosen, printed = choose(run, pool, tmp_path, capsys, "--count", "30")
+    assert len(chosen) == 30
+    texts = [one["text"] for one in chosen]
+    for i, text in enumerate(texts):
+        assert all(compare_texts((text,), (other,)) is None for other in texts[:i])
+    labelled = [text for text, _ in make_reviews(60)]
+    assert all(compare_texts((t,), (other,)) is None for t in texts for other in labelled)
+    assert "20 near copies of other rows" in printed.err
+    assert "copies of rows that are labelled" in printed.err
+    assert "1 rows that cannot be read" in printed.err
+    margins = [one["margin"] for one in chosen]
+    assert margins == sorted(margins)
+    assert all(one["row"].startswith("pool.csv:") for one in chosen)
+
+
+def test_the_choice_is_the_same_again_and_json_is_the_file(run, pool, tmp_path, capsys):
+    first, _ = choose(run, pool, tmp_path, capsys, "--count", "5")
+    again, printed = choose(run, pool, tmp_path, capsys, "--count", "5", "--json")
+    assert first == again
+    assert printed.out == "".join(f"{json_text(one)}\n" for one in first)
+
+
+def test_no_more_rows_than_there_are(run, pool, tmp_path, capsys):
+    chosen, _ = choose(run, pool, tmp_path, capsys, "--count", "500")
+    assert len(chosen) == 40
+
+
+def test_a_pool_that_is_known_already_is_an_error(run, tmp_path, capsys, reviews_csv):
+    words = ["--run", str(run), "--next", str(reviews_csv)]
+    assert check.main(words) == 2
+    assert "has no row to choose" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "shares", "expected"),
+    [
+        ("single", {"a": 0.7, "b": 0.2, "c": 0.1}, 0.5),
+        ("multi", {"a": 0.9, "b": 0.45}, 0.1),
+        ("regression", {"value": 3.0}, 0.0),
+    ],
+)
+def test_a_margin_is_how_far_the_answer_is_ahead(kind, shares, expected):
+    assert margin(Prediction("t", "a", None, shares), kind) == pytest.approx(expected)
+
+
+def test_rows_far_apart_are_chosen_as_by_looking_at_all():
+    draw = np.random.default_rng(1)
+    vectors = draw.normal(size=(60, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    chosen = choose_spread(vectors, 10)
+    for k in range(1, 10):  # each is the one whose nearest chosen one is farthest
+        rest = [i for i in range(60) if i not in chosen[:k]]
+        near = {i: max(float(vectors[i] @ vectors[j]) for j in chosen[:k]) for i in rest}
+        assert near[chosen[k]] == pytest.approx(min(near.values()), abs=1e-6)
+
+
+def test_texts_of_the_same_words_have_the_same_vector():
+    vectors = word_vectors(["a good film", "film, good a", "another thing", ""])
+    assert vectors[0] @ vectors[1] == pytest.approx(1)
+    assert vectors[0] @ vectors[2] < 0.1
+    assert not vectors[3].any()
+
+
+def test_a_curve_trains_shares_of_the_rows_and_compares_doublings(start, capsys):
+    path, _ = start("one", "data.subset={train = 32}", "data.test=16")
+    assert check.main(["--run", str(path), "--curve", "--json"]) == 0
+    points = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [point["rows"] for point in points] == [4, 8, 16, 32]
+    result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+    assert points[-1]["value"] == result["test"]["accuracy"]
+    for before, point in pairwise(points):
+        assert point["gain"][0] == pytest.approx(point["value"] - before["value"])
+        assert point["gain"][1] <= point["gain"][0] <= point["gain"][2]
+    folders = sorted(folder.name for folder in path.parent.iterdir() if folder.is_dir())
+    assert folders == ["one", "one-12percent", "one-25percent", "one-50percent"]
+    stamp = (path.parent / "one-12percent/result.json").stat().st_mtime_ns
+    assert check.main(["--run", str(path), "--curve"]) == 0  # what is finished is not trained again
+    assert (path.parent / "one-12percent/result.json").stat().st_mtime_ns == stamp
+    assert "The last doubling, to 32 rows, was worth" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("metric", "gain", "word"),
+    [
+        ("accuracy", (0.02, 0.01, 0.03), "worth their labels"),
+        ("accuracy", (0.02, -0.01, 0.05), "chance alone"),
+        ("accuracy", (-0.02, -0.03, -0.01), "worse"),
+        ("rmse", (-0.02, -0.03, -0.01), "worth their labels"),
+    ],
+)
+def test_the_last_doubling_is_judged_by_its_interval(metric, gain, word):
+    points = [CurvePoint(50, metric, 0.8, None), CurvePoint(100, metric, 0.82, gain)]
+    assert word in " ".join(curve_lines(points))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--run", "a"],
+        ["--run", "a", "--next", "b", "--curve"],
+        ["--csv", "a", "--curve"],
+        ["--run", "a", "--next", "b", "--count", "0"],
+        ["--run", "a", "--curve", "train.lr=1"],
+        ["--csv", "a", "--config", "b"],
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(words):
+    with pytest.raises(SystemExit) as raised:
+        check.main(words)
+    assert raised.value.code == 2
