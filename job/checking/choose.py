@@ -52,7 +52,7 @@ def choose_next(
     predictor = open_predictor()
     usable = _usable(source.items(), predictor)
     predictions = predictor([_text(item) for item in usable.items])
-    margins = np.array([margin(one, predictor.kind) for one in predictions])
+    margins = np.array([margin(one, predictor.decision.kind) for one in predictions])
     order = np.argsort(margins, kind="stable").tolist()
     texts = [_texts(usable.items[i], config) for i in order]
     alone = _without_copies(labelled, texts, usable.left_out)
