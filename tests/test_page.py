@@ -86,13 +86,18 @@ def test_hostile_texts_show_letter_by_letter(start):
 
 
 def test_texts_are_left_out_where_that_is_asked_and_it_says_so(start, reviews_csv):
-    run, _ = start("one", "report.texts=false", "--unset", "samples")
+    own = ["samples.texts=['a watched text']", 'expect=[{text="a tried text", label="pos"}]']
+    run, _ = start("one", "report.texts=false", *own)
     text = page_of(run)
+    assert "a watched text" not in text
+    assert "a tried text" not in text
     texts = [json.loads(line)["text"] for line in
              (run / "test_predictions.jsonl").read_text(encoding="utf-8").splitlines()]  # fmt: skip
     assert not any(html.escape(one) in text for one in texts)
     assert "Texts are left out of this page" in text
-    with_texts = page_of(start("two", "--unset", "samples")[0])
+    with_texts = page_of(start("two", *own)[0])
+    assert "a watched text" in with_texts
+    assert "a tried text" in with_texts
     assert any(html.escape(one) in with_texts for one in texts)
 
 

@@ -35,10 +35,11 @@ from job.reporting.rows import (
 from report.baseline import Comparison, comparison_line
 from report.compare import JUDGED_BY, NAMES, show_value
 from report.format import format_bytes, format_number, format_seconds
-from report.page.drawings import curves, length_chart, number_charts, trust_chart
-from report.page.page import Page, render
+from report.page.drawings import curves, length_chart, lengths_chart, number_charts, trust_chart
+from report.page.page import Chart, Page, render
 
 PAGE = "report.html"
+OF_TEXTS = ("samples.texts", "expect")  # settings that hold texts
 TITLES = {
     "single": "Most confident mistakes", "multi": "Answers furthest from their labels",
     "number": "Largest errors", "none": "Mistakes",
@@ -84,7 +85,7 @@ def gather(folder: Folder, result: dict[str, Any]) -> Page:
         slider=slider,
         slider_rows=slider_rows(slider),
         trust=trust_chart(reliability(lines), single) if kind in ("single", "multi") else [],
-        lengths=length_chart(by_length(lines), limit) if kind in ("single", "multi") else [],
+        lengths=length_charts(lines, limit) if kind in ("single", "multi") else [],
         numbers=number_charts([(one.label, one.predicted) for one in lines])
         if "rmse" in test
         else [],
@@ -96,7 +97,8 @@ def gather(folder: Folder, result: dict[str, Any]) -> Page:
         mistakes_title=TITLES[kind],
         mistakes=[shower.example(x) for x in mistakes(lines)],
         suspects=suspect_rows(lines, shower) if single else [],
-        samples=sample_rows(folder, result),
+        samples=sample_rows(folder, result, shower.texts),
+        splits=split_table(folder),
         data=data_lines(folder),
         settings=settings(config, usual=False),
         defaults=settings(config, usual=True),
@@ -179,8 +181,8 @@ def figures(test: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def sample_rows(folder: Folder, result: dict[str, Any]) -> list[list[str]]:
-    """The watched texts, before and after."""
+def sample_rows(folder: Folder, result: dict[str, Any], texts: bool) -> list[list[str]]:
+    """The watched texts, before and after; numbered in place of what they say unless `texts`."""
 
     def word(answer: Any) -> str:
         if not isinstance(answer, list) or len(answer) != 2:
@@ -192,10 +194,19 @@ def sample_rows(folder: Folder, result: dict[str, Any]) -> list[list[str]]:
     with suppress(ValueError):  # damaged or gone, as a run that ends takes it
         before = folder.read_json("samples.json")
     after = result.get("samples", {})
-    return [[text, word(before.get(text)), word(after.get(text))] for text in {**before, **after}]
+    return [
+        [text if texts else f"text {n}", word(before.get(text)), word(after.get(text))]
+        for n, text in enumerate({**before, **after}, start=1)
+    ]
 
 
 # The rest
+
+
+def length_charts(lines: Sequence[Line], limit: int) -> list[Chart]:
+    """Right answers by length, and how many rows have which."""
+    tokens = [line.tokens for line in lines if line.tokens is not None]
+    return [*length_chart(by_length(lines), limit), *lengths_chart(tokens, limit)]
 
 
 def data_lines(folder: Folder) -> list[str]:
@@ -205,11 +216,25 @@ def data_lines(folder: Folder) -> list[str]:
     return DataReport(**known).lines() if len(known) == len(fields(DataReport)) else []
 
 
+def split_table(folder: Folder) -> list[list[str]]:
+    """Rows and tokens of each split, what of them is cut, and how many rows hold each label."""
+    values = folder.read_json("data.json")
+    labels, lengths = values.get("labels", {}), values.get("lengths", {})
+    names = list(dict.fromkeys(name for own in labels.values() for name in own))[:MOST_CLASSES]
+    rows = [["split", "rows", "tokens", "rows cut", "tokens cut", *names]]
+    for split, count in values.get("splits", {}).items():
+        cut = lengths.get(split, {})
+        numbers = [count, *(cut.get(key) for key in ("tokens", "cut_rows", "cut_tokens"))]
+        numbers += [labels.get(split, {}).get(name, 0) for name in names]
+        rows.append([split, *("–" if x is None else format_number(x) for x in numbers)])
+    return rows if len(rows) > 1 else []
+
+
 def settings(config: Config, usual: bool) -> list[tuple[str, str]]:
     """(key, value) of the settings that have their default, or of the others."""
     known = list_settings()
     return [
-        (key, show_value(value))
+        (key, "left out" if key in OF_TEXTS and not config.report.texts else show_value(value))
         for key, value in trajectory(config).items()
         if (key in known and value == known[key].default) == usual
     ]

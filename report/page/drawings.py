@@ -10,7 +10,7 @@ from report.page.page import Chart
 MOST_POINTS = 400  # of a line: more of them no eye tells apart
 MOST_ROWS = 40  # of the table behind a line
 SMOOTH = 0.9  # weight of what came before, in the smoothed loss
-RESIDUALS = 20  # bars
+BARS = 20  # of a histogram
 
 
 class Groups(Protocol):
@@ -162,6 +162,30 @@ def length_chart(groups: Sequence[Groups], limit: int) -> list[Chart]:
     return [Chart(drawing, columns, group_rows(groups))]
 
 
+def histogram(values: Sequence[float], bars: int) -> list[tuple[float, float]]:
+    """(middle, number of values) of so many groups of equal width."""
+    low, high = min(values), max(values)
+    width = (high - low) / bars or 1.0
+    counts = [0] * bars
+    for value in values:
+        counts[min(bars - 1, int((value - low) / width))] += 1
+    return [(low + (n + 0.5) * width, float(count)) for n, count in enumerate(counts)]
+
+
+def lengths_chart(tokens: Sequence[int], limit: int) -> list[Chart]:
+    """How many test rows have which length; nothing where none is known."""
+    if not tokens:
+        return []
+    bars = histogram(tokens, BARS)
+    drawing = chart(
+        [Series("test rows", bars, line=False, marks=False, bars=True)], "Rows by length",
+        "tokens of a text", "test rows", y_range=(0, 1), frame=SMALL,
+        rules={"max_length": float(limit)} if limit <= max(tokens) else {},
+    )  # fmt: skip
+    rows = [[format_number(x), f"{int(y):,}"] for x, y in bars]
+    return [Chart(drawing, ["tokens", "rows"], rows)]
+
+
 def number_charts(pairs: Sequence[tuple[float, float]]) -> list[Chart]:
     """Of a regression: predicted against true, and how often which error comes."""
     ordered = sorted(pairs)
@@ -172,13 +196,7 @@ def number_charts(pairs: Sequence[tuple[float, float]]) -> list[Chart]:
     )  # fmt: skip
     rows = [[format_number(t), format_number(p), format_number(p - t)] for t, p in
             thin(ordered, MOST_ROWS)]  # fmt: skip
-    errors = sorted(predicted - true for true, predicted in pairs)
-    low, high = errors[0], errors[-1]
-    width = (high - low) / RESIDUALS or 1.0
-    counts = [0] * RESIDUALS
-    for error in errors:
-        counts[min(RESIDUALS - 1, int((error - low) / width))] += 1
-    bars = [(low + (n + 0.5) * width, float(count)) for n, count in enumerate(counts)]
+    bars = histogram([predicted - true for true, predicted in pairs], BARS)
     second = chart(
         [Series("test rows", bars)],
         "Errors",

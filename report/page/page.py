@@ -103,6 +103,7 @@ class Page:
     mistakes: Sequence[Example] = ()
     suspects: Sequence[Example] = ()
     samples: Sequence[Sequence[str]] = ()
+    splits: Sequence[Sequence[str]] = ()  # the first row is the head
     data: Sequence[str] = ()
     settings: Sequence[tuple[str, str]] = ()  # key, value; those that are not the default
     defaults: Sequence[tuple[str, str]] = ()  # and those that are
