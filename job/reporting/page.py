@@ -71,6 +71,7 @@ def gather(folder: Folder, result: dict[str, Any]) -> Page:
         slices += label_slices(lines)
     start = (decided.get("unsure") or {}).get("limit", 0.5)
     names = list(test_names(folder, lines)) if single else []
+    worst = mistakes(lines)
     slider = slider_values(lines, names, start) if single and len(names) <= MOST_CLASSES else {}
     limit = config.data.max_length
     return Page(
@@ -95,8 +96,8 @@ def gather(folder: Folder, result: dict[str, Any]) -> Page:
         slices=slices,
         classes=class_rows(test, names, folder),
         mistakes_title=TITLES[kind],
-        mistakes=[shower.example(x) for x in mistakes(lines)],
-        suspects=suspect_rows(lines, shower) if single else [],
+        mistakes=[shower.example(x) for x in worst],
+        suspects=suspect_rows(lines, shower, worst) if single else [],
         samples=sample_rows(folder, result, shower.texts),
         splits=split_table(folder),
         data=data_lines(folder),

@@ -122,8 +122,15 @@ def label_slices(lines: Sequence[Line]) -> list[tuple[str, str, list[Slice]]]:
     return [("label", "accuracy", [to_slice(one, rows) for one in rows])]
 
 
-def suspect_rows(lines: Sequence[Line], shower: Shower) -> list[Example]:
-    return [
-        shower.example(one, f"{name} {100 * one.shares[name]:.1f} %")
-        for _, one, name in suspects(lines)[:SUSPECTS]
-    ]
+def suspect_rows(lines: Sequence[Line], shower: Shower, above: Sequence[Line]) -> list[Example]:
+    """Rows whose label may be wrong. Those that stand `above` among the mistakes are named."""
+    numbers = {one.address: number for number, one in enumerate(above, start=1)}
+    rows = []
+    for _, one, name in suspects(lines)[:SUSPECTS]:
+        note = "" if name == one.predicted else f"{name} {100 * one.shares[name]:.1f} %"
+        if (number := numbers.get(one.address)) is None:
+            rows.append(shower.example(one, note))
+        else:
+            seen = "; ".join(filter(None, (note, f"number {number} of the mistakes")))
+            rows.append(Example(one.address, None, one.label, one.predicted, one.sure, None, seen))
+    return rows
