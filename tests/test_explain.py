@@ -255,7 +255,9 @@ def test_a_real_encoder_shows_the_word_that_was_planted(tmp_path):
     words += ["data.test=220", "data.max_length=110", "train.epochs=2", "--unset", "data.filter"]
     assert train.main(["--config", str(ROOT / "configs/imdb_quick.toml"), *words]) == 0
     model = load_run(tmp_path / "planted")
-    lines = (tmp_path / "planted" / "test_predictions.jsonl").read_text("utf-8").splitlines()
+    lines = (
+        (tmp_path / "planted" / "test_predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    )
     held = [row for row in map(json.loads, lines) if row["label"] == row["predicted"] == "with"]
     assert len(held) >= 95
     texts = [row["text"] for row in held[:100]]
