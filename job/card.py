@@ -169,6 +169,7 @@ def make_card(
         for name, row in zip(names, metrics.get("classes", []), strict=False)
     ]
     memory = Compared(estimated_memory(job).total, tested.peak)
+    decided = [] if fusion else snippet_lines(fitted.decision)
     return Card(
         name=job.config.run.name,
         command=command,
@@ -179,12 +180,7 @@ def make_card(
             if can_merge(job.built.model)
             else ""
         ),
-        snippet=loading_snippet(
-            folder.model,
-            job.model_args,
-            texts_of(job),
-            snippet_lines(fitted.decision) if fusion is None else (),
-        ),
+        snippet=loading_snippet(folder.model, job.model_args, texts_of(job), decided),
         data=[*job.data.report.lines(), *window_lines(job)],
         elsewhere=elsewhere(job, folder.model),
         settings=trajectory(job.config),

@@ -65,18 +65,13 @@ def score_finished(
     model.to(precision.device)
     speed = speed_up_model(model, config, precision)
     loss_fn, sentence = choose_loss(
-        config=config,
-        data=data,
-        target=decision.target,
-        device=precision.device,
+        config=config, data=data, target=decision.target, device=precision.device,
         allow_code=allow_code,
-    )
+    )  # fmt: skip
     rows = encode_split(config, tokenizer, data, "test").dataset
     rows_at_once = evaluation_rows(config, model, precision.device)
-    batches = feed_batches(
-        eval_batches(rows, rows_at_once, make_padding(tokenizer)),
-        speed, precision.device,
-    )  # fmt: skip
+    batches = eval_batches(rows, rows_at_once, make_padding(tokenizer))
+    batches = feed_batches(batches, speed, precision.device)
     scorer = Scorer(decision, args.num_labels, loss_fn, precision)
     metrics = score_rows(config, data, model, batches, scorer)
     if config.train.loss is not None:

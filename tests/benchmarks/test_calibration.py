@@ -7,7 +7,9 @@ import pytest
 
 
 def write_run(folder, temperature, rows):
-    (folder / "test_predictions.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    (folder / "test_predictions.jsonl").write_text(
+        "\n".join(map(json.dumps, rows)), encoding="utf-8"
+    )
     sure = [max(row["probabilities"].values()) for row in rows]
     right = [row["label"] == row["predicted"] for row in rows]
     assert len(set(sure)) == 1  # one bin, before and after
