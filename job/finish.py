@@ -32,7 +32,7 @@ from job.pictures import MOST_DRAWN, log_pictures
 from job.predictor import Predictor, make_predictor, name_prediction
 from job.prepare import Job
 from job.scorer import scorer_of
-from job.slices import known_rows, slice_columns, slice_rows
+from job.slices import slice_columns, slices_of_test
 from job.texts import texts_of
 from job.verify import list_files, seal
 from models.build import source_state
@@ -64,7 +64,7 @@ class TestWriter:
         self.tokens = dict(zip(encoded["row"], encoded[known], strict=True))
         self.mistakes: list[tuple[float, int, Mistake]] = []  # a heap, the least confident first
         self.figures = np.zeros(len(self.rows))  # of each row, for the comparison with baselines
-        drawn = job.num_labels if job.num_labels <= MOST_DRAWN else 0
+        drawn = len(job.data.label_names) if len(job.data.label_names) <= MOST_DRAWN else 0
         self.shares = np.zeros((len(self.rows), drawn), dtype=np.float32)  # for pictures
         self.sure = np.zeros(len(self.rows))
         self.columns = slice_columns(job.config)
@@ -215,8 +215,7 @@ def test_and_judge(
     peak = peak_memory(job.precision.device)
     comparison, verdicts = judge(job, folder, metrics, writer.figures)
     tracker.say(f"compared: {comparison_line(comparison)}")
-    rows = known_rows(job.data, writer.columns, writer.figures, writer.tokens)
-    slices = slice_rows(job.config.eval.slices, rows)
+    slices = slices_of_test(job.config, job.data, writer.figures, writer.tokens)
     if slices:
         tracker.say("\n" + slice_table(slices))
         verdicts = [*verdicts, *worse_lines(slices)]

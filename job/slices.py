@@ -34,13 +34,16 @@ class TestRows:
     columns: dict[str, Sequence[str]]
 
 
-def known_rows(
-    data: Data, columns: Sequence[str], figures: np.ndarray, tokens: Mapping[int, int]
-) -> TestRows:
-    """The test rows in their order; `columns` are those of slice_columns(), `tokens` by row."""
-    rows, single = data.splits["test"], data.kind == "single"
+def slices_of_test(
+    config: Config, data: Data, figures: np.ndarray, tokens: Mapping[int, int]
+) -> dict[str, list[SliceRow]]:
+    """The slices that a recipe asks for, from the `figures` (N,) of the test rows in their order
+    and their `tokens` by row; empty where it asks for none."""
+    if not config.eval.slices:
+        return {}
+    rows, single, columns = data.splits["test"], data.kind == "single", slice_columns(config)
     values = zip(*rows["slices"], strict=True) if columns else ()
-    return TestRows(
+    known = TestRows(
         numbers=data.kind == "regression",
         figures=figures,
         tokens=[tokens[row] for row in rows["row"]],
@@ -48,6 +51,7 @@ def known_rows(
         labels=[data.label_names[label] for label in rows["label"]] if single else [],
         columns=dict(zip(columns, values, strict=True)),
     )
+    return slice_rows(config.eval.slices, known)
 
 
 def slice_columns(config: Config) -> tuple[str, ...]:
