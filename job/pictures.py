@@ -9,6 +9,7 @@ from engine.calibrate import Bins
 from engine.images import reliability_image
 from job.prepare import Job
 from job.reporting.figures import groups_of
+from report.format import clean_line
 
 MOST_DRAWN = 20  # classes: a curve each
 EDGES = np.linspace(0, 1, 51)  # of the histogram
@@ -31,5 +32,5 @@ def log_pictures(
         board.add_image("test/reliability", reliability_image(points), step)
         labels = labels[:, None] == np.arange(shares.shape[1])
     for place in range(shares.shape[1]):
-        name = f"test/precision_recall/{job.data.label_names[place]}"
+        name = f"test/precision_recall/{clean_line(job.data.label_names[place])}"
         board.add_pr_curve(name, labels[:, place] > 0, shares[:, place], step)

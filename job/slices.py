@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from configs.schema import Config
 from data.prepare import Data
 from engine.intervals import paired_interval, rank_sum, wilson_interval
 from job.reporting.figures import length_bands
-from job.rows import LABEL, LENGTH
+from job.rows import LABEL, LENGTH, slice_columns
 from report.intervals import fisher, holm
 from report.slices import SliceRow
 
@@ -33,13 +34,16 @@ class TestRows:
     columns: dict[str, Sequence[str]]
 
 
-def known_rows(
-    data: Data, columns: Sequence[str], figures: np.ndarray, tokens: Mapping[int, int]
-) -> TestRows:
-    """The test rows in their order; `columns` are those of slice_columns(), `tokens` by row."""
-    rows, single = data.splits["test"], data.kind == "single"
+def slices_of_test(
+    config: Config, data: Data, figures: np.ndarray, tokens: Mapping[int, int]
+) -> dict[str, list[SliceRow]]:
+    """The slices that a recipe asks for, from the `figures` (N,) of the test rows in their order
+    and their `tokens` by row; empty where it asks for none."""
+    if not config.eval.slices:
+        return {}
+    rows, single, columns = data.splits["test"], data.kind == "single", slice_columns(config)
     values = zip(*rows["slices"], strict=True) if columns else ()
-    return TestRows(
+    known = TestRows(
         numbers=data.kind == "regression",
         figures=figures,
         tokens=[tokens[row] for row in rows["row"]],
@@ -47,6 +51,7 @@ def known_rows(
         labels=[data.label_names[label] for label in rows["label"]] if single else [],
         columns=dict(zip(columns, values, strict=True)),
     )
+    return slice_rows(config.eval.slices, known)
 
 
 def slice_rows(names: Sequence[str], rows: TestRows) -> dict[str, list[SliceRow]]:

@@ -27,7 +27,7 @@ from job.pictures import MOST_DRAWN, log_pictures
 from job.prepare import Job
 from job.rows import slice_columns
 from job.scorer import scorer_of
-from job.slices import known_rows, slice_rows
+from job.slices import slices_of_test
 from models.ngrams.fusion import Fusion
 from report.baseline import comparison_line
 from report.card import Mistake
@@ -50,7 +50,7 @@ class TestWriter:
         self.tokens = dict(zip(encoded["row"], encoded[known], strict=True))
         self.mistakes: list[tuple[float, int, Mistake]] = []  # a heap, the least confident first
         self.figures = np.zeros(len(self.rows))  # of each row, for the comparison with baselines
-        drawn = job.num_labels if job.num_labels <= MOST_DRAWN else 0
+        drawn = len(job.data.label_names) if len(job.data.label_names) <= MOST_DRAWN else 0
         self.shares = np.zeros((len(self.rows), drawn), dtype=np.float32)  # for pictures
         self.sure = np.zeros(len(self.rows))
         self.columns = slice_columns(job.config)
@@ -152,8 +152,7 @@ def test_and_judge(
     peak = peak_memory(job.precision.device)
     comparison, verdicts = judge(job, folder, metrics, writer.figures)
     tracker.say(f"compared: {comparison_line(comparison)}")
-    rows = known_rows(job.data, writer.columns, writer.figures, writer.tokens)
-    slices = slice_rows(job.config.eval.slices, rows)
+    slices = slices_of_test(job.config, job.data, writer.figures, writer.tokens)
     if slices:
         tracker.say("\n" + slice_table(slices))
         verdicts = [*verdicts, *worse_lines(slices)]

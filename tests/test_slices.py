@@ -264,6 +264,31 @@ def test_the_figures_of_a_run_are_scikit_learns_of_its_predictions(sliced):
     assert {name: test[name] for name in expected} == pytest.approx(expected, abs=2e-3)
 
 
+def test_tensorboard_shows_curves_confidence_and_reliability(sliced):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    board = EventAccumulator(str(sliced / "tensorboard"))
+    board.Reload()
+    rows = predictions(sliced)
+    for name in ("neg", "pos"):
+        (event,) = board.Tensors(f"test/precision_recall/{name}")
+        hits, false, _, _, precision, _ = make_ndarray(event.tensor_proto)  # (127,) each
+        for place in (0, 40, 64, 90):
+            share = place / 126
+            given = [row for row in rows if row["probabilities"][name] >= share - 1e-9]
+            right = sum(row["label"] == name for row in given)
+            assert (hits[place], false[place]) == (right, len(given) - right)
+            if given:
+                assert precision[place] == pytest.approx(right / len(given))
+    (event,) = board.Histograms("test/confidence")
+    assert event.histogram_value.num == len(rows)
+    sure = [max(row["probabilities"].values()) for row in rows]
+    assert event.histogram_value.sum == pytest.approx(sum(sure))
+    assert board.Images("test/reliability")
+    assert {"test/auroc", "eval/mcc"} <= set(board.Tags()["scalars"])
+
+
 @pytest.mark.parametrize(
     ("labels", "part"),
     [

@@ -10,7 +10,15 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from engine.images import CELL, MARGIN, confusion_image
+from engine.images import (
+    CELL,
+    EDGE,
+    LIGHT,
+    MARGIN,
+    SIDE,
+    confusion_image,
+    reliability_image,
+)
 from engine.loop import StepResult
 from engine.plan import Progress
 from engine.tracker import Tracker, mend_log, read_log
@@ -241,6 +249,21 @@ def test_confusion_image_is_darker_where_the_share_is_larger():
         return int(image[MARGIN + CELL * row + 3, MARGIN + CELL * column + 3].sum())
 
     assert shade(0, 0) < shade(0, 1) < shade(1, 0) == shade(1, 1) == 3 * 255
+
+
+def test_a_bar_of_the_reliability_diagram_is_as_high_as_the_share_that_is_right():
+    nothing = (0.0, 0, 0, 0.0, 1.0)
+    image = reliability_image([*[nothing] * 8, (0.85, 40, 10, 0.2, 0.3), (0.95, 40, 30, 0.7, 0.8)])
+    assert image.shape == (SIDE + 2 * EDGE, SIDE + 2 * EDGE, 3)
+    assert image.dtype == np.uint8
+
+    def bar(number):  # a column of pixels beside the dot and away from the diagonal
+        left = EDGE + round((number + 0.12) / 10 * SIDE)
+        return int((image[EDGE:-EDGE, left] == LIGHT).all(axis=-1).sum())
+
+    assert bar(3) == 0
+    assert bar(8) == pytest.approx(SIDE / 4, abs=20)  # of which its number takes some
+    assert bar(9) == pytest.approx(SIDE * 3 / 4, abs=20)
 
 
 def test_confusion_image_takes_names_of_any_script():
