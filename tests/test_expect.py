@@ -269,6 +269,25 @@ def test_a_run_from_before_expectations_is_asked(run):
     assert finished_expectations(config, folder, {}, False) == []
 
 
+def test_pairs_are_expected_with_both_texts(pair_run, tmp_path, capsys):
+    from openloop import load_run
+
+    answer = load_run(pair_run)([("film 1", "story 1")])[0]
+    checks = tmp_path / "checks.jsonl"
+    one = {"text": "film 1", "text_pair": "story 1", "label": answer.label}
+    checks.write_text(json.dumps(one) + "\n", encoding="utf-8")
+    ask = ["--run", str(pair_run), "--expect", str(checks)]
+    assert predict.main(ask) == 0
+    (one["label"],) = set(answer.probabilities) - {answer.label}
+    checks.write_text(json.dumps(one) + "\n", encoding="utf-8")
+    assert predict.main(ask) == 3
+    assert "film 1 | story 1" in capsys.readouterr().out
+    del one["text_pair"]
+    checks.write_text(json.dumps(one) + "\n", encoding="utf-8")
+    assert predict.main(ask) == 2
+    assert "trained on pairs of texts" in capsys.readouterr().err
+
+
 def test_expect_is_an_input_of_its_own(capsys):
     for words_given in (["--expect", "x", "a text"], ["--expect", "x", "--output", "y.csv"]):
         with pytest.raises(SystemExit) as ended:

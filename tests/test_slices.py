@@ -207,8 +207,11 @@ def stars(tmp_path):
 def test_numbers_and_json_rows_without_a_field_have_slices(recipe, stars, tmp_path, capsys):
     data = {"source": str(stars), "kind": "regression", "test": 30}
     path = str(recipe(data=data, eval={"baseline": False}, samples=None, speed={"native": "off"}))
-    words = ["train.epochs=1", 'eval.slices=["source", "meta.lang", "length"]']
+    words = ["train.epochs=1", 'eval.slices=["source", "meta.lang", "length"]', "--strict"]
+    words += ['expect=[{text = "good", label = 3, within = 1e4}]']
     assert train.main(["--config", path, *words]) == 0
+    words[-1] = 'expect=[{text = "good", label = 1e6, within = 1}]'
+    assert train.main(["--config", path, "--resume", *words]) == 3
     run = tmp_path / "runs" / "tiny"
     slices, rows = result_of(run)["slices"], predictions(run)
     assert {row["value"] for row in slices["source"]} == {"3", ""}
