@@ -267,7 +267,7 @@ def test_lines_are_marked_and_at_most_a_hundred_columns_wide(tmp_path, monkeypat
     check.main(["--csv", f"{'long' * 30}.csv"])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(measure_width, lines)) <= 100
-    assert lines[0].startswith("✔ plan")
+    assert lines[0].startswith("✔ guessed")
     assert "\x1b" not in "".join(lines)
 
 
