@@ -61,30 +61,28 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def open_recipe(options: argparse.Namespace) -> "Config":
-    """The recipe that is named, or the one that train.py --csv would guess."""
-    from configs.read import parse_config, read_config
-
+def open_recipe(options: argparse.Namespace) -> tuple["Config", list[str]]:
+    """The recipe that is named, or the one that train.py --csv would guess, and why."""
     if options.csv is None:
-        return read_config(options.config, options.overrides, options.unset)
-    from job.guess import guess_recipe, read_changes
+        from configs.read import read_config
 
-    recipe, _ = guess_recipe(options.csv, read_changes(options.overrides, options.unset))
-    title = f"the recipe guessed for {options.csv}"
-    return parse_config(recipe, title, options.overrides, options.unset)
+        return read_config(options.config, options.overrides, options.unset), []
+    from job.guess import config_for_table
+
+    return config_for_table(options.csv, options.overrides, options.unset)
 
 
 def check(options: argparse.Namespace) -> bool:
     """Examine, print, write the findings; whether something is wrong."""
     start = time.monotonic()
-    config = open_recipe(options)
+    config, guessed = open_recipe(options)
     from job.checking.examine import examine, findings_path, write_findings
     from report.check import check_lines, summary_lines
     from report.format import format_seconds
 
     path = findings_path(config, options.out)
     checks = []
-    for one in examine(config):
+    for one in examine(config, guessed):
         checks.append(one)
         show(options, [finding.as_dict() for finding in one.findings], list(check_lines(one)))
     old = write_findings(path, checks)

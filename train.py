@@ -191,16 +191,11 @@ def config_for_csv(options: argparse.Namespace) -> Config:
 
     Raises ValueError where another recipe of that name is there, which would be overwritten.
     """
-    from job.guess import guess_recipe, read_changes
+    from job.guess import config_for_table
 
-    changed = read_changes(options.overrides, options.unset)
-    recipe, notes = guess_recipe(options.csv, changed)
-    title = f"the recipe guessed for {options.csv}"
-    config = parse_config(recipe, title, options.overrides, options.unset)
+    config, notes = config_for_table(options.csv, options.overrides, options.unset)
     for note in notes:
-        name = note.partition(" = ")[0]
-        if changed.keys().isdisjoint((f"data.{name}", f"train.{name}")):
-            print(note)
+        print(note)
     path = guessed_recipe_path(config)
     if path.exists() and (lines := difference(trajectory(read_config(path)), trajectory(config))):
         raise ValueError(

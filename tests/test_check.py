@@ -253,8 +253,8 @@ def test_without_the_extra_the_rest_is_examined_and_says_what_is_missing(
     lines = capsys.readouterr().out.splitlines()
     left_out = [line for line in lines if line.startswith("–")]
     assert [line.split("needs ")[1] for line in left_out] == [
-        "datasketch: pip install datasketch cleanlab",
-        "cleanlab: pip install datasketch cleanlab",
+        "datasketch: pip install datasketch cleanlab (the extra check)",
+        "cleanlab: pip install datasketch cleanlab (the extra check)",
     ]
     assert "2 checks left out" in "\n".join(lines)
 
@@ -267,7 +267,7 @@ def test_lines_are_marked_and_at_most_a_hundred_columns_wide(tmp_path, monkeypat
     check.main(["--csv", f"{'long' * 30}.csv"])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(measure_width, lines)) <= 100
-    assert lines[0].startswith("✔ plan")
+    assert lines[0].startswith("✔ guessed")
     assert "\x1b" not in "".join(lines)
 
 
@@ -311,3 +311,17 @@ def test_help_is_quick_and_an_examination_needs_no_torch(tmp_path):
                        stdout=subprocess.DEVNULL)  # fmt: skip
         times.append(time.perf_counter() - begin)
     assert min(times) < 0.3
+
+
+def test_a_resumed_run_refuses_a_file_that_names_other_rows(recipe, tmp_path, capsys):
+    drop = tmp_path / "check.jsonl"
+    drop.write_text('{"rows": ["reviews.csv:3"]}\n', encoding="utf-8")
+    path = recipe(data={"drop_rows": str(drop)}, train={"epochs": 1})
+    assert train.main(["--config", str(path)]) == 0
+    assert "dropped: 1 rows named in data.drop_rows" in capsys.readouterr().out
+    (tmp_path / "runs/tiny/result.json").unlink()  # as if it had been stopped before the test
+    drop.write_text('{"rows": ["reviews.csv:4"]}\n', encoding="utf-8")
+    assert train.main(["--config", str(path), "--resume"]) == 2
+    assert "data" in capsys.readouterr().err
+    drop.write_text('{"rows": ["reviews.csv:3"], "kind": "mine"}\n', encoding="utf-8")
+    assert train.main(["--config", str(path), "--resume"]) == 0

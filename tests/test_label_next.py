@@ -52,9 +52,9 @@ def test_rows_to_label_are_near_nothing_known_and_nothing_chosen(
         assert all(compare_texts((text,), (other,)) is None for other in texts[:i])
     labelled = [text for text, _ in make_reviews(60)]
     assert all(compare_texts((t,), (other,)) is None for t in texts for other in labelled)
-    assert "20 near copies of other rows" in printed.err
-    assert "copies of rows that are labelled" in printed.err
-    assert "1 rows that cannot be read" in printed.err
+    assert "20 near other rows of it" in printed.err
+    assert "near labelled rows" in printed.err
+    assert "1 unreadable or empty" in printed.err
     margins = [one["margin"] for one in chosen]
     assert margins == sorted(margins)
     assert all(one["row"].startswith("pool.csv:") for one in chosen)

@@ -7,7 +7,7 @@ import re
 LATER = "".join(chr(b) + bytes([b]).decode("cp1252", errors="ignore") for b in range(0x80, 0xC0))
 GARBLED = re.compile(f"[\u00c2-\u00f4][{re.escape(LATER)}]{{1,3}}")
 LOST = "\ufffd"  # what a reader puts where it understands nothing
-# Two characters that people write side by side, and that would be one garbled letter.
+# What a garbled run has to mean: a letter, or a sign such as a dash or a quotation mark.
 PLAUSIBLE = re.compile("[A-Za-z\u00a0-\uffff]")
 
 
@@ -23,8 +23,8 @@ def find_garbled(text: str) -> str | None:
     if text.isascii():
         return None
     for match in GARBLED.finditer(text):
-        if mended := mend(match.group()):
-            return match.group() if PLAUSIBLE.match(mended) else None
+        if PLAUSIBLE.match(mend(match.group())):
+            return match.group()
     return None
 
 

@@ -21,7 +21,8 @@ from data.prepare import all_rows, load_data
 from data.reading.columnar import CHUNK
 from data.write import json_text
 from files.write import replace_text
-from job.checking.copies import INSTALL, has_datasketch
+from job.checking.copies import has_datasketch
+from job.checking.examined import INSTALL
 from job.inputs import Item, file_source
 from job.predictor import Prediction, Predictor, Text
 from job.rows import clean_args, data_args, text_columns
@@ -123,7 +124,7 @@ def _usable(items: Iterable[Item], predictor: Predictor) -> Pool:
         if item.error is None and predictor.fault(item.text) is None:
             taken.append(item)
         else:
-            left_out["rows that cannot be read, or hold no text"] += 1
+            left_out["unreadable or empty"] += 1
     return Pool(taken, left_out)
 
 
@@ -142,7 +143,7 @@ def _without_copies(
     for rows in join_pairs(near_pairs(signatures, read)):
         others = [row for row in rows if row >= start]
         known = rows[0] < start
-        left_out["near copies of rows that are labelled"] += len(others) if known else 0
-        left_out["near copies of other rows"] += 0 if known else len(others) - 1
+        left_out["near labelled rows"] += len(others) if known else 0
+        left_out["near other rows of it"] += 0 if known else len(others) - 1
         gone |= set(others if known else others[1:])
     return [row - start for row in range(start, start + len(pool)) if row not in gone]

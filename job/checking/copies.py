@@ -4,12 +4,11 @@ import importlib.util
 
 from data.checks.near import NearPair, join_pairs, near_pairs, sign_texts
 from data.checks.templates import Template, find_templates
-from job.checking.examined import Examined
+from job.checking.examined import INSTALL, Examined
 from report.check import Check, Finding
 from report.format import format_count, format_share, shorten
 
 KEPT_FIRST = ("test", "validation", "train")  # of near duplicates one stays, of these sides
-INSTALL = "pip install datasketch cleanlab"
 
 
 def has_datasketch() -> bool:

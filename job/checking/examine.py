@@ -17,8 +17,10 @@ from report.check import Check
 FILE = "check.jsonl"
 
 
-def examine(config: Config) -> Iterator[Check]:
-    """The checks as they are made. Raises ValueError for a source that cannot be read."""
+def examine(config: Config, guessed: Sequence[str] = ()) -> Iterator[Check]:
+    """The checks as they are made; first what was `guessed` of a table, if it was. Raises
+    ValueError for a source that cannot be read."""
+    yield from (Check("" if i else "guessed", line) for i, line in enumerate(guessed))
     examined, refused = open_examined(config)
     yield from examine_plan(examined, refused)
     yield examine_classes(examined)

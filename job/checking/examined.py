@@ -14,6 +14,8 @@ from data.refused import RefusedError
 from job.rows import data_args
 from report.check import EXCERPT, Check, Finding
 
+INSTALL = "pip install datasketch cleanlab (the extra check)"
+
 
 @dataclass(frozen=True)
 class Examined:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from data.checks.shingles import LONG_WORD
-from job.checking.examined import Examined
+from job.checking.examined import INSTALL, Examined
 from report.check import Check, Finding
 from report.format import format_count, join_names
 
@@ -23,7 +23,6 @@ LEAST = 2 * FOLDS  # rows of a class that is examined
 MOST_ROWS = 100_000  # drawn where there are more, so that memory and minutes are bounded
 STRENGTH = 10.0  # C of the logistic regression
 MOST_BITS, LEAST_BITS, WEIGHT_BITS = 18, 12, 22  # of hashed terms, and of terms times classes
-INSTALL = "pip install datasketch cleanlab"
 
 
 def examine_labels(examined: Examined) -> Check:
