@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from data.checks.shingles import resemblance, shingles
+from data.checks.shingles import count_words, resemblance, shared_words, shingles
 
 Texts = tuple[str, ...]  # of a row: one, or two of a pair
 BANDS, BAND = 33, 3
 NEAR = 0.5  # shingles in common over all
-SHORT, NEAR_SHORT = 20, 0.8  # of texts with fewer shingles: one other word may turn the meaning
+# of texts with fewer shingles so many of the words too: one other word may turn their meaning
+SHORT, NEAR_SHORT = 20, 0.83
 SLACK = 0.2  # by which a signature may underrate a pair: four standard errors of 99 values
 
 
@@ -90,7 +91,10 @@ def compare_texts(left: Texts, right: Texts) -> float | None:
     for one, other in zip(left, right, strict=True):
         sets = shingles(one), shingles(other)
         amount = resemblance(*sets)
-        if amount < (NEAR if min(map(len, sets)) >= SHORT else NEAR_SHORT):
+        if amount < NEAR:
+            return None
+        short = min(map(len, sets)) < SHORT
+        if short and shared_words(count_words(one), count_words(other)) < NEAR_SHORT:
             return None
         least = min(least, amount)
     return least
