@@ -37,10 +37,9 @@ def predict(model: dict, texts: list[str]) -> np.ndarray:
     weights = (1 + np.log(counts)) * model["idf"][buckets]
     weights /= np.sqrt(np.bincount(rows, weights**2))[rows]
     columns = [np.bincount(rows, weights * column[buckets]) for column in model["weight"].T]
-    logits = np.stack(columns, axis=1) + model["bias"]
+    logits = (np.stack(columns, axis=1) + model["bias"]) / model.get("temperature", 1)
     if model["kind"] == "regression":
         return logits * model["target_deviation"] + model["target_mean"]
-    logits = logits / model.get("temperature", 1)  # so that probabilities are what they say
     shares = 1 / (1 + np.exp(-logits)) if model["kind"] == "multi" else np.exp(logits)
     return shares if model["kind"] == "multi" else shares / shares.sum(1, keepdims=True)
 

@@ -79,6 +79,8 @@ def test_many_copies_of_one_text_make_few_candidates_that_hang_together():
 def test_one_other_word_in_a_short_text_is_another_text():
     assert compare_texts(("the film was good",), ("the film was bad",)) is None
     assert compare_texts(("The film was good!",), ("the film was good",)) == 1
+    long = "the film that we saw last night in the old town was good"
+    assert compare_texts((long,), (long.replace("night", "week"),)) == pytest.approx(8 / 14)
 
 
 def test_of_pairs_both_texts_have_to_be_near():
