@@ -22,7 +22,7 @@ def read_shares(run: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str
     """(N, C) probabilities without the temperature, and with it; (N,) the number of the label; and
     the run's figures. Raises ValueError where it has none for each class."""
     from job.folder import Folder
-    from job.predictions import read_predictions
+    from job.reporting.predictions import read_predictions
 
     folder = Folder(run)
     figures = folder.read_json("result.json", "calibration")["calibration"]

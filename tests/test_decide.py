@@ -17,7 +17,7 @@ import train
 from openloop import load_run
 from engine.calibrate import Bins
 from job.folder import Folder
-from job.predictions import read_predictions
+from job.reporting.predictions import read_predictions
 from tests.killed import kill_after_save
 
 

@@ -11,8 +11,8 @@ from sklearn.metrics import root_mean_squared_error
 
 import train
 from engine.intervals import wilson_interval
-from job.figures import length_bands
-from job.predictions import read_predictions
+from job.reporting.figures import length_bands
+from job.reporting.predictions import read_predictions
 from job.slices import MOST_VALUES, TestRows, slice_rows
 from report.slices import name_value, slice_table, worse_lines
 from tests.conftest import make_reviews, result_of
@@ -156,7 +156,7 @@ def test_a_runs_slices_are_those_of_its_predictions(sliced):
         own = {row["value"]: (row["n"], row["right"]) for row in result["slices"][name]}
         assert own == expected, name
     lines = list(read_predictions(sliced / "test_predictions.jsonl"))
-    from job.figures import by_length
+    from job.reporting.figures import by_length
 
     bands = [(band.name, band.rows, band.right) for band in by_length(lines)]
     shown = [(row["value"], row["n"], row["right"]) for row in result["slices"]["length"]]

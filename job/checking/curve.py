@@ -11,8 +11,8 @@ from typing import Any
 from configs.read import parse_config
 from configs.schema import Config
 from data.prepare import learnt_rows, load_data
-from job.compare import Finished, compare_pair, open_finished
 from job.folder import Folder, finished_config
+from job.reporting.compare import Finished, compare_pair, open_finished
 from job.rows import data_args
 from report.check import CurvePoint
 

@@ -19,6 +19,7 @@ from engine.curves import (
     curve_figures,
     logits_of_classes,
 )
+from engine.decision import Decision
 from engine.metrics import build_counter
 
 BINS = MOST_BINS  # of up to 16 classes
@@ -122,7 +123,7 @@ def test_saturated_probabilities_keep_their_order():
     logits = torch.tensor([[0.0, 18.0], [0.0, 20.0], [0.0, 25.0], [0.0, 30.0]])
     assert logits.softmax(-1)[:, 1].eq(1).all()  # fp32 cannot tell them apart
     labels = torch.tensor([0, 0, 1, 1])
-    counter = build_counter("single", 2, CPU)
+    counter = build_counter(Decision("single"), 2, CPU)
     counter.update(logits, labels)
     assert counter.results()["auroc"] == 1.0
 
@@ -133,7 +134,7 @@ def test_several_classes_are_scikit_learns_one_against_the_rest(classes):
     labels = torch.randint(0, classes, (400,), generator=generator)
     logits = torch.randn(400, classes, generator=generator)
     logits[torch.arange(400), labels] += 1.0
-    counter = build_counter("single", classes, CPU)
+    counter = build_counter(Decision("single"), classes, CPU)
     counter.update(logits[:150], labels[:150])
     counter.update(logits[150:], labels[150:])
     results = counter.results()
@@ -153,7 +154,7 @@ def test_several_labels_are_scikit_learns_macro_averages():
     generator = torch.Generator().manual_seed(3)
     labels = (torch.randn(300, 4, generator=generator) > 0.5).float()
     logits = torch.randn(300, 4, generator=generator) + labels
-    counter = build_counter("multi", 4, CPU)
+    counter = build_counter(Decision("multi"), 4, CPU)
     counter.update(logits, labels)
     results = counter.results()
     area = sk.roc_auc_score(labels.numpy(), logits.numpy(), average="macro")
@@ -165,7 +166,7 @@ def test_several_labels_are_scikit_learns_macro_averages():
 def test_a_class_that_all_rows_have_or_none_is_left_out_of_the_mean():
     labels = torch.tensor([0, 0, 1, 1])  # of three classes
     logits = torch.tensor([[2.0, 1, 0], [0, 1, 3], [0, 1, 0], [1, 2, 0]])
-    counter = build_counter("single", 3, CPU)
+    counter = build_counter(Decision("single"), 3, CPU)
     counter.update(logits, labels)
     results = counter.results()
     shares = logits.softmax(-1).numpy()
@@ -177,17 +178,17 @@ def test_a_class_that_all_rows_have_or_none_is_left_out_of_the_mean():
 @pytest.mark.parametrize("kind", ["single", "multi"])
 def test_where_a_figure_is_not_defined_it_is_left_out(kind):
     labels = torch.zeros(3, dtype=torch.int64) if kind == "single" else torch.ones(3, 2)
-    counter = build_counter(kind, 2, CPU)
+    counter = build_counter(Decision(kind), 2, CPU)
     counter.update(torch.randn(3, 2), labels)
     assert {*NAMES}.isdisjoint(counter.results())
-    assert {*NAMES}.isdisjoint(build_counter(kind, 2, CPU).results())  # of no rows
+    assert {*NAMES}.isdisjoint(build_counter(Decision(kind), 2, CPU).results())  # of no rows
 
 
 def test_beyond_the_most_classes_nothing_is_counted():
-    counter = build_counter("single", MOST_CURVES + 1, CPU)
+    counter = build_counter(Decision("single"), MOST_CURVES + 1, CPU)
     counter.update(torch.randn(4, MOST_CURVES + 1), torch.arange(4))
     assert {*NAMES}.isdisjoint(counter.results())
-    counter = build_counter("single", MOST_CURVES, CPU)
+    counter = build_counter(Decision("single"), MOST_CURVES, CPU)
     counter.update(torch.randn(4, MOST_CURVES), torch.arange(4))
     assert {*NAMES} < counter.results().keys()
 
