@@ -167,7 +167,7 @@ def measure(
 def why_no_temperature(kind: str, logits: np.ndarray, labels: np.ndarray) -> str:
     """Why these rows cannot tell a temperature; empty where they can."""
     if len(logits) < FEWEST_ROWS:
-        return f"{len(logits)} validation rows are fewer than {FEWEST_ROWS}"
+        return f"it takes {FEWEST_ROWS} validation rows, and there are {len(logits)}"
     wrong = count_wrong(kind, logits, labels)
     if wrong < FEWEST_WRONG:
         return (

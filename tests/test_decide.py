@@ -336,7 +336,7 @@ def test_few_rows_fit_nothing_and_that_is_said(place, capsys):
     path = write_recipe(place, "few", {"source": source, "validation": 30, "test": 30})
     assert train.main(["--config", str(path)]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "no temperature: 30 validation rows are fewer than 500" in said
+    assert "no temperature: it takes 500 validation rows, and there are 30" in said
     assert decision_of(place / "runs" / "few")["temperature"] == 1
 
 
