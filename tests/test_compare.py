@@ -71,7 +71,7 @@ def test_a_run_beside_itself_differs_in_nothing(start, compared):
                for d in found["differences"])  # fmt: skip
     text, _ = compared(run, run)
     assert "settings: none differs" in text
-    assert "None is shown to be better" in text
+    assert "Both answer these 12 rows equally well" in text
 
 
 def test_runs_scored_on_other_rows_are_not_compared(start, compared):

@@ -303,7 +303,11 @@ CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 
 @pytest.mark.parametrize(
     ("place", "number"),
-    [("run_test", signal.SIGTERM), ("save_model", signal.SIGHUP), ("make_card", signal.SIGINT)],
+    [
+        ("test_and_judge", signal.SIGTERM),
+        ("save_model", signal.SIGHUP),
+        ("make_card", signal.SIGINT),
+    ],
 )
 def test_a_signal_after_the_training_ends_with_its_status_and_resume_goes_on(
     copy, finished, monkeypatch, place, number
