@@ -21,7 +21,8 @@ def decided_figures(calibration: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Temperature, thresholds and the limit below which an answer is unsure."""
     if not calibration:
         return []
-    rows = [("temperature", format_number(calibration["temperature"]))]
+    temperature = calibration["temperature"]
+    rows = [("temperature", "none" if temperature == 1 else format_number(temperature))]
     thresholds = list(calibration.get("thresholds", {}).items())
     rows += [(f"threshold of {name}", f"{share:.3f}") for name, share in thresholds[:MOST_LABELS]]
     if unsure := calibration.get("unsure"):
