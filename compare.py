@@ -78,10 +78,16 @@ def write_pages(paths: list[Path]) -> None:
     from job.reporting.sheet import write_sheet
 
     for path in paths:
-        print(write_page(Folder(path)))
+        try:
+            print(write_page(Folder(path)))
+        except ValueError as error:  # among several, as runs/* has them, some are no runs
+            if len(paths) == 1:
+                raise
+            print(f"compare.py: left out: {path}: {error}", file=sys.stderr)
     runs, _ = open_all(paths)
     if len(runs) > 1:
-        print(write_sheet(runs, compare_pair(*runs) if len(paths) == 2 else None))
+        alike = len(runs) == 2 and (len(paths) == 2 or runs[0].rows == runs[1].rows)
+        print(write_sheet(runs, compare_pair(*runs) if alike else None))
 
 
 def main(arguments: list[str] | None = None) -> int:

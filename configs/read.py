@@ -221,10 +221,17 @@ def write_config(config: Config, path: Path) -> None:
 
 def trajectory(config: Config) -> dict[str, Any]:
     """The settings that decide what is trained and measured: dotted key -> JSON value."""
+    known = list_settings()
+    return {key: value for key, value in all_settings(config).items() if known[key].trajectory}
+
+
+def all_settings(config: Config) -> dict[str, Any]:
+    """Every setting, but those of sections that a recipe may lack and lacks: dotted key -> JSON
+    value."""
     values = config.model_dump(exclude_none=True)
-    flat = {key: _look_up(values, key) for key, s in list_settings().items() if s.trajectory}
     absent = [name for name in optional_sections() if name not in values]
-    return {k: v for k, v in flat.items() if not any(begins(k, name) for name in absent)}
+    keys = (key for key in list_settings() if not any(begins(key, name) for name in absent))
+    return {key: _look_up(values, key) for key in keys}
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

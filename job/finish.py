@@ -67,12 +67,14 @@ def estimate_line(job: Job, peak: int | None, seconds: float | None) -> str:
 
 
 def show_page(folder: Folder, result: dict[str, Any], tracker: Tracker) -> None:
-    """Write report.html, and say where it is. It is drawn from files that somebody may have
-    damaged meanwhile: no reason to lose a run by."""
+    """Write report.html, and say where it is. Nothing that goes wrong with it is a reason to lose a
+    run by: files of the run may have been damaged meanwhile, memory may be short."""
     try:
         page = write_page(folder, result)
-    except ValueError as error:
-        tracker.say(f"WARNING: no {PAGE}: {error}")
+    except OSError:
+        raise  # a full disk, which result.json would meet too
+    except Exception as error:
+        tracker.say(f"WARNING: no {PAGE}: {str(error) or type(error).__name__}")
     else:
         tracker.say(f"look at it: {page}")
 

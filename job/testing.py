@@ -10,7 +10,6 @@ from torch import Tensor
 from engine.decision import Decision
 from engine.estimate import peak_memory
 from engine.losses import Batch
-from engine.metrics import MOST_CONFUSED
 from engine.plan import Progress
 from engine.stop import StopRequest
 from engine.tracker import Tracker
@@ -25,6 +24,7 @@ from job.judge import judge
 from job.naming import name_predictions
 from job.pictures import MOST_DRAWN, log_pictures
 from job.prepare import Job
+from job.reporting.predictions import MOST_SHARES
 from job.rows import slice_columns
 from job.scorer import scorer_of
 from job.slices import slices_of_test
@@ -109,11 +109,11 @@ class TestWriter:
 
 
 def likeliest(probabilities: dict[str, float]) -> dict[str, float]:
-    """All of them, in the labels' order; of more than MOST_CONFUSED classes so many, the likeliest
+    """All of them, in the labels' order; of more than MOST_SHARES classes so many, the likeliest
     first: a file of all would grow with rows times classes."""
-    if len(probabilities) <= MOST_CONFUSED:
+    if len(probabilities) <= MOST_SHARES:
         return probabilities
-    largest = heapq.nlargest(MOST_CONFUSED, probabilities.items(), key=lambda item: item[1])
+    largest = heapq.nlargest(MOST_SHARES, probabilities.items(), key=lambda item: item[1])
     return dict(largest)
 
 

@@ -11,6 +11,7 @@ from report.format import (
     clean_line,
     format_bytes,
     format_number,
+    format_p,
     format_seconds,
     shorten,
 )
@@ -104,7 +105,7 @@ def change_table(names: Sequence[str], changes: Sequence[Change]) -> Table:
     """The differences of two runs."""
     rows = [["difference", f"{names[1]} less {names[0]}", "95 %", "p"]]
     for one in changes:
-        p = NONE if one.p is None else show_p(one.p)
+        p = NONE if one.p is None else format_p(one.p)
         interval = f"{one.low:+.4f} to {one.high:+.4f}"
         rows.append([NAMES.get(one.metric, one.metric), f"{one.difference:+.4f}", interval, p])
     return rows
@@ -115,11 +116,6 @@ def text_of(table: Table) -> list[str]:
     width = max(8, (COLUMNS - 30) // max(1, len(table[0]) - 1) - 2)
     head, rows = table[0], table[1:]
     return align_table([head, *([row[0], *(shorten(x, width) for x in row[1:])] for row in rows)])
-
-
-def show_p(p: float) -> str:
-    """Two digits; what is less than one in ten thousand says so."""
-    return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
 
 
 def conclude(names: Sequence[str], change: Change) -> str:

@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from report.format import COLUMNS, NONE, align_table, clean_line, measure_width, shorten
+from report.format import (
+    COLUMNS,
+    NONE,
+    align_table,
+    clean_line,
+    format_share,
+    measure_width,
+    shorten,
+)
 
 CELL_COLUMNS = 28  # longer answers are cut, so that the text keeps most of the line
 GAPS = 4 * 2  # align_table's spaces between the five columns
@@ -30,7 +38,7 @@ def expectation_cells(rows: Sequence[Expected]) -> list[tuple[str, ...]]:
             "met" if row.met else "NOT MET",
             clean_line(row.expected),
             clean_line(row.got),
-            NONE if row.probability is None else f"{100 * row.probability:.1f} %",
+            NONE if row.probability is None else format_share(row.probability, 1),
             clean_line(row.text),
         )
         for row in rows

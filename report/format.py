@@ -22,6 +22,11 @@ def format_share(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f} %" if whole else NONE
 
 
+def format_p(p: float) -> str:
+    """A p to two digits; what is less than one in ten thousand says so."""
+    return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
+
+
 def format_bytes(size: int | None) -> str:
     """Bytes in binary units with three digits or so: 1536 -> "1.5 KiB"; None -> "-"."""
     if size is None:

@@ -2,7 +2,15 @@
 
 from collections.abc import Sequence
 
-from report.format import COLUMNS, NONE, align_table, clean_line, measure_width, shorten
+from report.format import (
+    COLUMNS,
+    NONE,
+    align_table,
+    clean_line,
+    format_share,
+    measure_width,
+    shorten,
+)
 
 LABEL_COLUMNS = 24  # a longer label is cut, so that the text keeps most of the line
 GAPS = 4 * 2  # align_table's spaces between the five columns
@@ -13,7 +21,7 @@ Answer = tuple[str, float | None]
 
 def _answer_cells(answer: Answer) -> tuple[str, str]:
     label, probability = answer
-    shown = NONE if probability is None else f"{100 * probability:.1f} %"
+    shown = NONE if probability is None else format_share(probability, 1)
     return shorten(clean_line(label), LABEL_COLUMNS), shown
 
 

@@ -3,7 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from report.format import COLUMNS, align_table, clean_line, format_count, format_number, shorten
+from report.format import (
+    COLUMNS,
+    align_table,
+    clean_line,
+    format_count,
+    format_number,
+    format_p,
+    shorten,
+)
 
 VALUE_COLUMNS = 40
 TESTS = {  # by which a slice is held against all other rows
@@ -82,11 +90,11 @@ def worse_lines(slices: Mapping[str, Sequence[SliceRow]]) -> list[str]:
             if not row.worse or row.others is None or row.p is None:
                 continue
             name = shorten(f"{clean_line(column)} = {name_value(row)}", COLUMNS // 2)
-            p = "< 0.0001" if row.p < 0.0001 else f"{row.p:.2g}"
             among = f", one of {looked_at:,} slices, by Holm" if looked_at > 1 else ""
             lines.append(
                 f"{name}: {row.metric} {show_figure(row.figure, row.metric)} on "
                 f"{format_count(row.n)} rows, {show_figure(row.others, row.metric)} on the others: "
-                f"surely worse ({TESTS[row.metric]}, p {p}{among}): bring more rows like them"
+                f"surely worse ({TESTS[row.metric]}, p {format_p(row.p)}{among}): bring more rows "
+                "like them"
             )
     return lines

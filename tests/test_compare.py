@@ -218,3 +218,26 @@ def test_a_page_of_several_runs_leaves_texts_out_where_one_of_them_does(start, c
     assert not any(line["text"] in page for line in predictions(runs[0]))
     compared(*runs, runs[0].parent / "one", "--html")
     assert "runs, the best first" in (runs[0].parent / "compare.html").read_text(encoding="utf-8")
+
+
+def test_pages_of_a_whole_folder_leave_out_what_is_no_run(start, compared):
+    runs = [start(name)[0] for name in ("one", "two")]
+    folder = runs[0].parent
+    (folder / "notes").mkdir()
+    for _ in range(2):  # the second time compare.html is among them
+        out, err = compared(*sorted(folder.iterdir()), "--html")
+        assert out.split() == [
+            *(str(run / "report.html") for run in runs),
+            f"{folder}/compare.html",
+        ]
+        assert f"left out: {folder / 'notes'}" in err
+        assert "Rows that only one has right" in (folder / "compare.html").read_text(
+            encoding="utf-8"
+        )
+
+
+def test_a_decision_that_differs_is_a_setting_that_differs(start, compared):
+    one, _ = start("one")
+    two, _ = start("two", "decide.calibrate=false", "run.log_every=1")
+    out, _ = compared(one, two, "--json")
+    assert list(json.loads(out)["settings"]) == ["decide.calibrate"]

@@ -1,6 +1,7 @@
 """report.html: what it says of a run, of hostile texts, and of what is not there."""
 
 import html
+import itertools
 import json
 import re
 
@@ -10,7 +11,10 @@ import compare
 import train
 from job.folder import Folder
 from job.reporting.decided import cut_text, heaviest
+from job.reporting.figures import whole_shares
 from job.reporting.page import write_page
+from job.reporting.predictions import read_predictions
+from job.reporting.rows import MOST_IN_CELLS, Shower, matrix
 from tests.conftest import result_of
 
 SETTINGS = {"eval": {"baseline": False}, "speed": {"native": "off"}}
@@ -232,3 +236,49 @@ def test_words_that_a_mistake_rests_on_are_marked_and_escaped(start):
     assert '<mark class="for3">&lt;/script&gt;</mark>' in text
     assert "</mark> +1.25" in text
     assert "<img" not in text
+
+
+def test_labels_beyond_those_with_a_share_still_count(tmp_path):
+    shares = {f"l{n}": 0.1 for n in range(50)}
+    path = tmp_path / "test_predictions.jsonl"
+    lines = [
+        {"label": ["l55"], "predicted": "none", "predicted_labels": []},
+        {"label": ["l2", "l1"], "predicted": "l1, l2", "predicted_labels": ["l1", "l2"]},
+    ]
+    rows = [{"row": "a:1", "text": "t", "probabilities": shares, **line} for line in lines]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    first, second = read_predictions(path)
+    assert not first.right
+    assert second.right
+    assert not whole_shares([first, second])
+
+
+def test_a_matrix_of_many_classes_shows_a_bounded_number_of_rows(tmp_path):
+    names = [f"c{n}" for n in range(30)]
+    path = tmp_path / "test_predictions.jsonl"
+    rows = [
+        {"row": f"a:{i}", "text": "x", "label": truth, "predicted": answer,
+         "probabilities": {answer: 0.9, truth: 0.9}}
+        for i, (truth, answer) in enumerate(itertools.product(names, names * 2))
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    cells = matrix(list(read_predictions(path, texts=False)), names, Shower(path, True, {}))
+    assert sum(cell.count for row in cells for cell in row) == len(rows)
+    assert sum(len(cell.examples) for row in cells for cell in row) <= MOST_IN_CELLS
+    assert any(cell.examples for row in cells for cell in row)
+
+
+def test_a_page_that_cannot_be_drawn_costs_a_run_nothing(start, monkeypatch, capsys):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("job.finish.write_page", fail)
+    run, _ = start("one")
+    assert result_of(run)["test"]["n"] == 12
+
+
+def test_a_text_that_is_cut_is_cut_in_its_line_too(start):
+    run, _ = start("one")
+    rewrite(run, lambda line: {**line, "text": line["text"] + "x" * 100_000})
+    assert len(page_of(run)) < 40 * 12 * 20_000
+    assert "x" * 20_001 not in page_of(run)

@@ -3,13 +3,15 @@ here loads torch."""
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from configs.read import trajectory
+from configs.fields import begins, list_settings
+from configs.read import all_settings
 from engine.intervals import (
     Interval,
     bootstrap,
@@ -18,7 +20,7 @@ from engine.intervals import (
     set_f1_difference,
 )
 from job.folder import Folder, finished_config
-from job.reporting.predictions import Line, read_predictions
+from job.reporting.predictions import Line, name_of, read_predictions, text_at
 from job.verify import read_result
 from report.compare import (
     JUDGED_BY,
@@ -37,6 +39,7 @@ from report.compare import (
 from report.format import COLUMNS, align_table, clean_line, wrap
 from report.intervals import mcnemar, share_difference
 
+MOST_TEXTS = 50  # of rows that only one of two has right
 MOST_CLASSES = 300  # of a macro F1 that is drawn anew ten thousand times
 OWN = ("run.seed", "run.name")  # what seeds of one recipe differ in
 
@@ -94,8 +97,13 @@ class Pair:
 def open_finished(path: Path) -> Finished:
     """Raises ValueError where there is no finished run."""
     folder = Folder(path)
-    config = finished_config(folder)
-    return Finished(folder, trajectory(config), read_result(folder))
+    config, known = finished_config(folder), list_settings()
+    settings = {
+        key: value
+        for key, value in all_settings(config).items()
+        if known[key].trajectory or begins(key, "decide")  # what changes figures
+    }
+    return Finished(folder, settings, read_result(folder))
 
 
 def open_all(paths: Sequence[Path]) -> tuple[list[Finished], list[str]]:
@@ -117,13 +125,18 @@ def differing(runs: Sequence[Finished]) -> dict[str, list[Any]]:
     return {key: own for key, own in values.items() if any(value != own[0] for value in own)}
 
 
-def rows_of(run: Finished) -> dict[str, Line]:
-    """A run's test rows by what names one: address, text and label. Raises ValueError where there
-    are none, or one cannot be read."""
+def rows_of(run: Finished) -> dict[bytes, Line]:
+    """A run's test rows, without their texts, by a digest of what names one: address, text and
+    label. Raises ValueError where there are none, or one cannot be read."""
     path = run.folder.predictions
     if not path.is_file():
         raise ValueError(f"{run.name} has no {path.name}: it has no test rows")
-    return {repr((x.address, x.text, x.label)): x for x in read_predictions(path)}
+    return {
+        sha256(repr((x.address, x.text, x.label)).encode("utf-8", "replace")).digest(): replace(
+            x, text=""
+        )
+        for x in read_predictions(path)
+    }
 
 
 def compare_pair(first: Finished, second: Finished) -> Pair:
@@ -145,13 +158,11 @@ def compare_pair(first: Finished, second: Finished) -> Pair:
     if "rmse" in first.test:
         return Pair(number_differences(pairs), [], [])
     right = np.array([[a.right, b.right] for a, b in pairs])  # (N, 2)
-    only = [
-        [
-            only_one(pairs[i][side], pairs[i][1 - side])
-            for i in np.flatnonzero(right[:, side] & ~right[:, 1 - side])
-        ]
-        for side in (0, 1)
-    ]
+    only = []
+    for side, run in enumerate((first, second)):
+        places = np.flatnonzero(right[:, side] & ~right[:, 1 - side])
+        sides = ([pairs[i][k] for i in places] for k in (side, 1 - side))
+        only.append(only_ones(run, *sides))
     figures = (len(only[1]), len(only[0]))
     interval, p = share_difference(*figures, len(pairs)), mcnemar(*figures)
     differences = [Change("accuracy", *interval, p, len(pairs))]
@@ -171,7 +182,7 @@ def f1_difference(pairs: list[tuple[Line, Line]], classes: int) -> tuple[Interva
     if not several:
         cells = np.array([[place[name] for name in row] for row in rows])  # (N, 3)
         return bootstrap(cells, macro_f1_difference(classes))
-    sets = np.zeros((len(rows), 3, classes), dtype=np.int64)
+    sets = np.zeros((len(rows), 3, classes), dtype=np.uint8)
     for i, row in enumerate(rows):
         for part, names_held in enumerate(row):
             sets[i, part, [place[name] for name in names_held]] = 1
@@ -214,11 +225,14 @@ def named_runs(runs: Sequence[Finished]) -> list[Run]:
     return [as_run(run, name) for run, name in zip(runs, short_names(runs), strict=True)]
 
 
-def only_one(line: Line, other: Line) -> OnlyOne:
-    """A row that one run has right, and what the `other` run's line of it says."""
-    label = line.label
-    label = ", ".join(label) or "none" if isinstance(label, list) else str(label)
-    return OnlyOne(line.address, label, other.answer, line.text)
+def only_ones(run: Finished, right: Sequence[Line], wrong: Sequence[Line]) -> list[OnlyOne]:
+    """Rows that one run has `right`, with what the other's lines of them say; of many the texts of
+    the first alone."""
+    rows = []
+    for number, (line, other) in enumerate(zip(right, wrong, strict=True)):
+        text = text_at(run.folder.predictions, line) if number < MOST_TEXTS else ""
+        rows.append(OnlyOne(line.address, name_of(line.label), other.answer, text))
+    return rows
 
 
 def short_names(runs: Sequence[Finished]) -> list[str]:

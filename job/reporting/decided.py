@@ -8,7 +8,7 @@ from typing import Any
 
 from job.reporting.predictions import read_lines
 from report.expect import Expected, expectation_cells
-from report.format import format_number
+from report.format import format_number, format_share
 from report.page.page import Slice
 from report.slices import SliceRow, name_value, show_figure
 
@@ -27,7 +27,7 @@ def decided_figures(calibration: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows += [(f"threshold of {name}", f"{share:.3f}") for name, share in thresholds[:MOST_LABELS]]
     if unsure := calibration.get("unsure"):
         rows.append(("right in at least", f"{100 * unsure['min_precision']:g} %"))
-        rows.append(("unsure below", f"{100 * unsure['limit']:.1f} %"))
+        rows.append(("unsure below", format_share(unsure["limit"], 1)))
     return rows
 
 
@@ -41,7 +41,7 @@ def trusted_table(calibration: Mapping[str, Any]) -> list[list[str]]:
         keys = ("nll_before", "nll_after", "ece_before", "ece_after")
         row = [name, f"{own['n']:,}", *(f"{own[key]:.4f}" for key in keys)]
         if "answered" in own:
-            share = f"{100 * own['right'] / own['answered']:.1f} %" if own["answered"] else "–"
+            share = format_share(own["right"], own["answered"])
             row += [f"{own['answered']:,}", share]
         rows.append(row)
     if rows and len(rows[0]) > len(head):

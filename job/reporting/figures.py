@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.calibrate import BINS, Bins
 from engine.intervals import wilson_interval
-from job.reporting.predictions import Line
+from job.reporting.predictions import MOST_SHARES, Line
 
 STEPS = 100  # of the threshold slider, from 0 to 1
 LENGTHS = 8  # groups of rows by length, equally many in each
@@ -56,6 +56,12 @@ def reliability(lines: Sequence[Line]) -> Reliability:
     sure, right = zip(*pairs, strict=True)
     bins.add(np.array(sure), np.array(right))
     return Reliability(groups_of(bins), bins.error(), brier(lines))
+
+
+def whole_shares(lines: Sequence[Line]) -> bool:
+    """Whether of several labels a row the share of each is known: of more than 50 the file has the
+    50 likeliest."""
+    return bool(lines) and isinstance(lines[0].label, list) and len(lines[0].shares) < MOST_SHARES
 
 
 def brier(lines: Sequence[Line]) -> float | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.fields import list_settings
-from configs.read import trajectory
+from configs.read import all_settings
 from configs.schema import Config
 from data.summary import DataReport
 from files.write import save_text
@@ -20,7 +20,7 @@ from job.reporting.decided import (
     result_slices,
     trusted_table,
 )
-from job.reporting.figures import by_length, reliability
+from job.reporting.figures import by_length, reliability, whole_shares
 from job.reporting.predictions import Line, read_lines, read_predictions
 from job.reporting.rows import (
     MOST_CLASSES,
@@ -34,11 +34,13 @@ from job.reporting.rows import (
 )
 from report.baseline import Comparison, comparison_line
 from report.compare import JUDGED_BY, NAMES, show_value
-from report.format import format_bytes, format_number, format_seconds
+from report.format import format_bytes, format_number, format_seconds, format_share
 from report.page.drawings import curves, length_chart, lengths_chart, number_charts, trust_chart
 from report.page.page import Chart, Page, render
 
 PAGE = "report.html"
+MOST_CELLS = 5_000_000  # test rows times classes: of more the lines would take gigabytes
+TOO_MANY = "The test rows are too many to show one by one; test_predictions.jsonl holds them."
 OF_TEXTS = ("samples.texts", "expect")  # settings that hold texts
 TITLES = {
     "single": "Most confident mistakes", "multi": "Answers furthest from their labels",
@@ -61,7 +63,9 @@ def gather(folder: Folder, result: dict[str, Any]) -> Page:
     config = saved_config(folder)
     test = result.get("test") or {}
     log = [line for _, _, line in read_lines(folder.path / "metrics.jsonl", torn=True)]
-    lines = list(read_predictions(folder.predictions, texts=False)) if result else []
+    too_many = test.get("n", 0) * len(test.get("classes", [0])) > MOST_CELLS
+    readable = bool(result) and not too_many
+    lines = list(read_predictions(folder.predictions, texts=False)) if readable else []
     kind = kind_of(lines)
     single = kind == "single"
     explained = read_explanations(folder.path / "explanations.jsonl") if result else {}
@@ -79,13 +83,13 @@ def gather(folder: Folder, result: dict[str, Any]) -> Page:
         status=status(config, result, log),
         headline=headline(test, log),
         verdict=verdict(result),
-        warnings=result.get("verdicts", []),
+        warnings=[*result.get("verdicts", []), *[TOO_MANY] * too_many],
         figures=figures(test),
         curves=curves(log, result.get("progress", {}).get("best_step")),
         matrix=matrix(lines, names, shower) if single and len(names) <= MOST_CLASSES else [],
         slider=slider,
         slider_rows=slider_rows(slider),
-        trust=trust_chart(reliability(lines), single) if kind in ("single", "multi") else [],
+        trust=trust_chart(reliability(lines), single) if single or whole_shares(lines) else [],
         lengths=length_charts(lines, limit) if kind in ("single", "multi") else [],
         numbers=number_charts([(one.label, one.predicted) for one in lines])
         if "rmse" in test
@@ -189,7 +193,7 @@ def sample_rows(folder: Folder, result: dict[str, Any], texts: bool) -> list[lis
         if not isinstance(answer, list) or len(answer) != 2:
             return "–"
         name, share = answer
-        return str(name) if share is None else f"{name} {100 * share:.1f} %"
+        return str(name) if share is None else f"{name} {format_share(share, 1)}"
 
     before: dict[str, Any] = {}
     with suppress(ValueError):  # damaged or gone, as a run that ends takes it
@@ -236,8 +240,8 @@ def settings(config: Config, usual: bool) -> list[tuple[str, str]]:
     known = list_settings()
     return [
         (key, "left out" if key in OF_TEXTS and not config.report.texts else show_value(value))
-        for key, value in trajectory(config).items()
-        if (key in known and value == known[key].default) == usual
+        for key, value in all_settings(config).items()
+        if (value == known[key].default or not (value or known[key].default)) == usual
     ]
 
 

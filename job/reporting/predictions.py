@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from files.read import parse_json
+from report.format import format_number
 
+MOST_SHARES = 50  # probabilities that a line keeps: of more classes the likeliest
 NEEDED = ("row", "text", "label", "predicted", "probabilities")
 
 
@@ -78,6 +80,13 @@ def text_of(values: dict[str, Any]) -> str:
     return " | ".join(filter(None, (values["text"], values.get("text_pair"))))
 
 
+def name_of(label: Any) -> str:
+    """A label as a person reads it."""
+    if isinstance(label, list):
+        return ", ".join(label) or "none"
+    return label if isinstance(label, str) else format_number(label)
+
+
 def to_line(values: dict[str, Any], place: int, texts: bool) -> Line:
     """A line from its values. Names of classes are held once, not once a line."""
     label, predicted = values["label"], values["predicted"]
@@ -85,9 +94,7 @@ def to_line(values: dict[str, Any], place: int, texts: bool) -> Line:
     answer = predicted
     if isinstance(label, list):
         above = [name for name, share in shares.items() if share > 0.5]
-        held = values.get("predicted_labels", above)  # which the first runs have not
-        predicted = [name for name in shares if name in held]
-        label = [name for name in shares if name in label]  # in the same order
+        label, predicted = sorted(label), sorted(values.get("predicted_labels", above))
     elif isinstance(label, str):
         label, predicted = sys.intern(label), sys.intern(predicted)
     else:

@@ -10,12 +10,13 @@ from typing import Any
 from engine.intervals import wilson_interval
 from job.reporting.decided import cut_text, heaviest, to_slice
 from job.reporting.figures import suspects, thresholds
-from job.reporting.predictions import Line, text_at
-from report.format import format_number
+from job.reporting.predictions import Line, name_of, text_at
+from report.format import format_share
 from report.page.page import Cell, Example, Slice
 from report.slices import SliceRow
 
 MISTAKES, SUSPECTS, IN_CELL = 20, 20, 10  # rows that are shown
+MOST_IN_CELLS = 300  # of all cells together
 MOST_TEXT = 20_000  # characters of a text; a longer one is cut
 MOST_CLASSES = 30  # of a confusion matrix that can be looked at
 
@@ -34,20 +35,13 @@ class Shower:
         if not self.texts:
             return Example(one.address, None, label, predicted, share, None, note)
         text = text_at(self.file, one)
-        line = {"row": one.address, "text": text, "label": one.label, "predicted": one.predicted}
         shown = text if len(text) <= MOST_TEXT else text[:MOST_TEXT] + "…"
+        line = {"row": one.address, "text": shown, "label": one.label, "predicted": one.predicted}
         pieces = self.explained.get(one.address, [])
         return Example(
             one.address, shown, label, predicted, share, json.dumps(line, ensure_ascii=False),
             note, cut_text(shown, pieces), heaviest(pieces),
         )  # fmt: skip
-
-
-def name_of(label: Any) -> str:
-    """A label as a person reads it."""
-    if isinstance(label, list):
-        return ", ".join(label) or "none"
-    return label if isinstance(label, str) else format_number(label)
 
 
 def mistakes(lines: Sequence[Line]) -> list[Line]:
@@ -67,20 +61,28 @@ def distance(line: Line) -> float:
 
 
 def matrix(lines: Sequence[Line], names: Sequence[str], shower: Shower) -> list[list[Cell]]:
-    """The confusion matrix, rows of it the truth. Cells of errors show their surest rows."""
+    """The confusion matrix, rows of it the truth. The commonest cells, those of errors first, show
+    their surest rows."""
     held: dict[tuple[str, str], list[Line]] = {}
     for one in lines:
         held.setdefault((one.label, one.predicted), []).append(one)
+    order = sorted(held, key=lambda cell: (cell[0] == cell[1], -len(held[cell]), cell))
+    shown = {cell: surest(held[cell]) for cell in order[: MOST_IN_CELLS // IN_CELL]}
     rows = []
     for truth in names:
         total = sum(len(held.get((truth, answer), [])) for answer in names)
         row = []
         for answer in names:
-            own = sorted(held.get((truth, answer), []), key=lambda x: (-x.sure, x.address))
-            shown = [shower.example(x) for x in own[:IN_CELL]]
-            row.append(Cell(truth, answer, len(own), len(own) / max(1, total), shown))
+            count = len(held.get((truth, answer), []))
+            examples = [shower.example(x) for x in shown.get((truth, answer), [])]
+            row.append(Cell(truth, answer, count, count / max(1, total), examples))
         rows.append(row)
     return rows
+
+
+def surest(lines: Sequence[Line]) -> list[Line]:
+    """The first rows of a cell."""
+    return sorted(lines, key=lambda x: (-x.sure, x.address))[:IN_CELL]
 
 
 def slider_values(lines: Sequence[Line], names: Sequence[str], limit: float) -> dict[str, Any]:
@@ -102,8 +104,8 @@ def slider_rows(slider: dict[str, Any]) -> list[list[str]]:
     rows = []
     for percent in (0, 50, 60, 70, 80, 90, 95, 99):
         answered, right, _ = slider["steps"][percent]
-        share = f"{100 * right / answered:.1f} %" if answered else "–"
-        coverage = f"{100 * answered / slider['rows']:.1f} %"
+        share = format_share(right, answered)
+        coverage = format_share(answered, slider["rows"])
         rows.append([f"{percent} %", f"{answered:,}", coverage, share])
     return rows
 
@@ -127,7 +129,7 @@ def suspect_rows(lines: Sequence[Line], shower: Shower, above: Sequence[Line]) -
     numbers = {one.address: number for number, one in enumerate(above, start=1)}
     rows = []
     for _, one, name in suspects(lines)[:SUSPECTS]:
-        note = "" if name == one.predicted else f"{name} {100 * one.shares[name]:.1f} %"
+        note = "" if name == one.predicted else f"{name} {format_share(one.shares[name], 1)}"
         if (number := numbers.get(one.address)) is None:
             rows.append(shower.example(one, note))
         else:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from files.write import save_text
 from job.folder import saved_config
 from job.reporting.compare import (
+    MOST_TEXTS,
     Finished,
     OnlyOne,
     Pair,
@@ -21,7 +22,6 @@ from report.compare import change_table, conclude, figures_table, settings_table
 from report.page.page import Example, Section, Sheet, render_sheet
 
 SHEET = "compare.html"
-SHOWN = 50  # rows that only one of two has right
 
 
 def write_sheet(runs: Sequence[Finished], pair: Pair | None) -> Path:
@@ -60,8 +60,12 @@ def pair_sections(
         return parts
     for n, (name, rows) in enumerate(zip(names, (pair.first_only, pair.second_only), strict=True)):
         title = f"Rows that only {name} has right"
-        line = f"{len(rows):,} rows" + (f", the first {SHOWN}" if len(rows) > SHOWN else "") + "."
-        shown = [example(row, texts) for row in rows[:SHOWN]]
+        line = (
+            f"{len(rows):,} rows"
+            + (f", the first {MOST_TEXTS}" if len(rows) > MOST_TEXTS else "")
+            + "."
+        )
+        shown = [example(row, texts) for row in rows[:MOST_TEXTS]]
         parts.append(Section(f"only{n}", title, (line,), examples=shown))
     return parts
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from report.format import format_bytes, format_count, format_number, format_seconds
+from report.format import format_bytes, format_count, format_number, format_seconds, format_share
 
 HERE = Path(__file__).parent
 STYLE, SCRIPT = "page.css", "page.js"
@@ -153,7 +153,7 @@ def fill(template: str, page: Page | Sheet, values: Mapping[str, Any]) -> str:
     )  # fmt: skip
     environment.filters |= {
         "count": format_count, "number": format_number, "bytes": format_bytes,
-        "seconds": format_seconds, "share": lambda share: f"{100 * share:.1f} %",
+        "seconds": format_seconds, "share": lambda share: format_share(share, 1),
     }  # fmt: skip
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in (STYLE, SCRIPT))
     return environment.get_template(template).render(
