@@ -49,7 +49,8 @@ def _ahead(comparison: Comparison, estimate: float, low: float, high: float) -> 
     if estimate < 0:
         word, estimate, low, high = "behind", -estimate, -high, -low
     shown = [_show(comparison, value) for value in (estimate, low, high)]
-    return f"{word} by {shown[0]} ({shown[1]} to {shown[2]})"
+    chance = ", which may be chance" if low <= 0 <= high else ""
+    return f"{word} by {shown[0]} ({shown[1]} to {shown[2]}){chance}"
 
 
 def _show(comparison: Comparison, value: float) -> str:

@@ -187,8 +187,8 @@ def _expectation_lines(expectations: Sequence[Expected]) -> list[str]:
     if not expectations:
         return []
     header, *rows = [
-        (met, escape_markdown(expected), escape_markdown(got), share, escape_markdown(text))
-        for met, expected, got, share, text in expectation_cells(expectations)
+        (met, escape_markdown(expected), share, escape_markdown(got), escape_markdown(text))
+        for met, expected, share, got, text in expectation_cells(expectations)
     ]
     return [f"{count_line(expectations).capitalize()}.", "", *markdown_table(header, rows)]
 

@@ -31,14 +31,14 @@ class Expected:
 
 
 def expectation_cells(rows: Sequence[Expected]) -> list[tuple[str, ...]]:
-    """A header and a row each: met or not, expected, got, probability, text."""
-    header = ("", "expected", "got", "probability", "text")
+    """A header and a row each: met or not, expected, its probability, got, text."""
+    header = ("", "expected", "its probability", "got", "text")
     cells = [
         (
             "met" if row.met else "NOT MET",
             clean_line(row.expected),
-            clean_line(row.got),
             NONE if row.probability is None else format_share(row.probability, 1),
+            clean_line(row.got),
             clean_line(row.text),
         )
         for row in rows
@@ -49,12 +49,12 @@ def expectation_cells(rows: Sequence[Expected]) -> list[tuple[str, ...]]:
 def expectation_table(rows: Sequence[Expected]) -> str:
     """The same aligned for a terminal, at most 100 columns wide."""
     cells = [
-        (met, shorten(expected, CELL_COLUMNS), shorten(got, CELL_COLUMNS), share, text)
-        for met, expected, got, share, text in expectation_cells(rows)
+        (met, shorten(expected, CELL_COLUMNS), share, shorten(got, CELL_COLUMNS), text)
+        for met, expected, share, got, text in expectation_cells(rows)
     ]
     taken = sum(max(map(measure_width, column)) for column in list(zip(*cells, strict=True))[:4])
     room = COLUMNS - taken - GAPS
-    return "\n".join(align_table([(*row[:4], shorten(row[4], room)) for row in cells], right=(3,)))
+    return "\n".join(align_table([(*row[:4], shorten(row[4], room)) for row in cells], right=(2,)))
 
 
 def expectation_lines(rows: Sequence[Expected]) -> str:

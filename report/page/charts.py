@@ -68,11 +68,12 @@ def line_chart(
 def chart(
     series: Sequence[Series], title: str, x_label: str, y_label: str, log_x: bool = False,
     rules: Mapping[str, float] | None = None, diagonal: bool = False,
-    y_range: tuple[float, float] | None = None, frame: Frame = WIDE,
+    x_range: tuple[float, float] | None = None, y_range: tuple[float, float] | None = None,
+    frame: Frame = WIDE,
 ) -> str:  # fmt: skip
     """A chart of some series. `rules` are upright lines: a name and its x. `diagonal` draws y = x,
-    on which what is promised and what came are the same. `log_x` spaces x by its logarithm. The y
-    axis goes as far as the points, or over `y_range`.
+    on which what is promised and what came are the same. `log_x` spaces x by its logarithm. The
+    axes go as far as the points, or over `x_range` and `y_range` too.
 
     Raises ValueError where there is no point, a number is not finite, or log_x meets an x that is
     not positive.
@@ -83,7 +84,7 @@ def chart(
     numbers = [*(n for point in points for n in point), *bounds, *rules.values()]
     if not points or not all(map(math.isfinite, numbers)):
         raise ValueError(f"{title}: a chart needs points, all of finite numbers")
-    xs = [*(x for x, _ in points), *rules.values()]
+    xs = [*(x for x, _ in points), *rules.values(), *(x_range or ())]
     if log_x and min(xs) <= 0:
         raise ValueError(f"{title}: on a logarithmic axis every x must be more than 0")
     frame, rows = _legend([one.name for one in series], frame)

@@ -121,7 +121,7 @@ def trust_chart(trust: Any, single: bool) -> list[Chart]:
     )  # fmt: skip
     drawing = chart(
         [series], "Reliability", f"probability {of}", f"{good} among them", diagonal=True,
-        y_range=(0, 1), frame=SMALL,
+        x_range=(0, 1), y_range=(0, 1), frame=SMALL,
     )  # fmt: skip
     note = f"Expected calibration error {trust.ece:.4f}"
     note += "" if trust.brier is None else f", Brier score {trust.brier:.4f} (0 is best, 2 worst)"
