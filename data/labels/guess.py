@@ -56,7 +56,13 @@ def guess_label(
     ))  # fmt: skip
     values = columns[label]
     like_label = ", and named like a label" if is_named(label, LABEL_NAMES) else ""
-    reasons = [f"label = {label!r}: {describe(values)}{like_label}"]
+    reasons = [
+        f"WARNING: {name!r} is named like a label, and all its rows hold "
+        f"{min(_distinct(columns[name]))!r}: a classifier needs two"
+        for name in names
+        if is_named(name, LABEL_NAMES) and len(_distinct(columns[name])) == 1
+    ]
+    reasons.append(f"label = {label!r}: {describe(values)}{like_label}")
     if others := [name for name in labels if name != label]:
         reasons.append(f"could be labels too, not used: {', '.join(others)}")
     if separator := separators[label]:
@@ -68,6 +74,11 @@ def guess_label(
     if _are_measures(label, values):
         reasons.append('kind = "regression": many different numbers')
         return (label,), "regression", None, reasons
+    if len(distinct := _distinct(values)) > 2 and all(map(is_number, map(str, distinct))):
+        reasons.append(
+            f"the {len(distinct)} numbers of {label!r} are taken for classes; where more is more, "
+            "as of stars, set data.kind=regression"
+        )
     return (label,), None, None, reasons
 
 

@@ -223,3 +223,24 @@ def test_lists_of_numbers_are_no_measures(tmp_path, step, spell):
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     with pytest.raises(ValueError, match="no column beside 'text' looks like labels"):
         guess_columns(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("name", ["sentiment", "label", "Category"])
+def test_a_label_of_one_value_is_told_before_another_column_is_taken(tmp_path, name):
+    rows = [f"a film about {'good ' * (n % 4)}number {n},same,{'abc'[n % 3]}" for n in range(40)]
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join([f"text,{name},source", *rows]) + "\n", encoding="utf-8")
+    guess = guess_columns(path)
+    assert guess.label == ("source",)
+    (warning,) = [line for line in guess.reasons if line.startswith("WARNING")]
+    assert repr(name) in warning
+    assert "'same'" in warning
+
+
+@pytest.mark.parametrize(("values", "told"), [("1357", True), ("01", False), ("abc", False)])
+def test_numbers_taken_for_classes_are_told(tmp_path, values, told):
+    count = len(values)
+    rows = [f"a film about {'good ' * (n % 4)}number {n},{values[n % count]}" for n in range(40)]
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join(["text,stars", *rows]) + "\n", encoding="utf-8")
+    assert any("data.kind=regression" in line for line in guess_columns(path).reasons) is told
