@@ -116,9 +116,9 @@ def draw_curve(options: argparse.Namespace) -> None:
     from job.checking.curve import learning_curve
     from report.check import curve_lines
 
-    def train(config: "Config") -> None:
+    def train(config: "Config", go_on: bool) -> None:
         with contextlib.redirect_stdout(sys.stderr):
-            run_job(open_job(config, allow_code=options.allow_code))
+            run_job(open_job(config, resume=go_on, allow_code=options.allow_code))
 
     points = learning_curve(options.run, train)
     show(options, [one.as_dict() for one in points], curve_lines(points))

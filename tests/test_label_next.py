@@ -7,12 +7,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from conftest import make_reviews
+from killed import kill_after_save
 
 import check
 from data.checks.near import compare_texts
 from data.checks.spread import choose_spread, word_vectors
 from data.write import json_text
 from job.checking.choose import margin
+from job.checking.curve import share_config
+from job.folder import Folder, finished_config
 from job.predictor import Prediction
 from report.check import CurvePoint, curve_lines
 
@@ -124,6 +127,63 @@ def test_a_curve_trains_shares_of_the_rows_and_compares_doublings(start, capsys)
     assert check.main(["--run", str(path), "--curve"]) == 0  # what is finished is not trained again
     assert (path.parent / "one-12percent/result.json").stat().st_mtime_ns == stamp
     assert "The last doubling, to 32 rows, was worth" in capsys.readouterr().out
+
+
+@pytest.fixture
+def numbers(tmp_path):
+    """A table of 72 texts with numbers."""
+    path = tmp_path / "numbers.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = [(f"the film was {('good', 'bad')[i % 2]} {i}", i % 2 + i / 100) for i in range(72)]
+        csv.writer(file).writerows([("text", "label"), *rows])
+    return path
+
+
+def test_a_curve_of_numbers_is_one_of_their_rmse(start, numbers, capsys):
+    path, _ = start("one", f"data.source={numbers}", "data.kind=regression", "data.test=16")
+    assert check.main(["--run", str(path), "--curve", "--json"]) == 0
+    points = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+    assert [point["metric"] for point in points] == ["rmse"] * 4
+    assert points[-1]["value"] == result["test"]["rmse"]
+    for before, point in pairwise(points):
+        assert point["gain"][0] == pytest.approx(point["value"] - before["value"])
+
+
+def test_a_curve_without_a_figure_is_refused_before_anything_is_trained(start, capsys):
+    path, _ = start("one", "data.test=0")
+    assert check.main(["--run", str(path), "--curve"]) == 2
+    assert "no test figure to compare" in capsys.readouterr().err
+    assert [folder.name for folder in path.parent.iterdir() if folder.is_dir()] == ["one"]
+
+
+def test_shares_of_another_recipe_are_refused_and_left_alone(start, capsys):
+    path, _ = start("one", "data.test=16")
+    assert check.main(["--run", str(path), "--curve"]) == 0
+    held = {p: p.read_bytes() for p in path.parent.glob("one-*/result.json")}
+    for changed in ("train.lr=0.003", "run.seed=7", "data.max_length=16"):
+        start("one", "data.test=16", changed, "--fresh")
+        capsys.readouterr()
+        assert check.main(["--run", str(path), "--curve"]) == 2
+        message = capsys.readouterr().err
+        assert "one-12percent was trained from another recipe" in message
+        assert changed.partition("=")[0] in message
+        assert "move it away" in message
+    assert held == {p: p.read_bytes() for p in path.parent.glob("one-*/result.json")}
+
+
+def test_a_share_that_was_killed_is_gone_on_with(start, capsys):
+    from openloop import open_job, run_job
+
+    path, _ = start("one", "data.test=16")
+    smaller = share_config(finished_config(Folder(path)), path, 50, 16)
+    kill_after_save(1, lambda: run_job(open_job(smaller)))
+    folder = Folder(path.parent / "one-50percent")
+    assert not folder.result.exists()
+    capsys.readouterr()
+    assert check.main(["--run", str(path), "--curve"]) == 0
+    assert folder.result.exists()
+    assert "resum" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
