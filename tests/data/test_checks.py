@@ -91,8 +91,12 @@ def test_of_pairs_both_texts_have_to_be_near():
 
 
 @pytest.mark.parametrize(
-    "text", ["café “quoted” naïve", "Ångström — 5 €", "è già", "日本語", "Привет"]
-)
+    "text",
+    ["café “quoted” naïve", "Ångström — 5 €", "è già", "日本語", "Привет", "voilà", "perché no",
+     "Größe über alles", "dziękuję bardzo", "są", "Żaba", "mañana", "día", "irmã", "Καλημέρα",
+     "nguyễn", "là một", "că și", "täällä", "it’s", "one – two", "10 °C", "½ litre", "ну да",
+     "שלום", "مرحبا", "สวัสดี", "five ★", "good 👍", "à la carte", "\ufeffbegin"],
+)  # fmt: skip
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1"])
 def test_what_was_read_in_another_encoding_is_found_and_no_other(text, encoding):
     assert find_garbled(text) is None
@@ -106,8 +110,13 @@ def test_what_was_read_in_another_encoding_is_found_and_no_other(text, encoding)
 
 
 @pytest.mark.parametrize(
-    "text", ["plain", "Ã la carte", "SÃO PAULO", "100 % â", "20 °C, ±5 £", "ÂNGELO", "naïve «é»"]
-)
+    "text",
+    ["plain", "Ã la carte", "SÃO PAULO", "100 % â", "20 °C, ±5 £", "ÂNGELO", "naïve «é»",
+     "«\u00a0j'ai aimé\u00a0»", "et voilà\u00a0», dit-il", "«LIBERTÉ» et «ÉGALITÉ»…", "das »MENÜ«",
+     "TÄÄLLÄ… ”TÄMÄ”", "«GÅ» och DÅ…och", "Spaß“ und Spaß…", "«LA CITTÀ È…»", "NESCAFÉ® CAFÉ™",
+     "IRMÃ…", "«ya está»… –", "«está»—dijo él", "aimé—»", "été…\u00a0» fin", "5\u00a0×\u00a0n",
+     "È\u00a0vero", "Å\u00a0være", "“HÉ!” – É…", "für »Öl«, Ä…", "CAFÉ’s", "«à\u00a0»\u00a0!"],
+)  # fmt: skip
 def test_what_only_looks_odd_is_no_mojibake(text):
     assert find_garbled(text) is None
 
