@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from data.checks.shingles import LONG_WORD
+from data.checks.shingles import have_no_blanks
 from job.checking.examined import INSTALL, Examined
 from report.check import Check, Finding
 from report.format import format_count, join_names
@@ -77,7 +77,7 @@ def hash_terms(examined: Examined, rows: np.ndarray, classes: int) -> Any:
     from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
     sample = [" ".join(examined.read(int(row))) for row in rows[:: max(1, len(rows) // 500)]]
-    letters = sum(map(len, sample)) > LONG_WORD * sum(len(text.split()) for text in sample)
+    letters = have_no_blanks(sample)
     bits = min(MOST_BITS, max(LEAST_BITS, WEIGHT_BITS - math.ceil(math.log2(classes))))
     hashed = HashingVectorizer(
         analyzer="char" if letters else "word", ngram_range=(1, 2), n_features=2**bits,

@@ -1,6 +1,7 @@
 """What may be wrong with texts, found by algorithms alone."""
 
 import itertools
+import unicodedata
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from data.checks.near import (
     near_pairs,
     sign_texts,
 )
-from data.checks.shingles import resemblance, shingles
+from data.checks.shingles import has_no_blanks, resemblance, shingles
 from data.checks.templates import find_templates
 from data.prepare import DataArgs
+from models.ngrams.bag import stands_alone
 
 WORDS = [a + b for a, b in itertools.product(["ba", "do", "ki", "lu", "me", "so"], repeat=2)]
 
@@ -37,7 +39,8 @@ def changed(text, draw, share):
 def test_shingles_ignore_case_tags_and_punctuation():
     assert shingles("A good, <br />good film!") == {"a good good", "good good film"}
     assert shingles("Good film") == {"good film"}
-    assert shingles("…") == set()
+    assert shingles("…") == {"…"}
+    assert shingles(" <br />") == set()
     assert len(shingles("这部电影非常好看演员也很出色")) == 10
 
 
@@ -81,6 +84,58 @@ def test_one_other_word_in_a_short_text_is_another_text():
     assert compare_texts(("The film was good!",), ("the film was good",)) == 1
     long = "the film that we saw last night in the old town was good"
     assert compare_texts((long,), (long.replace("night", "week"),)) == pytest.approx(8 / 14)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("👍", "👎"), ("???", "!!!"), ("★★★★★", "★☆☆☆☆"), (":)", ":("), ("…", "—"), ("😀", "😡 😡"),
+        ("great 👍", "great 👎"), ("ok :)", "ok :("), ("这部电影👍", "这部电影👎"), ("", "?"),
+        ("- + -", "+ - +"), ("well ❤", "well 💔"),
+    ],
+)  # fmt: skip
+def test_texts_that_differ_in_signs_alone_are_no_copies(one, other):
+    assert compare_texts((one,), (other,)) is None
+    assert compare_texts((one,), (f" {one} ",)) == 1
+    assert near_pairs(sign_texts([(one,), (other,)]), [(one,), (other,)].__getitem__) == []
+
+
+CHINESE = "这家店的菜很好吃,服务也不错,下次还会来。环境也很干净,价格不贵,推荐给大家"
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        (CHINESE, "昨天" + CHINESE),
+        (CHINESE, CHINESE.replace(",", "。").replace("推荐", "介绍")),
+        ("この店の料理はとても美味しい、サービスも良い、また来ます",
+         "この店の料理はとても美味しい。サービスも良い。また来るよ"),
+        ("ร้านนี้อาหารอร่อยมาก บริการดี จะมาอีก", "ร้านนี้อาหารอร่อยมาก บริการดี จะกลับมาอีก"),
+        ("这款iPhone手机的battery很好,屏幕也不错,推荐购买",
+         "这款iPhone手机的battery很好,屏幕也不错。推荐大家购买"),
+    ],
+)  # fmt: skip
+def test_near_copies_in_scripts_without_blanks_are_found(text, other):
+    assert has_no_blanks(text)
+    assert (compare_texts((text,), (other,)) or 0) >= NEAR
+    unlike = text[::-1]
+    assert compare_texts((text,), (unlike,)) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Donaudampfschifffahrtsgesellschaft Rindfleischetikettierungsüberwachung",
+     "영화가 정말 좋았다", "The film 花樣年華 was very good", "Привет, как дела", "", "naïve", "हिन्दी में लिखा है"],
+)  # fmt: skip
+def test_scripts_with_blanks_are_read_by_words(text):
+    assert not has_no_blanks(text)
+
+
+def test_letters_without_blanks_are_those_that_stand_alone_in_a_bag():
+    letters = map(chr, range(0x10000))
+    alone = [c for c in letters if stands_alone(c, unicodedata.category(c))]
+    assert len(alone) > 20_000
+    assert [c for c in alone if not has_no_blanks(c)] == []
 
 
 def test_of_pairs_both_texts_have_to_be_near():
