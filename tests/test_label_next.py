@@ -13,10 +13,11 @@ import check
 from data.checks.near import compare_texts
 from data.checks.spread import choose_spread, word_vectors
 from data.write import json_text
+from engine.decision import Decision
 from job.checking.choose import margin
 from job.checking.curve import share_config
 from job.folder import Folder, finished_config
-from job.predictor import Prediction
+from job.predictor import Prediction, Predictor
 from report.check import CurvePoint, curve_lines
 
 SETTINGS = {"lora": None, "model": {"train": "head"}, "train": {"epochs": 1}}
@@ -82,15 +83,73 @@ def test_a_pool_that_is_known_already_is_an_error(run, tmp_path, capsys, reviews
 
 
 @pytest.mark.parametrize(
-    ("kind", "shares", "expected"),
+    ("kind", "thresholds", "shares", "expected"),
     [
-        ("single", {"a": 0.7, "b": 0.2, "c": 0.1}, 0.5),
-        ("multi", {"a": 0.9, "b": 0.45}, 0.1),
-        ("regression", {"value": 3.0}, 0.0),
+        ("single", (), {"a": 0.7, "b": 0.2, "c": 0.1}, 0.5),
+        ("single", (), {"a": 1.0}, 1.0),
+        ("single", (0.5,), {"a": 0.7, "b": 0.3}, 0.4),
+        ("single", (0.8,), {"a": 0.2, "b": 0.8}, 0.0),
+        ("single", (0.8,), {"a": 0.1, "b": 0.9}, 0.5),
+        ("multi", (), {"a": 0.9, "b": 0.45}, 0.1),
+        ("multi", (0.9, 0.1), {"a": 0.9, "b": 0.45}, 0.0),
+        ("multi", (0.5, 0.2), {"a": 0.99, "b": 0.1}, 0.5),
+        ("multi", (0.5, 0.2), {"a": 0.99, "b": 0.4}, 0.25),
+        ("regression", (), {"value": 3.0}, 0.0),
     ],
 )
-def test_a_margin_is_how_far_the_answer_is_ahead(kind, shares, expected):
-    assert margin(Prediction("t", "a", None, shares), kind) == pytest.approx(expected)
+def test_a_margin_is_how_far_the_answer_is_ahead(kind, thresholds, shares, expected):
+    decision = Decision(kind, thresholds=thresholds)
+    assert margin(Prediction("t", "a", None, shares), decision) == pytest.approx(expected)
+
+
+def test_a_pool_is_answered_in_chunks_and_its_vectors_are_bounded(
+    run, pool, tmp_path, capsys, monkeypatch
+):
+    whole, _ = choose(run, pool, tmp_path, capsys, "--count", "5")
+    sizes, crowds = [], []
+    answer = Predictor.__call__
+
+    def count_texts(self, texts):
+        texts = list(texts)
+        sizes.append(len(texts))
+        return answer(self, texts)
+
+    def count_vectors(texts):
+        crowds.append(len(texts))
+        return word_vectors(texts)
+
+    monkeypatch.setattr(Predictor, "__call__", count_texts)
+    monkeypatch.setattr("job.checking.choose.word_vectors", count_vectors)
+    monkeypatch.setattr("job.checking.choose.CHUNK", 16)
+    monkeypatch.setattr("job.checking.choose.MOST", 12)
+    assert [one["row"] for one in whole] != []
+    few, _ = choose(run, pool, tmp_path, capsys, "--count", "5")
+    assert (len(few), crowds, max(sizes), sum(sizes)) == (5, [12], 16, 80)
+    many, _ = choose(run, pool, tmp_path, capsys, "--count", "20")
+    assert (len(many), crowds) == (20, [12])  # the least sure ones, none farther than another
+    margins = [one["margin"] for one in many]
+    assert margins == sorted(margins)
+
+
+@pytest.mark.parametrize("out", ["pool.csv", "none/next.jsonl", "reviews"])
+def test_a_file_that_cannot_be_written_is_told_before_a_model_is_loaded(
+    run, pool, tmp_path, capsys, monkeypatch, reviews_csv, out
+):
+    path = reviews_csv if out == "reviews" else tmp_path / out
+    held = pool.read_bytes(), reviews_csv.read_bytes()
+    monkeypatch.setattr("openloop.load_run", None)
+    assert check.main(["--run", str(run), "--next", str(pool), "--out", str(path)]) == 2
+    assert "--out" in capsys.readouterr().err
+    assert held == (pool.read_bytes(), reviews_csv.read_bytes())
+
+
+def test_rows_that_a_person_has_labelled_are_kept(run, pool, tmp_path, capsys):
+    choose(run, pool, tmp_path, capsys, "--count", "5")
+    out = tmp_path / "next.jsonl"
+    out.write_text("labelled\n", encoding="utf-8")
+    _, printed = choose(run, pool, tmp_path, capsys, "--count", "5")
+    assert f"{out}.old" in printed.err
+    assert (tmp_path / "next.jsonl.old").read_text(encoding="utf-8") == "labelled\n"
 
 
 def test_rows_far_apart_are_chosen_as_by_looking_at_all():
@@ -208,6 +267,7 @@ def test_the_last_doubling_is_judged_by_its_interval(metric, gain, word):
         ["--csv", "a", "--curve"],
         ["--run", "a", "--next", "b", "--count", "0"],
         ["--run", "a", "--curve", "train.lr=1"],
+        ["--run", "a", "--curve", "--out", "b.jsonl"],
         ["--csv", "a", "--config", "b"],
     ],
 )

@@ -5,12 +5,16 @@ import unicodedata
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
 
 from data.checks.groups import find_leak, groups_rows, likely_columns, read_groups
 from data.checks.language import tell_language
 from data.checks.mojibake import find_garbled, mend
 from data.checks.near import (
     NEAR,
+    NearPair,
+    NearSet,
     candidate_pairs,
     compare_texts,
     join_pairs,
@@ -58,7 +62,9 @@ def test_every_near_pair_is_found_and_each_is_verified_on_the_texts():
         changed(text, draw, share)
         for text, share in zip(texts[:60], np.linspace(0, 0.2, 60), strict=True)
     ]
-    pairs = near_pairs(sign_texts((text,) for text in texts), lambda row: (texts[row],))
+    pairs = near_pairs(
+        sign_texts((text,) for text in texts), lambda rows: [(texts[row],) for row in rows]
+    )
     sets = [shingles(text) for text in texts]
     exact = {
         (i, j): resemblance(sets[i], sets[j])
@@ -75,8 +81,56 @@ def test_many_copies_of_one_text_make_few_candidates_that_hang_together():
     texts = ["one text that stands there very many times in the same words"] * 500
     signatures = sign_texts((text,) for text in texts)
     assert len(candidate_pairs(signatures)) < 1000
-    pairs = near_pairs(signatures, lambda row: (texts[row],))
-    assert join_pairs(pairs) == [list(range(500))]
+    pairs = near_pairs(signatures, lambda rows: [(texts[row],) for row in rows])
+    assert join_pairs(pairs) == [NearSet(list(range(500)), 1.0)]
+
+
+def test_candidates_are_those_of_every_band_by_looking_at_all():
+    draw = np.random.default_rng(0)
+    signatures = draw.integers(3, size=(90, 120)).astype(np.uint32)
+    expected = set()
+    for start in range(0, 120, 3):
+        agreeing = {}
+        for row, values in enumerate(signatures[:, start : start + 3].tolist()):
+            rows = agreeing.setdefault(tuple(values), [])
+            expected |= {(rows[0], row), (rows[-1], row)} if rows else set()
+            rows.append(row)
+    assert len(expected) > 1000
+    assert [tuple(pair) for pair in candidate_pairs(signatures).tolist()] == sorted(expected)
+    for few in (signatures[:0], signatures[:1]):
+        assert candidate_pairs(few).shape == (0, 2)
+
+
+def test_rows_that_hang_together_have_the_least_of_their_pairs():
+    pairs = [NearPair(7, 9, 0.9), NearPair(0, 2, 0.8), NearPair(2, 5, 0.6), NearPair(8, 9, 0.7)]
+    assert join_pairs(pairs) == [NearSet([0, 2, 5], 0.6), NearSet([7, 8, 9], 0.7)]
+    draw = np.random.default_rng(0)
+    ends = [sorted(draw.choice(300, 2, replace=False).tolist()) for _ in range(200)]
+    pairs = [NearPair(*two, float(draw.random())) for two in ends]
+    graph = csr_matrix((np.ones(200), np.array(ends).T), shape=(300, 300))
+    _, names = connected_components(graph, directed=False)
+    for one in join_pairs(pairs):
+        (name,) = set(names[one.rows])
+        assert one.rows == np.flatnonzero(names == name).tolist()
+        assert one.resemblance == min(p.resemblance for p in pairs if p.left in one.rows)
+
+
+def test_rows_of_one_form_are_left_out_before_any_text_is_read():
+    form = "dear {} your order of the film has left our house today and now"
+    texts = [(form.format(i),) for i in range(3000)]
+    texts += [("another text that stands there twice in the same words",)] * 2
+    texts += [(f"{texts[0][0]} now",)]
+    forms = np.array([0] * 3000 + [-1] * 3)
+    read = []
+
+    def note(rows):
+        read.extend(rows)
+        return [texts[row] for row in rows]
+
+    pairs = near_pairs(sign_texts(texts), note, forms)
+    assert {(3000, 3001)} < {(pair.left, pair.right) for pair in pairs}
+    assert {pair.right for pair in pairs if pair.right != 3001} == {3002}  # of no form itself
+    assert len(read) < 1000
 
 
 def test_one_other_word_in_a_short_text_is_another_text():
@@ -97,7 +151,7 @@ def test_one_other_word_in_a_short_text_is_another_text():
 def test_texts_that_differ_in_signs_alone_are_no_copies(one, other):
     assert compare_texts((one,), (other,)) is None
     assert compare_texts((one,), (f" {one} ",)) == 1
-    assert near_pairs(sign_texts([(one,), (other,)]), [(one,), (other,)].__getitem__) == []
+    assert near_pairs(sign_texts([(one,), (other,)]), lambda _: [(one,), (other,)]) == []
 
 
 CHINESE = "这家店的菜很好吃,服务也不错,下次还会来。环境也很干净,价格不贵,推荐给大家"
@@ -125,7 +179,8 @@ def test_near_copies_in_scripts_without_blanks_are_found(text, other):
 @pytest.mark.parametrize(
     "text",
     ["Donaudampfschifffahrtsgesellschaft Rindfleischetikettierungsüberwachung",
-     "영화가 정말 좋았다", "The film 花樣年華 was very good", "Привет, как дела", "", "naïve", "हिन्दी में लिखा है"],
+     "영화가 정말 좋았다", "The film 花樣年華 was very good", "Привет, как дела", "", "naïve",
+     "हिन्दी में लिखा है"],
 )  # fmt: skip
 def test_scripts_with_blanks_are_read_by_words(text):
     assert not has_no_blanks(text)
