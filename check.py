@@ -30,17 +30,14 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         epilog="example: python check.py --csv reviews.csv. Exit status: 0, 1 where something is "
         "wrong (✘), 2 where the data or the command cannot be read.",
     )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="section.key=value", help="change a setting"
-    )
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="a setting")
     parser.add_argument("--config", type=Path, help="the recipe, a TOML file")
     parser.add_argument("--csv", type=Path, help="a table (CSV, TSV, JSON, Parquet, Excel)")
     parser.add_argument("--unset", action="append", default=[], metavar="KEY",
                         help="remove a section or key of the recipe; once for each")  # fmt: skip
-    parser.add_argument("--json", action="store_true",
-                        help="print one JSON object for each finding")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print one JSON object a finding")
     parser.add_argument("--out", type=Path, metavar="FILE",
-                        help="where the findings go (check.jsonl)")  # fmt: skip
+                        help="where it goes (check.jsonl, next.jsonl)")  # fmt: skip
     parser.add_argument("--run", type=Path, help="a finished run, with --next or --curve")
     parser.add_argument("--next", type=Path, metavar="POOL", dest="pool",
                         help="rows of this table that are best labelled next")  # fmt: skip
@@ -54,6 +51,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("give --config RECIPE.toml, --csv FILE or --run RUN: one of them")
     if (options.pool is not None) + options.curve != (options.run is not None):
         parser.error("--next POOL or --curve goes with --run RUN: one of them")
+    if options.curve and options.out is not None:
+        parser.error("--curve writes no file for --out")
     if options.run is not None and (options.overrides or options.unset):
         parser.error("--run is a finished run, whose settings stay as they are")
     if options.count < 1:
@@ -80,15 +79,14 @@ def check(options: argparse.Namespace) -> bool:
     from report.check import check_lines, summary_lines
     from report.format import format_seconds
 
-    path = findings_path(config, options.out)
+    path = findings_path(config, options.out, [options.config, options.csv])
     checks = []
     for one in examine(config, guessed):
         checks.append(one)
         show(options, [finding.as_dict() for finding in one.findings], list(check_lines(one)))
     old = write_findings(path, checks)
     told = summary_lines(checks, format_seconds(time.monotonic() - start), str(path))
-    if old is not None:
-        told.append(f"what {path} held is in {old}")
+    told += [f"what {path} held is in {old}"] if old else []
     print("\n".join(told), file=sys.stderr if options.json else sys.stdout)
     return any(one.state == "error" for one in checks)
 
@@ -97,17 +95,20 @@ def choose(options: argparse.Namespace) -> None:
     """Print and write the rows of a pool that are best labelled next."""
     from openloop import load_run
     from job.checking.choose import choose_next, describe, write_chosen
+    from job.checking.written import check_out
     from job.folder import Folder, finished_config
     from report.check import chosen_lines
 
-    path = options.out or Path("next.jsonl")
-    chosen, pool = choose_next(
-        finished_config(Folder(options.run)), options.pool, options.count,
+    path, config = options.out or Path("next.jsonl"), finished_config(Folder(options.run))
+    check_out(path, config, [options.pool])
+    chosen, left_out = choose_next(
+        config, options.pool, options.count,
         lambda: load_run(options.run, allow_code=options.allow_code),
     )  # fmt: skip
-    write_chosen(path, chosen)
+    old = write_chosen(path, chosen)
     show(options, [one.as_dict() for one in chosen], chosen_lines(chosen))
-    print(f"{len(chosen)} rows in {path}; left out: {describe(pool)}", file=sys.stderr)
+    kept = f"; what it held is in {old}" if old else ""
+    print(f"{len(chosen)} rows in {path}{kept}; left out: {describe(left_out)}", file=sys.stderr)
 
 
 def draw_curve(options: argparse.Namespace) -> None:
@@ -116,9 +117,9 @@ def draw_curve(options: argparse.Namespace) -> None:
     from job.checking.curve import learning_curve
     from report.check import curve_lines
 
-    def train(config: "Config") -> None:
+    def train(config: "Config", go_on: bool) -> None:
         with contextlib.redirect_stdout(sys.stderr):
-            run_job(open_job(config, allow_code=options.allow_code))
+            run_job(open_job(config, resume=go_on, allow_code=options.allow_code))
 
     points = learning_curve(options.run, train)
     show(options, [one.as_dict() for one in points], curve_lines(points))

@@ -7,9 +7,10 @@ JSON lines. A line leaves out the rows that its "drop" lists, or where it has no
 Whoever agrees with a line keeps it; whoever does not deletes it.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from files.read import parse_json, read_bounded
+from files.read import parse_json, read_lines
 
 SHOWN = 5  # addresses spelled out in an error
 
@@ -20,21 +21,29 @@ def read_drop_rows(path: str) -> dict[str, str]:
     Raises ValueError, naming file and line, where it is missing or a line is not as above.
     """
     file = Path(path).expanduser()
+    named: dict[str, str] = {}
+    for number, line in enumerate(_lines(file), start=1):
+        place = f"{file.name}:{number}"
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"data.drop_rows: {path} is not UTF-8 at byte {error.start} of line {number}"
+            ) from None
+        if text.strip():
+            for address in _addresses(text, place):
+                named.setdefault(address, place)
+    return named
+
+
+def _lines(file: Path) -> Iterator[bytes]:
+    """One finding after the other: of a large table they are more than memory should hold."""
     try:
-        text = read_bounded(file).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"data.drop_rows: {path} is not UTF-8 at byte {error.start}") from None
+        yield from read_lines(file)
     except ValueError as error:
         raise ValueError(
             f"data.drop_rows: {error}; python check.py writes such a file, one finding a line"
         ) from None
-    named: dict[str, str] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
-        place = f"{file.name}:{number}"
-        if line.strip():
-            for address in _addresses(line, place):
-                named.setdefault(address, place)
-    return named
 
 
 def _addresses(line: str, place: str) -> list[str]:

@@ -3,9 +3,10 @@
 import json
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from files.errors import UnreadableError
 
@@ -33,22 +34,40 @@ def read_json(path: str | Path, keys: Iterable[str] = ()) -> dict[str, Any]:
 def read_bounded(path: Path) -> bytes:
     """The bytes of a regular file. Raises ValueError as read_json does, UnreadableError where this
     user may not read it."""
+    with open_regular(path) as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"{path} is larger than {MOST_BYTES:,} bytes; no file of its kind is")
+    return content
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a regular file of any size, as they are. Raises ValueError where one is larger
+    than MOST_BYTES, and as read_bounded does."""
+    with open_regular(path) as file:
+        for number, line in enumerate(iter(lambda: file.readline(MOST_BYTES + 1), b""), start=1):
+            if len(line) > MOST_BYTES:
+                raise ValueError(f"{path}: line {number} is larger than {MOST_BYTES:,} bytes")
+            yield line
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, to be read. Raises ValueError, naming it, where it is missing, none, or fails
+    to be read in the block, UnreadableError where this user may not."""
     try:
         # without waiting: opening a pipe that nobody writes to would never end
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ValueError(f"{path} is no regular file")
-            content = file.read(MOST_BYTES + 1)
+            yield file
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
     except PermissionError as error:
         raise UnreadableError(f"{path} cannot be read: {error.strerror}") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    if len(content) > MOST_BYTES:
-        raise ValueError(f"{path} is larger than {MOST_BYTES:,} bytes; no file of its kind is")
-    return content
 
 
 def parse_json(content: bytes | str, name: str) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from data.checks.shingles import have_no_blanks
 from data.labels.settle import Kind, label_array
 from data.prepare import Data, learnt_rows
 from engine.targets import IDENTITY, Target, measure_target
@@ -24,7 +25,6 @@ FEW_STRENGTHS = (1.0, 10.0, 100.0)  # beside a run, where seconds count
 UNCHOSEN = 10.0  # where there are no validation rows
 MOST_ROWS = 10_000  # training rows beside a run
 MOST_TERMS = 30_000  # of a quick fit
-LONG_WORD = 10  # characters a word on average: a script without blanks
 INSTALL = "pip install scikit-learn"
 
 
@@ -141,8 +141,7 @@ def _vectorizer(texts: Sequence[str], most_terms: int | None) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     sample = texts[:: max(1, len(texts) // 1000)]
-    words = sum(len(text.split()) for text in sample)
-    letters = sum(map(len, sample)) > LONG_WORD * words
+    letters = have_no_blanks(sample)
     return TfidfVectorizer(
         analyzer="char" if letters else "word", ngram_range=(1, 2), sublinear_tf=True,
         max_features=most_terms, dtype=np.float32,

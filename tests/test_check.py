@@ -275,6 +275,35 @@ def test_what_the_file_held_is_kept(examine, tmp_path):
     (tmp_path / "check.jsonl").write_text("edited\n", encoding="utf-8")
     examine(draw_rows(300))
     assert (tmp_path / "check.jsonl.old").read_text(encoding="utf-8") == "edited\n"
+    (tmp_path / "check.jsonl").write_text("edited again\n", encoding="utf-8")
+    examine(draw_rows(300))
+    assert (tmp_path / "check.jsonl.old").read_text(encoding="utf-8") == "edited\n"
+    assert (tmp_path / "check.jsonl.old-1").read_text(encoding="utf-8") == "edited again\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--csv", "a.csv", "--out", "a.csv"],
+        ["--csv", "a.csv", "--out", "link.csv"],
+        ["--csv", "a.csv", "--out", "b.csv", "data.source={train='a.csv', test='b.csv'}"],
+        ["--csv", "a.csv", "--out", "b.csv", "data.source=['*.csv']"],
+        ["--config", "recipe.toml", "--out", "recipe.toml"],
+        ["--config", "recipe.toml", "--out", "a.csv"],
+    ],
+)
+def test_what_is_read_is_never_written_over(tmp_path, monkeypatch, capsys, recipe, words):
+    monkeypatch.chdir(tmp_path)
+    write_csv(tmp_path / "a.csv", draw_rows(40))
+    write_csv(tmp_path / "b.csv", draw_rows(40, 1))
+    (tmp_path / "link.csv").hardlink_to(tmp_path / "a.csv")
+    if "data.source=['*.csv']" in words:
+        (tmp_path / "link.csv").unlink()
+    recipe(data={"source": "a.csv"})
+    held = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert check.main(words) == 2
+    assert f"--out: {words[3]} is what is read here" in capsys.readouterr().err
+    assert held == {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ text.
 """
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ BANDS, BAND = 40, 3
 NEAR = 0.4  # shingles in common over all: of long texts about 14 % of the words are others
 # of texts with fewer shingles so many of the words too: one other word may turn their meaning
 SHORT, NEAR_SHORT = 20, 0.83
+CHUNK = 10_000  # pairs looked at together
 SLACK = 0.2  # by which a signature may underrate a pair: four standard errors of 120 values
 
 
@@ -30,6 +30,14 @@ class NearPair:
 
     left: int
     right: int
+    resemblance: float
+
+
+@dataclass(frozen=True)
+class NearSet:
+    """Rows that hang together, sorted, and the least resemblance of their pairs."""
+
+    rows: list[int]
     resemblance: float
 
 
@@ -48,40 +56,50 @@ def sign_texts(rows: Iterable[Texts]) -> np.ndarray:
     return np.stack(signatures) if signatures else np.empty((0, BANDS * BAND), np.uint32)
 
 
-def candidate_pairs(signatures: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs of rows that agree in a band and, by all their values, may be near.
+def candidate_pairs(signatures: np.ndarray) -> np.ndarray:
+    """(P, 2) int64, sorted: pairs of rows, the earlier first, that agree in a band and, by all
+    their values, may be near.
 
     In a band each row is paired with the first and with the one before it of those that agree, so
     that 500 copies of a text are a thousand pairs and not a hundred thousand.
     """
-    pairs: set[tuple[int, int]] = set()
+    rows = len(signatures)
+    keys = np.empty(0, dtype=np.int64)  # left * rows + right: 8 bytes a pair
     for start in range(0, signatures.shape[1], BAND):
         band = np.ascontiguousarray(signatures[:, start : start + BAND])
         order = np.lexsort(band.T[::-1])  # rows that agree stand together, in their own order
         same = (band[order[1:]] == band[order[:-1]]).all(axis=1)
-        first = -1
-        for i in np.flatnonzero(same):
-            if i == 0 or not same[i - 1]:
-                first = int(order[i])
-            here, before = int(order[i + 1]), int(order[i])
-            pairs |= {tuple(sorted((here, before))), tuple(sorted((here, first)))}  # type: ignore[arg-type]
-    found = np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
-    likely = np.concatenate(
-        [
-            (signatures[part[:, 0]] == signatures[part[:, 1]]).mean(axis=1) >= NEAR - SLACK
-            for part in np.array_split(found, len(found) // 100_000 + 1)
-        ]
-    )
-    return [(int(left), int(right)) for left, right in found[likely]]
+        begins = np.concatenate([np.ones(min(rows, 1), dtype=bool), ~same])
+        first = order[np.maximum.accumulate(np.where(begins, np.arange(rows), 0))]
+        here, before = order[1:][same], order[:-1][same]
+        met = np.concatenate([before, first[1:][same]]) * rows + np.tile(here, 2)
+        keys = np.union1d(keys, met)
+    pairs = np.stack(np.divmod(keys, max(rows, 1)), axis=1)
+    parts = np.array_split(pairs, len(pairs) // CHUNK + 1)
+    alike = [(signatures[part[:, 0]] == signatures[part[:, 1]]).mean(axis=1) for part in parts]
+    return pairs[np.concatenate(alike) >= NEAR - SLACK]
 
 
-def near_pairs(signatures: np.ndarray, read: Any) -> list[NearPair]:
-    """The pairs of rows that are near, verified on their texts, which `read(row)` gives."""
+def near_pairs(
+    signatures: np.ndarray,
+    read: Callable[[list[int]], Sequence[Texts]],
+    forms: np.ndarray | None = None,
+) -> list[NearPair]:
+    """The pairs of rows that are near, verified on their texts, which `read(rows)` gives. `forms`
+    (N,) are numbers of templates, -1 for none: two rows of one are no pair."""
+    candidates = candidate_pairs(signatures)
+    if forms is not None:
+        left, right = forms[candidates].T
+        candidates = candidates[(left != right) | (left < 0)]
     pairs = []
-    for left, right in candidate_pairs(signatures):
-        amount = compare_texts(read(left), read(right))
-        if amount is not None:
-            pairs.append(NearPair(left, right, amount))
+    for start in range(0, len(candidates), CHUNK):
+        part = candidates[start : start + CHUNK]
+        rows = np.unique(part).tolist()
+        texts = dict(zip(rows, read(rows), strict=True))
+        for one, other in part.tolist():
+            amount = compare_texts(texts[one], texts[other])
+            if amount is not None:
+                pairs.append(NearPair(one, other, amount))
     return pairs
 
 
@@ -101,8 +119,8 @@ def compare_texts(left: Texts, right: Texts) -> float | None:
     return least
 
 
-def join_pairs(pairs: Sequence[NearPair]) -> list[list[int]]:
-    """The rows that hang together through pairs, each set sorted, in the order of their first."""
+def join_pairs(pairs: Sequence[NearPair]) -> list[NearSet]:
+    """The rows that hang together through pairs, in the order of their first."""
     above: dict[int, int] = {}
 
     def top(row: int) -> int:
@@ -114,7 +132,10 @@ def join_pairs(pairs: Sequence[NearPair]) -> list[list[int]]:
     for pair in pairs:
         left, right = top(pair.left), top(pair.right)
         above[max(left, right)] = min(left, right)
-    sets: dict[int, list[int]] = {}
+    rows: dict[int, list[int]] = {}
     for row in sorted(above):
-        sets.setdefault(top(row), []).append(row)
-    return list(sets.values())
+        rows.setdefault(top(row), []).append(row)
+    least = dict.fromkeys(rows, 1.0)
+    for pair in pairs:
+        least[top(pair.left)] = min(least[top(pair.left)], pair.resemblance)
+    return [NearSet(members, least[first]) for first, members in rows.items()]

@@ -42,8 +42,8 @@ def find_templates(texts: Callable[[], Iterable[str]], rows: int) -> list[Templa
             forms.setdefault(key, []).append(row)
             if len(forms[key]) == least:
                 spelled[key] = " ".join(form)
-    found = [Template(spelled[key], members) for key, members in forms.items() if key in spelled]
-    return sorted(found, key=lambda template: (-len(template.rows), template.rows[0]))
+    templates = [Template(spelled[key], rows) for key, rows in forms.items() if key in spelled]
+    return sorted(templates, key=lambda template: (-len(template.rows), template.rows[0]))
 
 
 def _words(text: str) -> list[str]:

@@ -1,8 +1,11 @@
 """The same text more than once: near duplicates, and one form filled in many times."""
 
 import importlib.util
+from itertools import islice
 
-from data.checks.near import NearPair, join_pairs, near_pairs, sign_texts
+import numpy as np
+
+from data.checks.near import NearSet, join_pairs, near_pairs, sign_texts
 from data.checks.templates import Template, find_templates
 from job.checking.examined import INSTALL, Examined
 from report.check import Check, Finding
@@ -43,14 +46,11 @@ def examine_near(examined: Examined, templates: list[Template]) -> Check:
     """Rows that are nearly the same; on two sides of a cut they are errors."""
     if not has_datasketch():
         return Check("near duplicates", f"needs datasketch: {INSTALL}", left_out=True)
-    signatures = sign_texts(examined.texts())
-    form = {row: i for i, template in enumerate(templates) for row in template.rows}
-    pairs = [
-        pair
-        for pair in near_pairs(signatures, examined.read)
-        if pair.left not in form or form[pair.left] != form.get(pair.right)
-    ]
-    findings = [_near_finding(examined, rows, pairs) for rows in join_pairs(pairs)]
+    forms = np.full(len(examined.table), -1)
+    for i, template in enumerate(templates):
+        forms[template.rows] = i
+    sets = join_pairs(near_pairs(sign_texts(examined.texts()), examined.read, forms))
+    findings = _near_findings(examined, sets)
     findings.sort(key=lambda finding: finding.level)  # errors first
     across = sum(finding.level == "error" for finding in findings)
     headline = f"none among {format_count(len(examined.table))} rows"
@@ -63,14 +63,28 @@ def examine_near(examined: Examined, templates: list[Template]) -> Check:
     return Check("near duplicates", headline, findings, mend)
 
 
-def _near_finding(examined: Examined, members: list[int], pairs: list[NearPair]) -> Finding:
-    """Rows that hang together, the one that would stay first."""
-    inside = set(members)
-    least = min(pair.resemblance for pair in pairs if pair.left in inside)
-    rows = sorted(members, key=lambda row: (KEPT_FIRST.index(examined.split[row]), row))
+def _near_findings(examined: Examined, sets: list[NearSet]) -> list[Finding]:
+    """A finding for each set of rows that hang together, the row that would stay first."""
+    ranked = [
+        sorted(one.rows, key=lambda row: (KEPT_FIRST.index(examined.split[row]), row))
+        for one in sets
+    ]
+    addresses = iter(examined.addresses([row for rows in ranked for row in rows]))
+    excerpts = iter(examined.excerpts([row for rows in ranked for row in rows[:2]]))
+    return [
+        _near_finding(
+            examined, rows, one.resemblance, list(islice(addresses, len(rows))),
+            list(islice(excerpts, 2)),
+        )
+        for one, rows in zip(sets, ranked, strict=True)
+    ]  # fmt: skip
+
+
+def _near_finding(
+    examined: Examined, rows: list[int], least: float, addresses: list[str], excerpts: list[str]
+) -> Finding:
     splits = [str(examined.split[row]) for row in rows]
     labels = examined.labels[rows]
-    addresses = examined.addresses(rows)
     shown = ", ".join(f"{a} ({s})" for a, s in list(zip(addresses, splits, strict=True))[:4])
     differ = ", with different labels" if (labels != labels[0]).any() else ""
     more = f" and {len(rows) - 4:,} more" if len(rows) > 4 else ""
@@ -79,5 +93,5 @@ def _near_finding(examined: Examined, members: list[int], pairs: list[NearPair])
         f"{shown}{more}: {100 * least:.0f} % the same{differ}",
         addresses, "data.drop_rows", addresses[1:],
         {"resemblance": round(least, 4), "splits": splits, "labels_differ": bool(differ),
-         "texts": examined.excerpts(rows[:2])},
+         "texts": excerpts},
     )  # fmt: skip

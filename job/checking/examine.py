@@ -5,13 +5,13 @@ from pathlib import Path
 
 from configs.schema import Config
 from data.write import json_text
-from files.write import replace_text
 from job.checking.classes import examine_classes
 from job.checking.copies import examine_near, examine_templates
 from job.checking.examined import examine_plan, open_examined
 from job.checking.groups import examine_groups
 from job.checking.labels import examine_labels
 from job.checking.texts import examine_language, examine_letters
+from job.checking.written import check_out, write_lines
 from report.check import Check
 
 FILE = "check.jsonl"
@@ -33,11 +33,12 @@ def examine(config: Config, guessed: Sequence[str] = ()) -> Iterator[Check]:
     yield examine_language(examined)
 
 
-def findings_path(config: Config, named: Path | None) -> Path:
+def findings_path(config: Config, named: Path | None, inputs: Sequence[Path | None]) -> Path:
     """Where the findings go: the file named, or check.jsonl here, or check2.jsonl where the recipe
     drops the rows that check.jsonl names.
 
-    Raises ValueError where that is the file of data.drop_rows, which a person has edited.
+    Raises ValueError where that is the file of data.drop_rows, which a person has edited, and as
+    check_out() does.
     """
     drops = config.data.drop_rows
     edited = None if drops is None else Path(drops).expanduser().resolve()
@@ -47,19 +48,13 @@ def findings_path(config: Config, named: Path | None) -> Path:
             named = Path("check2.jsonl")
     if named.resolve() == edited:
         raise ValueError(f"--out: {named} is the file of data.drop_rows; name another one")
-    if not named.absolute().parent.is_dir():
-        raise ValueError(f"--out: there is no folder {named.parent}")
+    check_out(named, config, inputs)
     return named
 
 
 def write_findings(path: Path, checks: Sequence[Check]) -> Path | None:
-    """Write all findings, one JSON object a line. What was there, and may have been edited, is kept
-    as NAME.old; its path where that was so."""
-    old = None
-    lines = [json_text(one.as_dict()) + "\n" for check in checks for one in check.findings]
-    if path.exists() and path.read_text(encoding="utf-8", errors="replace") != "".join(lines):
-        old = path.with_name(f"{path.name}.old")
-        path.replace(old)
-    with replace_text(path) as file:
-        file.writelines(lines)
-    return old
+    """Write all findings, one JSON object a line, as write_lines() does; where what was there is
+    kept."""
+    return write_lines(
+        path, [json_text(one.as_dict()) for check in checks for one in check.findings]
+    )

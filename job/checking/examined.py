@@ -30,30 +30,33 @@ class Examined:
 
     def texts(self) -> Iterator[tuple[str, ...]]:
         """The one text of each row, or the two of a pair."""
-        names = [name for name in ("text", "text_pair") if name in self.table.column_names]
-        for chunk in self.table.select_columns(names).iter(batch_size=CHUNK):
-            yield from zip(*(chunk[name] for name in names), strict=True)
+        return _texts_of(self.table)
 
     def joined(self) -> Iterator[str]:
         """The text of each row, of a pair both."""
         return (" ".join(texts) for texts in self.texts())
 
-    def read(self, row: int) -> tuple[str, ...]:
-        """The texts of one row."""
-        values = self.table[row]
-        return tuple(values[name] for name in ("text", "text_pair") if name in values)
+    def read(self, rows: list[int]) -> list[tuple[str, ...]]:
+        """The texts of some rows, in their order."""
+        return list(_texts_of(self.table.select(rows)))
 
     def addresses(self, rows: list[int]) -> list[str]:
         """Where the rows stand in the source."""
-        return list(self.table.select(rows)["address"])
+        return list(self.table.select_columns(["address"]).select(rows)[:]["address"])
 
     def excerpts(self, rows: list[int]) -> list[str]:
         """How the rows begin."""
-        return [" | ".join(self.read(row))[:EXCERPT] for row in rows]
+        return [" | ".join(texts)[:EXCERPT] for texts in _texts_of(self.table.select(rows))]
 
     def is_cut(self, split: str) -> bool:
         """Whether a split was cut from the training rows rather than given by the source."""
         return split not in self.data.report.read
+
+
+def _texts_of(table: Any) -> Iterator[tuple[str, ...]]:
+    names = [name for name in ("text", "text_pair") if name in table.column_names]
+    for part in table.select_columns(names).iter(batch_size=CHUNK):
+        yield from zip(*(part[name] for name in names), strict=True)
 
 
 def open_examined(config: Config) -> tuple[Examined, list[Finding]]:

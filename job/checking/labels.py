@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from data.checks.shingles import LONG_WORD
+from data.checks.shingles import have_no_blanks
 from job.checking.examined import INSTALL, Examined
 from report.check import Check, Finding
 from report.format import format_count, join_names
@@ -76,8 +76,8 @@ def hash_terms(examined: Examined, rows: np.ndarray, classes: int) -> Any:
     """
     from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
-    sample = [" ".join(examined.read(int(row))) for row in rows[:: max(1, len(rows) // 500)]]
-    letters = sum(map(len, sample)) > LONG_WORD * sum(len(text.split()) for text in sample)
+    sample = map(" ".join, examined.read(rows[:: max(1, len(rows) // 500)].tolist()))
+    letters = have_no_blanks(sample)
     bits = min(MOST_BITS, max(LEAST_BITS, WEIGHT_BITS - math.ceil(math.log2(classes))))
     hashed = HashingVectorizer(
         analyzer="char" if letters else "word", ngram_range=(1, 2), n_features=2**bits,
@@ -131,9 +131,10 @@ def _findings(
     chances: np.ndarray,
     names: list[str],
 ) -> list[Finding]:
-    addresses = examined.addresses(rows.tolist())
+    addresses, excerpts = examined.addresses(rows.tolist()), examined.excerpts(rows.tolist())
+    told = zip(rows, addresses, excerpts, labels, chances, strict=True)
     findings = []
-    for row, address, label, chance in zip(rows, addresses, labels, chances, strict=True):
+    for row, address, excerpt, label, chance in told:
         if labels.ndim == 2:
             given = [name for name, on in zip(names, label, strict=True) if on]
             likely = [name for name, value in zip(names, chance, strict=True) if value > 0.5]
@@ -147,7 +148,7 @@ def _findings(
                 "probability": round(float(chance[label]), 4),
             }  # fmt: skip
         split = str(examined.split[row])
-        details |= {"split": split, "texts": examined.excerpts([int(row)])}
+        details |= {"split": split, "texts": [excerpt]}
         message = f"{address} ({split}): {words}"
         findings.append(
             Finding(

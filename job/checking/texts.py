@@ -21,19 +21,19 @@ def examine_letters(examined: Examined) -> Check:
     if not garbled:
         return Check("letters", "no text looks as if it was read in another encoding")
     rows = list(garbled)
-    addresses = examined.addresses(rows)
+    addresses, excerpts = examined.addresses(rows), examined.excerpts(rows)
     setting = "data.drop_rows"
     share = len(rows) / len(examined.table)
     if share >= WHOLE_FILE and examined.args.encoding.replace("_", "-").lower() != "utf-8":
         setting = 'data.encoding = "utf-8"'
     findings = []
-    for row, address in zip(rows, addresses, strict=True):
+    for row, address, excerpt in zip(rows, addresses, excerpts, strict=True):
         run = garbled[row]
         meant = f", meant as {mend(run)!r}" if mend(run) else ""
         findings.append(
             Finding(
                 "mojibake", "warning", f"{address}: {run!r}{meant}", [address], setting, [address],
-                {"garbled": run, "texts": examined.excerpts([row])},
+                {"garbled": run, "texts": [excerpt]},
             )
         )  # fmt: skip
     headline = (

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import files.read
+from data.drop import read_drop_rows
 from data.grouped import cut_groups
 from data.prepare import DataArgs, load_data
 
@@ -157,3 +159,15 @@ def test_a_file_that_names_no_row_is_an_error(tmp_path, line, message):
 def test_a_missing_file_is_an_error_that_says_who_writes_it(tmp_path):
     with pytest.raises(ValueError, match=r"none.jsonl is missing; python check.py writes"):
         load_data(DataArgs(table(tmp_path, films(4)), drop_rows=str(tmp_path / "none.jsonl")))
+
+
+def test_a_file_of_dropped_rows_may_be_larger_than_other_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.read, "MOST_BYTES", 1000)
+    path = tmp_path / "check.jsonl"
+    lines = [json.dumps({"rows": [f"a.csv:{i}"], "texts": ["é" * 50]}) for i in range(2, 202)]
+    path.write_text("\ufeff" + "\n".join(lines) + "\n\n", encoding="utf-8")
+    named = read_drop_rows(str(path))
+    assert named == {f"a.csv:{i}": f"check.jsonl:{i - 1}" for i in range(2, 202)}
+    path.write_bytes(b'{"rows": []}\n{"rows": ["\xe9"]}\n')
+    with pytest.raises(ValueError, match="not UTF-8 at byte 11 of line 2"):
+        read_drop_rows(str(path))

@@ -5,7 +5,7 @@ import os
 import pytest
 
 import files.read
-from files.read import MOST_DEPTH, depth, parse_json, read_json
+from files.read import MOST_DEPTH, depth, parse_json, read_json, read_lines
 
 
 def nested(levels):
@@ -64,3 +64,16 @@ def test_the_deepest_that_is_allowed_is_read(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(f'{{"a": {nested(MOST_DEPTH - 1)}}}', encoding="utf-8")
     assert depth(read_json(path)) == MOST_DEPTH
+
+
+def test_lines_of_a_file_of_any_size_are_read_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.read, "MOST_BYTES", 10)
+    path = tmp_path / "a.jsonl"
+    for lines in ([b"123456789\n"] * 50, [b"1\r\n", b"\n", b"last"], []):
+        path.write_bytes(b"".join(lines))
+        assert list(read_lines(path)) == lines
+    path.write_bytes(b"1\n" + b"2" * 10 + b"\n3\n")
+    with pytest.raises(ValueError, match="line 2 is larger than 10 bytes"):
+        list(read_lines(path))
+    with pytest.raises(ValueError, match="is missing"):
+        list(read_lines(tmp_path / "none"))
