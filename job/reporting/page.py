@@ -16,8 +16,10 @@ from job.folder import Folder, saved_config
 from job.reporting.decided import (
     decided_figures,
     expectation_table,
+    known_figures,
     read_explanations,
     result_slices,
+    slider_start,
     trusted_table,
 )
 from job.reporting.figures import by_length, reliability
@@ -59,9 +61,10 @@ def write_page(folder: Folder, result: dict[str, Any] | None = None) -> Path:
 def gather(folder: Folder, result: dict[str, Any]) -> Page:
     """The page of a run's folder; `result` is empty where it is not finished."""
     config = saved_config(folder)
-    test = result.get("test") or {}
+    test = known_figures(result.get("test") or {})
     log = [line for _, _, line in read_lines(folder.path / "metrics.jsonl", torn=True)]
-    lines = list(read_predictions(folder.predictions, texts=False)) if result else []
+    read = read_predictions(folder.predictions, texts=False) if result else ()
+    lines = [line for line in read if line.has_numbers]  # a warning names the others
     kind = kind_of(lines)
     single = kind == "single"
     explained = read_explanations(folder.path / "explanations.jsonl") if result else {}
@@ -69,7 +72,7 @@ def gather(folder: Folder, result: dict[str, Any]) -> Page:
     decided, slices = result.get("calibration") or {}, result_slices(result)
     if single and "label" not in (title for title, _, _ in slices):
         slices += label_slices(lines)
-    start = (decided.get("unsure") or {}).get("limit", 0.5)
+    start = slider_start(decided)
     names = list(test_names(folder, lines)) if single else []
     worst = mistakes(lines)
     slider = slider_values(lines, names, start) if single and len(names) <= MOST_CLASSES else {}
@@ -156,7 +159,7 @@ def headline(test: dict[str, Any], log: Sequence[dict[str, Any]]) -> str:
     if "accuracy" in test:
         low, high = test["interval"]
         return f"Test accuracy {test['accuracy']:.4f} (95 % {low:.4f} to {high:.4f})"
-    if "r2" in test:
+    if "r2" in test and "rmse" in test:
         return f"Test R² {test['r2']:.4f}, rmse {format_number(test['rmse'])}"
     evaluations = [line for line in log if "eval/loss" in line]
     if evaluations:
