@@ -51,11 +51,14 @@ def slopes(
 
 
 def probabilities(kind: str, logits: np.ndarray, temperature: float) -> np.ndarray:
-    """(N, C) from logits (N, C) float64, as Decision.probabilities works them out."""
-    scaled = logits / temperature
-    if kind == "multi":
-        return np.exp(-np.logaddexp(0, -scaled))
-    return np.exp(scaled - np.logaddexp.reduce(scaled, axis=1)[:, None])
+    """(N, C) from logits (N, C) float64: of one class a row the softmax, of several labels the
+    sigmoid of each. Logits that are no numbers, and of one class infinite ones, give NaN."""
+    with np.errstate(invalid="ignore"):  # inf - inf, which is NaN
+        scaled = logits / temperature
+        if kind == "multi":
+            return np.exp(-np.logaddexp(0, -scaled))
+        parts = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        return np.asarray(parts / parts.sum(axis=1, keepdims=True))
 
 
 def fit_temperature(kind: str, logits: np.ndarray, labels: np.ndarray) -> float:
@@ -174,14 +177,19 @@ def tail(count: int, hits: int, share: float) -> float:
 
 @dataclass
 class Bins:
-    """Answers by how sure they are, in BINS of equal width: sums, whatever the number of rows."""
+    """Answers by how sure they are, in BINS of equal width: sums, whatever the number of rows.
+    Those that are NaN sure belong in none: `lost` counts them."""
 
     sure: np.ndarray = field(default_factory=lambda: np.zeros(BINS))  # (BINS,) summed
     right: np.ndarray = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
     rows: np.ndarray = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
+    lost: int = 0
 
     def add(self, sure: np.ndarray, right: np.ndarray) -> None:
-        """Take in answers: how sure (B,) from 0 to 1, and whether right (B,) bool."""
+        """Take in answers: how sure (B,) from 0 to 1, or NaN, and whether right (B,) bool."""
+        known = ~np.isnan(sure)
+        self.lost += int((~known).sum())
+        sure, right = sure[known], right[known]
         place = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
         self.sure += np.bincount(place, sure, BINS)
         self.right += np.bincount(place[right], minlength=BINS)
@@ -196,17 +204,22 @@ class Bins:
 class CalibrationCounter:
     """How far probabilities can be trusted without a temperature ("before") and with it ("after"),
     over batches. For one class a row by the share of the answer; for several labels by that of each
-    label, and whether it holds."""
+    label, and whether it holds. Rows whose logits are no finite numbers are `lost`: they have no
+    probabilities, and no figure counts them."""
 
     def __init__(self, kind: str, temperature: float):
         self.kind, self.temperatures = kind, {"before": 1.0, "after": temperature}
         self.bins = {name: Bins() for name in self.temperatures}
         self.loss = dict.fromkeys(self.temperatures, 0.0)
-        self.rows = 0
+        self.rows = self.lost = 0
 
     def update(self, logits: np.ndarray, labels: np.ndarray) -> None:
         """logits (B, C), labels (B,) class indices or (B, C) of 0 and 1."""
-        logits = logits.astype(np.float64)
+        known = np.isfinite(logits).all(axis=1)
+        self.lost += int((~known).sum())
+        logits, labels = logits[known].astype(np.float64), labels[known]
+        if len(logits) == 0:
+            return
         self.rows += len(logits)
         for name, temperature in self.temperatures.items():
             loss = negative_log_likelihood(self.kind, logits, labels, temperature)
@@ -220,7 +233,7 @@ class CalibrationCounter:
             self.bins[name].add(sure, answer == labels)
 
     def results(self) -> dict[str, float | int]:
-        """ "n", and "nll_before", "nll_after", "ece_before", "ece_after"."""
+        """ "n", and "nll_before", "nll_after", "ece_before", "ece_after"; "lost" where rows are."""
         nll = {f"nll_{name}": loss / max(1, self.rows) for name, loss in self.loss.items()}
         ece = {f"ece_{name}": bins.error() for name, bins in self.bins.items()}
-        return {"n": self.rows, **nll, **ece}
+        return {"n": self.rows, **nll, **ece} | ({"lost": self.lost} if self.lost else {})

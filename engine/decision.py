@@ -14,10 +14,11 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
+from engine.calibrate import probabilities
 from engine.targets import IDENTITY, Target
 
-FORMAT = 1  # of decision.json
-NOTHING_IS_SURE = 1.0  # a limit that no answer reaches
+FORMAT = 2  # of decision.json; in 1 every answer was unsure where the limit was 1
+NOTHING_IS_SURE = 2.0  # a limit that no probability reaches; one of 1 is reached by a 1
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,12 @@ class Decision:
         logits = logits.detach().cpu().double()  # first to the host: MPS has no float64
         if self.kind == "regression":
             return self.target.restore(logits)
-        logits = logits / self.temperature
-        return logits.softmax(dim=-1) if self.kind == "single" else logits.sigmoid()
+        return torch.from_numpy(probabilities(self.kind, logits.numpy(), self.temperature))
 
-    def is_unsure(self, sure: float) -> bool | None:
-        """Whether an answer as `sure` as that is none; None where nobody asked."""
-        if self.limit is None:
-            return None
-        return sure < self.limit or self.limit >= NOTHING_IS_SURE
+    def are_unsure(self, sure: Tensor) -> Tensor | None:
+        """(B,) bool, whether answers as `sure` (B,) as that are none; None where nobody asked. One
+        whose probability is NaN is as sure as nothing."""
+        return None if self.limit is None else ~(sure >= self.limit)
 
     def threshold(self, label: int) -> float:
         """What the probability of one of several labels must exceed."""
@@ -74,15 +73,13 @@ def logit(share: float) -> float:
     return math.log(share / (1 - share))
 
 
-def how_sure(kind: str, shares: Sequence[float], answer: Any) -> float | None:
-    """How sure an answer is, from the probabilities (C,) and the answer as answers() gives it: that
-    of the class; of several labels that of the least sure of them, held or not; None for a number.
-    """
-    if kind == "regression":
-        return None
+def how_sure(kind: str, shares: Tensor, answers: Tensor) -> Tensor:
+    """(B,) how sure the answers to classes are, from the probabilities (B, C) and the answers as
+    answers() gives them: that of the class; of several labels that of the least sure of them, held
+    or not."""
     if kind == "single":
-        return shares[answer]
-    return min(p if held else 1 - p for p, held in zip(shares, answer, strict=True))
+        return shares.gather(1, answers[:, None].to(shares.device))[:, 0]
+    return torch.where(answers.to(shares.device), shares, 1 - shares).amin(dim=1)
 
 
 # Other settings than those that were fitted
@@ -176,8 +173,9 @@ def to_json(decision: Decision, names: Sequence[str]) -> dict[str, Any]:
 def from_json(values: Mapping[str, Any], path: str, kind: str, names: Sequence[str]) -> Decision:
     """A decision from what decision.json holds, for a model of such labels. Raises ValueError,
     naming `path`, where it is none, or that of another model."""
-    if values.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {values.get('format')!r}; this version reads {FORMAT}")
+    form = values.get("format")
+    if form not in (1, FORMAT):
+        raise ValueError(f"{path} has format {form!r}; this version reads 1 and {FORMAT}")
     if values.get("kind") != kind or values.get("labels") != list(names):
         raise ValueError(
             f"{path} is of labels {values.get('labels')!r:.200} ({values.get('kind')}); the model "
@@ -185,13 +183,15 @@ def from_json(values: Mapping[str, Any], path: str, kind: str, names: Sequence[s
         )
     temperature, shares = values.get("temperature"), values.get("thresholds")
     limit, target = values.get("unsure"), values.get("target") or {}
+    if form == 1 and limit == 1:
+        limit = NOTHING_IS_SURE
     unit = (target.get("mean"), target.get("deviation")) if isinstance(target, Mapping) else (None,)
     counts = {"single": (0, 1), "multi": (0, len(names)), "regression": (0,)}[kind]
     if (
         not (is_number(temperature) and temperature > 0)
         or not (isinstance(shares, list) and len(shares) in counts)
         or not all(is_number(share) and 0 < share < 1 for share in shares)
-        or not (limit is None or (is_number(limit) and 0 <= limit <= NOTHING_IS_SURE))
+        or not (limit in (None, NOTHING_IS_SURE) or (is_number(limit) and 0 <= limit <= 1))
         or (kind == "regression" and not all(map(is_number, unit)))
     ):
         raise ValueError(f"{path} is damaged: it holds {dict(values)!r:.300}")

@@ -38,11 +38,14 @@ def paired_difference(
     """mean(first) - mean(second) of numbers a row, (N,) each, its 95 % interval, and its p.
 
     With `root` the difference of the roots of the means: of squared errors the difference in rmse.
-    As bootstrap() has it. Raises ValueError where the two have not the same rows, or none.
+    As bootstrap() has it; NaN, all of it, where a number is NaN or infinite. Raises ValueError
+    where the two have not the same rows, or none.
     """
     if first.shape != second.shape or first.size == 0:
         raise ValueError(f"got {first.shape} and {second.shape} numbers; expected one a row, (N,)")
     rows = np.stack([first, second], axis=1)
+    if not np.isfinite(rows).all():
+        return (math.nan, math.nan, math.nan), math.nan
     if len(np.unique(rows, axis=0)) > MANY:
         return _normal_interval(first, second, root)
     return bootstrap(rows, partial(_mean_difference, root), seed)

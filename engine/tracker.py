@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import shutil
 import sys
@@ -21,7 +20,7 @@ from engine.plan import Progress
 from files.publish import free_name
 from files.read import parse_json
 from files.verify import sha256_of_start
-from files.write import open_in_place, replace_text
+from files.write import open_in_place, replace_text, to_json
 
 LOG = "metrics.jsonl"
 PLAIN_LINES = 20  # lines of progress over a run where the output is not a terminal
@@ -142,8 +141,7 @@ class Tracker:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line of metrics.jsonl and one TensorBoard point a value."""
-        line = {k: v if math.isfinite(v) else None for k, v in values.items()}  # NaN is not JSON
-        content = (json.dumps({"step": step, **line}) + "\n").encode()
+        content = (to_json({"step": step, **values}) + "\n").encode()
         self.file.write(content)
         self.file.flush()
         self.digest.update(content)

@@ -11,6 +11,8 @@ A lock and a log stay where they are, and are opened by `open_in_place`.
 import errno
 import fcntl
 import io
+import json
+import math
 import os
 import re
 import secrets
@@ -18,7 +20,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
 LEFTOVER = re.compile(r"\..*\.[0-9a-f]{16}\.tmp", re.DOTALL)  # names that temporary_name makes
 
@@ -91,6 +93,21 @@ def save_text(path: Path, text: str) -> bool:
     with replace_bytes(path) as file:
         file.write(content)
     return True
+
+
+def finite(value: Any) -> Any:
+    """A value made of lists and objects with None for each number that is NaN or infinite: JSON has
+    neither, and many programs refuse a file that has."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    return [finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """A value as JSON; null where a number is NaN or infinite."""
+    return json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def open_in_place(path: Path) -> io.BufferedRandom:

@@ -32,7 +32,7 @@ FIGURES = (
     "accuracy", "macro_f1", "weighted_f1", "balanced_accuracy", "mcc", "auroc",
     "average_precision", "r2", "rmse", "mae", "spearman", "loss",
 )  # fmt: skip
-MISTAKES = 10  # that are shown
+SHOWN = 10  # mistakes
 IMDB_CAVEAT = (
     "The rows come from IMDb's train split, cut by row: several reviews of one film can stand on "
     "both sides of the cut."
@@ -190,7 +190,7 @@ def make_card(
         compared=comparison_line(tested.comparison) if tested.comparison else "",
         classes=classes,
         confusion=metrics.get("confusion", []),
-        mistakes=tested.mistakes[:MISTAKES],
+        mistakes=tested.mistakes[:SHOWN],
         memory=memory,
         seconds=Compared(estimated_seconds(job), seconds),
         sides=sides,

@@ -42,8 +42,11 @@ class Fitted:
     figures: dict[str, Any] = field(default_factory=dict)
 
     def with_test(self, tested: dict[str, Any]) -> dict[str, Any] | None:
-        """The figures, with what the decision does on the test rows; None where it does nothing."""
-        return {**self.figures, "test": tested or None} if self.figures else None
+        """The figures and the lines, with what the decision does on the test rows; None where there
+        is none."""
+        if not self.figures:
+            return None
+        return {**self.figures, "lines": self.lines, "test": tested or None}
 
 
 class DecisionCounter:
@@ -54,14 +57,17 @@ class DecisionCounter:
         self.decision, self.answered, self.right = decision, 0, 0
         self.calibration = CalibrationCounter(decision.kind, decision.temperature)
 
-    def update(self, logits: Tensor, labels: np.ndarray) -> None:
-        """logits (B, C) fp32 on the host, labels as a batch has them."""
+    def update(self, logits: Tensor, labels: np.ndarray, shares: Tensor) -> None:
+        """logits (B, C) fp32 on the host, labels as a batch has them, and the probabilities (B, C)
+        that the decision gives."""
         if self.decision.kind == "regression":
             return
         self.calibration.update(logits.numpy(), labels)
         if self.decision.limit is not None:
-            sure, right = judge_answers(self.decision, logits, labels)
-            stands = np.array([not self.decision.is_unsure(one) for one in sure.tolist()])
+            sure, right = judge_answers(self.decision, logits, labels, shares)
+            unsure = self.decision.are_unsure(sure)
+            assert unsure is not None
+            stands = ~unsure.numpy()
             self.answered += int(stands.sum())
             self.right += int(right[stands].sum())
 
@@ -74,17 +80,13 @@ class DecisionCounter:
 
 
 def judge_answers(
-    decision: Decision, logits: Tensor, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    decision: Decision, logits: Tensor, labels: np.ndarray, shares: Tensor
+) -> tuple[Tensor, np.ndarray]:
     """(B,) how sure each answer is, and (B,) whether it is right: of several labels all of them.
-    logits (B, C), labels (B,) class indices or (B, C) of 0 and 1."""
-    answers, shares = decision.answers(logits), decision.probabilities(logits)
-    sure = [
-        how_sure(decision.kind, row, answer)
-        for row, answer in zip(shares.tolist(), answers.tolist(), strict=True)
-    ]
+    logits (B, C), labels (B,) class indices or (B, C) of 0 and 1, shares (B, C)."""
+    answers = decision.answers(logits)
     right = answers.numpy() == (labels > 0.5 if decision.kind == "multi" else labels)
-    return np.array(sure), right.reshape(len(right), -1).all(axis=1)
+    return how_sure(decision.kind, shares, answers), right.reshape(len(right), -1).all(axis=1)
 
 
 def fit_decision(job: Job, logits: Tensor | None, stop: StopRequest) -> Fitted:
@@ -142,15 +144,13 @@ def fit_scores(job: Job, logits: np.ndarray, labels: np.ndarray) -> Fitted:
         figures["thresholds"] = dict(zip(names, decision.thresholds, strict=True))
     figures["validation"] = measure(kind, logits, labels, decision.temperature)
     if config.min_precision is not None:
-        sure, right = judge_answers(decision, torch.from_numpy(logits), labels)
-        limit = fit_limit(sure, right, config.min_precision)
+        rows = torch.from_numpy(logits)
+        sure, right = judge_answers(decision, rows, labels, decision.probabilities(rows))
+        limit = fit_limit(sure.numpy(), right, config.min_precision)
         value = NOTHING_IS_SURE if limit.value is None else limit.value
         decision = replace(decision, limit=value)
         lines.append(limit_line(limit, len(logits), config.min_precision))
-        figures["unsure"] = {
-            "min_precision": config.min_precision,
-            "limit": value,
-        }
+        figures["unsure"] = {"min_precision": config.min_precision, "limit": limit.value}
         figures["validation"] |= {"answered": limit.answered, "right": limit.right}
     return Fitted(decision, lines, figures)
 
@@ -248,7 +248,7 @@ def test_lines(tested: dict[str, Any]) -> list[str]:
     ]
     if "answered" in tested:
         right = format_share(tested["right"], tested["answered"])
-        answered = format_share(tested["answered"], n)
+        answered = format_share(tested["answered"], n + tested.get("lost", 0))
         lines.append(f"of the test rows {answered} are answered, {right} of these rightly")
     return lines
 

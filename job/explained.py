@@ -1,11 +1,10 @@
 """explanations.jsonl of a run: the words that its most confident mistakes rest on."""
 
-import json
 from collections.abc import Sequence
 
 from engine.plan import Progress
 from engine.stop import StopRequest
-from files.write import replace_text
+from files.write import replace_text, to_json
 from job.answers import pick_texts
 from job.explain import explain_texts, most_asked
 from job.folder import Folder
@@ -64,7 +63,7 @@ def explain_mistakes(
                 "probability": mistake.probability,
                 "explanation": [piece_cells(piece, hidden) for piece in pieces],
             }  # fmt: skip
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(to_json(line) + "\n")
             done += 1
     if not done:
         return "mistakes are not explained: on so short a run it would take too long"

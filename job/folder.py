@@ -5,7 +5,6 @@ runs/<name>/config.toml     the resolved config, as it can be given back to --co
             checkpoints/    step-00000120/ …
 """
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ from engine.storage import step_folder, steps_on_disk
 from files.errors import UnreadableError
 from files.publish import free_name, set_aside, sweep, verify
 from files.read import read_json
-from files.write import LEFTOVER, save_text
+from files.write import LEFTOVER, save_text, to_json
 from job.train_on import can_train_on, train_on
 
 
@@ -60,7 +59,7 @@ class Folder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write one JSON file of the run, whole or not at all."""
-        save_text(self.path / name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+        save_text(self.path / name, to_json(value, indent=1) + "\n")
 
     def read_json(self, name: str, *keys: str) -> Any:
         """Read one back. Raises ValueError where it is damaged or lacks one of `keys`."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -26,27 +25,36 @@ class Prediction:
 
 
 def name_predictions(
-    texts: Sequence[Text], decision: Decision, logits: Tensor, names: Sequence[str]
-) -> list[Prediction]:
-    """What a decision makes of logits (B, C), one prediction a text."""
-    answers = decision.answers(logits).tolist()
-    shares = decision.probabilities(logits).tolist()
-    return [
-        name_prediction(text, decision, answer, values, names)
-        for text, answer, values in zip(texts, answers, shares, strict=True)
-    ]
+    texts: Sequence[Text], decision: Decision, logits: Tensor, names: Sequence[str],
+    shares: Tensor | None = None,
+) -> list[Prediction]:  # fmt: skip
+    """What a decision makes of logits (B, C), one prediction a text; `shares` (B, C) are its
+    probabilities, where they are known already."""
+    shares = decision.probabilities(logits) if shares is None else shares
+    if decision.kind == "regression":
+        return [name_number(*pair) for pair in zip(texts, shares[:, 0].tolist(), strict=True)]
+    answers = decision.answers(logits)
+    sure = how_sure(decision.kind, shares, answers)
+    unsure = decision.are_unsure(sure)
+    marks = [None] * len(texts) if unsure is None else unsure.tolist()
+    rows = zip(texts, answers.tolist(), sure.tolist(), shares.tolist(), marks, strict=True)
+    return [name_classes(*row, names) for row in rows]
 
 
-def name_prediction(
-    text: Text, decision: Decision, answer: Any, values: list[float], names: Sequence[str]
-) -> Prediction:
-    """An answer and its probabilities (C,) with the labels' names put to them."""
-    sure = how_sure(decision.kind, values, answer)
-    if sure is None:
-        number = format_number(values[0]).replace(",", "")  # programs read it too
-        return Prediction(text, number, None, {"value": values[0]})
-    by_name, unsure = dict(zip(names, values, strict=True)), decision.is_unsure(sure)
-    if decision.kind == "single":
+def name_number(text: Text, value: float) -> Prediction:
+    """An answer that is a number."""
+    number = format_number(value).replace(",", "")  # programs read it too
+    return Prediction(text, number, None, {"value": value})
+
+
+def name_classes(
+    text: Text, answer: int | list[bool], sure: float, values: list[float], unsure: bool | None,
+    names: Sequence[str],
+) -> Prediction:  # fmt: skip
+    """An answer, one class or which of several hold, and its probabilities (C,) with the labels'
+    names put to them."""
+    by_name = dict(zip(names, values, strict=True))
+    if isinstance(answer, int):
         return Prediction(text, names[answer], sure, by_name, unsure=unsure)
     labels = tuple(name for name, holds in zip(names, answer, strict=True) if holds)
     return Prediction(text, ", ".join(labels) or "none", None, by_name, labels, unsure)

@@ -1,7 +1,7 @@
 """The test of a trained model: its figures, a line a row, and what is plainly off."""
 
 import heapq
-import json
+import math
 from typing import Any, TextIO
 
 import numpy as np
@@ -13,7 +13,7 @@ from engine.losses import Batch
 from engine.plan import Progress
 from engine.stop import StopRequest
 from engine.tracker import Tracker
-from files.write import replace_text
+from files.write import replace_text, to_json
 from job.baseline import row_figures
 from job.card import Tested
 from job.decide import DecisionCounter
@@ -32,8 +32,9 @@ from models.ngrams.fusion import Fusion
 from report.baseline import comparison_line
 from report.card import Mistake
 from report.slices import slice_table, worse_lines
+from report.verdict import no_numbers
 
-MISTAKES = 20  # remembered; explained where that costs little
+REMEMBERED = 20  # mistakes; explained where that costs little
 
 
 class TestWriter:
@@ -53,6 +54,7 @@ class TestWriter:
         drawn = len(job.data.label_names) if len(job.data.label_names) <= MOST_DRAWN else 0
         self.shares = np.zeros((len(self.rows), drawn), dtype=np.float32)  # for pictures
         self.sure = np.zeros(len(self.rows))
+        self.no_numbers: list[str] = []  # addresses of rows with logits that are none
         self.columns = slice_columns(job.config)
         self.decided = DecisionCounter(decision)
 
@@ -62,11 +64,14 @@ class TestWriter:
         answered = self.decision.answers(logits).numpy()
         places = [self.place[row] for row in batch["rows"].tolist()]
         self.figures[places] = row_figures(kind, answered, labels)
-        self.decided.update(logits, labels)
-        self.shares[places] = self.decision.probabilities(logits)[:, : self.shares.shape[1]]
+        shares = self.decision.probabilities(logits)  # (B, C)
+        self.decided.update(logits, labels, shares)
+        self.shares[places] = shares[:, : self.shares.shape[1]].nan_to_num(0.0)
         sources = [self.rows[place] for place in places]
+        no_numbers = (~logits.isfinite().all(dim=1)).tolist()
+        self.no_numbers += [s["address"] for s, odd in zip(sources, no_numbers, strict=True) if odd]
         predictions = name_predictions(
-            [source["text"] for source in sources], self.decision, logits, names
+            [source["text"] for source in sources], self.decision, logits, names, shares
         )
         for row, source, prediction in zip(
             batch["rows"].tolist(), sources, predictions, strict=True
@@ -85,13 +90,15 @@ class TestWriter:
             line["tokens"] = self.tokens[row]
             if self.columns:
                 line["slices"] = dict(zip(self.columns, source["slices"], strict=True))
-            self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self.file.write(to_json(line) + "\n")
             sure = prediction.probability
-            self.sure[self.place[row]] = sure or 0.0
-            if kind == "single" and prediction.label != label and sure is not None:
+            if sure is None or math.isnan(sure):
+                continue
+            self.sure[self.place[row]] = sure
+            if kind == "single" and prediction.label != label:
                 mistake = Mistake(source["address"], text, label, prediction.label, sure)
                 heapq.heappush(self.mistakes, (sure, row, mistake))
-                if len(self.mistakes) > MISTAKES:
+                if len(self.mistakes) > REMEMBERED:
                     heapq.heappop(self.mistakes)
 
     def name_label(self, label: Any) -> Any:
@@ -152,6 +159,9 @@ def test_and_judge(
     peak = peak_memory(job.precision.device)
     comparison, verdicts = judge(job, folder, metrics, writer.figures)
     tracker.say(f"compared: {comparison_line(comparison)}")
+    if writer.no_numbers:
+        dtype = job.precision.dtype
+        verdicts = [no_numbers(writer.no_numbers, len(writer.rows), dtype), *verdicts]
     slices = slices_of_test(job.config, job.data, writer.figures, writer.tokens)
     if slices:
         tracker.say("\n" + slice_table(slices))

@@ -12,6 +12,7 @@ from typing import Any
 
 from files.publish import MANIFEST
 from files.verify import differences, sha256
+from files.write import to_json
 from job.folder import Folder, check_finished
 from models.verified import check_digests, folder_differences
 
@@ -25,7 +26,7 @@ def list_files(folder: Folder) -> dict[str, str]:
 
 def seal(result: dict[str, Any]) -> dict[str, Any]:
     """What result.json holds, with the sha256 of it all."""
-    return result | {"sha256": digest(json.loads(json.dumps(result)))}
+    return result | {"sha256": digest(json.loads(to_json(result)))}
 
 
 def digest(values: dict[str, Any]) -> str:
@@ -37,7 +38,7 @@ def digest(values: dict[str, Any]) -> str:
 def read_result(folder: Folder) -> dict[str, Any]:
     """A finished run's result.json. Raises ValueError where it is not what was written."""
     result = folder.read_json("result.json", "weights", "progress", "test")
-    sealed = result.pop("sha256", None)  # the first runs have none
+    sealed = result.pop("sha256", None)  # not every run has one
     if sealed is not None and sealed != digest(result):
         raise ValueError(f"{folder.result} was changed since the training ended (sha256 differs)")
     return result

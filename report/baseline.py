@@ -1,5 +1,6 @@
 """What stands beside a test figure: what an answer without reading reaches, and a bag of words."""
 
+import math
 from dataclasses import dataclass
 
 from report.format import format_number, shorten
@@ -39,8 +40,9 @@ def comparison_line(comparison: Comparison) -> str:
         parts.append(f"bag of words{note} {_show(comparison, comparison.bag_of_words)}")
     elif comparison.note:
         parts.append(f"bag of words: {comparison.note}")
-    if comparison.ahead is not None:
-        parts.append(_ahead(comparison, *comparison.ahead))
+    ahead = comparison.ahead
+    if ahead is not None and ahead[0] is not None and math.isfinite(ahead[0]):  # null in a file
+        parts.append(_ahead(comparison, *ahead))
     return "; ".join(parts)
 
 

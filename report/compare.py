@@ -1,5 +1,6 @@
 """Runs side by side, as text: what differs, figures, differences, rows that only one has right."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -121,6 +122,10 @@ def text_of(table: Table) -> list[str]:
 def conclude(names: Sequence[str], change: Change) -> str:
     """Whether one of the two is better, as a sentence."""
     name = NAMES.get(change.metric, change.metric)
+    if math.isnan(change.difference):
+        return (
+            f"None is shown to be better: for some of these {change.n:,} rows there is no number."
+        )
     if change.low == change.high == 0:
         return f"Both answer these {change.n:,} rows equally well, in {name} to the last digit."
     if change.low <= 0 <= change.high:

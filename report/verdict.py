@@ -118,6 +118,16 @@ def few_rows(split: str, rows: int) -> str:
     )
 
 
+def no_numbers(addresses: Sequence[str], rows: int, dtype: str) -> str:
+    """The line for test rows, by their addresses, whose logits are NaN or infinite."""
+    way_out = 'set precision.dtype = "fp32"' if dtype != "fp32" else "lower train.lr"
+    return (
+        f"{format_count(len(addresses))} of {format_count(rows)} test rows get no numbers (NaN or "
+        f"infinite) from the model, the first {addresses[0]}: their answers mean nothing, and "
+        f"calibration leaves them out: {way_out}"
+    )
+
+
 @dataclass(frozen=True)
 class Course:
     """Means of neighbouring training losses, over tenths of a run or thirds of a short one."""

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import torch
 
 import train
 from engine.decision import Decision
@@ -11,7 +12,7 @@ from job.card import card_results, main_metric
 from job.fit import evaluation_line, note_evaluation
 from job.guess import guess_recipe
 from job.loss import keep_target
-from job.naming import name_prediction
+from job.naming import name_predictions
 from models.args import ModelArgs
 
 
@@ -90,15 +91,20 @@ def test_the_unit_of_a_taken_over_head_is_kept_unless_the_labels_are_in_another(
 
 
 def test_predictions_are_named_by_kind():
-    single = name_prediction("t", Decision("single"), 1, [0.2, 0.8], ["a", "b"])
-    assert (single.label, single.probability, single.labels) == ("b", 0.8, ())
-    several, names = Decision("multi"), ["a", "b", "c"]
-    multi = name_prediction("t", several, [True, True, False], [0.7, 0.9, 0.1], names)
+    def name(kind, names, *logits):
+        return name_predictions(
+            ["t"], Decision(kind), torch.tensor([logits], dtype=torch.float64), names
+        )[0]
+
+    single = name("single", ["a", "b"], 0.0, 2.0)
+    assert (single.label, single.labels) == ("b", ())
+    assert single.probability == pytest.approx(1 / (1 + math.exp(-2)))
+    multi = name("multi", ["a", "b", "c"], 1.0, 2.0, -1.0)
     assert (multi.label, multi.probability, multi.labels) == ("a, b", None, ("a", "b"))
-    assert name_prediction("t", several, [False] * 3, [0.2, 0.1, 0.1], names).label == "none"
+    assert name("multi", ["a", "b", "c"], -1.0, -2.0, -1.0).label == "none"
 
     def named(value):
-        return name_prediction("t", Decision("regression"), value, [value], [])
+        return name("regression", [], value)
 
     number = named(2.5)
     assert (number.label, number.probability) == ("2.5", None)

@@ -1,6 +1,7 @@
 """What a run's page says of its decision, its slices, its expectations and what its mistakes rest
 on: from result.json and explanations.jsonl, whatever of them an older run has."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -27,8 +28,25 @@ def decided_figures(calibration: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows += [(f"threshold of {name}", f"{share:.3f}") for name, share in thresholds[:MOST_LABELS]]
     if unsure := calibration.get("unsure"):
         rows.append(("right in at least", f"{100 * unsure['min_precision']:g} %"))
-        rows.append(("unsure below", format_share(unsure["limit"], 1)))
+        limit = unsure["limit"]
+        below = ("unsure", "every answer"), ("unsure below", format_share(limit or 0, 1))
+        rows.append(below[limit is not None])
     return rows
+
+
+def slider_start(calibration: Mapping[str, Any]) -> float:
+    """The share from which an answer is given; one half where nobody asked, or where none is."""
+    limit = (calibration.get("unsure") or {}).get("limit")
+    return 0.5 if limit is None else float(limit)
+
+
+def known_figures(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that are no NaN and not infinite; in a file null stands for these."""
+    return {
+        name: figure
+        for name, figure in figures.items()
+        if figure is not None and not (isinstance(figure, float) and not math.isfinite(figure))
+    }
 
 
 def trusted_table(calibration: Mapping[str, Any]) -> list[list[str]]:
@@ -64,7 +82,11 @@ def result_slices(result: Mapping[str, Any]) -> list[tuple[str, str, list[Slice]
     names = {one.name for one in fields(SliceRow)}
     tables = []
     for title, rows in (result.get("slices") or {}).items():
-        known = [SliceRow(**{k: v for k, v in row.items() if k in names}) for row in rows]
+        known = [
+            SliceRow(**{k: v for k, v in row.items() if k in names})
+            for row in rows
+            if known_figures(row).keys() >= {"figure", "low", "high"}
+        ]
         if known:
             tables.append((title, known[0].metric, [to_slice(one, known) for one in known]))
     return tables

@@ -105,7 +105,9 @@ def thresholds(lines: Sequence[Line], names: Sequence[str]) -> list[Threshold]:
     place = {name: i for i, name in enumerate(names)}
     counts = [[[0, 0] for _ in names] for _ in range(STEPS + 1)]
     for line in lines:
-        last = STEPS - next(n for n in range(STEPS + 1) if line.sure >= (STEPS - n) / STEPS)
+        # NaN is at least nothing: such a row counts where all are answered
+        reached = (n for n in range(STEPS, 0, -1) if line.sure >= n / STEPS)
+        last = next(reached, 0)
         cell = counts[last][place[line.predicted]]
         cell[0] += 1
         cell[1] += line.right

@@ -16,8 +16,10 @@ from job.folder import Folder, saved_config
 from job.reporting.decided import (
     decided_figures,
     expectation_table,
+    known_figures,
     read_explanations,
     result_slices,
+    slider_start,
     trusted_table,
 )
 from job.reporting.figures import by_length, reliability, whole_shares
@@ -38,7 +40,7 @@ from report.format import format_bytes, format_number, format_seconds, format_sh
 from report.page.drawings import curves, length_chart, lengths_chart, number_charts, trust_chart
 from report.page.page import Chart, Page, render
 
-PAGE = "report.html"
+PAGE, WARNING = "report.html", "WARNING: "
 MOST_CELLS = 5_000_000  # test rows times classes: of more the lines would take gigabytes
 TOO_MANY = "The test rows are too many to show one by one; test_predictions.jsonl holds them."
 OF_TEXTS = ("samples.texts", "expect")  # settings that hold texts
@@ -61,11 +63,12 @@ def write_page(folder: Folder, result: dict[str, Any] | None = None) -> Path:
 def gather(folder: Folder, result: dict[str, Any]) -> Page:
     """The page of a run's folder; `result` is empty where it is not finished."""
     config = saved_config(folder)
-    test = result.get("test") or {}
+    test = known_figures(result.get("test") or {})
     log = [line for _, _, line in read_lines(folder.path / "metrics.jsonl", torn=True)]
     too_many = test.get("n", 0) * len(test.get("classes", [0])) > MOST_CELLS
     readable = bool(result) and not too_many
-    lines = list(read_predictions(folder.predictions, texts=False)) if readable else []
+    read = read_predictions(folder.predictions, texts=False) if readable else ()
+    lines = [line for line in read if line.has_numbers]  # a warning names the others
     kind = kind_of(lines)
     single = kind == "single"
     explained = read_explanations(folder.path / "explanations.jsonl") if result else {}
@@ -73,9 +76,11 @@ def gather(folder: Folder, result: dict[str, Any]) -> Page:
     decided, slices = result.get("calibration") or {}, result_slices(result)
     if single and "label" not in (title for title, _, _ in slices):
         slices += label_slices(lines)
-    start = (decided.get("unsure") or {}).get("limit", 0.5)
+    start = slider_start(decided)
     names = list(test_names(folder, lines)) if single else []
-    worst = mistakes(lines)
+    worst, reasons = mistakes(lines), decided.get("lines", [])
+    loud = [line for line in reasons if line.startswith(WARNING)]
+    warned = [line.removeprefix(WARNING) for line in loud]
     slider = slider_values(lines, names, start) if single and len(names) <= MOST_CLASSES else {}
     limit = config.data.max_length
     return Page(
@@ -83,7 +88,7 @@ def gather(folder: Folder, result: dict[str, Any]) -> Page:
         status=status(config, result, log),
         headline=headline(test, log),
         verdict=verdict(result),
-        warnings=[*result.get("verdicts", []), *[TOO_MANY] * too_many],
+        warnings=[*result.get("verdicts", []), *warned, *[TOO_MANY] * too_many],
         figures=figures(test),
         curves=curves(log, result.get("progress", {}).get("best_step")),
         matrix=matrix(lines, names, shower) if single and len(names) <= MOST_CLASSES else [],
@@ -95,6 +100,7 @@ def gather(folder: Folder, result: dict[str, Any]) -> Page:
         if "rmse" in test
         else [],
         decided=decided_figures(decided),
+        decided_lines=[line for line in reasons if line not in loud],
         trusted=trusted_table(decided),
         expectations=expectation_table(result.get("expectations") or [], shower.texts),
         slices=slices,
@@ -160,7 +166,7 @@ def headline(test: dict[str, Any], log: Sequence[dict[str, Any]]) -> str:
     if "accuracy" in test:
         low, high = test["interval"]
         return f"Test accuracy {test['accuracy']:.4f} (95 % {low:.4f} to {high:.4f})"
-    if "r2" in test:
+    if "r2" in test and "rmse" in test:
         return f"Test R² {test['r2']:.4f}, rmse {format_number(test['rmse'])}"
     evaluations = [line for line in log if "eval/loss" in line]
     if evaluations:

@@ -1,5 +1,6 @@
 """test_predictions.jsonl, read: what a run answered to each test row. Nothing here loads torch."""
 
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ class Line:
     @property
     def right(self) -> bool:
         return bool(self.label == self.predicted)
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether the model gave the row finite numbers."""
+        return all(map(math.isfinite, self.shares.values()))
 
     @property
     def sure(self) -> float:
@@ -90,7 +96,10 @@ def name_of(label: Any) -> str:
 def to_line(values: dict[str, Any], place: int, texts: bool) -> Line:
     """A line from its values. Names of classes are held once, not once a line."""
     label, predicted = values["label"], values["predicted"]
-    shares = {sys.intern(name): share for name, share in values["probabilities"].items()}
+    shares = {
+        sys.intern(name): math.nan if share is None else share  # JSON has no NaN
+        for name, share in values["probabilities"].items()
+    }
     answer = predicted
     if isinstance(label, list):
         above = [name for name, share in shares.items() if share > 0.5]

@@ -95,6 +95,7 @@ class Page:
     lengths: Sequence[Chart] = ()
     numbers: Sequence[Chart] = ()  # of a regression
     decided: Sequence[tuple[str, str]] = ()  # temperature, thresholds, limit
+    decided_lines: Sequence[str] = ()  # why so
     trusted: Sequence[Sequence[str]] = ()  # what these do, on which rows
     expectations: Sequence[Sequence[str]] = ()  # the first row is the head
     slices: Sequence[tuple[str, str, Sequence[Slice]]] = ()  # by what, which figure

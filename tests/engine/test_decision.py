@@ -1,6 +1,7 @@
 """From logits to an answer: nothing moves without settings, and each setting does what it says."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -57,17 +58,31 @@ def test_a_threshold_is_one_of_the_calibrated_probability():
 
 
 def test_how_sure_an_answer_is():
-    assert how_sure("single", [0.2, 0.8], 0) == 0.2
-    assert how_sure("multi", [0.3, 0.9, 0.2], [True, True, False]) == 0.3
-    assert how_sure("multi", [0.3, 0.9, 0.2], [False, True, False]) == 0.7
-    assert how_sure("regression", [4.5], 4.5) is None
+    shares = torch.tensor([[0.2, 0.8], [0.3, 0.7], [math.nan, math.nan]])
+    sure = how_sure("single", shares, torch.tensor([0, 1, 0]))
+    assert sure.tolist() == pytest.approx([0.2, 0.7, math.nan], nan_ok=True)
+    shares = torch.tensor([[0.3, 0.9, 0.2], [0.3, 0.9, 0.2], [0.3, math.nan, 0.2]])
+    held = torch.tensor([[True, True, False], [False, True, False], [False, False, False]])
+    sure = how_sure("multi", shares, held)
+    assert sure.tolist() == pytest.approx([0.3, 0.7, math.nan], nan_ok=True)
 
 
 def test_unsure_is_below_the_limit_and_none_where_nobody_asked():
-    assert Decision("single").is_unsure(0.1) is None
-    assert [Decision("single", limit=0.9).is_unsure(p) for p in (0.89, 0.9)] == [True, False]
-    assert Decision("single", limit=NOTHING_IS_SURE).is_unsure(1.0) is True
-    assert Decision("single", limit=0.0).is_unsure(0.0) is False
+    def unsure(limit, *sure):
+        return Decision("single", limit=limit).are_unsure(torch.tensor(sure)).tolist()
+
+    assert Decision("single").are_unsure(torch.tensor([0.1])) is None
+    assert unsure(0.9, 0.89, 0.95, math.nan) == [True, False, True]
+    assert unsure(0.0, 0.0, 1.0, math.nan) == [False, False, True]
+    assert unsure(NOTHING_IS_SURE, 0.0, 1.0) == [True, True]
+    assert unsure(1.0, 1.0 - 2**-20, 1.0) == [True, False]  # a limit that 1 reaches
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_no_numbers_give_no_probability_of_one_class(bad):
+    shares = Decision("single", 1.3).probabilities(torch.tensor([[bad, 0.0], [1.0, 0.0]]))
+    assert bool(shares[0].isnan().all()) == (bad != -math.inf)
+    assert shares[1].tolist() == pytest.approx(torch.tensor([1 / 1.3, 0.0]).softmax(0).tolist())
 
 
 def test_settings_of_ones_own():
@@ -118,6 +133,7 @@ def test_a_label_may_hold_an_equals_sign():
     [
         (Decision("single", 1.25), NAMES),
         (Decision("single", 1.25, (), 0.0), THREE),
+        (Decision("single", limit=1.0), THREE),
         (Decision("multi", 0.7, (0.1, 0.5, 0.8), NOTHING_IS_SURE), THREE),
         (Decision("regression", target=Target(1e9, 250.0)), ()),
     ],
@@ -127,10 +143,17 @@ def test_a_decision_comes_back_from_its_file(decision, names):
     assert from_json(values, "decision.json", decision.kind, names) == decision
 
 
+@pytest.mark.parametrize(("limit", "read"), [(1.0, NOTHING_IS_SURE), (0.9, 0.9), (None, None)])
+def test_a_file_of_the_first_format_decides_as_it_did(limit, read):
+    values = to_json(Decision("single", limit=limit), NAMES) | {"format": 1}
+    assert from_json(values, "decision.json", "single", NAMES).limit == read
+
+
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2}, {"kind": "multi"}, {"labels": ["pos", "neg"]}, {"temperature": 0},
+        {"format": 3}, {"unsure": 3.0},
+        {"kind": "multi"}, {"labels": ["pos", "neg"]}, {"temperature": 0},
         {"temperature": "1"}, {"temperature": True}, {"temperature": float("inf")},
         {"thresholds": None}, {"thresholds": [0.5, 0.5]}, {"thresholds": [1]}, {"unsure": 1.5},
         {"unsure": "no"},
