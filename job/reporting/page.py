@@ -15,6 +15,7 @@ from files.write import save_text
 from job.folder import Folder, saved_config
 from job.reporting.decided import (
     decided_figures,
+    decision_lines,
     expectation_table,
     known_figures,
     read_explanations,
@@ -40,7 +41,7 @@ from report.format import format_bytes, format_number, format_seconds, format_sh
 from report.page.drawings import curves, length_chart, lengths_chart, number_charts, trust_chart
 from report.page.page import Chart, Page, render
 
-PAGE, WARNING = "report.html", "WARNING: "
+PAGE = "report.html"
 MOST_CELLS = 5_000_000  # test rows times classes: of more the lines would take gigabytes
 TOO_MANY = "The test rows are too many to show one by one; test_predictions.jsonl holds them."
 OF_TEXTS = ("samples.texts", "expect")  # settings that hold texts
@@ -78,11 +79,8 @@ def gather(folder: Folder, result: dict[str, Any]) -> Page:
         slices += label_slices(lines)
     start = slider_start(decided)
     names = list(test_names(folder, lines)) if single else []
-    worst, reasons = mistakes(lines), decided.get("lines", [])
-    loud = [line for line in reasons if line.startswith(WARNING)]
-    warned = [line.removeprefix(WARNING) for line in loud]
+    worst, (warned, reasons) = mistakes(lines), decision_lines(decided)
     slider = slider_values(lines, names, start) if single and len(names) <= MOST_CLASSES else {}
-    limit = config.data.max_length
     return Page(
         name=config.run.name,
         status=status(config, result, log),
@@ -95,12 +93,12 @@ def gather(folder: Folder, result: dict[str, Any]) -> Page:
         slider=slider,
         slider_rows=slider_rows(slider),
         trust=trust_chart(reliability(lines), single) if single or whole_shares(lines) else [],
-        lengths=length_charts(lines, limit) if kind in ("single", "multi") else [],
+        lengths=length_charts(lines, config.data.max_length) if kind in ("single", "multi") else [],
         numbers=number_charts([(one.label, one.predicted) for one in lines])
         if "rmse" in test
         else [],
         decided=decided_figures(decided),
-        decided_lines=[line for line in reasons if line not in loud],
+        decided_lines=reasons,
         trusted=trusted_table(decided),
         expectations=expectation_table(result.get("expectations") or [], shower.texts),
         slices=slices,
