@@ -14,8 +14,10 @@ import check
 import train
 from configs.read import parse_config
 from data.prepare import load_data
+from job.checking.examined import Examined
 from job.guess import guess_recipe
 from job.rows import data_args
+from report.check import EXCERPT
 from report.format import measure_width
 
 ROOT = Path(__file__).parent.parent
@@ -99,6 +101,27 @@ def test_near_copies_on_two_sides_are_errors_and_dropping_them_mends_it(examine,
     status, findings = examine(rows, "data.drop_rows=check.jsonl")
     assert (status, findings) == (0, [])
     assert (tmp_path / "check2.jsonl").exists()  # the edited file is left alone
+
+
+def test_the_rows_of_many_findings_are_read_together(examine, monkeypatch):
+    rows, calls = draw_rows(400), []
+    for i in range(60):
+        rows[340 + i] = rows[i] | {"text": rows[i]["text"] + f" café{i}".replace("é", "Ã©")}
+    for name in ("addresses", "excerpts", "read"):
+        method = getattr(Examined, name)
+
+        def noted(self, rows, method=method):
+            calls.append(len(rows))
+            return method(self, rows)
+
+        monkeypatch.setattr(Examined, name, noted)
+    _, findings = examine(rows)
+    copies = [one for one in findings if one["kind"] == "near_duplicate"]
+    assert (len(copies), sum(one["kind"] == "mojibake" for one in findings)) == (60, 60)
+    assert len(calls) < 20
+    for one in copies:  # each has its own rows' texts
+        numbers = [int(address.partition(":")[2]) - 2 for address in one["rows"]]
+        assert one["texts"] == [rows[number]["text"][:EXCERPT] for number in numbers]
 
 
 def test_flipped_labels_are_the_first_that_are_doubted(examine):
