@@ -145,20 +145,24 @@ def fit_limit(sure: np.ndarray, right: np.ndarray, min_precision: float) -> Limi
     (the exact binomial test). sure (N,) and right (N,) bool, of each answer.
 
     The plain share of these rows would promise too much: a limit chosen to just reach it misses it
-    on new rows every other time. The more limits are tried, the more of them pass by luck; so they
-    are COVERAGES, fixed beforehand, and not one a row.
+    on new rows every other time. So would the best of many limits, each tried at RISK: the more are
+    tried, the more of them pass by luck. They are COVERAGES, fixed beforehand, and tried in one
+    order, from the surest answers on, up to the first that shows too little: RISK is then that of
+    them all (fixed-sequence testing, Maurer, Hothorn and Lehmacher 1995). Parts so small that not
+    even all right would show enough are passed over.
     """
-    ordered = np.sort(sure)[::-1]
-    for step in range(COVERAGES, 0, -1):
+    ordered, best = np.sort(sure)[::-1], Limit(None)
+    for step in range(1, COVERAGES + 1 if len(sure) else 1):
         count = math.ceil(len(sure) * step / COVERAGES)
-        if count == 0:
-            break
         value = 0.0 if step == COVERAGES else float(ordered[count - 1])
         passed = sure >= value
         answered, hits = int(passed.sum()), int(right[passed].sum())
-        if tail(answered, hits, min_precision) <= RISK:
-            return Limit(value, answered, hits)
-    return Limit(None)
+        if tail(answered, answered, min_precision) > RISK:
+            continue
+        if tail(answered, hits, min_precision) > RISK:
+            break
+        best = Limit(value, answered, hits)
+    return best
 
 
 def tail(count: int, hits: int, share: float) -> float:

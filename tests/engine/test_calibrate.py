@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
@@ -23,6 +24,7 @@ from engine.calibrate import (
     probabilities,
     tail,
 )
+from engine.decision import Decision
 
 
 def overconfident(rows=400, classes=3, factor=2.5, seed=0):
@@ -159,8 +161,30 @@ def test_a_limit_keeps_its_promise_on_new_rows():
         enough = np.flatnonzero(right[order].cumsum() / np.arange(1, 1001) >= 0.95)
         plain = sure[order][enough[-1]]
         plainly += precision[np.searchsorted(every, plain)] < 0.95
-    assert broken <= 9  # 5 % of 100, and two deviations of that
+    assert broken <= 9  # 5 of 100, and two deviations of that
     assert plainly >= 35
+
+
+@pytest.mark.parametrize(("rows", "ties"), [(300, None), (1000, None), (2000, None), (1000, 1)])
+@pytest.mark.parametrize(("share", "asked"), [(0.9495, 0.95), (0.799, 0.8)])
+def test_a_promise_that_no_part_of_the_answers_keeps_is_seldom_given(rows, ties, share, asked):
+    """Where all parts of the answers are as precise, each limit that is tried could pass by luck;
+    of independent tries one of seven draws would have one that does."""
+    random, draws = np.random.default_rng(rows), 400
+    broken = 0
+    for _ in range(draws):
+        sure = random.random(rows) if ties is None else np.round(random.random(rows), ties)
+        broken += fit_limit(sure, random.random(rows) < share, asked).value is not None
+    assert broken <= 0.05 * draws + 2 * (0.05 * 0.95 * draws) ** 0.5
+
+
+def test_a_limit_of_one_lets_answers_pass_that_are_surely_one():
+    sure = np.concatenate([np.ones(600), np.full(400, 0.9)])
+    right = np.concatenate([np.ones(600, dtype=bool), np.arange(400) % 2 > 0])
+    limit = fit_limit(sure, right, 0.95)
+    assert limit == calibrate.Limit(1.0, 600, 600)
+    unsure = Decision("single", limit=limit.value).are_unsure(torch.from_numpy(sure))
+    assert unsure.tolist() == [False] * 600 + [True] * 400
 
 
 def test_the_calibration_error_is_a_recount():
