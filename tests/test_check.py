@@ -377,3 +377,16 @@ def test_a_resumed_run_refuses_a_file_that_names_other_rows(recipe, tmp_path, ca
     assert "data" in capsys.readouterr().err
     drop.write_text('{"rows": ["reviews.csv:3"], "kind": "mine"}\n', encoding="utf-8")
     assert train.main(["--config", str(path), "--resume"]) == 0
+
+
+def test_a_label_of_one_value_is_told_where_columns_are_guessed(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"review": f"a film about number {n} and more of it", "sentiment": "good",
+             "source": "abc"[n % 3]} for n in range(30)]  # fmt: skip
+    write_csv(tmp_path / "one.csv", rows)
+    check.main(["--csv", "one.csv", "--json"])
+    findings = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (guess,) = [one for one in findings if one["kind"] == "guess"]
+    assert guess["level"] == "warning"
+    assert guess["setting"] == "data.label"
+    assert "'sentiment'" in guess["message"]

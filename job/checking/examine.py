@@ -12,15 +12,16 @@ from job.checking.groups import examine_groups
 from job.checking.labels import examine_labels
 from job.checking.texts import examine_language, examine_letters
 from job.checking.written import check_out, write_lines
-from report.check import Check
+from report.check import Check, Finding
 
 FILE = "check.jsonl"
+WARNING = "WARNING: "
 
 
 def examine(config: Config, guessed: Sequence[str] = ()) -> Iterator[Check]:
     """The checks as they are made; first what was `guessed` of a table, if it was. Raises
     ValueError for a source that cannot be read."""
-    yield from (Check("" if i else "guessed", line) for i, line in enumerate(guessed))
+    yield from (guess_check("" if i else "guessed", line) for i, line in enumerate(guessed))
     examined, refused = open_examined(config)
     yield from examine_plan(examined, refused)
     yield examine_classes(examined)
@@ -31,6 +32,15 @@ def examine(config: Config, guessed: Sequence[str] = ()) -> Iterator[Check]:
     yield examine_labels(examined)
     yield examine_letters(examined)
     yield examine_language(examined)
+
+
+def guess_check(name: str, line: str) -> Check:
+    """What was guessed of a table, a warning among it as one."""
+    if not line.startswith(WARNING):
+        return Check(name, line)
+    message = line.removeprefix(WARNING)
+    finding = Finding("guess", "warning", message, (), "data.label")
+    return Check(name, "the guess is doubtful", (finding,), "data.label names the column")
 
 
 def findings_path(config: Config, named: Path | None, inputs: Sequence[Path | None]) -> Path:
