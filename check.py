@@ -2,16 +2,15 @@
 
     python check.py --config configs/imdb_lora.toml
     python check.py --csv reviews.csv data.group=film
-    python check.py --run runs/imdb_lora --next unlabelled.csv --count 50
-    python check.py --run runs/imdb_lora --curve
+    python check.py --run runs/imdb_lora --next unlabelled.csv --count 50      # or --curve
 
-What the plan says of the rows, and what it cannot know: near duplicates, doubtful labels, groups on
-two sides of a cut, rare classes, templates, garbled letters, other languages. Of a finished run:
-which rows to label next, and what more of them would be worth. docs/data-check.md
+Near duplicates, doubtful labels, groups on two sides of a cut, rare classes, templates, garbled
+letters; which rows to label next, and what more would be worth. docs/data-check.md
 """
 
 import argparse
 import contextlib
+import os
 import sys
 import time
 from pathlib import Path
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Examine the data of a recipe, or of a table, before training on it.",
-        epilog="example: python check.py --csv reviews.csv. Exit status: 0, 1 where something is "
-        "wrong (✘), 2 where the data or the command cannot be read.",
+        epilog="example: python check.py --csv reviews.csv. Exit status: 1 where a line has ✘.",
     )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="a setting")
     parser.add_argument("--config", type=Path, help="the recipe, a TOML file")
@@ -41,6 +39,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--run", type=Path, help="a finished run, with --next or --curve")
     parser.add_argument("--next", type=Path, metavar="POOL", dest="pool",
                         help="rows of this table that are best labelled next")  # fmt: skip
+    parser.add_argument("--column", action="append", default=[], metavar="NAME",
+                        help="column of the text in POOL; twice for pairs")  # fmt: skip
     parser.add_argument("--count", type=int, default=50, help="how many of them (50)")
     parser.add_argument("--curve", action="store_true",
                         help="train on 12, 25, 50 %%: what doubling the rows is worth")  # fmt: skip
@@ -55,6 +55,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--curve writes no file for --out")
     if options.run is not None and (options.overrides or options.unset):
         parser.error("--run is a finished run, whose settings stay as they are")
+    if options.column and options.pool is None:
+        parser.error("--column is about --next POOL; there is none")
     if options.count < 1:
         parser.error(f"--count is {options.count}; expected 1 or more")
     return options
@@ -91,8 +93,7 @@ def check(options: argparse.Namespace) -> bool:
     return any(one.state == "error" for one in checks)
 
 
-def choose(options: argparse.Namespace) -> None:
-    """Print and write the rows of a pool that are best labelled next."""
+def choose(options: argparse.Namespace) -> None:  # --next: print and write rows of a pool
     from openloop import load_run
     from job.checking.choose import choose_next, describe, write_chosen
     from job.checking.written import check_out
@@ -102,7 +103,7 @@ def choose(options: argparse.Namespace) -> None:
     path, config = options.out or Path("next.jsonl"), finished_config(Folder(options.run))
     check_out(path, config, [options.pool])
     chosen, left_out = choose_next(
-        config, options.pool, options.count,
+        config, options.pool, options.column, options.count,
         lambda: load_run(options.run, allow_code=options.allow_code),
     )  # fmt: skip
     old = write_chosen(path, chosen)
@@ -118,7 +119,8 @@ def draw_curve(options: argparse.Namespace) -> None:
     from report.check import curve_lines
 
     def train(config: "Config", go_on: bool) -> None:
-        with contextlib.redirect_stdout(sys.stderr):
+        print(f"{'resuming' if go_on else 'training'} {config.run.name} …", file=sys.stderr)
+        with open(os.devnull, "w") as nobody, contextlib.redirect_stdout(nobody):
             run_job(open_job(config, resume=go_on, allow_code=options.allow_code))
 
     points = learning_curve(options.run, train)
@@ -135,8 +137,7 @@ def show(options: argparse.Namespace, objects: list[dict], lines: list[str]) -> 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0; 1 where something is wrong with the data; 2 with one readable message for
-    what cannot be read."""
+    """Exit status: 0; 1 where something is wrong with the data; 2 with one readable message."""
     prepare_console()
     options = parse_arguments(read_words(sys.argv[1:] if arguments is None else arguments))
     wrong: list[bool | None] = []

@@ -161,15 +161,15 @@ def file_source(
 def check_file(path: Path) -> None:
     """Raise ValueError where there is no such file, or none of a kind that is read."""
     if path.is_dir():
-        raise ValueError(f"--file: {path} is a folder; name one file")
+        raise ValueError(f"{path} is a folder; name one file")
     if not path.exists():
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise ValueError(f"--file: there is no file {path}{nearest(path.name, beside)}")
+        raise ValueError(f"there is no file {path}{nearest(path.name, beside)}")
     if not path.is_file():
-        raise ValueError(f"--file: {path} can be read only once; give texts to standard input (-)")
+        raise ValueError(f"{path} can be read only once; give texts to standard input (-)")
     if plain_suffix(path) not in (*SUFFIXES, ".txt"):
         raise ValueError(
-            f"--file: the ending of {path} is none of {', '.join(SUFFIXES)}, .txt (and .gz, .bz2, "
+            f"the ending of {path} is none of {', '.join(SUFFIXES)}, .txt (and .gz, .bz2, "
             ".xz behind it)"
         )
 

@@ -275,3 +275,17 @@ def test_options_that_do_not_go_together_are_refused(words):
     with pytest.raises(SystemExit) as raised:
         check.main(words)
     assert raised.value.code == 2
+
+
+def test_a_pool_may_name_its_text_otherwise(run, pool, tmp_path, capsys):
+    expected, _ = choose(run, pool, tmp_path, capsys, "--count", "5")
+    other = tmp_path / "other" / "pool.csv"
+    other.parent.mkdir()
+    content = pool.read_text(encoding="utf-8")
+    other.write_text(content.replace("text", "review", 1), encoding="utf-8")
+    words = ["--count", "5", "--column", "review"]
+    assert choose(run, other, tmp_path, capsys, *words)[0] == expected
+    assert check.main(["--run", str(run), "--next", str(other), "--out", str(tmp_path / "n")]) == 2
+    error = capsys.readouterr().err
+    assert "'text'" in error
+    assert "--column" in error

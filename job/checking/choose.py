@@ -46,16 +46,20 @@ class Pool:
 
 
 def choose_next(
-    config: Config, pool: Path, count: int, open_predictor: Callable[[], Predictor]
+    config: Config,
+    pool: Path,
+    columns: Sequence[str],
+    count: int,
+    open_predictor: Callable[[], Predictor],
 ) -> tuple[list[Chosen], Counter[str]]:
     """`count` rows of the table `pool` for a person to label, the least sure first, and how many
-    could not be chosen, by reason.
+    could not be chosen, by reason. The text is in the `columns`, or in those of the run.
 
     Raises ValueError where the pool cannot be read, has no row to choose, or datasketch is missing.
     """
     if not has_datasketch():
         raise ValueError(f"--next needs datasketch, to choose no row twice: {INSTALL}")
-    source = file_source(pool, config, (), None, False)
+    source = file_source(pool, config, columns, None, False)
     labelled = list(_labelled(config))
     rows = _answered(source.items(), open_predictor(), config)
     order = np.argsort(rows.margins, kind="stable").tolist()
