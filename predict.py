@@ -65,8 +65,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if sum(map(bool, (options.texts, options.pair, options.file, options.expect))) != 1:
         parser.error("give texts, or - for standard input, --pair, --file or --expect: one of them")
-    if options.expect and options.output:
-        parser.error("--output holds answers; --expect prints those that differ")
+    for name in ("output", "top_k", "explain", "strict"):
+        if options.expect and getattr(options, name) is not parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} is about answers; --expect checks them")
     if "-" in options.texts and len(options.texts) > 1:
         parser.error("- reads standard input and stands alone; got other texts beside it")
     for name in ("column", "keep"):
@@ -97,7 +98,7 @@ def predict(options: argparse.Namespace) -> int:
         options.allow_network,
     )  # fmt: skip
     if options.expect:
-        return check_file(options.expect, opened, options.json)
+        return check_file(options.expect, opened, options.json, options.unsure, thresholds)
     columns, texts = options.column or [], options.pair or options.texts
     if options.file:
         source = file_source(options.file, config, columns, options.encoding, options.keep)
@@ -106,8 +107,7 @@ def predict(options: argparse.Namespace) -> int:
     for note in source.notes:
         print(f"predict.py: {note}", file=sys.stderr)
     predictor = opened().decide(options.unsure, thresholds)
-    shape = make_shape(predictor, options.top_k, options.explain)
-    count = Count()
+    shape, count = make_shape(predictor, options.top_k, options.explain), Count()
     if options.output is None:
         answers = answer_items(predictor, source.items(), options.strict, count, options.explain)
         show(answers, sys.stdout, shape, options.json)

@@ -47,6 +47,10 @@ def fault_of(one: Mapping[str, Any]) -> str | None:
         return f"got {both}; allowed: one of them"
     if one.get("min_probability") is not None and label is None:
         return "got min_probability beside not_label; it is the least probability of label"
+    if one.get("min_probability") is not None and label == []:
+        return "got min_probability beside label = [], which names no class that could have one"
+    if one.get("min_probability") is not None and one.get("within") is not None:
+        return "got min_probability beside within; one is of classes, the other of numbers"
     if one.get("within") is not None and not isinstance(label, int | float):
         return "got within, which says how far a number may be off, and label is no number"
     return None

@@ -3,7 +3,7 @@ its run ends, those of a file by predict.py, for somebody's continuous check."""
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Labels:
     clean: CleanArgs
 
 
-def labels_of(predictor: Predictor) -> Labels:
+def own_labels(predictor: Predictor) -> Labels:
     """Those of an opened run."""
     return Labels(predictor.decision.kind, predictor.label_names, predictor.pairs, predictor.clean)
 
@@ -57,17 +57,19 @@ def text_of(one: Expect) -> Text:
 def expectation_faults(expected: dict[str, Expect], labels: Labels) -> list[str]:
     """What no answer could meet, before any is asked for: a label that there is not, a text that
     is none. `expected` by the place of each."""
-    checked = ((place, fault_of(one, labels)) for place, one in expected.items())
+    checked = ((place, label_fault(one, labels)) for place, one in expected.items())
     return [f"{place}: {fault}" for place, fault in checked if fault]
 
 
-def fault_of(one: Expect, labels: Labels) -> str | None:
+def label_fault(one: Expect, labels: Labels) -> str | None:
     """What is wrong with an expectation for a run with these labels."""
     if fault := text_fault(text_of(one), labels.pairs, labels.clean):
         return fault
     if labels.kind == "regression":
         if not isinstance(one.label, int | float):
             return f"the labels are numbers; got {one.label or one.not_label!r} as one"
+        if one.min_probability is not None:
+            return "min_probability is of a class; the labels are numbers"
         return "within is missing: how far the number may be off" if one.within is None else None
     if one.within is not None:
         return "within is for numbers; the labels are classes"
@@ -119,7 +121,8 @@ def judge_expectations(predictor: Predictor, expected: dict[str, Expect]) -> lis
             continue
         share = share_of(one, answer)
         met = is_met(one, answer, predictor)
-        rows.append(Expected(place, shown, words, answer.label, share, met))
+        got = f"unsure ({answer.label}?)" if answer.unsure else answer.label
+        rows.append(Expected(place, shown, words, got, share, met))
     return rows
 
 
@@ -149,14 +152,16 @@ def share_of(one: Expect, answer: Prediction) -> float | None:
 
 
 def is_met(one: Expect, answer: Prediction, predictor: Predictor) -> bool:
-    """Whether an answer is the one that is expected."""
+    """Whether an answer is the one that is expected. One that is unsure answers no class."""
     if predictor.decision.kind == "regression":
         assert isinstance(one.label, int | float)
         assert one.within is not None
         return abs(answer.probabilities["value"] - one.label) <= one.within
-    if one.not_label is not None:  # ", " on both sides: a class can be part of another's name
-        return not any(f", {n}, " in f", {answer.label}, " for n in as_list(one.not_label))
-    if answer.label != joined(as_list(one.label), predictor):
+    single = predictor.decision.kind == "single"
+    held = {answer.label} if single else set(answer.labels)  # names as they are: one may hold ", "
+    if one.not_label is not None:
+        return bool(answer.unsure) or held.isdisjoint(as_list(one.not_label))
+    if answer.unsure or held != set(as_list(one.label)):
         return False
     share = share_of(one, answer)
     return one.min_probability is None or share is None or share >= one.min_probability
@@ -165,12 +170,16 @@ def is_met(one: Expect, answer: Prediction, predictor: Predictor) -> bool:
 # Commands
 
 
-def check_file(path: Path, opened: Callable[[], Predictor], as_json: bool) -> int:
-    """Print what of a file is not met, or an object for each expectation; the exit status. Raises
-    ValueError for what is no expectation, and for what no answer could meet."""
+def check_file(
+    path: Path, opened: Callable[[], Predictor], as_json: bool, unsure: float | None = None,
+    thresholds: Mapping[str | None, float] | None = None,
+) -> int:  # fmt: skip
+    """Print what of a file is not met, or an object for each expectation; the exit status. Answers
+    are decided with `unsure` and `thresholds`, as Predictor.decide() takes them. Raises ValueError
+    for what is no expectation, and for what no answer could meet."""
     expected = read_expectations(path)  # before a model is loaded for it
-    predictor = opened()
-    if faults := expectation_faults(expected, labels_of(predictor)):
+    predictor = opened().decide(unsure, thresholds)
+    if faults := expectation_faults(expected, own_labels(predictor)):
         raise ValueError("\n".join(faults))
     rows = judge_expectations(predictor, expected)
     unmet = [row for row in rows if not row.met]
@@ -193,7 +202,7 @@ def finished_expectations(
         predictor, expected = open_predictor(folder, None, allow_code, None)[0], (
             recipe_expectations(config)
         )  # fmt: skip
-        if faults := expectation_faults(expected, labels_of(predictor)):
+        if faults := expectation_faults(expected, own_labels(predictor)):
             raise ValueError("\n".join(faults))
         rows = judge_expectations(predictor, expected)
     if rows:

@@ -7,6 +7,7 @@ import pytest
 import predict
 import train
 from configs.expect import parse_expectation
+from engine.decision import Decision
 from job.expect import (
     Labels,
     as_list,
@@ -32,7 +33,7 @@ class Answering:
     """A predictor whose answers are there already."""
 
     def __init__(self, kind, names, answers, pairs=False):
-        self.kind, self.label_names, self.pairs = kind, names, pairs
+        self.decision, self.label_names, self.pairs = Decision(kind), names, pairs
         self.answers = answers
 
     def answer_chunk(self, texts):
@@ -83,12 +84,15 @@ def test_one_class_is_met_by_that_answer(expected, met, share):
         ({"not_label": "dull"}, True),
         ({"not_label": ["dull", "long"]}, False),
         ({"not_label": "lon"}, True),  # a part of a name is another name
+        ({"not_label": "bad, long"}, True),  # and so is what looks like two
+        ({"label": "bad, long"}, False),
+        ({"label": ["long", "bad", "long"]}, True),
     ],
 )
 def test_several_classes_are_met_by_all_of_them_and_no_other(expected, met):
-    names = ("bad", "lon", "long", "dull")
-    shares = {"bad": 0.9, "lon": 0.1, "long": 0.6, "dull": 0.2}
-    answer = Prediction("a", "bad, long", None, shares)
+    names = ("bad", "lon", "long", "dull", "bad, long")
+    shares = {"bad": 0.9, "lon": 0.1, "long": 0.6, "dull": 0.2, "bad, long": 0.3}
+    answer = Prediction("a", "bad, long", None, shares, ("bad", "long"))
     (row,) = judged("multi", names, [{"text": "a", **expected}], {"a": answer})
     assert row.met == met
 
@@ -97,6 +101,50 @@ def test_none_of_several_classes_can_be_expected():
     answer = Prediction("a", "none", None, {"x": 0.1, "y": 0.2})
     (row,) = judged("multi", ("x", "y"), [{"text": "a", "label": []}], {"a": answer})
     assert (row.met, row.expected, row.got) == (True, "none", "none")
+
+
+@pytest.mark.parametrize(
+    ("names", "kind", "labels", "label", "expected", "met"),
+    [
+        (("a", "a, b"), "single", (), "a, b", {"not_label": "a"}, True),
+        (("a", "a, b"), "single", (), "a, b", {"label": "a, b"}, True),
+        (("a", "a, b"), "single", (), "a, b", {"label": "a"}, False),
+        (("a", "b", "a, b"), "multi", ("a, b",), "a, b", {"label": ["a", "b"]}, False),
+        (("a", "b", "a, b"), "multi", ("a, b",), "a, b", {"not_label": ["a", "b"]}, True),
+        (("none", "x"), "multi", ("none",), "none", {"label": []}, False),
+        (("none", "x"), "multi", (), "none", {"label": "none"}, False),
+        (("none", "x"), "multi", (), "none", {"not_label": "none"}, True),
+        (("none", "x"), "multi", ("none",), "none", {"label": "none"}, True),
+    ],
+)
+def test_classes_are_compared_by_their_whole_names(names, kind, labels, label, expected, met):
+    answer = Prediction("a", label, None, dict.fromkeys(names, 0.5), labels)
+    (row,) = judged(kind, names, [{"text": "a", **expected}], {"a": answer})
+    assert row.met == met
+
+
+@pytest.mark.parametrize(
+    ("expected", "met"),
+    [({"label": "pos"}, False), ({"label": "neg"}, False), ({"not_label": "pos"}, True)],
+)
+def test_an_unsure_answer_is_none(expected, met):
+    answer = Prediction("a", "pos", 0.8, {"neg": 0.2, "pos": 0.8}, unsure=True)
+    (row,) = judged("single", ("neg", "pos"), [{"text": "a", **expected}], {"a": answer})
+    assert (row.met, row.got) == (met, "unsure (pos?)")
+
+
+@pytest.mark.parametrize(
+    ("table", "part"),
+    [
+        ({"label": [], "min_probability": 0.5}, "label = []"),
+        ({"label": 4, "within": 1, "min_probability": 0.5}, "beside within"),
+        ({"not_label": "a", "min_probability": 0.5}, "beside not_label"),
+    ],
+)
+def test_a_probability_that_nothing_could_have_is_refused(table, part):
+    with pytest.raises(ValueError, match="min_probability") as refused:
+        parse_expectation({"text": "a", **table}, "x")
+    assert part in str(refused.value)
 
 
 @pytest.mark.parametrize(("within", "met"), [(0.5, True), (0.4, False), (0, False)])
@@ -124,6 +172,7 @@ def test_a_text_without_an_answer_meets_nothing():
         ("multi", {"label": ["neg", "x"]}, "there is no label 'x'"),
         ("regression", {"label": "neg"}, "the labels are numbers"),
         ("regression", {"label": 3}, "within is missing"),
+        ("regression", {"label": 3, "min_probability": 0.5}, "min_probability is of a class"),
         ("single", {"label": "pos", "text_pair": "b"}, "trained on single texts"),
         ("single", {"label": "pos", "text": "<br />"}, "nothing is left"),
     ],
@@ -289,7 +338,8 @@ def test_pairs_are_expected_with_both_texts(pair_run, tmp_path, capsys):
 
 
 def test_expect_is_an_input_of_its_own(capsys):
-    for words_given in (["--expect", "x", "a text"], ["--expect", "x", "--output", "y.csv"]):
+    for more in ("a text", "--output y.csv", "--top-k 1", "--explain", "--strict"):
+        words_given = ["--expect", "x", *(["a text"] if more == "a text" else more.split())]
         with pytest.raises(SystemExit) as ended:
             predict.main(["--run", "r", *words_given])
         assert ended.value.code == 2
