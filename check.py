@@ -120,7 +120,7 @@ def draw_curve(options: argparse.Namespace) -> None:
 
     def train(config: "Config", go_on: bool) -> None:
         print(f"{'resuming' if go_on else 'training'} {config.run.name} …", file=sys.stderr)
-        with open(os.devnull, "w") as nobody, contextlib.redirect_stdout(nobody):
+        with open(os.devnull, "w", encoding="utf-8") as nobody, contextlib.redirect_stdout(nobody):
             run_job(open_job(config, resume=go_on, allow_code=options.allow_code))
 
     points = learning_curve(options.run, train)

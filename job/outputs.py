@@ -16,10 +16,10 @@ from job.explain import Piece, explain_texts
 from job.inputs import Item
 from job.naming import Prediction
 from job.predictor import CHUNK, Predictor
+from job.reporting.decided import strongest
 from report.format import clean_line
 
 OURS = ("address", "text", "text_pair", "label", "probabilities", "error")
-MARKED = 8  # words of a text on the console
 
 
 @dataclass(frozen=True)
@@ -285,12 +285,7 @@ def console_line(answer: Answer, shape: Shape) -> str:
 
 
 def heaviest(pieces: list[Piece]) -> list[Piece]:
-    """The words of an explanation that are marked: at most MARKED, those that weigh at least a
-    quarter of the heaviest."""
-    words = [piece for piece in pieces if piece.unit == "word"][:MARKED]
-    least = abs(words[0].weight) / 4 if words else 0.0
-    return [
-        word
-        for word in words
-        if abs(word.weight) >= least > 0 and word.weight * words[0].weight > 0
-    ]
+    """The words of an explanation that are marked: the strongest that speak as the first does."""
+    words = [piece for piece in pieces if piece.unit == "word"]
+    shown = [words[place] for place in strongest([word.weight for word in words])]
+    return [word for word in shown if word.weight * shown[0].weight > 0]

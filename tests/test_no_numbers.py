@@ -89,7 +89,8 @@ def test_a_run_ends_with_model_verdict_and_valid_json(kind, bad, tmp_path, monke
         assert result["calibration"]["test"]["n"] == 39
     if kind == "single":
         assert math.isnan(odd.sure)
-        own = strict_json((run / "test_predictions.jsonl").read_text()[odd.place :].split("\n")[0])
+        lines = (run / "test_predictions.jsonl").read_bytes()
+        own = strict_json(lines[odd.place :].split(b"\n")[0])
         assert own["unsure"] is True
     capsys.readouterr()
     assert predict.main(["--run", str(run), "--json", "a good film", odd.text]) == 0

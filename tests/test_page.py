@@ -9,8 +9,10 @@ import pytest
 
 import compare
 import train
+from job import outputs
+from job.explain import Piece
 from job.folder import Folder
-from job.reporting.decided import cut_text, heaviest
+from job.reporting.decided import cut_text, heaviest, strongest
 from job.reporting.figures import whole_shares
 from job.reporting.page import write_page
 from job.reporting.predictions import read_predictions
@@ -206,6 +208,12 @@ def test_slices_and_expectations_stand_on_the_page(start):
     assert ("NOT MET" in text) != result["expectations"][0]["met"]
 
 
+def test_page_and_console_show_the_same_words():
+    assert strongest([]) == strongest([0.0, 0.0]) == []
+    assert strongest([0.25, -1.0, 0.24, 0.5]) == [1, 3, 0]
+    assert strongest([1.0] * 12) == list(range(8))
+
+
 def test_a_text_is_cut_into_marked_words_and_nothing_of_it_is_lost():
     text = "a <b>bad</b> film, bad bad"
     pieces = [
@@ -220,6 +228,8 @@ def test_a_text_is_cut_into_marked_words_and_nothing_of_it_is_lost():
     assert [part for part in parts if part[1]] == [("bad", "for3"), ("film", "against1")]
     assert heaviest(pieces)[:2] == [("bad", "+2.00"), ("weak", "+1.90")]
     assert cut_text(text, []) == []
+    console = outputs.heaviest([Piece(**p) for p in sorted(pieces, key=lambda p: -p["weight"])])
+    assert [piece.text for piece in console] == ["bad", "weak"]  # those that speak for it
     assert cut_text(text, [{**pieces[1], "side": 1}]) == []
 
 

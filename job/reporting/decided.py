@@ -13,8 +13,8 @@ from report.format import format_number, format_share
 from report.page.page import Slice
 from report.slices import SliceRow, name_value, show_figure
 
-MOST_WORDS = 5  # that an answer is said to rest on
-LEAST = 0.2  # of the strongest weight: a weaker piece is not marked
+MOST_WORDS = 8  # that an answer is said to rest on
+LEAST = 0.25  # of the strongest weight: a weaker piece is not marked
 WARNING = "WARNING: "
 MOST_LABELS = 8  # whose thresholds are shown
 
@@ -118,9 +118,15 @@ def read_explanations(path: Path) -> dict[str, list[dict[str, Any]]]:
 def heaviest(pieces: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """The words that weigh most, with their weights; sentences where no word is known."""
     words = [piece for piece in pieces if piece["unit"] == "word"] or pieces
-    ordered = sorted(words, key=lambda piece: -abs(piece["weight"]))
-    shown = [p for p in ordered[:MOST_WORDS] if abs(p["weight"]) >= LEAST * top(pieces)]
+    shown = [words[place] for place in strongest([piece["weight"] for piece in words])]
     return [(piece["text"].strip(), f"{piece['weight']:+.2f}".replace("-", "−")) for piece in shown]
+
+
+def strongest(weights: Sequence[float]) -> list[int]:
+    """The places of the weights that are shown, on the page and on the console, the heaviest first:
+    at most MOST_WORDS, and none below LEAST of the heaviest."""
+    order = sorted(range(len(weights)), key=lambda place: -abs(weights[place]))[:MOST_WORDS]
+    return [n for n in order if abs(weights[n]) >= LEAST * abs(weights[order[0]]) > 0]
 
 
 def top(pieces: Sequence[Mapping[str, Any]]) -> float:
@@ -135,10 +141,11 @@ def cut_text(text: str, pieces: Sequence[Mapping[str, Any]]) -> list[tuple[str, 
     if any("side" in piece for piece in pieces) or not (most := top(pieces)):
         return []
     parts, place = [], 0
-    words = (piece for piece in pieces if piece["unit"] == "word")
-    for piece in sorted(words, key=lambda piece: piece["start"]):
+    words = [piece for piece in pieces if piece["unit"] == "word"]
+    marked = [words[place] for place in strongest([piece["weight"] for piece in words])]
+    for piece in sorted(marked, key=lambda piece: piece["start"]):
         start, end, share = piece["start"], piece["end"], abs(piece["weight"]) / most
-        if share < LEAST or start < place or text[start:end] != piece["text"]:
+        if start < place or text[start:end] != piece["text"]:
             continue
         strength = 1 + (share > 0.45) + (share > 0.75)
         name = "for" if piece["weight"] > 0 else "against"
