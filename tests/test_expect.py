@@ -217,6 +217,7 @@ def words(*expected):
     return f"expect=[{tables}]"
 
 
+@pytest.mark.timeout(300)  # several runs and predictions
 def test_strict_ends_with_three_where_one_is_not_met_and_the_run_is_kept(start, tmp_path):
     run, said = start("strict", words(RIGHT, WRONG), "--strict", code=3)
     kept = result_of(run)["expectations"]
