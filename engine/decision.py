@@ -176,7 +176,9 @@ def from_json(values: Mapping[str, Any], path: str, kind: str, names: Sequence[s
     form = values.get("format")
     if form not in (1, FORMAT):
         raise ValueError(f"{path} has format {form!r}; this version reads 1 and {FORMAT}")
-    if values.get("kind") != kind or values.get("labels") != list(names):
+    # thresholds go by the labels' order; without any, renamed labels are no matter of the decision
+    renamed = values.get("labels") != list(names) and values.get("thresholds") != []
+    if values.get("kind") != kind or renamed:
         raise ValueError(
             f"{path} is of labels {values.get('labels')!r:.200} ({values.get('kind')}); the model "
             f"beside it has {list(names)!r:.200} ({kind})"

@@ -286,8 +286,8 @@ def test_frozen_weights_in_bf16_are_saved_exactly_though_the_teacher_has_gone(
 
 
 def test_what_stands_beside_each_other_is_what_a_user_gets(start, taught, monkeypatch):
-    given, put = [], finish.put_beside
-    monkeypatch.setattr(finish, "put_beside", lambda *words: given.append(words[3]) or put(*words))
+    given, put = [], beside.put_beside
+    monkeypatch.setattr(beside, "put_beside", lambda *words: given.append(words[3]) or put(*words))
     run, _ = start("student", *taught, "lora.targets=all-linear", "precision.dtype=bf16")
     cast = {p.dtype for n, p in given[0].model.named_parameters() if n.endswith("base.weight")}
     assert cast == {torch.bfloat16}
