@@ -153,7 +153,7 @@ def test_a_file_of_the_first_format_decides_as_it_did(limit, read):
     "change",
     [
         {"format": 3}, {"unsure": 3.0},
-        {"kind": "multi"}, {"labels": ["pos", "neg"]}, {"temperature": 0},
+        {"kind": "multi"}, {"labels": ["pos", "neg"], "thresholds": [0.7]}, {"temperature": 0},
         {"temperature": "1"}, {"temperature": True}, {"temperature": float("inf")},
         {"thresholds": None}, {"thresholds": [0.5, 0.5]}, {"thresholds": [1]}, {"unsure": 1.5},
         {"unsure": "no"},
