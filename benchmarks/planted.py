@@ -116,8 +116,8 @@ def count_copies(seed: int, folder: Path) -> tuple[int, int]:
     rows, pairs = plant_copies(draw_reviews(seed), seed)
     findings = [one for one in examine(rows, folder) if one["kind"] == "near_duplicate"]
     told = [{row_of(address) for address in one["rows"]} for one in findings]
-    found = sum(any({*pair} <= rows for rows in told) for pair in pairs)
-    return found, sum(not any({*pair} <= rows for pair in pairs) for rows in told)
+    met = sum(any({*pair} <= rows for rows in told) for pair in pairs)
+    return met, sum(not any({*pair} <= rows for pair in pairs) for rows in told)
 
 
 def count_flips(seed: int, folder: Path) -> tuple[float, float]:
@@ -139,9 +139,9 @@ def main() -> None:
     print(f"seed  of {COPIES} copies  not planted  flipped in first {FIRST}  of all flipped")
     for seed in range(options.seeds):
         with tempfile.TemporaryDirectory() as folder:
-            found, others = count_copies(seed, Path(folder))
+            met, others = count_copies(seed, Path(folder))
             share, recall = count_flips(seed, Path(folder))
-        print(f"{seed:<4}  {found:>12}  {others:>11}  {share:>19.2f}  {recall:>14.2f}", flush=True)
+        print(f"{seed:<4}  {met:>12}  {others:>11}  {share:>19.2f}  {recall:>14.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -85,6 +85,18 @@ def replace_text(path: Path) -> Iterator[TextIO]:
         stream.detach()  # whoever opened the file closes it
 
 
+def place_fault(path: Path) -> str | None:
+    """Why no file can be written at `path`; None where one can."""
+    folder = path.absolute().parent
+    if path.is_dir():
+        return f"{path} is a folder; name a file in it"
+    if path.exists() and not path.is_file():
+        return f"{path} is no regular file; name another one"
+    if not folder.is_dir():
+        return f"there is no folder {path.parent}"
+    return None if os.access(folder, os.W_OK) else f"the folder {path.parent} cannot be written to"
+
+
 def save_text(path: Path, text: str) -> bool:
     """Make `text` the content of `path`; False where it was that already, and nothing was done."""
     content = text.encode("utf-8")

@@ -10,10 +10,10 @@ from job.needs import adds_up, batch_tokens, row_lengths
 from job.prepare import Job
 from job.texts import length_lines
 from models.trainable import count_parameters
+from report.format import split_warnings
 from report.plan import Group, Memory, Plan, Truncation
 from report.verdict import few_rows
 
-WARNING = "WARNING: "  # begins a line of the data report, or a note, that belongs on top
 FILES = (
     "config.toml", "environment.json", "data.json", "metrics.jsonl", "tensorboard/",
     "checkpoints/", "model/", "test_predictions.jsonl", "README.md", "report.html",
@@ -119,17 +119,11 @@ def habit_lines(config: Config, metric: str, rows: int) -> list[str]:
 
 def warning_lines(job: Job) -> list[str]:
     """What a person would want to know before believing the result."""
-    lines = [*job.data.report.lines(), *job.notes]
-    warnings = [line.removeprefix(WARNING) for line in lines if line.startswith(WARNING)]
+    warnings, _ = split_warnings([*job.data.report.lines(), *job.notes])
     for name, encoded in job.encoded.items():
         if name != "train" and (line := few_rows(name, encoded.rows)):
             warnings.append(line)
     return warnings
-
-
-def without_warnings(lines: list[str]) -> list[str]:
-    """The lines that do not stand on top already."""
-    return [line for line in lines if not line.startswith(WARNING)]
 
 
 def make_plan(job: Job, folder: Folder) -> Plan:
@@ -174,11 +168,14 @@ def make_plan(job: Job, folder: Folder) -> Plan:
         memory=estimated_memory(job),
         seconds=estimated_seconds(job),
         loss=job.loss_note + decay_note(config),
-        cleaning=without_warnings(data.report.lines()),
+        cleaning=split_warnings(data.report.lines())[1],
         speed=job.speed.notes,
         replaced=[astuple(row) for row in job.speed.replaced],
         warnings=warning_lines(job),
-        notes=[*without_warnings(job.notes), *habit_lines(config, job.metric, job.evaluation_rows)],
+        notes=[
+            *split_warnings(job.notes)[1],
+            *habit_lines(config, job.metric, job.evaluation_rows),
+        ],
         details=[*job.details, cache_line(job), *job.speed.details],
         files=FILES,
     )  # fmt: skip

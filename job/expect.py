@@ -17,12 +17,11 @@ from job.predictor import (
     Prediction,
     Predictor,
     Text,
-    clean_args,
     open_predictor,
-    text_columns,
     text_fault,
 )
 from job.reporting.predictions import read_lines
+from job.rows import clean_args, text_columns
 from report.expect import Expected, count_line, expectation_lines, expectation_table
 from report.format import format_number
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from engine.curves import logits_of_classes
 from engine.decision import Decision
 from job.naming import Text
 from job.predictor import CHUNK, Predictor
@@ -187,15 +188,15 @@ def ask(predictor: Predictor, texts: Sequence[Text]) -> Tensor:
     return logits
 
 
-def evidence(decision: Decision, logits: Tensor, label: int) -> Tensor:
-    """(N,) float64 log-odds of a label, or the number in its unit, from logits (N, C)."""
+def evidence(decision: Decision, logits: Tensor, labels: Sequence[int]) -> list[float]:
+    """Of each of N texts the log-odds of its label, or the number in its unit, from logits (N, C)
+    and the N labels."""
     if decision.kind == "regression":
-        return decision.target.restore(logits).squeeze(-1)
-    logits = logits.double() / decision.temperature
-    if decision.kind == "multi":
-        return logits[:, label]
-    others = torch.cat([logits[:, :label], logits[:, label + 1 :]], dim=1)
-    return logits[:, label] - others.logsumexp(dim=1)
+        return decision.target.restore(logits).squeeze(-1).tolist()
+    odds = logits.double() / decision.temperature  # (N, C), of several labels those already
+    if decision.kind == "single":
+        odds = logits_of_classes(odds)
+    return odds[torch.arange(len(odds)), list(labels)].tolist()
 
 
 def weigh(
@@ -203,13 +204,13 @@ def weigh(
     whole: Sequence[float],
 ) -> list[list[float]]:  # fmt: skip
     """What each of the `spans` of each text weighs; `whole` is the evidence of the whole texts."""
-    owners = [i for i, own in enumerate(spans) for _ in own]
-    variants = [leave_out(texts[i], span) for i, own in enumerate(spans) for span in own]
-    logits = ask(predictor, variants)
+    owners = [i for i, part in enumerate(spans) for _ in part]
+    variants = [leave_out(texts[i], span) for i, part in enumerate(spans) for span in part]
+    own = [labels[owner] for owner in owners]
+    left = evidence(predictor.decision, ask(predictor, variants), own)
     weights: list[list[float]] = [[] for _ in texts]
-    for place, owner in enumerate(owners):
-        left = evidence(predictor.decision, logits[place : place + 1], labels[owner]).item()
-        weights[owner].append(whole[owner] - left)
+    for owner, rest in zip(owners, left, strict=True):
+        weights[owner].append(whole[owner] - rest)
     return weights
 
 
@@ -238,10 +239,7 @@ def explain_few(
             raise ValueError(f"item {place}: {fault}")
     logits = ask(predictor, texts)
     chosen = [choose_label(predictor, *pair) for pair in zip(logits, labels, strict=True)]
-    whole = [
-        evidence(predictor.decision, logits[i : i + 1], label).item()
-        for i, label in enumerate(chosen)
-    ]
+    whole = evidence(predictor.decision, logits, chosen)
     sentences = [sentence_spans(text) for text in texts]
     several = [own if len(own) > 1 else [] for own in sentences]  # one alone leaves nothing
     heavy = weigh(predictor, texts, chosen, several, whole)

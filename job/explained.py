@@ -11,9 +11,9 @@ from job.folder import Folder
 from job.outputs import piece_cells
 from job.predictor import Predictor
 from job.prepare import Job
+from job.reporting.decided import EXPLANATIONS
 from report.card import Mistake
 
-EXPLANATIONS = "explanations.jsonl"
 SHARE = 0.05  # of the run's own arithmetic that explanations may take
 FEW, MOST_SHARE = 1000, 0.25  # of a short run so many answers, if that is no more than a quarter
 

@@ -1,7 +1,6 @@
 """Answers on their way out: console lines, JSON lines, or a table that appears whole."""
 
 import heapq
-import os
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice, repeat
@@ -10,7 +9,7 @@ from typing import Any, TextIO
 
 from data.write import ENDINGS, column_types, json_text, write_rows
 from engine.decision import Decision
-from files.write import replace_bytes
+from files.write import place_fault, replace_bytes
 from job.console import mark, write_marked
 from job.explain import Piece, explain_texts
 from job.inputs import Item
@@ -229,16 +228,10 @@ def check_output(path: Path, source: Path | None) -> None:
             f"--output {path}: answers are written as {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, "
             "by the ending of the name"
         )
-    if path.is_dir():
-        raise ValueError(f"--output {path} is a folder; name a file in it")
-    if path.exists() and not path.is_file():
-        raise ValueError(f"--output {path} is no regular file; leave --output out to print")
+    if fault := place_fault(path):
+        raise ValueError(f"--output: {fault}")
     if source is not None and path.exists() and source.exists() and path.samefile(source):
         raise ValueError(f"--output {path} is the file of the texts; give it another name")
-    if not path.parent.is_dir():
-        raise ValueError(f"--output {path}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"--output {path}: the folder {path.parent} cannot be written to")
 
 
 def write_file(

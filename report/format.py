@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 
 COLUMNS = 100  # no line of a report is wider
+WARNING = "WARNING: "  # begins a line that belongs on top
 NONE = "-"  # printed where there is no figure
 
 _KEPT_FORMAT_CHARACTERS = "\u200c\u200d"  # the joiners that Indic and Persian words and emoji need
@@ -15,6 +16,12 @@ _KEPT_FORMAT_CHARACTERS = "\u200c\u200d"  # the joiners that Indic and Persian w
 def format_count(number: int) -> str:
     """12345 -> "12,345"."""
     return f"{number:,}"
+
+
+def split_warnings(lines: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The lines that warn, without the word that says so, and all others."""
+    loud = [line.removeprefix(WARNING) for line in lines if line.startswith(WARNING)]
+    return loud, [line for line in lines if not line.startswith(WARNING)]
 
 
 def format_share(part: float, whole: float) -> str:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -170,6 +171,23 @@ def figures(run):
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     kept = [json.loads(line) for line in lines]
     return [{k: v for k, v in line.items() if k != "train/tokens_per_s"} for line in kept]
+
+
+def help_seconds(script):
+    """The quickest of three times that a script takes for --help."""
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        words = [sys.executable, script, "--help"]
+        subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def write_rows(path, rows):
+    """Rows as a file of JSON lines; its name."""
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return str(path)
 
 
 def result_of(run):

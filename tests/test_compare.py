@@ -3,12 +3,11 @@
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 
 import compare
-from tests.conftest import ROOT, result_of
+from tests.conftest import ROOT, help_seconds, result_of
 
 SETTINGS = {"eval": {"baseline": False}, "speed": {"native": "off"}, "samples": None}
 
@@ -178,13 +177,7 @@ def test_help_is_quick_and_a_list_needs_no_torch(start):
         encoding="utf-8",
     )
     assert done.stdout.splitlines()[-1] == "0 False"
-    times = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        subprocess.run([sys.executable, "compare.py", "--help"], cwd=ROOT, check=True,
-                       stdout=subprocess.DEVNULL)  # fmt: skip
-        times.append(time.perf_counter() - begin)
-    assert min(times) < 0.3
+    assert help_seconds("compare.py") < 0.3
 
 
 def test_two_runs_have_a_page_that_links_theirs_and_shows_what_the_text_says(start, compared):

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import tomli_w
-from conftest import result_of
+from conftest import result_of, write_rows
 
 import predict
 import train
@@ -33,11 +33,6 @@ def write_recipe(folder, data, name="bag", **sections):
     path = folder / f"{name}.toml"
     path.write_text(tomli_w.dumps(tables), encoding="utf-8")
     return path
-
-
-def write_rows(path, rows):
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return str(path)
 
 
 @pytest.fixture(scope="module")

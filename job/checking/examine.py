@@ -13,9 +13,9 @@ from job.checking.labels import examine_labels
 from job.checking.texts import examine_language, examine_letters
 from job.checking.written import check_out, write_lines
 from report.check import Check, Finding
+from report.format import WARNING
 
 FILE = "check.jsonl"
-WARNING = "WARNING: "
 
 
 def examine(config: Config, guessed: Sequence[str] = ()) -> Iterator[Check]:

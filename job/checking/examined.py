@@ -13,6 +13,7 @@ from data.reading.columnar import CHUNK
 from data.refused import RefusedError
 from job.rows import data_args
 from report.check import EXCERPT, Check, Finding
+from report.format import split_warnings
 
 INSTALL = "pip install datasketch cleanlab (the extra check)"
 
@@ -104,7 +105,7 @@ def _as_finding(error: RefusedError) -> Finding:
 
 def examine_plan(examined: Examined, refused: list[Finding]) -> list[Check]:
     """What the plan of a run says of the rows, and what it would be refused for."""
-    lines = [line for line in examined.data.report.lines() if not line.startswith("WARNING: ")]
+    _, lines = split_warnings(examined.data.report.lines())
     checks = [Check("" if i else "plan", line) for i, line in enumerate(lines)]
     spoilt = [
         Finding("cleaning", "warning", line, (), line.partition("; ")[2].partition(" keeps")[0])

@@ -8,20 +8,14 @@ from pathlib import Path
 from configs.schema import Config
 from data.sources import find_files
 from files.publish import free_name
-from files.write import replace_text
+from files.write import place_fault, replace_text
 
 
 def check_out(path: Path, config: Config, inputs: Sequence[Path | None] = ()) -> None:
     """Raise ValueError, before anything is worked out, where `path` cannot be written, and where it
     is one of the `inputs` or holds rows of data.source."""
-    if path.is_dir():
-        raise ValueError(f"--out: {path} is a folder; name a file in it")
-    if path.exists() and not path.is_file():
-        raise ValueError(f"--out: {path} is no regular file; name another one")
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"--out: there is no folder {path.parent}")
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise ValueError(f"--out: the folder {path.parent} cannot be written to")
+    if fault := place_fault(path):
+        raise ValueError(f"--out: {fault}")
     for held in (*(one for one in inputs if one is not None), *_sources(config)):
         if path.exists() and held.exists() and path.samefile(held):
             raise ValueError(f"--out: {path} is what is read here; name another file")

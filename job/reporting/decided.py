@@ -15,7 +15,7 @@ from report.slices import SliceRow, name_value, show_figure
 
 MOST_WORDS = 8  # that an answer is said to rest on
 LEAST = 0.25  # of the strongest weight: a weaker piece is not marked
-WARNING = "WARNING: "
+EXPLANATIONS = "explanations.jsonl"  # what a run's mistakes rest on, a line a row
 MOST_LABELS = 8  # whose thresholds are shown
 
 
@@ -33,13 +33,6 @@ def decided_figures(calibration: Mapping[str, Any]) -> list[tuple[str, str]]:
         below = ("unsure", "every answer"), ("unsure below", format_share(limit or 0, 1))
         rows.append(below[limit is not None])
     return rows
-
-
-def decision_lines(calibration: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """What is a warning of what was said of a decision, and what is not."""
-    lines = calibration.get("lines", [])
-    loud = [line.removeprefix(WARNING) for line in lines if line.startswith(WARNING)]
-    return loud, [line for line in lines if not line.startswith(WARNING)]
 
 
 def slider_start(calibration: Mapping[str, Any]) -> float:

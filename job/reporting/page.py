@@ -14,8 +14,8 @@ from data.summary import DataReport
 from files.write import save_text
 from job.folder import Folder, saved_config
 from job.reporting.decided import (
+    EXPLANATIONS,
     decided_figures,
-    decision_lines,
     expectation_table,
     known_figures,
     read_explanations,
@@ -37,7 +37,7 @@ from job.reporting.rows import (
 )
 from report.baseline import Comparison, comparison_line
 from report.compare import JUDGED_BY, NAMES, show_value
-from report.format import format_bytes, format_number, format_seconds, format_share
+from report.format import format_bytes, format_number, format_seconds, format_share, split_warnings
 from report.page.drawings import curves, length_chart, lengths_chart, number_charts, trust_chart
 from report.page.page import Chart, Page, render
 
@@ -72,14 +72,14 @@ def gather(folder: Folder, result: dict[str, Any]) -> Page:
     lines = [line for line in read if line.has_numbers]  # a warning names the others
     kind = kind_of(lines)
     single = kind == "single"
-    explained = read_explanations(folder.path / "explanations.jsonl") if result else {}
+    explained = read_explanations(folder.path / EXPLANATIONS) if result else {}
     shower = Shower(folder.predictions, config.report.texts, explained)
     decided, slices = result.get("calibration") or {}, result_slices(result)
     if single and "label" not in (title for title, _, _ in slices):
         slices += label_slices(lines)
     start = slider_start(decided)
     names = list(test_names(folder, lines)) if single else []
-    worst, (warned, reasons) = mistakes(lines), decision_lines(decided)
+    worst, (warned, reasons) = mistakes(lines), split_warnings(decided.get("lines", []))
     slider = slider_values(lines, names, start) if single and len(names) <= MOST_CLASSES else {}
     return Page(
         name=config.run.name,
