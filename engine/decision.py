@@ -116,29 +116,29 @@ def override(
         decision = replace(decision, limit=float(unsure))
     if thresholds is None or thresholds == {}:
         return decision
-    given = dict(thresholds) if isinstance(thresholds, Mapping) else {None: thresholds}
-    for name, share in given.items():
+    by_label = dict(thresholds) if isinstance(thresholds, Mapping) else {None: thresholds}
+    for name, share in by_label.items():
         of = "" if name is None else f" of {name!r}"
         if name is not None and name not in names:
             raise ValueError(f"threshold{of}: no such label; there are {', '.join(names)}")
         if not 0 < share < 1:
             raise ValueError(f"threshold{of} is {share!r}; expected more than 0 and less than 1")
     chosen = several if decision.kind == "multi" else second_of_two
-    return replace(decision, thresholds=chosen(decision, names, given))
+    return replace(decision, thresholds=chosen(decision, names, by_label))
 
 
 def several(
-    decision: Decision, names: Sequence[str], given: Mapping[Any, float]
+    decision: Decision, names: Sequence[str], by_label: Mapping[Any, float]
 ) -> tuple[float, ...]:
     """A threshold for each label: its own, else the one for all, else as it was."""
     return tuple(
-        float(given.get(name, given.get(None, decision.threshold(i))))
+        float(by_label.get(name, by_label.get(None, decision.threshold(i))))
         for i, name in enumerate(names)
     )
 
 
 def second_of_two(
-    decision: Decision, names: Sequence[str], given: Mapping[Any, float]
+    decision: Decision, names: Sequence[str], by_label: Mapping[Any, float]
 ) -> tuple[float, ...]:
     """The threshold of the second of two classes. Raises ValueError where there are more, or where
     two are given."""
@@ -147,9 +147,9 @@ def second_of_two(
             f"a threshold makes no sense for one of {len(names)} classes: the likeliest is "
             "answered. Say how sure an answer has to be instead (unsure)"
         )
-    if len(given) > 1:
+    if len(by_label) > 1:
         raise ValueError("of two classes one threshold: what the one lacks, the other has")
-    ((name, share),) = given.items()
+    ((name, share),) = by_label.items()
     return (float(share if name in (None, names[1]) else 1 - share),)
 
 

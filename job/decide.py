@@ -219,19 +219,19 @@ def threshold_line(thresholds: tuple[float, ...], names: tuple[str, ...], few: l
 
 def limit_line(limit: Limit, rows: int, min_precision: float) -> str:
     """Below what an answer is unsure, and what that leaves."""
-    asked = f"{100 * min_precision:g} %"
+    least = f"{100 * min_precision:g} %"
     if limit.value is None:
         return (
             f"WARNING: every answer is unsure: {format_count(rows)} validation rows do not show "
-            f"that any part of the answers is right in {asked} (decide.min_precision)"
+            f"that any part of the answers is right in {least} (decide.min_precision)"
         )
     right = format_share(limit.right, limit.answered)
     if limit.value == 0:
-        return f"no answer is unsure: {right} of all are right, and {asked} were asked for"
+        return f"no answer is unsure: {right} of all are right, and {least} were asked for"
     answered = format_share(limit.answered, rows)
     return (
         f"an answer that is less than {100 * limit.value:.1f} % sure is unsure: the other "
-        f"{answered} of the validation rows are right in {right}, and {asked} were asked for"
+        f"{answered} of the validation rows are right in {right}, and {least} were asked for"
     )
 
 

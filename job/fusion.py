@@ -48,8 +48,8 @@ def collect_logits(
             if collected is None:
                 collected = torch.zeros(len(places), logits.shape[1])
             numbers = [places.get(row, -1) for row in batch["rows"].tolist()]
-            asked = [place for place, number in enumerate(numbers) if number >= 0]
-            collected[[numbers[place] for place in asked]] = logits.float().cpu()[asked]
+            wanted = [place for place, number in enumerate(numbers) if number >= 0]
+            collected[[numbers[place] for place in wanted]] = logits.float().cpu()[wanted]
     assert collected is not None
     return collected
 

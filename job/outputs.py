@@ -106,13 +106,13 @@ class Shape:
         if self.top is not None and not 1 <= self.top <= labels:
             answers = f"one of {labels} classes" if labels else "a number"
             raise ValueError(f"top-k is {self.top}; this run answers with {answers}")
-        asked = {
+        there = {
             "labels": self.decision.kind == "multi",
             "unsure": self.decision.limit is not None,
             "explanation": self.explained,
         }
-        self.asked = [name for name, there in asked.items() if there]
-        self.taken = {*OURS, *self.asked, *self.share_cells(None)}
+        self.extra = [name for name, shown in there.items() if shown]
+        self.taken = {*OURS, *self.extra, *self.share_cells(None)}
 
     def keep(self, others: dict[str, Any]) -> dict[str, Any]:
         """A row's other columns, under names that are none of ours."""
@@ -133,7 +133,7 @@ class Shape:
             "address": answer.item.address,
             "text": answer.item.text,
             "label": None if prediction is None else prediction.label,
-            **self.asked_cells(answer),
+            **self.extra_cells(answer),
             "probabilities": None if prediction is None else dict(self.largest(prediction)),
             "error": answer.error,
             **self.keep(answer.item.others),
@@ -148,13 +148,13 @@ class Shape:
             "text": first,
             **({"text_pair": second} if self.pairs else {}),
             "label": None if prediction is None else prediction.label,
-            **self.asked_cells(answer),
+            **self.extra_cells(answer),
             **self.share_cells(prediction),
             "error": answer.error,
             **self.keep(answer.item.others),
         }
 
-    def asked_cells(self, answer: Answer) -> dict[str, Any]:
+    def extra_cells(self, answer: Answer) -> dict[str, Any]:
         """Where there are any: the labels that hold, whether the answer is unsure, and the pieces
         of the text that it rests on (of a pair with the number of the text, 0 or 1)."""
         prediction, pieces = answer.prediction, answer.explanation
@@ -164,7 +164,7 @@ class Shape:
             "unsure": None if prediction is None else prediction.unsure,
             "explanation": None if pieces is None else [piece_cells(p, hidden) for p in pieces],
         }
-        return {name: cells[name] for name in self.asked}
+        return {name: cells[name] for name in self.extra}
 
     def largest(self, prediction: Prediction) -> Iterable[tuple[str, float]]:
         """The probabilities that are shown, by label."""
@@ -194,8 +194,8 @@ class Shape:
             name: "" if name.startswith("label_") else 0.5 for name in self.share_cells(None)
         }
         texts = dict.fromkeys(("text", "text_pair") if self.pairs else ("text",), "")
-        asked = {name: True if name == "unsure" else "" for name in self.asked}
-        ours = {"address": "", **texts, "label": "", **asked, **numbers, "error": ""}
+        extra = {name: True if name == "unsure" else "" for name in self.extra}
+        ours = {"address": "", **texts, "label": "", **extra, **numbers, "error": ""}
         kept = column_types([], ([self.keep(i.others) for i in chunk] for chunk in chunks(items)))
         return column_types([], [[ours]]) | kept
 

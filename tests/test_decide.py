@@ -280,7 +280,8 @@ def test_a_decision_is_sealed_and_one_that_is_none_is_named(noisy, tmp_path, cap
     path.write_text(json.dumps(values | {"temperature": 0.01}), encoding="utf-8")
     assert predict.main(["--run", str(run), "good film"]) == 2
     assert "decision.json" in capsys.readouterr().err
-    path.write_text(json.dumps(values | {"labels": ["pos", "neg"]}), encoding="utf-8")
+    others = {"labels": ["pos", "neg"], "thresholds": [0.7]}  # of which label, is not known
+    path.write_text(json.dumps(values | others), encoding="utf-8")
     assert predict.main(["--run", str(run), "good film", "--allow-drift"]) == 2
     assert "decision.json" in capsys.readouterr().err
 

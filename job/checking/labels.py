@@ -114,11 +114,11 @@ def rank_doubtful(labels: np.ndarray, chances: np.ndarray) -> np.ndarray:
     from cleanlab.filter import find_label_issues
 
     multi = labels.ndim == 2
-    given = [np.flatnonzero(row).tolist() for row in labels] if multi else labels
+    own = [np.flatnonzero(row).tolist() for row in labels] if multi else labels
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         ranked: np.ndarray = find_label_issues(
-            given, chances, return_indices_ranked_by="self_confidence", n_jobs=1,
+            own, chances, return_indices_ranked_by="self_confidence", n_jobs=1,
             multi_label=multi,
         )  # fmt: skip
     return ranked
@@ -136,10 +136,10 @@ def _findings(
     findings = []
     for row, address, excerpt, label, chance in told:
         if labels.ndim == 2:
-            given = [name for name, on in zip(names, label, strict=True) if on]
+            own = [name for name, on in zip(names, label, strict=True) if on]
             likely = [name for name, value in zip(names, chance, strict=True) if value > 0.5]
-            words = f"{', '.join(given) or 'none'}, rather {', '.join(likely) or 'none'}"
-            details: dict[str, Any] = {"label": given, "suggested": likely}
+            words = f"{', '.join(own) or 'none'}, rather {', '.join(likely) or 'none'}"
+            details: dict[str, Any] = {"label": own, "suggested": likely}
         else:
             best = int(chance.argmax())
             words = f"{names[label]} ({chance[label]:.0%}), rather {names[best]}"
