@@ -16,8 +16,8 @@ from report.verdict import few_rows
 
 FILES = (
     "config.toml", "environment.json", "data.json", "metrics.jsonl", "tensorboard/",
-    "checkpoints/", "model/", "test_predictions.jsonl", "README.md", "report.html",
-    "result.json",
+    "checkpoints/", "model/", "test_predictions.jsonl", "explanations.jsonl", "README.md",
+    "report.html", "result.json",
 )  # fmt: skip
 
 
