@@ -68,7 +68,7 @@ def open_recipe(options: argparse.Namespace) -> tuple["Config", list[str]]:
         from configs.read import read_config
 
         return read_config(options.config, options.overrides, options.unset), []
-    from job.guess import config_for_table
+    from job.checking.guess import config_for_table
 
     return config_for_table(options.csv, options.overrides, options.unset)
 

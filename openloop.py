@@ -48,7 +48,7 @@ from engine.wait_policy import wait_passively  # noqa: E402
 
 if TYPE_CHECKING:
     from configs.schema import Config
-    from job.predictor import Predictor
+    from job.predicting.predictor import Predictor
     from job.prepare import Job
     from report.plan import Plan
 
@@ -99,10 +99,10 @@ def open_job(
         raise ValueError("resume goes on, fresh starts again: one of them")
     set_up_environment()
     with garbage_left_alone():
-        from job.banner import make_plan
         from job.folder import run_folder
-        from job.predictor import recorded_dtype
+        from job.predicting.predictor import recorded_dtype
         from job.prepare import prepare
+        from job.reporting.banner import make_plan
         from report.plan import difference_lines, plan_lines
 
     if shown is None:
@@ -127,8 +127,8 @@ def run_job(job: "Job", *, allow_drift: bool = False, command: str | None = None
     """
     from engine.storage import hold_run
     from job.folder import open_folder, run_folder
-    from job.probe import check_loss
     from job.run import train_and_finish
+    from job.training.probe import check_loss
 
     folder = run_folder(job.config)
     notes = check_loss(job)
@@ -182,6 +182,6 @@ def open_run(
     """The model of a run that verify_run has passed."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     wait_passively()
-    from job.predictor import load_predictor
+    from job.predicting.predictor import load_predictor
 
     return load_predictor(run, device, allow_code, base, verbose, allow_network)

@@ -83,10 +83,17 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def predict(options: argparse.Namespace) -> int:
     """Check everything that needs no model, load it, answer, count; the exit status."""
     from engine.decision import read_thresholds
-    from job.expect import check_file
     from job.folder import Folder, finished_config
-    from job.inputs import file_source, word_source
-    from job.outputs import Count, answer_items, check_output, make_shape, show, write_file
+    from job.predicting.inputs import file_source, word_source
+    from job.predicting.outputs import (
+        Count,
+        answer_items,
+        check_output,
+        make_shape,
+        show,
+        write_file,
+    )
+    from job.testing.expect import check_file
 
     thresholds = read_thresholds(options.threshold)
     verify_run(options.run, options.allow_drift)

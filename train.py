@@ -121,7 +121,7 @@ def ask_again(
     config: Config, folder: Folder, result: dict[str, Any], allow_code: bool
 ) -> list[dict[str, Any]]:
     """What a finished run answers to the recipe's expectations."""
-    from job.expect import finished_expectations
+    from job.testing.expect import finished_expectations
 
     return finished_expectations(config, folder, result, allow_code)
 
@@ -148,7 +148,7 @@ def headline(result: dict[str, Any]) -> str:
 def train_seeds(config: Config, options: argparse.Namespace, command: str) -> int:
     """Each seed in a run of its own, then mean, spread and interval; the exit status."""
     from engine.memory import release_memory
-    from job.card import main_metric
+    from job.reporting.card import main_metric
     from report.seeds import seeds_table
 
     try:
@@ -177,7 +177,7 @@ def train_seeds(config: Config, options: argparse.Namespace, command: str) -> in
 
 def score(config: Config, options: argparse.Namespace) -> None:
     """Score a finished run's model on its test rows again; nothing is written."""
-    from job.score import score_finished
+    from job.testing.score import score_finished
 
     result = score_finished(
         config, options.base, allow_code=options.allow_code, allow_drift=options.allow_drift,
@@ -191,7 +191,7 @@ def config_for_csv(options: argparse.Namespace) -> Config:
 
     Raises ValueError where another recipe of that name is there, which would be overwritten.
     """
-    from job.guess import config_for_table
+    from job.checking.guess import config_for_table
 
     config, notes = config_for_table(options.csv, options.overrides, options.unset)
     for note in notes:

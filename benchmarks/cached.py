@@ -21,9 +21,9 @@ from configs.read import read_config
 from engine.loop import train_step
 from engine.losses import Batch, count_items
 from engine.plan import Progress
-from job.cached import open_cached
 from job.fit import epoch_batches
 from job.prepare import Job, prepare
+from job.training.cached import open_cached
 
 RECIPE = Path(__file__).parents[1] / "configs" / "imdb_quick.toml"
 AIMS = {"head": 20.0, "last:1": 2.0}  # times as fast

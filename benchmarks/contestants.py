@@ -107,7 +107,8 @@ class Openloop:
 
 
 class OpenloopScoring:
-    """Evaluation alone, put together as job/score.py does it: nothing of training is prepared."""
+    """Evaluation alone, put together as job/testing/score.py does it: nothing of training is
+    prepared."""
 
     def __init__(self, config: Config) -> None:
         from data.loaders import eval_batches
@@ -118,7 +119,7 @@ class OpenloopScoring:
         from engine.metrics import build_counter
         from engine.precision import choose_precision
         from engine.targets import Target
-        from job.predictor import make_padding
+        from job.predicting.predictor import make_padding
         from job.prepare import encode_split, make_model_args
         from job.rows import data_args
         from job.speed import evaluation_rows, feed_batches, set_up_torch, speed_up_model

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import child  # noqa: F401  makes the project importable
 
 if TYPE_CHECKING:
-    from job.predictor import Predictor
+    from job.predicting.predictor import Predictor
 
 Ask = Callable[[], Any]
 ONNX = ("onnxruntime", "onnx", "onnxscript")

@@ -150,7 +150,7 @@ def run_way(store: Store, name: str, warm: Path) -> dict[str, Any]:
 
 def fit_baseline(store: Store) -> dict[str, Any]:
     """TF-IDF with logistic regression on the same rows."""
-    from job.baseline import fit_bag_of_words, right_rows
+    from job.testing.baseline import fit_bag_of_words, right_rows
 
     if store.get("baseline") is None:
         start = time.perf_counter()

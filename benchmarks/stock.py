@@ -25,7 +25,7 @@ from data.encode import encode
 from data.prepare import load_data
 from engine.machine import choose_threads
 from engine.optim import warmup_steps
-from job.predictor import length_args
+from job.predicting.predictor import length_args
 from job.rows import data_args
 from models.load import load_tokenizer, resolve_source
 

@@ -29,8 +29,8 @@ def load_rows(config: Config) -> tuple[dict[str, Any], list[str]]:
     Raises ValueError where a row has other than one class or a split is missing.
     """
     from data.prepare import load_data
-    from job.baseline import rows_of
     from job.rows import data_args
+    from job.testing.baseline import rows_of
 
     data = load_data(data_args(config))
     if data.kind != "single":
@@ -76,7 +76,7 @@ def main() -> int:
     parser.add_argument("--run", type=Path, action="append", default=[], help="a finished run")
     parser.add_argument("overrides", nargs="*", help="settings, as in data.subset={train=100}")
     options = parser.parse_args()
-    from job.baseline import fit_bag_of_words, right_rows
+    from job.testing.baseline import fit_bag_of_words, right_rows
 
     try:
         rows, addresses = load_rows(read_config(options.config, options.overrides))

@@ -12,22 +12,22 @@ from engine.stop import StopRequest
 from engine.tracker import Tracker
 from files.publish import publish, remove
 from files.write import save_text
-from job.banner import estimated_memory, estimated_seconds
-from job.beside import compare_teacher
-from job.card import Tested, ask_command, make_card
-from job.decide import fit_decision
-from job.decided import write_decision
-from job.expect import judge_expectations, recipe_expectations
-from job.explained import try_explain
 from job.fit import load_best
 from job.folder import Folder
-from job.fusion import try_fuse
-from job.predictor import Predictor
+from job.predicting.explained import try_explain
+from job.predicting.predictor import Predictor
+from job.predicting.samples import compare_samples, predictor_of
+from job.predicting.texts import texts_of
 from job.prepare import Job
+from job.reporting.banner import estimated_memory, estimated_seconds
+from job.reporting.card import Tested, ask_command, make_card
 from job.reporting.page import PAGE, write_page
-from job.samples import compare_samples, predictor_of
-from job.testing import test_and_judge
-from job.texts import texts_of
+from job.testing.beside import compare_teacher
+from job.testing.decide import fit_decision
+from job.testing.decided import write_decision
+from job.testing.expect import judge_expectations, recipe_expectations
+from job.testing.fusion import try_fuse
+from job.testing.testing import test_and_judge
 from job.verify import list_files, seal
 from models.build import source_state
 from models.export import export_model

@@ -24,14 +24,14 @@ from engine.stop import StopRequest
 from engine.storage import newest_valid
 from engine.tracker import LOG, Tracker, mend_log
 from job.folder import Folder
-from job.needs import memory_advice
 from job.own_code import describe_own_code
-from job.predictor import made_with
+from job.predicting.predictor import made_with
+from job.predicting.texts import length_counts
 from job.prepare import Job
-from job.probe import replaced
-from job.scorer import scorer_of
 from job.speed import feed_batches
-from job.texts import length_counts
+from job.testing.scorer import scorer_of
+from job.training.needs import memory_advice
+from job.training.probe import replaced
 from report.compare import NAMES
 from report.format import format_number
 

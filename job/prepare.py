@@ -27,21 +27,21 @@ from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_ste
 from engine.plan import Plan
 from engine.precision import Precision
 from engine.targets import Target
-from job.bag import check_beside, check_source, settle_precision, weigh_terms
-from job.cached import Cached, choose_cache
-from job.contrast import choose_order, pair_up
-from job.distill import Distilled, choose_compute_loss, open_distilled
 from job.ending import reading
-from job.loss import choose_loss, keep_target, measure_labels, target_of
-from job.needs import BagNeeds, describe_idle, measure_bag, measure_needs, memory_advice
-from job.predictor import length_args, make_padding, window_pool
-from job.probe import check_head, trial_step, try_loss
-from job.rates import first_steps, rate_factors, rate_notes
-from job.relations import check_relations
+from job.predicting.predictor import length_args, make_padding, window_pool
 from job.rows import data_args, text_columns
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
-from job.steps import plan_steps
-from job.teacher import reads_all, student_source
+from job.training.bag import check_beside, check_source, settle_precision, weigh_terms
+from job.training.cached import Cached, choose_cache
+from job.training.contrast import choose_order, pair_up
+from job.training.distill import Distilled, choose_compute_loss, open_distilled
+from job.training.loss import choose_loss, keep_target, measure_labels, target_of
+from job.training.needs import BagNeeds, describe_idle, measure_bag, measure_needs, memory_advice
+from job.training.probe import check_head, trial_step, try_loss
+from job.training.rates import first_steps, rate_factors, rate_notes
+from job.training.relations import check_relations
+from job.training.steps import plan_steps
+from job.training.teacher import reads_all, student_source
 from models.args import ModelArgs
 from models.build import Built
 from models.fast.speed import Speed

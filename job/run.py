@@ -7,12 +7,12 @@ from typing import Any
 from engine.plan import Progress
 from engine.stop import Stopped, stop_on_signals
 from engine.tracker import Tracker
-from job.cached import open_cached
 from job.finish import finish
 from job.fit import describe_data, describe_environment, restore, train
 from job.folder import Folder
+from job.predicting.samples import store_samples
 from job.prepare import Job
-from job.samples import store_samples
+from job.training.cached import open_cached
 
 
 def train_and_finish(job: Job, folder: Folder, command: str, allow_drift: bool) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from job.baseline import Rows, fit_bag_of_words, right_rows, row_figures, rows_of, score
-from job.judge import compare, constant_answer
+from job.testing.baseline import Rows, fit_bag_of_words, right_rows, row_figures, rows_of, score
+from job.testing.judge import compare, constant_answer
 from report.baseline import comparison_line
 
 GOOD, BAD = ["good", "great", "moving"], ["bad", "awful", "boring"]
@@ -198,13 +198,13 @@ def test_a_baseline_that_fails_costs_the_run_nothing(rows, monkeypatch):
     def fail(*arguments, **named):
         raise MemoryError("no room")
 
-    monkeypatch.setattr("job.judge.fit_bag_of_words", fail)
+    monkeypatch.setattr("job.testing.judge.fit_bag_of_words", fail)
     comparison, _ = compare(make_data(rows), np.ones(40), baseline=True)
     assert comparison_line(comparison).endswith("; bag of words: it could not be fitted (no room)")
 
 
 def test_a_quick_fit_of_many_classes_takes_fewer_terms(rows, monkeypatch):
-    monkeypatch.setattr("job.baseline.MOST_TERMS", 2000)
+    monkeypatch.setattr("job.testing.baseline.MOST_TERMS", 2000)
     texts = [f"word{i} other{i * 7 % 1500} third{i * 11 % 1500}" for i in range(1500)]
     many = {"train": Rows(texts, np.arange(1500) % 10), "test": rows["test"]}
     seen = []

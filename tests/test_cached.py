@@ -11,8 +11,8 @@ import train
 from configs.read import read_config
 from data.cache import cache_root
 from files.write import LEFTOVER
-from job import cached as cached_states
 from job.prepare import prepare
+from job.training import cached as cached_states
 from tests.killed import kill_after_save, kill_between
 
 NO_LORA = ["--unset", "lora", "model.dropout=0"]
@@ -139,7 +139,9 @@ def test_what_computes_the_states_is_in_their_key(recipe, monkeypatch):
     assert second["train"] != first["train"]
     monkeypatch.setattr(cached_states, "code_digest", lambda *places: hashed.extend(places) or "x")
     assert folders()["train"] != second["train"]
-    assert {ROOT / "models", ROOT / "job/cached.py", ROOT / "engine/precision.py"} <= {*hashed}
+    assert {ROOT / "models", ROOT / "job/training/cached.py", ROOT / "engine/precision.py"} <= {
+        *hashed
+    }
     assert all(place.exists() for place in hashed)
 
 

@@ -14,7 +14,7 @@ import train
 from configs.read import parse_config
 from data.prepare import load_data
 from job.checking.examined import Examined
-from job.guess import guess_recipe
+from job.checking.guess import guess_recipe
 from job.rows import data_args
 from report.check import EXCERPT
 from report.format import measure_width

@@ -8,7 +8,7 @@ import torch
 import train
 from configs.read import parse_config
 from engine.targets import IDENTITY
-from job.loss import choose_loss
+from job.training.loss import choose_loss
 
 CPU = torch.device("cpu")
 
@@ -49,7 +49,7 @@ def test_eval_only_weighs_as_training_did(recipe, tmp_path, capsys):
     folder = tmp_path / "runs" / "tiny"
     test = json.loads((folder / "result.json").read_text(encoding="utf-8"))["test"]
     from configs.read import read_config
-    from job.score import score_finished
+    from job.testing.score import score_finished
 
     again = score_finished(read_config(path))
     assert again["test"]["loss"] == pytest.approx(test["loss"], rel=1e-6)

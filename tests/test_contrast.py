@@ -9,10 +9,10 @@ from killed import kill_after_save
 
 from openloop import load_run
 from configs.read import read_config
-from job.banner import estimated_seconds, mean_tokens
 from job.fit import epoch_batches
-from job.needs import most_tokens, row_lengths
 from job.prepare import prepare
+from job.reporting.banner import estimated_seconds, mean_tokens
+from job.training.needs import most_tokens, row_lengths
 
 SETTINGS = {
     "run": {"keep": 50},

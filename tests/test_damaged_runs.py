@@ -12,7 +12,7 @@ from configs.read import read_config
 from engine.tracker import Tracker
 from files.write import temporary_name
 from job.folder import Folder
-from job.predictor import recorded_dtype
+from job.predicting.predictor import recorded_dtype
 
 pytestmark = pytest.mark.usefixtures("signals_arrive")
 DAMAGES = {

@@ -320,9 +320,9 @@ def test_what_was_asked_may_change_while_a_run_goes_on(place):
 
 
 def test_of_too_many_logits_rows_at_equal_distances_are_looked_at(place, monkeypatch):
-    import job.decide
+    import job.testing.decide
 
-    monkeypatch.setattr(job.decide, "MOST_CELLS", 200)
+    monkeypatch.setattr(job.testing.decide, "MOST_CELLS", 200)
     assert train.main(["--config", str(place / "noisy.toml"), "run.name=thin"]) == 0
     figures = result_of(place / "runs" / "thin")["calibration"]
     assert (figures["validation"]["n"], figures["test"]["n"]) == (87, 240)

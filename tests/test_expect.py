@@ -8,14 +8,14 @@ import predict
 import train
 from configs.expect import parse_expectation
 from engine.decision import Decision
-from job.expect import (
+from job.predicting.predictor import CleanArgs, Prediction
+from job.testing.expect import (
     Labels,
     as_list,
     expectation_faults,
     finished_expectations,
     judge_expectations,
 )
-from job.predictor import CleanArgs, Prediction
 from report.expect import Expected, count_line, expectation_table
 from tests.conftest import result_of
 

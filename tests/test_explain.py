@@ -20,7 +20,7 @@ from engine.decision import Decision
 from engine.precision import choose_precision
 from engine.targets import Target
 from job.console import mark, write_marked
-from job.explain import (
+from job.predicting.explain import (
     MOST_PARTS,
     explain_texts,
     most_asked,
@@ -28,7 +28,7 @@ from job.explain import (
     split_sentences,
     split_words,
 )
-from job.predictor import Predictor
+from job.predicting.predictor import Predictor
 
 
 class WordCounter(nn.Module):

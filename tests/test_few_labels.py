@@ -10,9 +10,9 @@ import train
 from openloop import load_run
 from configs.read import read_config
 from configs.schema import METHODS
-from job.cached import open_cached
-from job.guess import FEW, chooses_a_way, guess_recipe
+from job.checking.guess import FEW, chooses_a_way, guess_recipe
 from job.prepare import prepare
+from job.training.cached import open_cached
 
 
 def table(tmp_path, rows):

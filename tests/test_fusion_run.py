@@ -14,10 +14,10 @@ import predict
 import train
 from openloop import load_run
 from configs.read import read_config
-from job.banner import estimated_memory
-from job.baseline import rows_of
 from job.prepare import prepare
+from job.reporting.banner import estimated_memory
 from job.rows import data_args
+from job.testing.baseline import rows_of
 from models.export import load_exported
 
 ROWS = make_reviews(160)
@@ -136,7 +136,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(start, recipe, tmp_path, saves, m
 def test_a_run_that_ends_while_the_bag_is_fitted_goes_on_to_the_same_bits(
     start, tmp_path, monkeypatch
 ):
-    import job.fusion
+    import job.testing.fusion
 
     whole, _ = start(words=["run.name=whole"])
     path, fit = tmp_path / "recipe.toml", job.fusion.fit_weights
@@ -256,7 +256,7 @@ def test_a_bag_that_fails_takes_nothing_from_the_encoder(start, monkeypatch):
         raise RuntimeError("no memory is left\nfor it")
 
     with monkeypatch.context() as patch:
-        patch.setattr("job.fusion.fit_bag", fail)
+        patch.setattr("job.testing.fusion.fit_bag", fail)
         run, said = start()
     assert "the encoder stands alone, a bag could not be put beside it: no memory is left" in said
     assert "fused" not in result_of(run)

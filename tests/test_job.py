@@ -8,11 +8,11 @@ import torch
 import train
 from engine.decision import Decision
 from engine.plan import Progress
-from job.card import card_results, main_metric
+from job.checking.guess import guess_recipe
 from job.fit import evaluation_line, note_evaluation
-from job.guess import guess_recipe
-from job.loss import keep_target
-from job.naming import name_predictions
+from job.predicting.naming import name_predictions
+from job.reporting.card import card_results, main_metric
+from job.training.loss import keep_target
 from models.args import ModelArgs
 
 

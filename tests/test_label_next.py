@@ -17,7 +17,7 @@ from engine.decision import Decision
 from job.checking.choose import margin
 from job.checking.curve import share_config
 from job.folder import Folder, finished_config
-from job.predictor import Prediction, Predictor
+from job.predicting.predictor import Prediction, Predictor
 from report.check import CurvePoint, curve_lines
 
 SETTINGS = {"lora": None, "model": {"train": "head"}, "train": {"epochs": 1}}

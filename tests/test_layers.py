@@ -41,7 +41,7 @@ THIRD_PARTY = {
     "report": {"jinja2"},  # which torch brings
 }
 EXTRAS = {  # (file, package): each extra is imported in few files, and only when it is asked for
-    ("job/baseline.py", "sklearn"),
+    ("job/testing/baseline.py", "sklearn"),
     ("job/checking/labels.py", "sklearn"),
     ("job/checking/labels.py", "cleanlab"),
     ("data/checks/near.py", "datasketch"),
@@ -232,8 +232,8 @@ def test_every_package_is_read_and_packaged():
         ("models/build.py", "import importlib\nimportlib.import_module('engine.loop')"),
         ("models/methods/lora.py", "import peft"),
         ("data/splits.py", "from sklearn.model_selection import train_test_split"),
-        ("job/judge.py", "from sklearn.linear_model import Ridge"),
-        ("job/baseline.py", "import cleanlab"),
+        ("job/testing/judge.py", "from sklearn.linear_model import Ridge"),
+        ("job/testing/baseline.py", "import cleanlab"),
         ("data/splits.py", "from datasketch import MinHash"),
         ("data/clean.py", "__import__('report.card')"),
         ("data/sources.py", "import pandas"),

@@ -10,8 +10,8 @@ from conftest import figures, own_head, weights
 import train
 from openloop import load_run
 from configs.read import read_config
-from job.needs import memory_advice
-from job.teacher import within
+from job.training.needs import memory_advice
+from job.training.teacher import within
 from tests.killed import kill_after_save
 
 HEAD_TAIL = ["data.max_length=10", "data.long=head_tail", "data.head_tokens=3"]

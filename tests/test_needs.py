@@ -6,7 +6,7 @@ import pytest
 from data.loaders import epoch_order
 from data.pairs import Order
 from engine.plan import Plan
-from job.needs import batch_tokens, held_out_tokens, most_tokens
+from job.training.needs import batch_tokens, held_out_tokens, most_tokens
 
 LENGTHS = np.array([5, 1, 1, 2, 9, 3, 4])
 

@@ -117,7 +117,7 @@ def test_weights_of_classes_do_not_go_with_it(words):
 
 def test_a_regression_gives_labels_in_the_unit_of_the_answers():
     from engine.targets import Target
-    from job.loss import own_loss as make
+    from job.training.loss import own_loss as make
 
     name = f"{ROOT / 'tests/test_own_loss.py'}:squared"
     loss_fn, _ = make(name, "regression", Target(10.0, 2.0), allow_code=True)

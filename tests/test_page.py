@@ -9,9 +9,9 @@ import pytest
 
 import compare
 import train
-from job import outputs
-from job.explain import Piece
 from job.folder import Folder
+from job.predicting import outputs
+from job.predicting.explain import Piece
 from job.reporting.decided import cut_text, heaviest, strongest
 from job.reporting.figures import whole_shares
 from job.reporting.page import write_page

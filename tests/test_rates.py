@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModel
 
 import train
 from configs.schema import Train
-from job.rates import first_steps, layer_rates
+from job.training.rates import first_steps, layer_rates
 from models.heads import Classifier, LinearHead
 from models.trainable import layers_above
 from tests.killed import kill_after_save

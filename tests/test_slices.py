@@ -13,7 +13,7 @@ import train
 from engine.intervals import wilson_interval
 from job.reporting.figures import length_bands
 from job.reporting.predictions import read_predictions
-from job.slices import MOST_VALUES, TestRows, slice_rows
+from job.testing.slices import MOST_VALUES, TestRows, slice_rows
 from report.slices import name_value, slice_table, worse_lines
 from tests.conftest import make_reviews, result_of
 

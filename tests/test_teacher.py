@@ -14,9 +14,12 @@ import engine.precision
 from openloop import load_run
 from configs.read import read_config
 from files.write import LEFTOVER
-from job import answers, beside, distill, finish
-from job.answers import answers_key, steady
+from job import finish
+from job.predicting import answers
+from job.predicting.answers import answers_key, steady
 from job.prepare import prepare
+from job.testing import beside
+from job.training import distill
 from tests.killed import kill_after_save, kill_between
 
 SETTINGS = {
@@ -165,7 +168,12 @@ def test_what_computes_the_answers_is_in_their_key(taught, ready, monkeypatch):
     monkeypatch.setattr(answers, "code_digest", lambda *places: hashed.extend(places) or "other")
     assert answers_key(teacher) != first
     names = [place.relative_to(answers.HOME).as_posix() for place in hashed]
-    assert {"models", "job/answers.py", "job/predictor.py", "engine/precision.py"} <= {*names}
+    assert {
+        "models",
+        "job/predicting/answers.py",
+        "job/predicting/predictor.py",
+        "engine/precision.py",
+    } <= {*names}
     assert all(place.exists() for place in hashed)
 
 

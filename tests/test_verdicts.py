@@ -9,7 +9,7 @@ from types import SimpleNamespace as Namespace
 import pytest
 
 import train
-from job.judge import ended_by_steps
+from job.testing.judge import ended_by_steps
 from report.verdict import ClassCount, Evaluation, Evidence, Settings, verdict_lines
 
 SETTINGS = Settings(

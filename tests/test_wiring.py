@@ -11,7 +11,7 @@ import predict
 import train
 from openloop import load_run, open_job
 from configs.read import read_config
-from job.score import score_finished
+from job.testing.score import score_finished
 
 EXACT, BF16 = 2e-5, 2e-2  # the batches hold other rows, so sums round otherwise
 TEXT = "it went through the town and the film and the story of people and music"
@@ -168,7 +168,7 @@ def test_the_dtype_that_was_found_is_asked_of_the_record(finished):
 def test_an_answer_by_name_is_the_one_that_is_counted(kind):
     """Metrics count from logits, answers are named: one threshold for both."""
     from engine.decision import Decision
-    from job.naming import name_predictions
+    from job.predicting.naming import name_predictions
 
     near = torch.tensor([[-0.02, 0.02, 1.0], [0.02, -0.02, -1.0], [0.3, -0.3, 0.29]])  # (B, C)
     decision = Decision(kind, temperature=7.0)
@@ -195,8 +195,8 @@ def test_pooling_a_row_without_tokens_is_a_number_and_leaves_the_others(how, sid
 
 
 def test_the_samples_are_asked_without_dropout_and_the_model_trains_on(finished):
-    from job.samples import predict_samples, predictor_of
-    from job.scorer import plain_decision
+    from job.predicting.samples import predict_samples, predictor_of
+    from job.testing.scorer import plain_decision
 
     config, _ = finished(next(iter(CASES)))
     changes = {"model": config.model.model_copy(update={"dropout": 0.5}),
@@ -211,8 +211,8 @@ def test_the_samples_are_asked_without_dropout_and_the_model_trains_on(finished)
 
 def test_seed_and_sizes_reach_every_place(finished, monkeypatch):
     from data.loaders import epoch_order
-    from job import score
     from job.fit import epoch_batches
+    from job.testing import score
 
     config, _ = finished(next(case for case in CASES if "few rows" in case))
     changes = {"run": config.run.model_copy(update={"seed": 5}),

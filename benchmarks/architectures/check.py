@@ -26,7 +26,7 @@ from data.long import LengthArgs
 from engine.evaluate import inference
 from engine.losses import logits_of
 from job.folder import run_folder
-from job.predictor import Predictor, load_predictor
+from job.predicting.predictor import Predictor, load_predictor
 from job.prepare import Job
 from models.apart import forward_apart
 from models.fast.map import PATHS, Replacement

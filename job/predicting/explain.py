@@ -17,8 +17,8 @@ from torch import Tensor
 
 from engine.curves import logits_of_classes
 from engine.decision import Decision
-from job.naming import Text
-from job.predictor import CHUNK, Predictor
+from job.predicting.naming import Text
+from job.predicting.predictor import CHUNK, Predictor
 from models.ngrams.bag import stands_alone
 
 MOST_PARTS = (

@@ -22,13 +22,13 @@ from engine.decision import Decision, override
 from engine.evaluate import inference, to_device
 from engine.losses import Batch, logits_of
 from engine.precision import DTYPES, Precision, choose_device
-from job.bag import settle_precision
-from job.decided import read_decision
 from job.ending import reading
 from job.folder import Folder, finished_config, refuse_links
-from job.naming import Prediction, Text, name_predictions
+from job.predicting.naming import Prediction, Text, name_predictions
 from job.rows import clean_args, text_columns
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
+from job.testing.decided import read_decision
+from job.training.bag import settle_precision
 from models.export import load_exported
 from models.fast.speed import Speed
 from models.ngrams.bag import NgramTokenizer
@@ -36,7 +36,7 @@ from models.ngrams.fusion import Fusion, load_fusion
 from report.plan import replaced_lines
 
 if TYPE_CHECKING:
-    from job.explain import Piece
+    from job.predicting.explain import Piece
 
 CHUNK = 256  # texts tokenised and sorted by length together
 
@@ -118,9 +118,9 @@ class Predictor:
         return replace(self, decision=override(self.decision, self.label_names, unsure, threshold))
 
     def explain(self, text: Text, label: str | None = None) -> "list[Piece]":
-        """What an answer rests on, as job.explain.explain_texts has it: words and sentences of the
-        text, the heaviest first. Of the label answered, if none is named."""
-        from job.explain import explain_texts
+        """What an answer rests on, as explain_texts has it: words and sentences of the text, the
+        heaviest first. Of the label answered, if none is named."""
+        from job.predicting.explain import explain_texts
 
         item = (text[0], text[1]) if isinstance(text, list) and len(text) == 2 else text
         return explain_texts(self, [item], [label])[0]

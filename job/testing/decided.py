@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine.decision import Decision, from_json, to_json
 from files.read import read_json
-from job.loss import target_of
+from job.training.loss import target_of
 from models.args import ModelArgs
 
 DECISION = "decision.json"

@@ -18,16 +18,17 @@ from data.encode import tokenizer_digest
 from engine.checkpoint import environment
 from engine.losses import Batch
 from engine.stop import StopRequest
-from job.predictor import CHUNK, Predictor, Text
+from job.predicting.predictor import CHUNK, Predictor, Text
 from job.speed import BAG_ROWS, EVALUATION_ROWS
-from job.teacher import Teacher
+from job.training.teacher import Teacher
 from models.hidden import LayerStates
 from models.ngrams.bag import NgramBag
 
 TIMED = 16  # rows that are answered to learn how long all will take
 TOKENS = 16_384  # in one pass on a GPU
 CODE = (  # makes the answers
-    "models", "job/answers.py", "job/predictor.py", "job/speed.py", "job/teacher.py",
+    "models", "job/predicting/answers.py", "job/predicting/predictor.py", "job/speed.py",
+    "job/training/teacher.py",
     "engine/evaluate.py", "engine/precision.py",
 )  # fmt: skip
 

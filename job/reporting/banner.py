@@ -6,9 +6,9 @@ from configs.schema import Config
 from data.prepare import label_counts
 from engine.optim import Schedule
 from job.folder import Folder
-from job.needs import adds_up, batch_tokens, row_lengths
+from job.predicting.texts import length_lines
 from job.prepare import Job
-from job.texts import length_lines
+from job.training.needs import adds_up, batch_tokens, row_lengths
 from models.trainable import count_parameters
 from report.format import split_warnings
 from report.plan import Group, Memory, Plan, Truncation

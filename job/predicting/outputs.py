@@ -11,10 +11,10 @@ from data.write import ENDINGS, column_types, json_text, write_rows
 from engine.decision import Decision
 from files.write import place_fault, replace_bytes
 from job.console import mark, write_marked
-from job.explain import Piece, explain_texts
-from job.inputs import Item
-from job.naming import Prediction
-from job.predictor import CHUNK, Predictor
+from job.predicting.explain import Piece, explain_texts
+from job.predicting.inputs import Item
+from job.predicting.naming import Prediction
+from job.predicting.predictor import CHUNK, Predictor
 from job.reporting.decided import strongest
 from report.format import clean_line
 

@@ -26,8 +26,14 @@ from engine.memory import explained, release_memory
 from engine.precision import Precision
 from engine.stop import StopRequest
 from engine.targets import Target
-from job.answers import answer_rows, answers_key, time_answers
-from job.teacher import Teacher, check_pairs, open_teacher, student_source, teacher_precision
+from job.predicting.answers import answer_rows, answers_key, time_answers
+from job.training.teacher import (
+    Teacher,
+    check_pairs,
+    open_teacher,
+    student_source,
+    teacher_precision,
+)
 from models.build import Built
 from models.fast.frozen import exact_weights
 from models.hidden import LayerStates

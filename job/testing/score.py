@@ -10,18 +10,18 @@ from configs.schema import Config
 from data.loaders import eval_batches
 from data.prepare import Data, load_data
 from engine.losses import Batch
-from job.bag import settle_precision
-from job.decided import read_decision
 from job.ending import reading
 from job.folder import Folder, refuse_other_trajectory, run_folder
-from job.fusion import BOTH, fused_logits
-from job.loss import choose_loss
 from job.own_code import changed_since
-from job.predictor import made_with, make_padding
+from job.predicting.predictor import made_with, make_padding
 from job.prepare import encode_split
 from job.rows import data_args
-from job.scorer import Scorer
 from job.speed import evaluation_rows, feed_batches, set_up_torch, speed_up_model
+from job.testing.decided import read_decision
+from job.testing.fusion import BOTH, fused_logits
+from job.testing.scorer import Scorer
+from job.training.bag import settle_precision
+from job.training.loss import choose_loss
 from job.verify import check_run, read_result
 from models.export import load_exported
 from models.ngrams.fusion import load_fusion

@@ -24,7 +24,7 @@ from engine.stop import StopRequest
 from job.fit import split_batches
 from job.prepare import Job
 from job.rows import text_columns
-from job.scorer import labels_of, scorer_of
+from job.testing.scorer import labels_of, scorer_of
 from models.ngrams.bag import NgramBag, NgramTokenizer
 from models.ngrams.fit import Terms, fit_bag, join_terms
 from models.ngrams.fusion import Fusion, Weights, fit_weights

@@ -22,7 +22,7 @@ from data.reading.formats import FIRST_LINE, Format, check_format
 from data.reading.lines import Lines
 from data.reading.rows import BadRow, Row, has_column, list_columns, nearest
 from data.tables import SUFFIXES, Table, open_table
-from job.predictor import Text
+from job.predicting.predictor import Text
 from job.rows import data_args, text_columns
 
 LOOKED_AT = 100  # rows of a JSON file; where none of them has the column, it is named wrongly

@@ -19,9 +19,9 @@ from engine.evaluate import inference, to_device
 from engine.losses import Batch
 from engine.plan import Plan
 from engine.precision import Precision
-from job.cached import Cached
-from job.predictor import length_args
+from job.predicting.predictor import length_args
 from job.rows import text_columns
+from job.training.cached import Cached
 from models.ngrams.bag import NgramTokenizer
 
 PROBE_TOKENS = 512  # so many that activations outweigh the gradient of any one parameter

@@ -4,8 +4,8 @@ from configs.relations_eval import METRICS
 from configs.schema import Config
 from data.prepare import Data
 from engine.curves import MOST_CURVES
-from job.contrast import why_unpaired
-from job.expect import recipe_faults
+from job.testing.expect import recipe_faults
+from job.training.contrast import why_unpaired
 
 
 def metric_problems(config: Config, data: Data) -> list[str]:

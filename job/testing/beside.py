@@ -19,13 +19,13 @@ from engine.losses import Batch
 from engine.metrics import build_counter
 from engine.stop import StopRequest
 from engine.tracker import Tracker
-from job.answers import pick_texts
-from job.card import Tested, main_metric
-from job.distill import Distilled
 from job.folder import Folder
-from job.predictor import CHUNK, Predictor, Text, open_predictor
+from job.predicting.answers import pick_texts
+from job.predicting.predictor import CHUNK, Predictor, Text, open_predictor
 from job.prepare import Job
-from job.teacher import teacher_folder
+from job.reporting.card import Tested, main_metric
+from job.training.distill import Distilled
+from job.training.teacher import teacher_folder
 from models.base import weight_bytes
 from models.trainable import count_parameters
 from report.distill import Side, side_lines

@@ -8,14 +8,14 @@ from typing import Any
 
 from configs.fields import list_settings
 from configs.read import trajectory
-from job.banner import estimated_memory, estimated_seconds
-from job.decide import Fitted, snippet_lines, test_lines
 from job.folder import Folder
+from job.predicting.texts import texts_of, window_lines
 from job.prepare import Job
-from job.probe import replaced
+from job.reporting.banner import estimated_memory, estimated_seconds
 from job.rows import text_columns
-from job.texts import texts_of, window_lines
+from job.testing.decide import Fitted, snippet_lines, test_lines
 from job.train_on import train_on
+from job.training.probe import replaced
 from models.methods.method import can_merge
 from models.ngrams.bag import NgramBag
 from models.ngrams.fusion import FOLDER, Fusion

@@ -9,7 +9,10 @@ from data.labels.settle import Kind, label_array
 from data.prepare import Data, learnt_rows
 from engine.intervals import Interval, paired_interval
 from engine.tracker import LOG, read_log
-from job.baseline import (
+from job.fit import LESS_IS_BETTER
+from job.folder import Folder
+from job.prepare import Job
+from job.testing.baseline import (
     FEW_STRENGTHS,
     INSTALL,
     MOST_ROWS,
@@ -21,9 +24,6 @@ from job.baseline import (
     row_figures,
     rows_of,
 )
-from job.fit import LESS_IS_BETTER
-from job.folder import Folder
-from job.prepare import Job
 from models.args import ModelArgs
 from models.ngrams.bag import SOURCE
 from report.baseline import CONSTANTS, Comparison

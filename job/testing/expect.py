@@ -12,7 +12,7 @@ from configs.expect import parse_expectation
 from configs.schema import Config, Expect
 from data.clean import CleanArgs
 from job.folder import Folder, saved_config
-from job.predictor import (
+from job.predicting.predictor import (
     CHUNK,
     Prediction,
     Predictor,

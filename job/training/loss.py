@@ -12,7 +12,7 @@ from engine.curves import MOST_CURVES
 from engine.losses import LossFn, at_least_fp32, balanced_weights, build_loss, positive_weights
 from engine.targets import IDENTITY, Target, measure_target
 from files.verify import sha256
-from job.probe import shape
+from job.training.probe import shape
 from models.args import ModelArgs
 from models.code import check_allowed, code_file, load_function, telling_place
 from report.format import format_number, join_names

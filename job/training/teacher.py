@@ -16,13 +16,13 @@ from data.prepare import Data
 from engine.decision import Decision
 from engine.precision import Precision, choose_precision
 from files.verify import sha256
-from job.bag import settle_precision
 from job.ending import reading
 from job.folder import Folder, check_finished, finished_config, run_folder
-from job.loss import target_of
-from job.predictor import Predictor, make_predictor, recorded_dtype
+from job.predicting.predictor import Predictor, make_predictor, recorded_dtype
 from job.speed import speed_up_model
 from job.train_on import can_train_on
+from job.training.bag import settle_precision
+from job.training.loss import target_of
 from job.verify import check_run
 from models.args import ModelArgs
 from models.build import build_model

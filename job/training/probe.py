@@ -25,8 +25,8 @@ from models.code import code_file, where_raised
 from models.heads import Classifier
 
 if TYPE_CHECKING:
-    from job.distill import Distilled
     from job.prepare import Job
+    from job.training.distill import Distilled
 
 ROWS = 3  # not two, which many labels have too: (B, C) must not look like (C, B)
 DOUBLED = 0.01  # how far from twice the loss that of twice the rows may lie
