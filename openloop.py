@@ -48,8 +48,8 @@ from engine.wait_policy import wait_passively  # noqa: E402
 
 if TYPE_CHECKING:
     from configs.schema import Config
+    from job.job import Job
     from job.predicting.predictor import Predictor
-    from job.prepare import Job
     from report.plan import Plan
 
 __all__ = ["load_run", "open_job", "read_config", "run_job"]
@@ -67,7 +67,7 @@ def set_up_environment() -> None:
 def garbage_left_alone() -> Iterator[None]:
     """For imports: they make a million objects that all stay. Looking through them for garbage,
     again and again, takes a second of a start and finds none; afterwards nobody does any more."""
-    if "job.prepare" in sys.modules or not gc.isenabled():
+    if "job.tasks.table" in sys.modules or not gc.isenabled():
         yield  # nothing heavy is left to import, and no garbage may be frozen with it
         return
     gc.disable()
@@ -101,8 +101,8 @@ def open_job(
     with garbage_left_alone():
         from job.folder import run_folder
         from job.predicting.predictor import recorded_dtype
-        from job.prepare import prepare
         from job.reporting.banner import make_plan
+        from job.tasks.table import prepare
         from report.plan import difference_lines, plan_lines
 
     if shown is None:
@@ -182,6 +182,6 @@ def open_run(
     """The model of a run that verify_run has passed."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     wait_passively()
-    from job.predicting.predictor import load_predictor
+    from job.tasks.load import load_predictor
 
     return load_predictor(run, device, allow_code, base, verbose, allow_network)

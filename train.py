@@ -177,12 +177,11 @@ def train_seeds(config: Config, options: argparse.Namespace, command: str) -> in
 
 def score(config: Config, options: argparse.Namespace) -> None:
     """Score a finished run's model on its test rows again; nothing is written."""
-    from job.testing.score import score_finished
+    from job.tasks.table import task_of
 
-    result = score_finished(
-        config, options.base, allow_code=options.allow_code, allow_drift=options.allow_drift,
-        allow_network=options.allow_network,
-    )  # fmt: skip
+    result = task_of(config).score(
+        config, options.base, options.allow_code, options.allow_drift, options.allow_network
+    )
     print(headline(result))
 
 

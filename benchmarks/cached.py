@@ -22,7 +22,8 @@ from engine.loop import train_step
 from engine.losses import Batch, count_items
 from engine.plan import Progress
 from job.fit import epoch_batches
-from job.prepare import Job, prepare
+from job.job import Job
+from job.tasks.table import prepare
 from job.training.cached import open_cached
 
 RECIPE = Path(__file__).parents[1] / "configs" / "imdb_quick.toml"

@@ -48,7 +48,7 @@ class Openloop:
         from engine.plan import Progress
         from engine.stop import StopRequest
         from job.fit import epoch_batches, split_batches
-        from job.prepare import prepare
+        from job.tasks.table import prepare
 
         self.imports = import_bytes()
         self.evaluate_rows, self.fit, self.stop = evaluate, fit, StopRequest()
@@ -120,9 +120,9 @@ class OpenloopScoring:
         from engine.precision import choose_precision
         from engine.targets import Target
         from job.predicting.predictor import make_padding
-        from job.prepare import encode_split, make_model_args
         from job.rows import data_args
         from job.speed import evaluation_rows, feed_batches, set_up_torch, speed_up_model
+        from job.training.labelled import encode_split, make_model_args
         from models.build import build_model
         from models.load import load_tokenizer
 

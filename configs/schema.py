@@ -78,6 +78,12 @@ class Run(Section):
     threads: Threads | None = field(None, "CPU threads torch may use; unset: torch's own choice.")
 
 
+class Task(Section):
+    """What the run is about."""
+
+    kind: Literal["classify"] = field("classify", "classify: texts with labels or numbers.")
+
+
 class Model(Section):
     """The pretrained model to start from, and how much of it learns."""
 
@@ -571,6 +577,7 @@ class Config(Section):
     """A whole run. Read it with configs.read.read_config, which also checks the relations."""
 
     run: Run
+    task: Task = Task()
     model: Model
     head: Head = Head()
     lora: LoRA | None = None

@@ -2,11 +2,9 @@
 
 import math
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from data.encode import tokenizer_digest
-from data.loaders import eval_batches, train_batches
 from engine.checkpoint import (
     best_folder,
     drift,
@@ -24,19 +22,16 @@ from engine.stop import StopRequest
 from engine.storage import newest_valid
 from engine.tracker import LOG, Tracker, mend_log
 from job.folder import Folder
+from job.job import Job
 from job.own_code import describe_own_code
 from job.predicting.predictor import made_with
-from job.predicting.texts import length_counts
-from job.prepare import Job
 from job.speed import feed_batches
-from job.testing.scorer import scorer_of
 from job.training.needs import memory_advice
 from job.training.probe import replaced
-from report.compare import NAMES
-from report.format import format_number
+from report.compare import LESS_IS_BETTER
+from report.evaluation import show_figure
 
-FIGURES = ("r2", "rmse", "mae", "spearman", "loss")  # of numbers, as a line shows them
-LESS_IS_BETTER = {"loss", "rmse", "mae"}  # of the metrics that pick the best checkpoint
+NO_DRIFT = ("environment", "base", "code", "config", "metrics")  # looked at apart, or nothing
 
 
 def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]:
@@ -51,7 +46,7 @@ def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]
         *drift(saved["code"], record["code"]),
         *(
             line
-            for key in ("data", "tokenizer", "target", "replaced", "kept", "teacher")
+            for key in [key for key in saved | record if key not in NO_DRIFT]
             for line in drift({key: saved.get(key)}, {key: record.get(key)})
         ),
     ]
@@ -67,14 +62,13 @@ def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]
 def describe_data(job: Job) -> dict[str, Any]:
     """The data report, what is read of long texts and the fingerprint of the rows, as they stand in
     data.json."""
-    report = {**job.data.report.as_dict(), "lengths": length_counts(job)}
+    report = {**job.data.report.as_dict(), "lengths": job.task.lengths(job)}
     return {"fingerprint": job.data.fingerprint, **report}
 
 
 def describe_environment(job: Job) -> dict[str, Any]:
     """What "the same bits" depends on outside the config, as it stands in environment.json."""
-    there = {} if job.distilled is None else job.distilled.elsewhere(job.precision)
-    return environment(job.precision, job.speed.resolved) | there
+    return environment(job.precision, job.speed.resolved) | job.task.environment(job)
 
 
 def make_record(job: Job) -> dict[str, Any]:
@@ -87,12 +81,7 @@ def make_record(job: Job) -> dict[str, Any]:
         "code": describe_own_code(job.config),
         "config": job.config.model_dump(exclude_none=True),
     }
-    if job.data.kind == "regression":
-        record["target"] = vars(job.target)  # what the numbers in the weights mean
-    if job.cached is not None:
-        record["kept"] = job.cached.line
-    if job.distilled is not None:
-        record["teacher"] = job.distilled.identity
+    record |= job.task.record(job)
     if own := replaced(job):
         record["replaced"] = own
     return record
@@ -121,44 +110,14 @@ def restore(job: Job, folder: Folder, allow_drift: bool) -> tuple[Progress, int 
 
 def epoch_batches(job: Job, epoch: int, start: int) -> Iterator[Batch]:
     """The micro-batches of an epoch from index `start` on."""
-    batches = train_batches(
-        job.encoded["train"].dataset, job.order.epoch(epoch), start,
-        job.config.train.micro_batch_size, job.padding, job.config.data.workers,
-        job.kept("train"),
-    )  # fmt: skip
-    if job.distilled is not None:
-        batches = map(partial(job.distilled.join, target=job.target), batches)
+    batches = job.task.train_batches(job, epoch, start)
     return feed_batches(batches, job.speed, job.precision.device)
 
 
 def split_batches(job: Job, split: str) -> Iterator[Batch]:
     """All rows of a split once, for evaluation."""
-    batches = eval_batches(
-        job.encoded[split].dataset, job.evaluation_rows, job.padding,
-        job.config.data.workers, job.kept(split),
-    )  # fmt: skip
+    batches = job.task.split_batches(job, split)
     return feed_batches(batches, job.speed, job.precision.device)
-
-
-def show_figure(name: str, value: float) -> str:
-    """One figure: those in the labels' own unit with four digits or so, the others to 1/10,000."""
-    return format_number(value) if name in ("rmse", "mae") else f"{value:.4f}"
-
-
-def evaluation_line(name: str, step: int, metrics: dict[str, Any], deciding: str = "loss") -> str:
-    """One console line: the figures with n and interval, the deciding one among them."""
-    if "accuracy" in metrics:
-        low, high = metrics["interval"]
-        parts = [
-            f"loss {metrics['loss']:.4f}",
-            f"accuracy {metrics['accuracy']:.4f} (95 % {low:.4f} to {high:.4f})",
-            f"macro F1 {metrics['macro_f1']:.4f}",
-        ]
-    else:
-        parts = [f"{figure} {show_figure(figure, metrics[figure])}" for figure in FIGURES]
-    if deciding in metrics and deciding not in ("accuracy", "macro_f1", *FIGURES):
-        parts.append(f"{NAMES.get(deciding, deciding)} {metrics[deciding]:.4f}")
-    return f"{name} at step {step}: " + ", ".join([*parts, f"n {metrics['n']:,}"])
 
 
 def note_evaluation(
@@ -187,7 +146,7 @@ def train(
 ) -> None:
     """Run the job's fit() with its data, evaluation and checkpoints."""
     model, config = job.built.model, job.config
-    record, scorer = make_record(job), scorer_of(job)
+    record = make_record(job)
 
     def on_step(result: StepResult, progress: Progress, rate: float) -> None:
         tracker.log_step(result, progress, rate)
@@ -196,11 +155,11 @@ def train(
         if "validation" not in job.encoded:
             return
         batches = stop.guard(split_batches(job, "validation"))
-        metrics = scorer.evaluate(model, batches)
+        metrics = job.task.evaluate(job, batches)
         best = note_evaluation(progress, job.metric, metrics, config.eval.patience)
         tracker.log_evaluation(progress.step, "eval", metrics)
-        tracker.log_confusion(progress.step, "eval", metrics, job.data.label_names)
-        line = evaluation_line("validation", progress.step, metrics, job.metric)
+        job.task.log(job, tracker, progress.step, metrics)
+        line = job.task.line("validation", progress.step, metrics, job.metric)
         tracker.say(line + (" — best so far" if best else ""))
 
     def save(progress: Progress) -> None:
@@ -236,7 +195,7 @@ def describe_rows(job: Job, rows: list[int]) -> str:
     """Address and beginning of each training row."""
     split, wanted = job.data.splits["train"], set(rows)
     lines = [
-        f"  {split[i]['address']}: {split[i]['text'][:80]}"
+        f"  {split[i]['address']}: {job.task.show_row(split[i])[:80]}"
         for i, row in enumerate(split["row"])
         if row in wanted
     ]

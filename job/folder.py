@@ -28,7 +28,7 @@ from files.errors import UnreadableError
 from files.publish import free_name, set_aside, sweep, verify
 from files.read import read_json
 from files.write import LEFTOVER, save_text, to_json
-from job.train_on import can_train_on, train_on
+from job.reporting.train_on import can_train_on, train_on
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,7 @@ from engine.tracker import Tracker
 from job.finish import finish
 from job.fit import describe_data, describe_environment, restore, train
 from job.folder import Folder
-from job.predicting.samples import store_samples
-from job.prepare import Job
-from job.training.cached import open_cached
+from job.job import Job
 
 
 def train_and_finish(job: Job, folder: Folder, command: str, allow_drift: bool) -> dict[str, Any]:
@@ -25,16 +23,11 @@ def train_and_finish(job: Job, folder: Folder, command: str, allow_drift: bool) 
     if job.resume:
         progress, metrics_bytes, notes = restore(job, folder, allow_drift)
         print("".join(line + "\n" for line in notes), end="")
-    if progress.step == 0:  # shown before training: stored at the start
+    if progress.step == 0:
         folder.write_json("environment.json", describe_environment(job))
         folder.write_json("data.json", describe_data(job))
-        if job.config.samples.texts:
-            store_samples(job, folder)
     resumed = progress.step > 0
-    if job.cached is not None:
-        print(open_cached(job.cached, job.encoded, job.padding, job.precision), flush=True)
-    if job.distilled is not None:
-        print(job.distilled.ask("train"), flush=True)
+    job.task.begin(job, folder, not resumed)
     tracker = Tracker(
         folder.path, progress.step, job.plan.total_steps, job.config.run.log_every, metrics_bytes
     )

@@ -11,7 +11,7 @@ import train
 from configs.read import read_config
 from data.cache import cache_root
 from files.write import LEFTOVER
-from job.prepare import prepare
+from job.tasks.table import prepare
 from job.training import cached as cached_states
 from tests.killed import kill_after_save, kill_between
 

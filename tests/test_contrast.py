@@ -10,8 +10,8 @@ from killed import kill_after_save
 from openloop import load_run
 from configs.read import read_config
 from job.fit import epoch_batches
-from job.prepare import prepare
 from job.reporting.banner import estimated_seconds, mean_tokens
+from job.tasks.table import prepare
 from job.training.needs import most_tokens, row_lengths
 
 SETTINGS = {

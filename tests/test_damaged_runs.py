@@ -312,16 +312,16 @@ CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 def test_a_signal_after_the_training_ends_with_its_status_and_resume_goes_on(
     copy, finished, monkeypatch, place, number
 ):
-    import job.finish
+    import job.testing.conclude
 
     folder, words = copy()
-    plain = getattr(job.finish, place)
+    plain = getattr(job.testing.conclude, place)
 
     def signalled(*arguments, **named):
         os.kill(os.getpid(), number)
         return plain(*arguments, **named)
 
-    monkeypatch.setattr(job.finish, place, signalled)
+    monkeypatch.setattr(job.testing.conclude, place, signalled)
     with pytest.raises(SystemExit) as ended:
         train.main([*words, "--resume"])
     assert ended.value.code == CODES[number]

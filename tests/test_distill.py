@@ -12,7 +12,7 @@ from killed import kill_after_save
 from openloop import load_run
 from configs.read import read_config
 from job import finish
-from job.prepare import prepare
+from job.tasks.table import prepare
 
 SETTINGS = {
     "run": {"keep": 50},

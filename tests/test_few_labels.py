@@ -11,7 +11,7 @@ from openloop import load_run
 from configs.read import read_config
 from configs.schema import METHODS
 from job.checking.guess import FEW, chooses_a_way, guess_recipe
-from job.prepare import prepare
+from job.tasks.table import prepare
 from job.training.cached import open_cached
 
 

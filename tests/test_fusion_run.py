@@ -14,9 +14,9 @@ import predict
 import train
 from openloop import load_run
 from configs.read import read_config
-from job.prepare import prepare
 from job.reporting.banner import estimated_memory
 from job.rows import data_args
+from job.tasks.table import prepare
 from job.testing.baseline import rows_of
 from models.export import load_exported
 

@@ -9,11 +9,12 @@ import train
 from engine.decision import Decision
 from engine.plan import Progress
 from job.checking.guess import guess_recipe
-from job.fit import evaluation_line, note_evaluation
+from job.fit import note_evaluation
 from job.predicting.naming import name_predictions
 from job.reporting.card import card_results, main_metric
 from job.training.loss import keep_target
 from models.args import ModelArgs
+from report.evaluation import evaluation_line
 
 
 def evaluate_all(values, metric="accuracy", patience=None, losses=None):

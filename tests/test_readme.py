@@ -24,6 +24,7 @@ PACKAGES = (
     "data/reading",
     "engine",
     "job",
+    "job/tasks",
     "job/training",
     "job/testing",
     "job/predicting",

@@ -17,8 +17,8 @@ from files.write import LEFTOVER
 from job import finish
 from job.predicting import answers
 from job.predicting.answers import answers_key, steady
-from job.prepare import prepare
-from job.testing import beside
+from job.tasks.table import prepare
+from job.testing import beside, conclude
 from job.training import distill
 from tests.killed import kill_after_save, kill_between
 
@@ -202,7 +202,7 @@ def test_killed_while_a_teacher_answers_a_student_begins_anew(
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
 def test_a_student_ends_where_its_teacher_has_no_room(start, taught, monkeypatch, error):
     optimizers, held = [], []
-    compare, own = finish.compare_teacher, distill.Distilled.answer
+    compare, own = conclude.compare_teacher, distill.Distilled.answer
 
     def note(job, *rest):
         optimizers.append(job.optimizer)
@@ -215,7 +215,7 @@ def test_a_student_ends_where_its_teacher_has_no_room(start, taught, monkeypatch
         return own(made, split, stop)
 
     monkeypatch.setattr(distill.Distilled, "answer", answer)
-    monkeypatch.setattr(finish, "compare_teacher", note)
+    monkeypatch.setattr(conclude, "compare_teacher", note)
     run, said = start("student", *taught)
     reason = str(error) or "MemoryError"
     assert f"WARNING: the student stands alone, its teacher cannot be asked: {reason}" in said
@@ -236,7 +236,7 @@ def test_a_teacher_for_which_there_is_no_room_is_named_before_step_1(start, taug
 def test_a_student_is_stopped_while_its_teacher_answers(
     start, taught, cache, tmp_path, monkeypatch
 ):
-    save_model, run, passes = finish.save_model, answers.Predictor.run, []
+    save_model, run, passes = conclude.save_model, answers.Predictor.run, []
 
     def save(*words):
         save_model(*words)
@@ -247,7 +247,7 @@ def test_a_student_is_stopped_while_its_teacher_answers(
         run(own, chunk, lambda *words: passes.append(1) or on_batch(*words))
 
     with monkeypatch.context() as patch:
-        patch.setattr(finish, "save_model", save)
+        patch.setattr(conclude, "save_model", save)
         with pytest.raises(SystemExit, match="143"):
             start("student", *taught)
     assert passes == [1]

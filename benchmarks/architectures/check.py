@@ -26,8 +26,9 @@ from data.long import LengthArgs
 from engine.evaluate import inference
 from engine.losses import logits_of
 from job.folder import run_folder
-from job.predicting.predictor import Predictor, load_predictor
-from job.prepare import Job
+from job.job import Job
+from job.predicting.predictor import Predictor
+from job.tasks.load import load_predictor
 from models.apart import forward_apart
 from models.fast.map import PATHS, Replacement
 from models.heads import transformers_model

@@ -1,4 +1,5 @@
-"""A task put together as job/prepare.py and job/fit.py do it, from a shape instead of a config.
+"""A task put together as job/training/labelled.py and job/fit.py do it, from a shape instead of a
+config.
 
 The one place here that knows how batches, model and fit() are wired; every step uses it.
 """

@@ -6,11 +6,11 @@ from engine.plan import Progress
 from engine.stop import StopRequest
 from files.write import replace_text, to_json
 from job.folder import Folder
+from job.job import Job
 from job.predicting.answers import pick_texts
 from job.predicting.explain import explain_texts, most_asked
 from job.predicting.outputs import piece_cells
 from job.predicting.predictor import Predictor
-from job.prepare import Job
 from job.reporting.decided import EXPLANATIONS
 from report.card import Mistake
 

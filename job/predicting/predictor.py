@@ -1,9 +1,8 @@
 """Predictions of a model with the run's own preprocessing: cleaning, tokenizer, cut, labels."""
 
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,14 +25,13 @@ from job.ending import reading
 from job.folder import Folder, finished_config, refuse_links
 from job.predicting.naming import Prediction, Text, name_predictions
 from job.rows import clean_args, text_columns
-from job.speed import evaluation_rows, set_up_torch, speed_up_model
+from job.speed import evaluation_rows, speed_up_model
 from job.testing.decided import read_decision
 from job.training.bag import settle_precision
 from models.export import load_exported
 from models.fast.speed import Speed
 from models.ngrams.bag import NgramTokenizer
 from models.ngrams.fusion import Fusion, load_fusion
-from report.plan import replaced_lines
 
 if TYPE_CHECKING:
     from job.predicting.explain import Piece
@@ -227,25 +225,6 @@ def recorded_dtype(folder: Folder, key: str = "dtype") -> str | None:
         if then := made_with(folder):
             return then.get(key)
     return folder.recorded().get("environment", {}).get(key)
-
-
-def load_predictor(
-    run: str | Path, device: str | None, allow_code: bool, base: str | Path | None,
-    verbose: bool = False, allow_network: bool = False,
-) -> Predictor:  # fmt: skip
-    """The predictor of a finished run folder that check_run has passed. Raises ValueError as
-    open_predictor does. One line on standard error says which run answers; `verbose` adds kernels,
-    threads and fast paths."""
-    folder = Folder(Path(run))
-    details = set_up_torch(finished_config(folder))
-    predictor, speed = open_predictor(folder, device, allow_code, base, allow_network)
-    precision = predictor.precision
-    print(f"openloop: {folder.path} on {precision.device} in {precision.dtype}", file=sys.stderr)
-    if verbose:
-        paths = replaced_lines([astuple(row) for row in speed.replaced])
-        lines = [*details, *speed.notes, *speed.details, *paths]
-        print("".join(f"{line}\n" for line in lines), end="", file=sys.stderr)
-    return predictor
 
 
 def open_predictor(

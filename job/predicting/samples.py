@@ -4,8 +4,8 @@ from contextlib import suppress
 
 from engine.decision import Decision
 from job.folder import Folder
+from job.job import Job
 from job.predicting.predictor import Predictor, make_predictor
-from job.prepare import Job
 from job.testing.scorer import plain_decision
 from models.ngrams.fusion import Fusion
 from report.samples import Answer, samples_table

@@ -4,8 +4,8 @@ import numpy as np
 
 from data.encode import Encoded
 from data.long import LengthArgs
+from job.job import Job
 from job.predicting.predictor import length_args, window_pool
-from job.prepare import Job
 from job.rows import text_columns
 from job.training.needs import adds_up, most_tokens, row_lengths, widest_of
 from models.apart import needs_apart

@@ -3,15 +3,13 @@
 from dataclasses import astuple
 
 from configs.schema import Config
-from data.prepare import label_counts
 from engine.optim import Schedule
 from job.folder import Folder
-from job.predicting.texts import length_lines
-from job.prepare import Job
+from job.job import Job
 from job.training.needs import adds_up, batch_tokens, row_lengths
 from models.trainable import count_parameters
-from report.format import split_warnings
-from report.plan import Group, Memory, Plan, Truncation
+from report.format import format_bytes, format_seconds, split_warnings
+from report.plan import Group, Memory, Plan
 from report.verdict import few_rows
 
 FILES = (
@@ -44,10 +42,8 @@ def estimated_seconds(job: Job) -> float:
     )
     tokens = float(rows * mean_tokens(job))
     forward_only, streams = 0.0, job.speed.streams
-    decide = job.config.decide
-    decides = decide.calibrate or decide.min_precision is not None
-    if job.bag_needs is not None or (decides and job.data.kind != "regression"):
-        evaluations += 1  # to weigh the bag, to fit the decision
+    passes, more = job.task.beside(job)
+    evaluations += passes
     for split, times in (("validation", evaluations), ("test", 1)):
         if split in job.encoded:
             forward_only += float(
@@ -55,13 +51,17 @@ def estimated_seconds(job: Job) -> float:
             )
     # a forward alone takes about a third of forward and backward
     seconds = job.estimate.seconds_per_token * (tokens + forward_only / 3)
-    if job.distilled is not None:
-        seconds += job.distilled.seconds.get("train", 0.0)
-    if job.cached is not None:
-        seconds += sum(job.cached.seconds[name] for name in job.cached.missing)
-    if job.bag_needs is not None:
-        seconds += job.bag_needs.seconds
-    return seconds
+    return seconds + more
+
+
+def estimate_line(job: Job, peak: int | None, seconds: float | None) -> str:
+    """What was estimated before the run beside what was measured."""
+    needed = estimated_memory(job).total
+    line = f"memory: {format_bytes(needed)} estimated, {format_bytes(peak)} measured"
+    if seconds is None:
+        return line
+    estimated = format_seconds(estimated_seconds(job))
+    return f"{line}; training to test: {estimated} estimated, {format_seconds(seconds)} measured"
 
 
 def mean_tokens(job: Job) -> float:
@@ -129,6 +129,7 @@ def warning_lines(job: Job) -> list[str]:
 def make_plan(job: Job, folder: Folder) -> Plan:
     """Everything that is known before step 1."""
     config, data, train = job.config, job.data, job.config.train
+    rows = job.task.sections(job)
     trainable, total = count_parameters(job.built.model)
     groups = [
         Group(
@@ -143,15 +144,9 @@ def make_plan(job: Job, folder: Folder) -> Plan:
         model=job.model_args.source,
         data=str(config.data.source),
         rows={name: e.rows for name, e in job.encoded.items()},
-        balance={
-            name: label_counts(split, data.kind, data.label_names)
-            for name, split in data.splits.items()
-        },
-        truncation={
-            name: Truncation(e.rows, e.truncated_rows, e.tokens + e.cut_tokens, e.cut_tokens)
-            for name, e in job.encoded.items()
-        },
-        length=length_lines(job),
+        balance=rows.balance,
+        truncation=rows.truncation,
+        length=rows.length,
         trainable=trainable,
         parameters=total,
         groups=groups,

@@ -9,12 +9,12 @@ from typing import Any
 from configs.fields import list_settings
 from configs.read import trajectory
 from job.folder import Folder
+from job.job import Job
 from job.predicting.texts import texts_of, window_lines
-from job.prepare import Job
 from job.reporting.banner import estimated_memory, estimated_seconds
+from job.reporting.train_on import train_on
 from job.rows import text_columns
 from job.testing.decide import Fitted, snippet_lines, test_lines
-from job.train_on import train_on
 from job.training.probe import replaced
 from models.methods.method import can_merge
 from models.ngrams.bag import NgramBag

@@ -20,9 +20,9 @@ from engine.metrics import build_counter
 from engine.stop import StopRequest
 from engine.tracker import Tracker
 from job.folder import Folder
+from job.job import Job
 from job.predicting.answers import pick_texts
 from job.predicting.predictor import CHUNK, Predictor, Text, open_predictor
-from job.prepare import Job
 from job.reporting.card import Tested, main_metric
 from job.training.distill import Distilled
 from job.training.teacher import teacher_folder

@@ -24,7 +24,7 @@ from engine.calibrate import (
 from engine.decision import NOTHING_IS_SURE, Decision, how_sure
 from engine.stop import StopRequest
 from job.fit import split_batches
-from job.prepare import Job
+from job.job import Job
 from job.testing.fusion import collect_logits
 from job.testing.scorer import labels_of, plain_decision
 from report.format import format_count, format_number, format_share, join_names

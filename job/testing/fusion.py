@@ -22,7 +22,7 @@ from engine.memory import give_back_memory
 from engine.precision import Precision
 from engine.stop import StopRequest
 from job.fit import split_batches
-from job.prepare import Job
+from job.job import Job
 from job.rows import text_columns
 from job.testing.scorer import labels_of, scorer_of
 from models.ngrams.bag import NgramBag, NgramTokenizer

@@ -9,9 +9,8 @@ from data.labels.settle import Kind, label_array
 from data.prepare import Data, learnt_rows
 from engine.intervals import Interval, paired_interval
 from engine.tracker import LOG, read_log
-from job.fit import LESS_IS_BETTER
 from job.folder import Folder
-from job.prepare import Job
+from job.job import Job
 from job.testing.baseline import (
     FEW_STRENGTHS,
     INSTALL,
@@ -27,6 +26,7 @@ from job.testing.baseline import (
 from models.args import ModelArgs
 from models.ngrams.bag import SOURCE
 from report.baseline import CONSTANTS, Comparison
+from report.compare import LESS_IS_BETTER
 from report.format import format_number
 from report.verdict import ClassCount, Evaluation, Evidence, Settings, verdict_lines
 

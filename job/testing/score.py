@@ -14,13 +14,13 @@ from job.ending import reading
 from job.folder import Folder, refuse_other_trajectory, run_folder
 from job.own_code import changed_since
 from job.predicting.predictor import made_with, make_padding
-from job.prepare import encode_split
 from job.rows import data_args
 from job.speed import evaluation_rows, feed_batches, set_up_torch, speed_up_model
 from job.testing.decided import read_decision
 from job.testing.fusion import BOTH, fused_logits
 from job.testing.scorer import Scorer
 from job.training.bag import settle_precision
+from job.training.labelled import encode_split
 from job.training.loss import choose_loss
 from job.verify import check_run, read_result
 from models.export import load_exported

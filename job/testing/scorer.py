@@ -13,7 +13,7 @@ from engine.evaluate import evaluate
 from engine.losses import Batch, LossFn
 from engine.metrics import build_counter
 from engine.precision import Precision
-from job.prepare import Job
+from job.job import Job
 
 ROWS_AT_ONCE = 1024  # whose logits are there already
 

@@ -14,23 +14,24 @@ from engine.plan import Progress
 from engine.stop import StopRequest
 from engine.tracker import Tracker
 from files.write import replace_text, to_json
-from job.fit import evaluation_line, split_batches
+from job.fit import split_batches
 from job.folder import Folder
+from job.job import Job
 from job.predicting.naming import name_predictions
-from job.prepare import Job
 from job.reporting.card import Tested
+from job.reporting.pictures import MOST_DRAWN, log_pictures
 from job.reporting.predictions import MOST_SHARES
 from job.rows import slice_columns
 from job.testing.baseline import row_figures
 from job.testing.decide import DecisionCounter
 from job.testing.fusion import BOTH, test_fused
 from job.testing.judge import judge
-from job.testing.pictures import MOST_DRAWN, log_pictures
 from job.testing.scorer import scorer_of
 from job.testing.slices import slices_of_test
 from models.ngrams.fusion import Fusion
 from report.baseline import comparison_line
 from report.card import Mistake
+from report.evaluation import evaluation_line
 from report.slices import slice_table, worse_lines
 from report.verdict import no_numbers
 

@@ -25,7 +25,7 @@ from models.code import code_file, where_raised
 from models.heads import Classifier
 
 if TYPE_CHECKING:
-    from job.prepare import Job
+    from job.job import Job
     from job.training.distill import Distilled
 
 ROWS = 3  # not two, which many labels have too: (B, C) must not look like (C, B)

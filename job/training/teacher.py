@@ -19,8 +19,8 @@ from files.verify import sha256
 from job.ending import reading
 from job.folder import Folder, check_finished, finished_config, run_folder
 from job.predicting.predictor import Predictor, make_predictor, recorded_dtype
+from job.reporting.train_on import can_train_on
 from job.speed import speed_up_model
-from job.train_on import can_train_on
 from job.training.bag import settle_precision
 from job.training.loss import target_of
 from job.verify import check_run

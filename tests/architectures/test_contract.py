@@ -7,7 +7,7 @@ from benchmarks.architectures.check import check, make_folder, make_rows
 from benchmarks.architectures.configs import ARCHITECTURES
 from benchmarks.architectures.reload import Reloader
 from benchmarks.architectures.table import DOC, examine, render
-from job.predicting.predictor import load_predictor
+from job.tasks.load import load_predictor
 from models.fast.cpu.compiler import find_compiler
 
 # one of each kind: encoder on fast paths, decoder without pad token, encoder and decoder, adapted

@@ -7,7 +7,7 @@ from data.labels.settle import label_array
 from engine.board import Board
 from engine.calibrate import Bins
 from engine.images import reliability_image
-from job.prepare import Job
+from job.job import Job
 from job.reporting.figures import groups_of
 from report.format import clean_line
 

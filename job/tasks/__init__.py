@@ -1,0 +1,1 @@
+"""What a run is about: one file a task, one table."""

@@ -1,0 +1,141 @@
+"""Labelled texts: one class a row, several, or a number; single texts or pairs."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from configs.schema import Config
+from data.loaders import eval_batches, train_batches
+from data.prepare import label_counts
+from engine.losses import Batch
+from engine.plan import Progress
+from engine.stop import StopRequest
+from engine.tracker import Tracker
+from job.folder import Folder
+from job.job import Job
+from job.predicting.predictor import Predictor, open_predictor
+from job.predicting.samples import store_samples
+from job.predicting.texts import length_counts, length_lines
+from job.reporting.card import ask_command
+from job.tasks.task import Conclusion, Sections
+from job.testing.conclude import conclude
+from job.testing.score import score_finished
+from job.testing.scorer import scorer_of
+from job.training.cached import open_cached
+from job.training.labelled import prepare_labelled
+from models.fast.speed import Speed
+from report.evaluation import evaluation_line
+from report.plan import Truncation
+
+
+class Classify:
+    """The answers to Task."""
+
+    def prepare(self, config: Config, allow_code: bool, resolved_dtype: str | None) -> Job:
+        return prepare_labelled(self, config, allow_code, resolved_dtype)
+
+    def sections(self, job: Job) -> Sections:
+        kind, names = job.data.kind, job.data.label_names
+        return Sections(
+            balance={
+                name: label_counts(rows, kind, names) for name, rows in job.data.splits.items()
+            },
+            truncation={
+                name: Truncation(e.rows, e.truncated_rows, e.tokens + e.cut_tokens, e.cut_tokens)
+                for name, e in job.encoded.items()
+            },
+            length=length_lines(job),
+        )
+
+    def beside(self, job: Job) -> tuple[int, float]:
+        decide, seconds = job.config.decide, 0.0
+        decides = decide.calibrate or decide.min_precision is not None
+        # to weigh the bag, to fit the decision
+        passes = job.bag_needs is not None or (decides and job.data.kind != "regression")
+        if job.distilled is not None:
+            seconds += job.distilled.seconds.get("train", 0.0)
+        if job.cached is not None:
+            seconds += sum(job.cached.seconds[name] for name in job.cached.missing)
+        if job.bag_needs is not None:
+            seconds += job.bag_needs.seconds
+        return int(passes), seconds
+
+    def environment(self, job: Job) -> dict[str, Any]:
+        return {} if job.distilled is None else job.distilled.elsewhere(job.precision)
+
+    def record(self, job: Job) -> dict[str, Any]:
+        record: dict[str, Any] = {}
+        if job.data.kind == "regression":
+            record["target"] = vars(job.target)  # what the numbers in the weights mean
+        if job.cached is not None:
+            record["kept"] = job.cached.line
+        if job.distilled is not None:
+            record["teacher"] = job.distilled.identity
+        return record
+
+    def lengths(self, job: Job) -> Any:
+        return length_counts(job)
+
+    def begin(self, job: Job, folder: Folder, new: bool) -> None:
+        if new and job.config.samples.texts:
+            store_samples(job, folder)
+        if job.cached is not None:
+            print(open_cached(job.cached, job.encoded, job.padding, job.precision), flush=True)
+        if job.distilled is not None:
+            print(job.distilled.ask("train"), flush=True)
+
+    def train_batches(self, job: Job, epoch: int, start: int) -> Iterator[Batch]:
+        batches = train_batches(
+            job.encoded["train"].dataset, job.order.epoch(epoch), start,
+            job.config.train.micro_batch_size, job.padding, job.config.data.workers,
+            job.kept("train"),
+        )  # fmt: skip
+        if job.distilled is not None:
+            batches = map(partial(job.distilled.join, target=job.target), batches)
+        return batches
+
+    def split_batches(self, job: Job, split: str) -> Iterator[Batch]:
+        return eval_batches(
+            job.encoded[split].dataset, job.evaluation_rows, job.padding,
+            job.config.data.workers, job.kept(split),
+        )  # fmt: skip
+
+    def evaluate(self, job: Job, batches: Iterator[Batch]) -> dict[str, Any]:
+        return scorer_of(job).evaluate(job.built.model, batches)
+
+    def metric(self, job: Job) -> str:
+        return "loss" if job.data.kind == "regression" else "accuracy"
+
+    def line(self, name: str, step: int, metrics: dict[str, Any], deciding: str) -> str:
+        return evaluation_line(name, step, metrics, deciding)
+
+    def log(self, job: Job, tracker: Tracker, step: int, metrics: dict[str, Any]) -> None:
+        tracker.log_confusion(step, "eval", metrics, job.data.label_names)
+
+    def show_row(self, row: dict[str, Any]) -> str:
+        return row["text"]
+
+    def conclude(
+        self, job: Job, folder: Folder, progress: Progress, tracker: Tracker, command: str,
+        weights: str, begun: float | None, stop: StopRequest,
+    ) -> Conclusion:  # fmt: skip
+        return conclude(job, folder, progress, tracker, command, weights, begun, stop)
+
+    def ask_command(self, job: Job, folder: Folder) -> str:
+        return ask_command(job, folder)
+
+    def score(
+        self, config: Config, base: Path | None, allow_code: bool, allow_drift: bool,
+        allow_network: bool,
+    ) -> dict[str, Any]:  # fmt: skip
+        return score_finished(
+            config, base, allow_code=allow_code, allow_drift=allow_drift,
+            allow_network=allow_network,
+        )  # fmt: skip
+
+    def load(
+        self, folder: Folder, device: str | None, allow_code: bool, base: str | Path | None,
+        allow_network: bool,
+    ) -> tuple[Predictor, Speed]:  # fmt: skip
+        return open_predictor(folder, device, allow_code, base, allow_network)

@@ -1,0 +1,117 @@
+"""The questions that every task answers; a file of this folder is one task.
+
+What is not asked here is the same for all of them: steps, checkpoints, resume, the log. Whoever
+needs to know what a run is about asks its task, and nobody asks which task that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from configs.schema import Config
+    from engine.losses import Batch
+    from engine.plan import Progress
+    from engine.stop import StopRequest
+    from engine.tracker import Tracker
+    from job.folder import Folder
+    from job.job import Job
+    from report.plan import Truncation
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Sections:
+    """What the plan says of a task's rows: by split its labels and what max_length cuts, and how
+    much of a text is read."""
+
+    balance: dict[str, dict[str, int]]
+    truncation: dict[str, Truncation]
+    length: list[str]
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What a trained model showed: the run card, the figures, and the fields of result.json.
+    `seconds` from the first step to the test."""
+
+    card: str
+    metrics: dict[str, Any]
+    seconds: float | None
+    peak: int | None
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """One row of TASKS."""
+
+    def prepare(self, config: Config, allow_code: bool, resolved_dtype: str | None) -> Job:
+        """Everything before step 1. Raises ValueError with all that is wrong. `resolved_dtype` is
+        what "auto" meant when the run was started."""
+
+    def sections(self, job: Job) -> Sections:
+        """What the plan says of the rows."""
+
+    def beside(self, job: Job) -> tuple[int, float]:
+        """Passes over the validation rows, and other seconds, that a run takes beside its steps and
+        evaluations, estimated."""
+
+    def environment(self, job: Job) -> dict[str, Any]:
+        """What "the same bits" depends on besides device, versions and fast paths."""
+
+    def record(self, job: Job) -> dict[str, Any]:
+        """What a checkpoint notes besides model, data and settings; another value is drift."""
+
+    def lengths(self, job: Job) -> Any:
+        """What data.json says of the rows' lengths."""
+
+    def begin(self, job: Job, folder: Folder, new: bool) -> None:
+        """What is worked out before the first step; of a `new` run also what is shown before."""
+
+    def train_batches(self, job: Job, epoch: int, start: int) -> Iterator[Batch]:
+        """The micro-batches of an epoch from index `start` on, in memory of the host."""
+
+    def split_batches(self, job: Job, split: str) -> Iterator[Batch]:
+        """All rows of a split once, for evaluation."""
+
+    def evaluate(self, job: Job, batches: Iterator[Batch]) -> dict[str, Any]:
+        """The figures of the model over batches of a split, "loss" and "n" among them."""
+
+    def metric(self, job: Job) -> str:
+        """The figure by which eval.metric = "auto" picks the best checkpoint."""
+
+    def line(self, name: str, step: int, metrics: dict[str, Any], deciding: str) -> str:
+        """One console line of an evaluation's figures, the deciding one among them."""
+
+    def log(self, job: Job, tracker: Tracker, step: int, metrics: dict[str, Any]) -> None:
+        """What TensorBoard shows of an evaluation besides its numbers."""
+
+    def show_row(self, row: dict[str, Any]) -> str:
+        """The beginning of a training row, to know it again."""
+
+    def conclude(
+        self, job: Job, folder: Folder, progress: Progress, tracker: Tracker, command: str,
+        weights: str, begun: float | None, stop: StopRequest,
+    ) -> Conclusion:  # fmt: skip
+        """Test once, publish the model, show it. `weights` says which it holds, `begun` when
+        training did, None for a resumed run. Raises Stopped where it was asked to end before the
+        model is written."""
+
+    def ask_command(self, job: Job, folder: Folder) -> str:
+        """The command that asks the finished model."""
+
+    def score(
+        self, config: Config, base: Path | None, allow_code: bool, allow_drift: bool,
+        allow_network: bool,
+    ) -> dict[str, Any]:  # fmt: skip
+        """The figures of a finished run's model on its test rows again, under "test"."""
+
+    def load(
+        self, folder: Folder, device: str | None, allow_code: bool, base: str | Path | None,
+        allow_network: bool,
+    ) -> tuple[Any, Any]:  # fmt: skip
+        """What answers for a finished run, and the fast paths that run."""

@@ -1,0 +1,29 @@
+"""An evaluation on one line of the console."""
+
+from typing import Any
+
+from report.compare import NAMES
+from report.format import format_number
+
+FIGURES = ("r2", "rmse", "mae", "spearman", "loss")  # of numbers, as a line shows them
+
+
+def show_figure(name: str, value: float) -> str:
+    """One figure: those in the labels' own unit with four digits or so, the others to 1/10,000."""
+    return format_number(value) if name in ("rmse", "mae") else f"{value:.4f}"
+
+
+def evaluation_line(name: str, step: int, metrics: dict[str, Any], deciding: str = "loss") -> str:
+    """One console line: the figures with n and interval, the deciding one among them."""
+    if "accuracy" in metrics:
+        low, high = metrics["interval"]
+        parts = [
+            f"loss {metrics['loss']:.4f}",
+            f"accuracy {metrics['accuracy']:.4f} (95 % {low:.4f} to {high:.4f})",
+            f"macro F1 {metrics['macro_f1']:.4f}",
+        ]
+    else:
+        parts = [f"{figure} {show_figure(figure, metrics[figure])}" for figure in FIGURES]
+    if deciding in metrics and deciding not in ("accuracy", "macro_f1", *FIGURES):
+        parts.append(f"{NAMES.get(deciding, deciding)} {metrics[deciding]:.4f}")
+    return f"{name} at step {step}: " + ", ".join([*parts, f"n {metrics['n']:,}"])
