@@ -11,6 +11,7 @@ from typing import Any
 
 from configs.long_texts import LONG_TEXTS
 from configs.relations_bag import BAG_RULES
+from configs.relations_chat import CHAT_RULES
 from configs.relations_contrast import CONTRAST_RULES
 from configs.relations_distill import DISTILL_RULES
 from configs.relations_eval import EVAL_RULES
@@ -256,6 +257,7 @@ RULES = (
     lora_layers_are_in_order,
     *DISTILL_RULES,
     *BAG_RULES,
+    *CHAT_RULES,
     *CONTRAST_RULES,
     source_table_has_train,
     splits_have_train,

@@ -81,7 +81,11 @@ class Run(Section):
 class Task(Section):
     """What the run is about."""
 
-    kind: Literal["classify"] = field("classify", "classify: texts with labels or numbers.")
+    kind: Literal["classify", "chat"] = field(
+        "classify",
+        "classify: texts with labels or numbers; chat: conversations, or any text that a language "
+        "model goes on with.",
+    )
 
 
 class Model(Section):
@@ -257,7 +261,7 @@ class Contrast(Section):
 
 
 class Data(Section):
-    """The labelled texts: where they are, how they are read, cleaned, split and cut."""
+    """The rows: where they are, how they are read, cleaned, split and cut."""
 
     source: Files | dict[Split, Files] = field(
         ...,
@@ -314,6 +318,41 @@ class Data(Section):
     )
     kind: Literal["auto", "single", "multi", "regression"] = field(
         "auto", "What a label is: one class, several at once, or a number; auto asks the data."
+    )
+    messages: Text | Annotated[list[Text], Field(min_length=2, max_length=3)] = field(
+        "messages",
+        "Of task chat: the column of the conversation (a list of turns, or a text to learn whole); "
+        "or two columns, prompt and completion; or three, instruction, input and output.",
+    )
+    roles: Literal["alternate"] | dict[Text, Literal["system", "user", "assistant"]] | None = field(
+        None,
+        'Of task chat: who speaks, by the name in the data: { human = "user" }; or alternate: the '
+        "first speaker of a conversation is the user, the other one the assistant; unset: by the "
+        "names in use.",
+    )
+    turn: dict[Literal["role", "content"], Text] | None = field(
+        None,
+        "Of task chat: the fields of a turn, { role = \"sender\", content = \"text\" }; unset: "
+        "role and content, or from and value.",
+    )  # fmt: skip
+    template: Text | None = field(
+        None,
+        "Of task chat: a chat template in Jinja, or the file of one; unset: the model's own, else "
+        "plain lines of role and text.",
+    )
+    learn: Literal["replies", "all", "last"] = field(
+        "replies",
+        "Of task chat: the tokens in the loss: the assistant's, all, or those of its last turn.",
+    )
+    packing: bool = field(
+        False,
+        "Of task chat: several conversations in a row of max_length tokens, each on its own.",
+    )
+    overlong: Literal["left", "right", "drop", "split"] | None = field(
+        None,
+        "Of task chat: what becomes of a conversation of more than max_length tokens: it loses its "
+        "beginning (left) or its end (right), is left out, or split between turns; unset: it is an "
+        "error.",
     )
     clean: Clean = Clean()
     on_bad_row: Literal["error", "skip"] = field(
@@ -535,7 +574,30 @@ class Samples(Section):
     """Texts to watch."""
 
     texts: list[Text] = field(
-        [], "Texts whose predictions are shown before and after training.", False
+        [],
+        "Texts, of task chat prompts, whose answers are shown before and after training.",
+        False,
+    )
+
+
+class Generate(Section):
+    """Replies of a language model (task chat)."""
+
+    max_tokens: Count = field(128, "Most tokens of a reply.", False)
+    temperature: NotNegative = field(
+        0.0, "0: always the likeliest token; above: drawn, the more freely the higher.", False
+    )
+    top_k: Count | None = field(
+        None, "Draw from so many of the likeliest tokens; unset: of all.", False
+    )
+    top_p: Annotated[float, Field(gt=0, le=1)] = field(
+        1.0, "Draw from the likeliest tokens that together have this probability.", False
+    )
+    repetition_penalty: Positive = field(
+        1.0, "Logits of tokens that occurred are divided by it: above 1, fewer repetitions.", False
+    )
+    replies: Annotated[int, Field(ge=0)] = field(
+        16, "Test conversations whose last reply is written anew before and after training.", False
     )
 
 
@@ -595,6 +657,7 @@ class Config(Section):
     precision: Precision = Precision()
     speed: Speed = Speed()
     samples: Samples = Samples()
+    generate: Generate = Generate()
     expect: list[Expect] = field(
         [],
         "What the trained model has to answer; each is checked at the end, and with --strict one "

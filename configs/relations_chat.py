@@ -1,0 +1,104 @@
+"""What goes with task.kind = "chat" and what does not; the rules are as in relations.py."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Settings = Mapping[str, Any]
+Verdict = str | None
+
+# what chat alone has, and what labelled texts alone have: at any other value it would be ignored
+OF_CHAT: dict[str, Any] = {
+    "data.messages": "messages",
+    "data.roles": None,
+    "data.turn": None,
+    "data.template": None,
+    "data.learn": "replies",
+    "data.packing": False,
+    "data.overlong": None,
+    "generate.max_tokens": 128,
+    "generate.temperature": 0.0,
+    "generate.top_k": None,
+    "generate.top_p": 1.0,
+    "generate.repetition_penalty": 1.0,
+    "generate.replies": 16,
+}
+OF_LABELS: dict[str, Any] = {
+    "head.kind": "native",
+    "head.pool": None,
+    "head.dropout": None,
+    "head.args": {},
+    "distill": False,
+    "bag": False,
+    "contrast": False,
+    "expect": [],
+    "data.text": "text",
+    "data.label": "label",
+    "data.labels": None,
+    "data.label_separator": None,
+    "data.kind": "auto",
+    "data.truncation": "right",
+    "data.long": "cut",
+    "data.head_tokens": None,
+    "data.stride": None,
+    "data.max_windows": None,
+    "data.window_pool": None,
+    "train.head_lr": None,
+    "train.loss": None,
+    "train.class_weights": None,
+    "train.label_smoothing": 0.0,
+    "eval.slices": [],
+    "decide.calibrate": True,
+    "decide.min_precision": None,
+}
+METRICS = ("auto", "loss", "accuracy")  # of chat; accuracy is that of the tokens
+
+
+def settings_are_of_the_task(s: Settings) -> Verdict:
+    chat = s["task.kind"] == "chat"
+    strange = [key for key, usual in (OF_LABELS if chat else OF_CHAT).items() if s[key] != usual]
+    if not strange:
+        return None
+    others = f", and {', '.join(strange[1:])}," if strange[1:] else ""
+    whose = "conversations have none" if chat else 'that is of task.kind = "chat" alone'
+    gone = " ".join(f"--unset {key}" for key in strange)
+    return (
+        f'{strange[0]}: got it{others} with task.kind = "{s["task.kind"]}"; {whose}: remove '
+        f"{'them' if others else 'it'} ({gone})"
+    )
+
+
+def a_bag_does_not_talk(s: Settings) -> Verdict:
+    if s["task.kind"] == "chat" and s["ngrams"]:
+        return (
+            f'model.source: got "{s["model.source"]}" with task.kind = "chat"; a bag of n-grams '
+            "has no order of words: start from a language model"
+        )
+    return None
+
+
+def chats_have_their_own_figures(s: Settings) -> Verdict:
+    if s["task.kind"] == "chat" and s["eval.metric"] not in METRICS:
+        return (
+            f'eval.metric: got "{s["eval.metric"]}" with task.kind = "chat"; allowed: '
+            + ", ".join(METRICS)
+        )
+    return None
+
+
+def virtual_tokens_are_not_packed(s: Settings) -> Verdict:
+    for name in ("prompt", "prefix"):
+        if s["data.packing"] and s[name]:
+            return (
+                f"data.packing: got true beside [{name}], which stands once before a row, and a "
+                "packed row has several conversations: remove one of them "
+                f"(--unset data.packing or --unset {name})"
+            )
+    return None
+
+
+CHAT_RULES = (
+    settings_are_of_the_task,
+    a_bag_does_not_talk,
+    chats_have_their_own_figures,
+    virtual_tokens_are_not_packed,
+)
