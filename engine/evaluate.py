@@ -12,7 +12,7 @@ from engine.metrics import Counter
 from engine.precision import Precision
 from engine.randomness import preserve_randomness
 
-PARTS: tuple[str, ...] = ("inputs", "teacher")  # of a batch, each a table of tensors
+PARTS = ("inputs", "teacher", "learned")  # of a batch, each a table of tensors
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

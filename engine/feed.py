@@ -90,7 +90,7 @@ def pinned(batch: Batch) -> Batch:
 
 def tensors_of(batch: Batch) -> Iterator[torch.Tensor]:
     """The tensors of a batch that are on its device, those inside a layout included."""
-    tensors = [*batch["inputs"].values(), *batch.get("teacher", {}).values(), batch["labels"]]
-    for value in tensors:
-        parts = [value] if isinstance(value, torch.Tensor) else vars(value).values()
-        yield from (part for part in parts if isinstance(part, torch.Tensor) and part.is_cuda)
+    parts = [value for part in PARTS for value in batch.get(part, {}).values()]
+    for value in [*parts, batch["labels"]]:
+        inner = [value] if isinstance(value, torch.Tensor) else vars(value).values()
+        yield from (one for one in inner if isinstance(one, torch.Tensor) and one.is_cuda)

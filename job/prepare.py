@@ -1,12 +1,18 @@
-"""What every task prepares alike: complaints collected, the method, the plan of steps."""
+"""What every task prepares alike: complaints collected, the method, the plan of steps, the
+optimizer."""
 
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import torch
 
 from configs.schema import Config
+from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_steps
 from engine.plan import Plan, planned_steps
 from job.ending import reading
+from job.training.rates import first_steps, rate_factors
+from models.build import Built
 from models.methods import METHODS, Method
 
 T = TypeVar("T")
@@ -56,3 +62,16 @@ def plan_steps(config: Config, rows: int) -> Plan:
         evaluate_every=None if config.eval.every == "epoch" else int(config.eval.every),
         save_every=config.run.save_every,
     )
+
+
+def make_optimizer(
+    config: Config, built: Built, method: Method | None, total: int
+) -> tuple[list[dict[str, Any]], torch.optim.Optimizer, Schedule]:
+    """The parameters in groups, AdamW over them, and the rates of a run of `total` steps."""
+    train, model = config.train, built.model
+    groups = parameter_groups(
+        model, train.lr, train.head_lr, built.head_names, train.weight_decay,
+        rate_factors(train, model, method), first_steps(train, model, total),
+    )  # fmt: skip
+    optimizer = build_optimizer(groups, train.betas, train.eps, decoupled=train.decay != "l2")
+    return groups, optimizer, Schedule(train.schedule, total, warmup_steps(train.warmup, total))

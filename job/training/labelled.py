@@ -15,13 +15,12 @@ from data.prepare import Data, load_data
 from engine.estimate import held_memory
 from engine.losses import LossFn
 from engine.memory import explained
-from engine.optim import Schedule, build_optimizer, parameter_groups, warmup_steps
 from engine.precision import Precision
 from engine.targets import Target
 from job.ending import reading
 from job.job import Job
 from job.predicting.predictor import length_args, make_padding, window_pool
-from job.prepare import Problems, make_method, plan_steps
+from job.prepare import Problems, make_method, make_optimizer, plan_steps
 from job.rows import data_args, text_columns
 from job.speed import evaluation_rows, set_up_torch, speed_up_model
 from job.tasks.task import Task
@@ -32,7 +31,7 @@ from job.training.distill import Distilled, choose_compute_loss, open_distilled
 from job.training.loss import choose_loss, keep_target, measure_labels, target_of
 from job.training.needs import describe_idle, measure_bag, measure_needs, memory_advice
 from job.training.probe import check_head, trial_step, try_loss
-from job.training.rates import first_steps, rate_factors, rate_notes
+from job.training.rates import rate_notes
 from job.training.relations import check_relations
 from job.training.teacher import reads_all, student_source
 from models.args import ModelArgs
@@ -147,12 +146,7 @@ def assemble(
     padding = make_padding(tokenizer)
     order, order_notes = choose_order(config, encoded["train"])
     plan = plan_steps(config, order.rows)
-    total = plan.total_steps
-    groups = parameter_groups(
-        built.model, train.lr, train.head_lr, built.head_names, train.weight_decay,
-        rate_factors(train, built.model, model_args.method),
-        first_steps(train, built.model, total),
-    )  # fmt: skip
+    groups, optimizer, schedule = make_optimizer(config, built, model_args.method, plan.total_steps)
     compute_loss, loss_note = pair_up(
         config, built.model, *choose_compute_loss(config, data.kind, loss, distilled)
     )
@@ -177,9 +171,7 @@ def assemble(
         encoded=encoded, order=order, padding=padding, model_args=model_args, built=built,
         speed=speed,
         loss_fn=loss[0], loss_note=loss_note, compute_loss=compute_loss, groups=groups,
-        optimizer=build_optimizer(groups, train.betas, train.eps, decoupled=train.decay != "l2"),
-        scaler=precision.scaler(),
-        schedule=Schedule(train.schedule, total, warmup_steps(train.warmup, total)),
+        optimizer=optimizer, scaler=precision.scaler(), schedule=schedule,
         plan=plan, estimate=needs, resident_before=resident, distilled=distilled, cached=cached,
         bag_needs=measure_bag(config, data, model_args.num_labels), evaluation_rows=rows_at_once,
         notes=notes, details=details,

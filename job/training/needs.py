@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ from job.rows import text_columns
 from job.training.cached import Cached
 from models.ngrams.bag import NgramTokenizer
 
+Collate = Callable[[Sequence[Mapping[str, Any]], Padding], Batch]
+
 PROBE_TOKENS = 512  # so many that activations outweigh the gradient of any one parameter
 SAMPLED = 64  # training rows whose terms are counted before the run
 BYTES_A_TERM = 90  # in models/ngrams/fit.py, where rows and buckets each have an order: measured
@@ -43,7 +46,7 @@ def measure_needs(
     model: nn.Module, compute_loss: Callable[[nn.Module, Batch], Tensor],
     encoded: Mapping[str, Encoded], order: Order, padding: Padding, precision: Precision,
     plan: Plan, micro_batch_size: int, evaluation_rows: int, streams: bool,
-    cached: Cached | None = None,
+    cached: Cached | None = None, collate: Collate = collate,
 ) -> Estimate:  # fmt: skip
     """Memory and time by a probe of the longest training row, several times where it is short.
     `streams`: padding costs nothing; `cached`: steps begin at its cut."""
