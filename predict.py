@@ -63,7 +63,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-v", "--verbose", action="store_true",
                         help="say which kernels, threads and fast paths run")  # fmt: skip
     options = parser.parse_args(arguments)
-    if sum(map(bool, (options.texts, options.pair, options.file, options.expect))) != 1:
+    if sum(map(bool, (options.texts, options.pair, options.file, options.expect))) > 1:
         parser.error("give texts, or - for standard input, --pair, --file or --expect: one of them")
     for name in ("output", "top_k", "explain", "strict"):
         if options.expect and getattr(options, name) is not parser.get_default(name):
@@ -81,58 +81,18 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Check everything that needs no model, load it, answer, count; the exit status."""
-    from engine.decision import read_thresholds
+    """Check everything that needs no model, then let the run's task answer; the exit status."""
     from job.folder import Folder, finished_config
-    from job.predicting.inputs import file_source, word_source
-    from job.predicting.outputs import (
-        Count,
-        answer_items,
-        check_output,
-        make_shape,
-        show,
-        write_file,
-    )
-    from job.testing.expect import check_file
 
-    thresholds = read_thresholds(options.threshold)
     verify_run(options.run, options.allow_drift)
     config = finished_config(Folder(Path(options.run)))
-    if options.output:
-        check_output(options.output, options.file)
     opened = partial(
         open_run, options.run, options.device, options.allow_code, options.base, options.verbose,
         options.allow_network,
     )  # fmt: skip
-    if options.expect:
-        return check_file(options.expect, opened, options.json, options.unsure, thresholds)
-    columns, texts = options.column or [], options.pair or options.texts
-    if options.file:
-        source = file_source(options.file, config, columns, options.encoding, options.keep)
-    else:
-        source = word_source(texts, config, options.encoding)
-    for note in source.notes:
-        print(f"predict.py: {note}", file=sys.stderr)
-    predictor = opened().decide(options.unsure, thresholds)
-    shape, count = make_shape(predictor, options.top_k, options.explain), Count()
-    if options.output is None:
-        answers = answer_items(predictor, source.items(), options.strict, count, options.explain)
-        show(answers, sys.stdout, shape, options.json)
-    else:
-        from tqdm import tqdm
+    from job.tasks.table import task_of
 
-        types = None
-        if options.output.suffix.lower() != ".jsonl":
-            types = shape.column_types(source.items() if options.keep else ())
-        items = tqdm(source.items(), unit="row", disable=None)  # no bar where nobody looks
-        answers = answer_items(predictor, items, options.strict, count, options.explain)
-        write_file(options.output, shape, answers, types)
-        print(f"written: {options.output}, {count.line()}", file=sys.stderr)
-    if options.output is None and (count.errors or not count.rows):
-        print(f"predict.py: {count.line()}", file=sys.stderr)
-    for name, new in shape.renamed.items():
-        print(f"predict.py: the column {name!r} is kept as {new!r}", file=sys.stderr)
-    return 0
+    return task_of(config).answer(options, config, opened)
 
 
 def stop(number: int, frame: object) -> NoReturn:

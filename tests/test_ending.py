@@ -49,7 +49,7 @@ def test_each_error_of_a_user_has_its_status_and_one_message(error, status, mess
         ("models.load.load_file", OSError(12, "Cannot allocate memory")),
         ("models.counted.copy.deepcopy", TypeError("Cannot allocate memory")),
         ("transformers.BertModel.from_pretrained", RuntimeError("can't start new thread")),
-        ("job.prepare.measure_needs", RuntimeError("can't start new thread")),
+        ("job.training.labelled.measure_needs", RuntimeError("can't start new thread")),
     ],
 )
 def test_a_limit_is_said_as_one_wherever_a_start_meets_it(

@@ -1,6 +1,7 @@
 """Labelled texts: one class a row, several, or a number; single texts or pairs."""
 
-from collections.abc import Iterator
+from argparse import Namespace
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from engine.stop import StopRequest
 from engine.tracker import Tracker
 from job.folder import Folder
 from job.job import Job
+from job.predicting.command import answer_labelled
 from job.predicting.predictor import Predictor, open_predictor
 from job.predicting.samples import store_samples
 from job.predicting.texts import length_counts, length_lines
@@ -139,3 +141,6 @@ class Classify:
         allow_network: bool,
     ) -> tuple[Predictor, Speed]:  # fmt: skip
         return open_predictor(folder, device, allow_code, base, allow_network)
+
+    def answer(self, options: Namespace, config: Config, opened: Callable[[], Predictor]) -> int:
+        return answer_labelled(options, config, opened)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from configs.schema import Config
     from engine.losses import Batch
     from engine.plan import Progress
@@ -115,3 +117,8 @@ class Task(Protocol):
         allow_network: bool,
     ) -> tuple[Any, Any]:  # fmt: skip
         """What answers for a finished run, and the fast paths that run."""
+
+    def answer(
+        self, options: Namespace, config: Config, opened: Callable[[], Any]
+    ) -> int:  # fmt: skip
+        """predict.py with a finished run, which `opened` opens as `load` does; the exit status."""
