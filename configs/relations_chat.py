@@ -50,7 +50,8 @@ OF_LABELS: dict[str, Any] = {
     "decide.calibrate": True,
     "decide.min_precision": None,
 }
-METRICS = ("auto", "loss", "accuracy")  # of chat; accuracy is that of the tokens
+OF_TOKENS = ("perplexity", "token_accuracy")  # figures of chat alone
+METRICS = ("auto", "loss", *OF_TOKENS)
 
 
 def settings_are_of_the_task(s: Settings) -> Verdict:
@@ -77,11 +78,11 @@ def a_bag_does_not_talk(s: Settings) -> Verdict:
 
 
 def chats_have_their_own_figures(s: Settings) -> Verdict:
-    if s["task.kind"] == "chat" and s["eval.metric"] not in METRICS:
-        return (
-            f'eval.metric: got "{s["eval.metric"]}" with task.kind = "chat"; allowed: '
-            + ", ".join(METRICS)
-        )
+    metric, chat = s["eval.metric"], s["task.kind"] == "chat"
+    if chat and metric not in METRICS:
+        return f'eval.metric: got "{metric}" with task.kind = "chat"; allowed: {", ".join(METRICS)}'
+    if not chat and metric in OF_TOKENS:
+        return f'eval.metric: got "{metric}", a figure of task.kind = "chat"; leave it out'
     return None
 
 

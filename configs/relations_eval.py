@@ -4,6 +4,8 @@ relations.py."""
 from collections.abc import Mapping
 from typing import Any
 
+from configs.relations_chat import OF_TOKENS
+
 Settings = Mapping[str, Any]
 Verdict = str | None
 _CLASSES = ("auto", "loss", "accuracy", "macro_f1", "weighted_f1", "auroc", "average_precision")
@@ -16,8 +18,8 @@ METRICS = {  # what eval.metric may be, by the labels' kind
 
 def metrics_go_with_the_kind(s: Settings) -> Verdict:
     kind, metric = s["data.kind"], s["eval.metric"]
-    if kind == "auto" or metric in METRICS[kind]:
-        return None
+    if kind == "auto" or metric in METRICS[kind] or metric in OF_TOKENS:
+        return None  # of tokens: not of labelled texts at all, which another rule says
     other = "" if kind == "regression" else '; or data.kind = "regression", to predict numbers'
     if metric in METRICS["single"] and kind == "multi":
         other = "; it is for one class a row"

@@ -488,7 +488,8 @@ class Eval(Section):
     )
     metric: Literal[
         "auto", "loss", "accuracy", "macro_f1", "weighted_f1", "balanced_accuracy", "mcc",
-        "auroc", "average_precision", "rmse", "mae", "r2", "spearman",
+        "auroc", "average_precision", "rmse", "mae", "r2", "spearman", "perplexity",
+        "token_accuracy",
     ] = field(
         "auto",
         "What makes a checkpoint the best, and what patience looks at; auto: accuracy for classes, "

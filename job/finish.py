@@ -1,17 +1,37 @@
 """What a run leaves when its training is done; result.json last."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from configs.read import trajectory
 from engine.plan import Progress
 from engine.stop import StopRequest
 from engine.tracker import Tracker
+from files.publish import publish, remove
 from files.write import save_text
 from job.fit import load_best
 from job.folder import Folder
 from job.job import Job
 from job.reporting.page import PAGE, write_page
 from job.verify import list_files, seal
+from models.build import source_state
+from models.fast.frozen import restore_exact
+
+
+@contextmanager
+def publish_model(job: Job, folder: Folder) -> Iterator[Path]:
+    """A folder to write the model into, which appears as `model/` when all of it is there. One left
+    by an attempt that was killed before the end is replaced. Frozen weights that were rounded for
+    the training are as the source has them."""
+    if "frozen" in job.speed.resolved:
+        exact = {} if job.distilled is None else job.distilled.exact
+        exact = exact or source_state(job.model_args, job.tokenizer, job.built.base)
+        restore_exact(job.built.model, exact)
+    remove(folder.model)
+    with publish(folder.model) as temporary:
+        yield temporary
 
 
 def show_page(folder: Folder, result: dict[str, Any], tracker: Tracker) -> None:

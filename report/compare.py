@@ -22,9 +22,9 @@ JUDGED_BY = ("accuracy", "r2", "loss")  # the first of these figures that a run 
 NAMES = {
     "macro_f1": "macro F1", "weighted_f1": "weighted F1", "r2": "R²", "mcc": "MCC",
     "balanced_accuracy": "balanced accuracy", "auroc": "AUROC",
-    "average_precision": "average precision",
+    "average_precision": "average precision", "token_accuracy": "token accuracy",
 }  # fmt: skip
-LESS_IS_BETTER = ("loss", "rmse", "mae")
+LESS_IS_BETTER = ("loss", "perplexity", "rmse", "mae")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from engine.estimate import peak_memory
 from engine.plan import Progress
 from engine.stop import StopRequest
 from engine.tracker import Tracker
-from files.publish import publish, remove
+from job.finish import publish_model
 from job.folder import Folder
 from job.job import Job
 from job.predicting.explained import try_explain
@@ -24,9 +24,7 @@ from job.testing.decided import write_decision
 from job.testing.expect import judge_expectations, recipe_expectations
 from job.testing.fusion import try_fuse
 from job.testing.testing import test_and_judge
-from models.build import source_state
 from models.export import export_model
-from models.fast.frozen import restore_exact
 from models.ngrams.fusion import Fusion, save_fusion
 from report.card import run_card
 from report.expect import Expected, expectation_lines
@@ -34,13 +32,8 @@ from report.samples import Answer
 
 
 def save_model(job: Job, folder: Folder, fusion: Fusion | None, decision: Decision) -> None:
-    """Publish `model/`. One left by an attempt that was killed before the end is replaced."""
-    if "frozen" in job.speed.resolved:
-        exact = {} if job.distilled is None else job.distilled.exact
-        exact = exact or source_state(job.model_args, job.tokenizer, job.built.base)
-        restore_exact(job.built.model, exact)
-    remove(folder.model)
-    with publish(folder.model) as temporary:
+    """Publish `model/`, with the bag and the decision beside the weights."""
+    with publish_model(job, folder) as temporary:
         if fusion is not None:
             save_fusion(fusion, job.model_args, temporary)
         write_decision(decision, job.data.label_names, temporary)

@@ -286,6 +286,11 @@ def test_parse_config_leaves_its_tables_alone():
 
 CONTRAST = ["contrast.pairs=8", "head.kind=linear"]
 RELATIONS = [
+    (["task.kind=chat", "data.label=stars"], "data.label"),
+    (["task.kind=chat", "model.source=ngrams"], "model.source"),
+    (["task.kind=chat", "eval.metric=mcc"], "eval.metric"),
+    (["task.kind=chat", "data.packing=true", "prompt.tokens=2"], "data.packing"),
+    (["data.learn=last"], "data.learn"),
     (["head.pool=mean"], "head.pool"),
     (["head.kind=linear", "head.args.width=3"], "head.args"),
     (["lora.targets=all-linear", "model.train=all"], "model.train"),
@@ -397,7 +402,7 @@ def test_a_student_that_starts_from_nothing_needs_no_source(small):
 def test_every_relation_is_tried_above():
     from configs.relations import RULES
 
-    assert len(RELATIONS) == len(RULES) + 15  # some are tried twice, expectations four times
+    assert len(RELATIONS) == len(RULES) + 16  # some are tried twice, expectations four times
 
 
 def test_nothing_heavy_is_imported_to_read_a_config():
