@@ -36,6 +36,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one JSON object a finding")
     parser.add_argument("--out", type=Path, metavar="FILE",
                         help="where it goes (check.jsonl, next.jsonl)")  # fmt: skip
+    parser.add_argument("--show", type=int, default=0, metavar="N",
+                        help="print N training rows as the model reads them")  # fmt: skip
     parser.add_argument("--run", type=Path, help="a finished run, with --next or --curve")
     parser.add_argument("--next", type=Path, metavar="POOL", dest="pool",
                         help="rows of this table that are best labelled next")  # fmt: skip
@@ -62,31 +64,27 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def open_recipe(options: argparse.Namespace) -> tuple["Config", list[str]]:
-    """The recipe that is named, or the one that train.py --csv would guess, and why."""
-    if options.csv is None:
-        from configs.read import read_config
-
-        return read_config(options.config, options.overrides, options.unset), []
-    from job.checking.guess import config_for_table
-
-    return config_for_table(options.csv, options.overrides, options.unset)
-
-
 def check(options: argparse.Namespace) -> bool:
     """Examine, print, write the findings; whether something is wrong."""
     start = time.monotonic()
-    config, guessed = open_recipe(options)
-    from job.checking.examine import examine, findings_path, write_findings
+    from job.checking.guess import open_recipe
+
+    config, guessed = open_recipe(options.config, options.csv, options.overrides, options.unset)
+    from job.checking.examine import findings_path, write_findings
+    from job.console import write_marked
+    from job.tasks.table import task_of
     from report.check import check_lines, summary_lines
     from report.format import format_seconds
 
     path = findings_path(config, options.out, [options.config, options.csv])
     checks = []
-    for one in examine(config, guessed):
+    task = task_of(config)
+    for one in task.examine(config, guessed):
         checks.append(one)
         show(options, [finding.as_dict() for finding in one.findings], list(check_lines(one)))
     old = write_findings(path, checks)
+    for line in task.row_lines(config, options.show) if options.show else ():
+        write_marked(sys.stderr if options.json else sys.stdout, line)
     told = summary_lines(checks, format_seconds(time.monotonic() - start), str(path))
     told += [f"what {path} held is in {old}"] if old else []
     print("\n".join(told), file=sys.stderr if options.json else sys.stdout)

@@ -19,7 +19,7 @@ from configs.read import difference, parse_config, read_config, trajectory, writ
 from configs.schema import Config
 from engine.wait_policy import wait_passively
 from files.errors import UnreadableError
-from job.console import prepare_console, read_words
+from job.console import prepare_console, read_words, write_marked
 from job.ending import run_command
 from job.folder import Folder, check_folder, mend_config, read_recipe, run_folder, saved_config
 from job.verify import read_result
@@ -44,6 +44,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--unset", action="append", default=[], metavar="KEY",
                         help="remove a section or key of the recipe; once for each")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument("--show", type=int, default=0, metavar="N",
+                        help="with --dry-run: N training rows as the model reads them")  # fmt: skip
     parser.add_argument("-v", "--verbose", action="store_true",
                         help="the plan with kernels, threads and fast paths")  # fmt: skip
     parser.add_argument("--plain", action="store_true",
@@ -72,6 +74,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--resume goes on, --fresh starts again: one of them")
     if options.eval_only and (options.seeds or options.fresh or options.dry_run or options.resume):
         parser.error("--eval-only scores one finished run; only --allow-… and --base go with it")
+    if options.show and not options.dry_run:
+        parser.error("--show prints rows beside the plan: it goes with --dry-run")
     if options.strict and (options.eval_only or options.dry_run):
         parser.error("--strict is about what a run answers when it is trained; a finished one is "
                      "asked with predict.py --expect FILE")  # fmt: skip
@@ -106,6 +110,8 @@ def train_run(
         verbose=options.verbose, shown=shown,
     )  # fmt: skip
     if options.dry_run:
+        for line in job.task.row_lines(config, options.show) if options.show else ():
+            write_marked(sys.stdout, line)
         return {}, job.banner
     if options.csv is not None:
         write_recipe(config)

@@ -36,7 +36,7 @@ THIRD_PARTY = {
     },
     "engine": {"PIL", "numpy", "safetensors", "tensorboard", "torch", "tqdm"},
     "files": set(),
-    "job": {"numpy", "torch"},
+    "job": {"numpy", "torch", "tqdm"},
     "models": {"huggingface_hub", "numpy", "safetensors", "torch", "transformers"},
     "report": {"jinja2"},  # which torch brings
 }

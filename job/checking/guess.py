@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.fields import list_settings
-from configs.read import parse_config, read_toml
+from configs.read import parse_config, read_config, read_toml
 from configs.schema import METHODS
 
 if TYPE_CHECKING:
@@ -141,6 +141,16 @@ def propose_probe(recipe: dict[str, Any], rows: int) -> str:
         "which takes minutes and gained 0.05 to 0.08 on 400 film reviews: lora.rank=8, "
         "contrast.pairs=400"
     )
+
+
+def open_recipe(
+    recipe: Path | None, table: Path | None, overrides: list[str], unset: list[str]
+) -> tuple["Config", list[str]]:
+    """The recipe that is named, or the one that train.py --csv would guess, and why."""
+    if table is not None:
+        return config_for_table(table, overrides, unset)
+    assert recipe is not None
+    return read_config(recipe, overrides, unset), []
 
 
 def config_for_table(

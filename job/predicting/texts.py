@@ -1,19 +1,25 @@
 """What a run reads of its texts, told to whoever opens its model elsewhere and to its user."""
 
+from typing import Any
+
 import numpy as np
 
-from data.encode import Encoded
+from configs.schema import Config
+from data.encode import Encoded, encode_texts
 from data.long import LengthArgs
+from data.prepare import Data, load_data
 from job.job import Job
 from job.predicting.predictor import length_args, window_pool
-from job.rows import text_columns
+from job.rows import data_args, text_columns
 from job.training.needs import adds_up, most_tokens, row_lengths, widest_of
+from job.training.teacher import student_source
 from models.apart import needs_apart
 from models.architectures import reads_last
 from models.methods.method import tokens_in_front
 from models.ngrams.bag import NgramTokenizer
+from models.start import open_tokenizer
 from models.texts import Texts, Windows
-from report.format import format_bytes, format_count, format_number, format_share
+from report.format import clean_line, format_bytes, format_count, format_number, format_share
 
 LOST = {"right": "end", "left": "beginning"}  # truncation -> what a longer text loses
 JOINED = {"mean": "averaged", "max": "joined by the largest of each dimension"}
@@ -113,3 +119,30 @@ def cost_line(job: Job) -> str:
         f"{line}, and about {format_bytes(int(more))} more memory: the largest micro-batch has "
         f"{format_count(most)} tokens, not {format_count(fewer)}"
     )
+
+
+def row_lines(config: Config, count: int) -> list[str]:
+    """The first training rows: where they stand, their label, and the tokens that the model reads
+    of them, as text."""
+    source, revision, _ = student_source(config)
+    tokenizer = open_tokenizer(source, revision, len(text_columns(config)))
+    data = load_data(data_args(config))
+    lines = []
+    for row in data.splits["train"].select(range(min(count, len(data.splits["train"])))):
+        pairs = [row["text_pair"]] if "text_pair" in row else None
+        label = row["label"] if data.kind == "regression" else name_label(data, row["label"])
+        if isinstance(tokenizer, NgramTokenizer):
+            read = " | ".join([row["text"], *(pairs or [])])
+        else:
+            (one,) = encode_texts(tokenizer, [row["text"]], pairs, length_args(config))
+            read = tokenizer.decode(one["input_ids"])
+        lines.append(f"{row['address']} ({label}): {clean_line(read)}")
+    return lines
+
+
+def name_label(data: Data, label: Any) -> str:
+    """The names of a row's classes."""
+    if data.kind == "single":
+        return data.label_names[label]
+    names = [name for name, on in zip(data.label_names, label, strict=True) if on > 0.5]
+    return ", ".join(names) or "none"

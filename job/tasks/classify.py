@@ -1,7 +1,7 @@
 """Labelled texts: one class a row, several, or a number; single texts or pairs."""
 
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from engine.losses import Batch
 from engine.plan import Progress
 from engine.stop import StopRequest
 from engine.tracker import Tracker
+from job.checking.examine import examine
 from job.folder import Folder
 from job.job import Job
 from job.predicting.command import answer_labelled
 from job.predicting.predictor import Predictor, open_predictor
 from job.predicting.samples import store_samples
-from job.predicting.texts import length_counts, length_lines
+from job.predicting.texts import length_counts, length_lines, row_lines
 from job.reporting.card import ask_command
 from job.tasks.task import Conclusion, Sections
 from job.testing.conclude import conclude
@@ -27,6 +28,7 @@ from job.testing.scorer import scorer_of
 from job.training.cached import open_cached
 from job.training.labelled import prepare_labelled
 from models.fast.speed import Speed
+from report.check import Check
 from report.evaluation import evaluation_line
 from report.plan import Truncation
 
@@ -144,3 +146,9 @@ class Classify:
 
     def answer(self, options: Namespace, config: Config, opened: Callable[[], Predictor]) -> int:
         return answer_labelled(options, config, opened)
+
+    def examine(self, config: Config, guessed: Sequence[str]) -> Iterator[Check]:
+        return examine(config, guessed)
+
+    def row_lines(self, config: Config, count: int) -> list[str]:
+        return row_lines(config, count)

@@ -6,7 +6,7 @@ needs to know what a run is about asks its task, and nobody asks which task that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from engine.tracker import Tracker
     from job.folder import Folder
     from job.job import Job
+    from report.check import Check
     from report.plan import Truncation
 
 Say = Callable[[str], None]
@@ -122,3 +123,9 @@ class Task(Protocol):
         self, options: Namespace, config: Config, opened: Callable[[], Any]
     ) -> int:  # fmt: skip
         """predict.py with a finished run, which `opened` opens as `load` does; the exit status."""
+
+    def examine(self, config: Config, guessed: Sequence[str]) -> Iterator[Check]:
+        """check.py: the checks of a recipe's rows as they are made; first what was `guessed`."""
+
+    def row_lines(self, config: Config, count: int) -> list[str]:
+        """So many training rows as the model reads them, what it learns of them in MARKS."""
