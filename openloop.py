@@ -67,7 +67,7 @@ def set_up_environment() -> None:
 def garbage_left_alone() -> Iterator[None]:
     """For imports: they make a million objects that all stay. Looking through them for garbage,
     again and again, takes a second of a start and finds none; afterwards nobody does any more."""
-    if "job.tasks.table" in sys.modules or not gc.isenabled():
+    if "job.job" in sys.modules or not gc.isenabled():
         yield  # nothing heavy is left to import, and no garbage may be frozen with it
         return
     gc.disable()
@@ -102,8 +102,10 @@ def open_job(
         from job.folder import run_folder
         from job.predicting.predictor import recorded_dtype
         from job.reporting.banner import make_plan
-        from job.tasks.table import prepare
+        from job.tasks.table import prepare, task_of
         from report.plan import difference_lines, plan_lines
+
+        task_of(config).libraries()
 
     if shown is None:
         print("loading data and model …", flush=True)

@@ -1,45 +1,45 @@
 """Labelled texts: one class a row, several, or a number; single texts or pairs."""
 
-from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
-from configs.schema import Config
-from data.loaders import eval_batches, train_batches
-from data.prepare import label_counts
-from engine.losses import Batch
-from engine.plan import Progress
-from engine.stop import StopRequest
-from engine.tracker import Tracker
-from job.checking.examine import examine
-from job.folder import Folder
-from job.job import Job
-from job.predicting.command import answer_labelled
-from job.predicting.predictor import Predictor, open_predictor
-from job.predicting.samples import store_samples
-from job.predicting.texts import length_counts, length_lines, row_lines
-from job.reporting.card import ask_command
-from job.tasks.task import Conclusion, Sections
-from job.testing.conclude import conclude
-from job.testing.score import score_finished
-from job.testing.scorer import scorer_of
-from job.training.cached import open_cached
-from job.training.labelled import prepare_labelled
-from models.fast.speed import Speed
-from report.check import Check
-from report.evaluation import evaluation_line
-from report.plan import Truncation
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from configs.schema import Config
+    from engine.losses import Batch
+    from engine.plan import Progress
+    from engine.stop import StopRequest
+    from engine.tracker import Tracker
+    from job.folder import Folder
+    from job.job import Job
+    from job.predicting.predictor import Predictor
+    from job.tasks.task import Conclusion, Sections
+    from models.fast.speed import Speed
+    from report.check import Check
 
 
 class Classify:
-    """The answers to Task."""
+    """The answers to Task. Each imports what it needs: to look a task up costs nothing."""
+
+    def libraries(self) -> None:
+        import job.training.labelled  # noqa: F401
 
     def prepare(self, config: Config, allow_code: bool, resolved_dtype: str | None) -> Job:
+        from job.training.labelled import prepare_labelled
+
         return prepare_labelled(self, config, allow_code, resolved_dtype)
 
     def sections(self, job: Job) -> Sections:
+        from data.prepare import label_counts
+        from job.predicting.texts import length_lines
+        from job.tasks.task import Sections
+        from report.plan import Truncation
+
         kind, names = job.data.kind, job.data.label_names
         return Sections(
             balance={
@@ -79,9 +79,14 @@ class Classify:
         return record
 
     def lengths(self, job: Job) -> Any:
+        from job.predicting.texts import length_counts
+
         return length_counts(job)
 
     def begin(self, job: Job, folder: Folder, new: bool) -> None:
+        from job.predicting.samples import store_samples
+        from job.training.cached import open_cached
+
         if new and job.config.samples.texts:
             store_samples(job, folder)
         if job.cached is not None:
@@ -90,6 +95,8 @@ class Classify:
             print(job.distilled.ask("train"), flush=True)
 
     def train_batches(self, job: Job, epoch: int, start: int) -> Iterator[Batch]:
+        from data.loaders import train_batches
+
         batches = train_batches(
             job.encoded["train"].dataset, job.order.epoch(epoch), start,
             job.config.train.micro_batch_size, job.padding, job.config.data.workers,
@@ -100,18 +107,24 @@ class Classify:
         return batches
 
     def split_batches(self, job: Job, split: str) -> Iterator[Batch]:
+        from data.loaders import eval_batches
+
         return eval_batches(
             job.encoded[split].dataset, job.evaluation_rows, job.padding,
             job.config.data.workers, job.kept(split),
         )  # fmt: skip
 
     def evaluate(self, job: Job, batches: Iterator[Batch]) -> dict[str, Any]:
+        from job.testing.scorer import scorer_of
+
         return scorer_of(job).evaluate(job.built.model, batches)
 
     def metric(self, job: Job) -> str:
         return "loss" if job.data.kind == "regression" else "accuracy"
 
     def line(self, name: str, step: int, metrics: dict[str, Any], deciding: str) -> str:
+        from report.evaluation import evaluation_line
+
         return evaluation_line(name, step, metrics, deciding)
 
     def log(self, job: Job, tracker: Tracker, step: int, metrics: dict[str, Any]) -> None:
@@ -124,15 +137,21 @@ class Classify:
         self, job: Job, folder: Folder, progress: Progress, tracker: Tracker, command: str,
         weights: str, begun: float | None, stop: StopRequest,
     ) -> Conclusion:  # fmt: skip
+        from job.testing.conclude import conclude
+
         return conclude(job, folder, progress, tracker, command, weights, begun, stop)
 
     def ask_command(self, job: Job, folder: Folder) -> str:
+        from job.reporting.card import ask_command
+
         return ask_command(job, folder)
 
     def score(
         self, config: Config, base: Path | None, allow_code: bool, allow_drift: bool,
         allow_network: bool,
     ) -> dict[str, Any]:  # fmt: skip
+        from job.testing.score import score_finished
+
         return score_finished(
             config, base, allow_code=allow_code, allow_drift=allow_drift,
             allow_network=allow_network,
@@ -142,13 +161,21 @@ class Classify:
         self, folder: Folder, device: str | None, allow_code: bool, base: str | Path | None,
         allow_network: bool,
     ) -> tuple[Predictor, Speed]:  # fmt: skip
+        from job.predicting.predictor import open_predictor
+
         return open_predictor(folder, device, allow_code, base, allow_network)
 
     def answer(self, options: Namespace, config: Config, opened: Callable[[], Predictor]) -> int:
+        from job.predicting.command import answer_labelled
+
         return answer_labelled(options, config, opened)
 
     def examine(self, config: Config, guessed: Sequence[str]) -> Iterator[Check]:
+        from job.checking.examine import examine
+
         return examine(config, guessed)
 
     def row_lines(self, config: Config, count: int) -> list[str]:
+        from job.predicting.texts import row_lines
+
         return row_lines(config, count)

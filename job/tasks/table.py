@@ -1,9 +1,16 @@
-"""The table of tasks: a row each, by the name that task.kind has in a recipe."""
+"""The table of tasks: a row each, by the name that task.kind has in a recipe. Importing it loads
+nothing heavy."""
 
-from configs.schema import Config
-from job.job import Job
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from job.tasks.classify import Classify
-from job.tasks.task import Task
+
+if TYPE_CHECKING:
+    from configs.schema import Config
+    from job.job import Job
+    from job.tasks.task import Task
 
 TASKS: dict[str, Task] = {"classify": Classify()}
 

@@ -52,6 +52,9 @@ class Conclusion:
 class Task(Protocol):
     """One row of TASKS."""
 
+    def libraries(self) -> None:
+        """Import what `prepare` needs, which takes seconds."""
+
     def prepare(self, config: Config, allow_code: bool, resolved_dtype: str | None) -> Job:
         """Everything before step 1. Raises ValueError with all that is wrong. `resolved_dtype` is
         what "auto" meant when the run was started."""
