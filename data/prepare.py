@@ -8,17 +8,19 @@ arguments and this package's code: a second call opens that and reads nothing el
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import datasets
+import numpy as np
 
 from data.allot import allot, drop_seen, treat_overlap
 from data.bad_rows import unlabelled
 from data.cache import cache_root, make_key, open_built, read_arrow
 from data.clean import CleanArgs
+from data.columns import check_columns
 from data.drop import check_drop_rows, read_drop_rows
 from data.grouped import describe_groups
 from data.intake import Intake
@@ -172,9 +174,11 @@ def _build(
     values = convert_labels(settled)
     wanted = {"test": args.test, "validation": args.validation}
     groups = None if args.group is None else intake.groups["train"]
+    classes = np.array(values["train"]) if kind == "single" else None
     pieces, rest = allot(
-        values, kind, wanted, args.split_seed, args.subset, args.subset_seed, groups
-    )
+        {split: len(labels) for split, labels in values.items()},
+        classes, wanted, args.split_seed, args.subset, args.subset_seed, groups,
+    )  # fmt: skip
     cut_off = [split for split, (origin, _) in pieces.items() if origin != split]
     overlap, removed = treat_overlap(args.on_overlap, pieces, read)
     digest = hashlib.sha256(json.dumps([kind, names]).encode())
@@ -199,7 +203,7 @@ def _build(
         overlap=overlap,
         overlap_dropped=removed,
         splits={split: len(places) for split, (_, places) in pieces.items()},
-        origin={split: _describe_origin(args, split, cut_off) for split in pieces},
+        origin={split: describe_origin(args, split, cut_off) for split in pieces},
         labels=counts,
         notes=notes
         + more
@@ -225,7 +229,7 @@ def _read_tables(
         args.text, args.label, args.labels, args.kind, args.clean, args.filter,
         args.label_separator, args.slices, args.group, named,
     )  # fmt: skip
-    intake.check_columns(tables)
+    check_columns(tables, intake.needed())
     for split, parts in tables.items():
         intake.read_split(split, parts, made / f"{split}.rows")
     check_drop_rows(named, intake.met, intake.last, str(args.drop_rows))
@@ -268,7 +272,9 @@ def _settle_labels(args: DataArgs, tables: dict[str, list[Table]], intake: Intak
     return settled
 
 
-def _describe_origin(args: DataArgs, split: str, cut_off: list[str]) -> str:
+def describe_origin(args: Any, split: str, cut_off: Collection[str]) -> str:
+    """Where a split comes from, for people; `cut_off` are those that were cut from train. Of
+    `args` split_seed, subset and subset_seed are asked."""
     if split in cut_off:
         text = f"cut from train (seed {args.split_seed})"
     elif split == "train" and cut_off:
