@@ -142,7 +142,7 @@ class Renderer:
         return re.compile("|".join(map(re.escape, longest)) or "(?!)")
 
     @cached_property
-    def _added(self) -> list:  # type: ignore[type-arg]  # of tokenizers.AddedToken
+    def _added(self) -> list:  # of tokenizers.AddedToken
         return list(self.tokenizer.added_tokens_decoder.values())
 
     def _render(self, messages: list[Message], ask: bool) -> str:
