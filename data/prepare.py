@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import datasets
 import numpy as np
@@ -192,6 +192,7 @@ def _build(
     counts = {
         split: label_counts(read_arrow(made / f"{split}.arrow"), kind, names) for split in pieces
     }
+    sampled = dict.fromkeys(args.subset, args.subset_seed)
     unseen = [name for name, n in counts["train"].items() if n == 0]
     report = DataReport(
         read=intake.read,
@@ -203,7 +204,10 @@ def _build(
         overlap=overlap,
         overlap_dropped=removed,
         splits={split: len(places) for split, (_, places) in pieces.items()},
-        origin={split: describe_origin(args, split, cut_off) for split in pieces},
+        origin={
+            split: describe_origin(split, cut_off, args.split_seed, sampled.get(split))
+            for split in pieces
+        },
         labels=counts,
         notes=notes
         + more
@@ -272,14 +276,15 @@ def _settle_labels(args: DataArgs, tables: dict[str, list[Table]], intake: Intak
     return settled
 
 
-def describe_origin(args: Any, split: str, cut_off: Collection[str]) -> str:
-    """Where a split comes from, for people; `cut_off` are those that were cut from train. Of
-    `args` split_seed, subset and subset_seed are asked."""
+def describe_origin(
+    split: str, cut_off: Collection[str], split_seed: int, sample_seed: int | None
+) -> str:
+    """Where a split comes from, for people. `cut_off` are those that were cut from train;
+    `sample_seed` is that of the sample that it is, None where it is whole."""
     if split in cut_off:
-        text = f"cut from train (seed {args.split_seed})"
+        text = f"cut from train (seed {split_seed})"
     elif split == "train" and cut_off:
         text = "what the cuts left"
     else:
         text = "as in the source"
-    sampled = f", a sample (seed {args.subset_seed})" if split in args.subset else ""
-    return text + sampled
+    return text if sample_seed is None else f"{text}, a sample (seed {sample_seed})"

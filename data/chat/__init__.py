@@ -1,1 +1,1 @@
-"""Conversations: read as messages, rendered and masked, cut to length, packed, made into batches."""
+"""Conversations: read as messages, rendered, masked, cut to length, packed, made into batches."""

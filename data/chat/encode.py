@@ -1,6 +1,7 @@
 """Conversations become token ids and labels, once and cached: not padded, of at most max_length.
 
-Labels are shifted here and nowhere else: labels[t] is the token that follows position t, or IGNORED.
+Labels are shifted here and nowhere else: labels[t] is the token that follows position t, or
+IGNORED.
 """
 
 import hashlib

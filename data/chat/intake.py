@@ -166,10 +166,7 @@ def first_places(path: Path, left_out: Sequence[bytes]) -> tuple[np.ndarray, dic
     """Places (n,) of the rows of a written split that repeat no earlier one, in order, and how many
     were dropped, by reason: repeated ones, and those that equal one which a person left out."""
     table = read_arrow(path).data.table
-    keys = np.frombuffer(  # (rows,) of 16 bytes; nothing else of the file is looked at
-        b"".join(chunk.buffers()[1][chunk.offset * 16 : (chunk.offset + len(chunk)) * 16].to_pybytes()
-                 for chunk in table.column("exact").chunks), dtype="V16",
-    )  # fmt: skip
+    keys = np.concatenate([np.empty(0, "V16"), *map(_as_keys, table.column("exact").chunks)])
     _, first = np.unique(keys, return_index=True)
     first = np.sort(first)
     dropped = {"duplicates": len(keys) - len(first)}
@@ -178,6 +175,11 @@ def first_places(path: Path, left_out: Sequence[bytes]) -> tuple[np.ndarray, dic
         first = first[~again]
         dropped["drop_rows_again"] = int(again.sum())
     return first, {reason: n for reason, n in dropped.items() if n}
+
+
+def _as_keys(chunk: pa.Array) -> np.ndarray:
+    """(rows,) of 16 bytes, as they lie on disk."""
+    return np.frombuffer(chunk.buffers()[1], "V16")[chunk.offset : chunk.offset + len(chunk)]
 
 
 def describe_turns(columns: Mapping[str, None], merged: int) -> list[str]:

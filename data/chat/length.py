@@ -3,8 +3,8 @@ says how.
 
     left, right   tokens are cut off at the beginning, at the end
     drop          the whole conversation is left out
-    split         cut between turns: each piece begins with the system's message, where there is one,
-                  and with the user's turn. Plain text is cut every max_length tokens.
+    split         cut between turns: each piece begins with the system's message, where there is
+                  one, and with the user's turn. Plain text is cut every max_length tokens.
 """
 
 from collections.abc import Callable

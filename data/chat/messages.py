@@ -63,12 +63,11 @@ class MessageReader:
 def as_turns(column: str, value: Any) -> str | list[Any]:
     """The value of a column: a list of turns, read from JSON where it is written so, or text.
     Raises RowError for what is neither."""
-    if isinstance(value, dict) and value and all(isinstance(v, list) for v in value.values()):
-        # a list of objects as older Hugging Face sets keep it: one list a field
-        if len({len(items) for items in value.values()}) == 1:
-            columns = zip(*value.values(), strict=True)
-            return [dict(zip(value, items, strict=True)) for items in columns]
     if isinstance(value, dict):
+        lists = [items for items in value.values() if isinstance(items, list)]
+        if len(lists) == len(value) and len(set(map(len, lists))) == 1:
+            # a list of objects as older Hugging Face sets keep it: one list a field
+            return [dict(zip(value, items, strict=True)) for items in zip(*lists, strict=True)]
         raise RowError("bad_text", column, "one object, expected a list of turns, or text")
     if not isinstance(value, str) or value.lstrip()[:2] not in ("[{", "[["):
         return value if isinstance(value, list) else check_text(column, value)

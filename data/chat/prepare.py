@@ -1,6 +1,6 @@
 """`load_chats` is what others call: a source of conversations becomes train, validation and test.
 
-    source -> tables -> intake (filter, messages, clean) -> repeated ones out -> cut -> sample -> overlap
+    source -> tables -> intake (filter, messages, clean) -> repeats -> cut -> sample -> overlap
 
 The result is memory-mapped Arrow in the cache, under a key as that of `load_data` (prepare.py).
 """
@@ -163,6 +163,7 @@ def _build(
     cut_off = [split for split, (origin, _) in pieces.items() if origin != split]
     overlap, removed = treat_overlap(args.on_overlap, pieces, read)
     digest = hashlib.sha256()
+    sampled = dict.fromkeys(args.subset, args.subset_seed)
     for split, piece in pieces.items():
         _write_split(made / f"{split}.arrow", split, piece, read, digest)
     report = DataReport(
@@ -175,7 +176,10 @@ def _build(
         overlap=overlap,
         overlap_dropped=removed,
         splits={split: len(kept) for split, (_, kept) in pieces.items()},
-        origin={split: describe_origin(args, split, cut_off) for split in pieces},
+        origin={
+            split: describe_origin(split, cut_off, args.split_seed, sampled.get(split))
+            for split in pieces
+        },
         labels={split: {} for split in pieces},
         notes=notes + describe_turns(intake.reader.turns.unread, intake.reader.turns.merged) + more,
     )

@@ -115,7 +115,7 @@ class Renderer:
     def _find_spans(
         self, whole: str, messages: list[Message], replies: list[int], address: str
     ) -> list[Span]:
-        """What the template adds for each of the replies, by their numbers, as a place of the whole.
+        """What the template adds for each of the replies, by their numbers: places in the whole.
         By the shape of the conversation where it is nothing but that; else by its beginnings."""
         shape = self._shapes.of(tuple(message["role"] for message in messages))
         if shape is not None:
@@ -156,19 +156,15 @@ class Renderer:
         part = self._render(messages[:upto], messages[upto]["role"] == "assistant")
         if whole.startswith(part):
             return len(part)
-        at = next((i for i, pair in enumerate(zip(whole, part, strict=False)) if len(set(pair)) > 1),
-                  len(whole))  # fmt: skip
+        pairs = enumerate(zip(whole, part, strict=False))
+        at = next((i for i, (one, other) in pairs if one != other), len(whole))
+        last = ', or learn the last reply alone (data.learn = "last")' * (self.learn != "last")
         raise ValueError(
             f"data.template ({self.template.name}): what it writes of turns 1 to {upto} alone does "
-            f"not begin what it writes of all {len(messages)} ({address}); they differ at character "
-            f"{at:,}:\n  alone  {_around(part, at)}\n  in all {_around(whole, at)}\nso what is "
-            "learned cannot be told from what is given. Give a template that writes a turn alike "
-            "whatever follows (data.template)"
-            + (
-                ', or learn the last reply alone (data.learn = "last")'
-                if self.learn != "last"
-                else ""
-            )
+            f"not begin what it writes of all {len(messages)} ({address}); they differ at "
+            f"character {at:,}:\n  alone  {_around(part, at)}\n  in all {_around(whole, at)}\nso "
+            "what is learned cannot be told from what is given. Give a template that writes a turn "
+            f"alike whatever follows (data.template){last}"
         )
 
     def _end_of_reply(self, whole: str, start: int, end: int) -> int:
@@ -181,9 +177,9 @@ class Renderer:
     def _differs(self, whole: str, ours: Span, theirs: Span, address: str) -> str:
         return (
             f"data.template ({self.template.name}): its {{% generation %}} in {address} holds "
-            f"{_ends(whole, theirs)}, and what it adds for the reply is {_ends(whole, ours)}: a model "
-            "has to learn all that it writes when it answers, up to the token that ends a reply; "
-            "correct the template (data.template)"
+            f"{_ends(whole, theirs)}, and what it adds for the reply is {_ends(whole, ours)}: a "
+            "model has to learn all that it writes when it answers, up to the token that ends a "
+            "reply; correct the template (data.template)"
         )
 
     def _learned(
@@ -200,10 +196,11 @@ class Renderer:
             beginnings = self._encode([text[:border] for border in borders])
             for border, beginning in zip(borders, beginnings, strict=True):
                 if ids[: len(beginning)] != beginning:
-                    return BadRow(address, "inside_token", (
-                        f"what is learned begins or ends inside a token, at {_around(text, border)}:"
-                        " the words on both sides grow together"
-                    ))  # fmt: skip
+                    message = (
+                        f"what is learned begins or ends inside a token, at "
+                        f"{_around(text, border)}: the words on both sides grow together"
+                    )
+                    return BadRow(address, "inside_token", message)
             ends = np.array([*map(len, beginnings), len(ids)])
         for start, end in zip(ends[:-1:2], ends[1::2], strict=True):
             learned[start:end] = True
@@ -217,7 +214,7 @@ class Renderer:
         return Masked(np.array(ids, dtype=np.int32), np.ones(len(ids), dtype=bool))
 
     def _encode(self, texts: list[str], special: bool = False) -> list[list[int]]:
-        """Token ids of each text; `special`: with what the tokenizer puts around a text."""
+        """Token ids of each text; `special`: with what the tokenizer puts around one."""
         if not self.tokenizer.is_fast:
             return [self.tokenizer.encode(text, add_special_tokens=special) for text in texts]
         backend = self.tokenizer.backend_tokenizer

@@ -1,10 +1,10 @@
 """What a template writes around the texts of a conversation, worked out once for each sequence of
 roles.
 
-Where each beginning of a conversation ends has to be asked of the template, which makes a reading of
-n turns n renderings of up to n turns. What it writes depends on who speaks in which order, and hardly
-ever on what is said. So the beginnings are compared for texts that only stand for others; a real
-conversation is rendered once, and has to be those same words around its own texts, letter by letter.
+Where each beginning of a conversation ends has to be asked of the template: n turns make n
+renderings, each of up to n turns. What it writes depends on who speaks in which order, and hardly ever on what
+is said. So the beginnings are compared for texts that only stand for others; a real conversation is
+rendered once, and has to be those same words around its own texts, letter by letter.
 """
 
 import re
@@ -23,9 +23,9 @@ STOOD_IN = re.compile("\uf8f2([0-9]+)\uf8f3")
 
 @dataclass(frozen=True)
 class Shape:
-    """`around` (n + 1): what is written before, between and behind the n texts. `starts` and `ends`:
-    how much of that before and behind a text belongs to the beginning that ends before its turn,
-    and to its turn; by number of turn, those of the assistant alone."""
+    """`around` (n + 1): what is written before, between and behind the n texts. By the number of
+    each turn of the assistant, `starts`: how much of what stands before its text is written without
+    it, to make it answer; `ends`: how much of what stands behind belongs to the turn."""
 
     around: tuple[str, ...]
     starts: dict[int, int]

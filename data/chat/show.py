@@ -1,4 +1,4 @@
-"""A conversation as people look at it: what is learned of it, what is given, and what is cut off."""
+"""A conversation as people look at it: what is learned of it, what is given, what is cut off."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -70,7 +70,7 @@ def _shown(tokenizer: PreTrainedTokenizerBase, masked: Masked, start: int, end: 
     begin = 0
     for i in range(1, len(states) + 1):
         if i == len(states) or states[i] != states[begin]:
-            pieces.append((tokenizer.decode(masked.ids[begin:i].tolist()), states[begin]))
+            pieces.append((str(tokenizer.decode(masked.ids[begin:i].tolist())), states[begin]))
             begin = i
     kept = Masked(masked.ids[start:end], masked.learned[start:end])
     return Shown(
