@@ -7,7 +7,6 @@ import datasets
 import numpy as np
 
 from data.grouped import cut_groups
-from data.labels.settle import Kind
 from data.reading.columnar import CHUNK
 from data.refused import RefusedError
 from data.sources import SPLITS
@@ -18,28 +17,28 @@ Piece = tuple[str, np.ndarray]
 
 
 def allot(
-    labels: Mapping[str, Sequence[Any]],
-    kind: Kind,
+    read: Mapping[str, int],
+    classes: np.ndarray | None,
     wanted: Mapping[str, float],
     split_seed: int,
     subset: Mapping[str, int],
     subset_seed: int,
     groups: Sequence[str] | None = None,
 ) -> tuple[dict[str, Piece], Piece]:
-    """The pieces of all splits: those in `labels` as they are, the others of `wanted` (a share or a
-    number of rows) cut from train, stratified where rows have one class, and whole `groups` at a
-    time where each training row has one; then `subset` samples. And the training rows that the
-    sample leaves out, in the order of the source."""
-    rows = len(labels["train"])
+    """The pieces of all splits: those in `read` (rows by split) as they are, the others of `wanted`
+    (a share or a number of rows) cut from train, stratified by `classes` (rows,) of the training
+    rows where there are any, and whole `groups` at a time where each training row has one; then
+    `subset` samples. And the training rows that the sample leaves out, in the order of the
+    source."""
+    rows = read["train"]
     sizes = {}
     for split, share in wanted.items():
         try:
             size = hold_out_size(share, rows)
         except ValueError as error:
             raise ValueError(f"data.{split}: {error}") from None
-        if split not in labels and size:
+        if split not in read and size:
             sizes[split] = size
-    classes = np.array(labels["train"]) if kind == "single" else None
     if groups is None:
         parts = cut(classes, rows, sizes, split_seed)
     else:
@@ -48,8 +47,8 @@ def allot(
     for split in SPLITS:
         if split in parts:
             pieces[split] = ("train", parts[split])
-        elif split in labels:
-            pieces[split] = (split, np.arange(len(labels[split])))
+        elif split in read:
+            pieces[split] = (split, np.arange(read[split]))
     whole = pieces["train"][1]
     for split, size in subset.items():
         if split not in pieces:
@@ -139,8 +138,16 @@ def chunks(dataset: datasets.Dataset, places: np.ndarray) -> Iterator[dict[str, 
 
 
 def _keys_of(piece: Piece, read: Mapping[str, datasets.Dataset]) -> list[bytes]:
+    """The keys of a piece's rows in their normalised form: of texts, or as a column `key` has them
+    already."""
     origin, places = piece
     keys = []
+    if "key" in read[origin].column_names:
+        return [
+            key
+            for chunk in chunks(read[origin].select_columns("key"), places)
+            for key in chunk["key"]
+        ]
     for chunk in chunks(read[origin], places):
         pairs = chunk.get("text_pair", [None] * len(chunk["text"]))
         keys += normalised_keys(zip(chunk["text"], pairs, strict=True))

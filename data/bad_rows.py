@@ -27,21 +27,29 @@ WAYS_OUT = {
     "header_again": 'take the lines out, or set data.on_bad_row = "skip"',
     "ragged_row": "check data.delimiter, data.quoting and data.escape against the file, and that "
     "its first line holds the column names",
-    "missing_column": "check data.text and data.label against the rows",
+    "missing_column": "check {columns} against the rows",
     "empty_text": "leave rows without a text out with data.filter ({filter})",
     "no_label": "leave rows without a label out with data.filter ({filter}), or, where such a word "
     "is a class, name all classes in data.labels",
     "bad_label": "check data.label and data.kind against the column",
     "label_outside": "check data.labels against the column",
-    "bad_text": "check data.text: the column holds something other than texts",
+    "bad_text": "check {columns}: a column holds something other than texts",
     "bad_filter_value": "check data.filter against the column",
+    "unknown_role": 'say in data.roles who the speakers are, as { agent = "assistant" }; or set '
+    'data.roles = "alternate": who speaks first is the user',
+    "many_speakers": "name the speakers and their roles in data.roles",
+    "bad_turn": 'name the two fields of a turn in data.turn, as { role = "sender", content = '
+    '"text" }',
+    "no_reply": "nobody answers in them, which is so where a person waited in vain; check "
+    'data.roles, or set data.on_bad_row = "skip" to leave them out and count them',
 }
 
 
 @dataclass
 class BadRows:
-    """The bad rows of a whole source."""
+    """The bad rows of a whole source. `asked`: the settings that name its columns."""
 
+    asked: str = "data.text and data.label"
     counts: Counter[str] = field(default_factory=Counter)  # by reason
     by_split: Counter[tuple[str, str]] = field(default_factory=Counter)  # (split, reason)
     examples: list[str] = field(default_factory=list)
@@ -85,6 +93,7 @@ class BadRows:
     def _advice(self, total: int, rows: int) -> str:
         reason, count = self.counts.most_common(1)[0]
         way_out = self._encoding_advice() if reason == "bad_encoding" else WAYS_OUT.get(reason, "")
+        way_out = way_out.replace("{columns}", self.asked)
         if "{filter}" in way_out:
             column, values = self.columns[reason], list(self.values[reason])
             way_out = way_out.replace("{filter}", _filter_without(column, values))
@@ -95,7 +104,7 @@ class BadRows:
             return f"{correct}; {way_out}" if way_out and count > 1 else correct
         return (
             f"these are {total / rows:.0%} of the rows, which is no slip in single ones: "
-            f"{way_out or 'check how the file is read (data.source, data.text, data.label)'}"
+            f"{way_out or f'check how the file is read (data.source; {self.asked})'}"
         )
 
     def _encoding_advice(self) -> str:

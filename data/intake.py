@@ -3,9 +3,8 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,12 @@ import pyarrow as pa
 from data.bad_rows import BadRows
 from data.cache import read_arrow, write_arrow
 from data.clean import CleanArgs, changed_steps, cleaning_steps, trace_steps
+from data.columns import is_kept, require_columns
 from data.damage import Damage, Repeats
 from data.filters import Filter, parse_filter
 from data.labels.reader import Label, LabelReader, RowError, plain_form
 from data.reading.columnar import CHUNK
-from data.reading.delimited import repeated_names, suggest_delimiter
-from data.reading.detect import looks_like_row
-from data.reading.rows import BadRow, Row, has_column, is_encodable, list_columns, nearest
+from data.reading.rows import BadRow, Row, is_encodable
 from data.tables import Table
 
 SLICES = pa.list_(pa.string())
@@ -70,25 +68,6 @@ class Intake:
         keys["data.filter"] = filtered
         keys |= {"data.label": self.label, "data.text": self.text}
         return {column: key for key, columns in keys.items() for column in columns}
-
-    def check_columns(self, tables: Mapping[str, Sequence[Table]]) -> None:
-        """Raises ValueError naming every column that a table's header lacks."""
-        errors = [
-            f"{key}: {table.path} has no column {column!r}{nearest(column, table.columns)}; its "
-            f"columns are {list_columns(table.columns)}{_header_hint(table)}"
-            for table in (table for parts in tables.values() for table in parts)
-            if table.columns is not None
-            for column, key in self.needed().items()
-            if not has_column(column, table.columns)
-        ]
-        errors += [
-            f"{key}: {table.path} has two columns {column!r}; give one of them another name"
-            for table in (table for parts in tables.values() for table in parts)
-            for column, key in self.needed().items()
-            if column in repeated_names(table.columns or ())
-        ]
-        if errors:
-            raise ValueError("\n".join(errors))
 
     def read_split(self, split: str, tables: Sequence[Table], path: Path) -> None:
         """Write the usable rows of the tables to an Arrow file: text, text_pair, row, address, and
@@ -153,10 +132,10 @@ class Intake:
                 values = [self._slice_values(row)] if self.slices else []
                 pending.append((*cleaned, number, row.address, *values))
                 if len(pending) == CHUNK:
-                    yield _record_batch(pending, schema)
+                    yield record_batch(pending, schema)
                     pending = []
         if pending:
-            yield _record_batch(pending, schema)
+            yield record_batch(pending, schema)
 
     def _take(
         self, row: Row | BadRow, reader: LabelReader, table: Table, split: str, named: bool
@@ -169,7 +148,7 @@ class Intake:
             self._note_bad(row, table, split, named)
             return None
         try:
-            if not self._is_kept(row.values):
+            if not is_kept(row.values, self.filter):
                 self.filtered += 1
                 return None
             require_columns(row.values, (*self.text, *self.label))
@@ -206,16 +185,6 @@ class Intake:
         for column in sorted(self.unseen):
             raise ValueError(f"eval.slices: no row has a field {column!r}")
 
-    def _is_kept(self, values: Mapping[str, Any]) -> bool:
-        if self.filter is None:
-            return True
-        require_columns(values, self.filter.columns)
-        try:
-            return self.filter.keep(values)
-        except ValueError as error:
-            columns = ", ".join(self.filter.columns)
-            raise RowError("bad_filter_value", columns, f"{error}") from None
-
     def _clean(
         self, texts: tuple[str, ...], split: str, address: str
     ) -> tuple[tuple[str, ...] | None, int]:
@@ -238,36 +207,11 @@ def group_name(value: Any, address: str) -> str:
     return f"\0{address}" if empty else sys.intern(plain_form(value))
 
 
-def _header_hint(table: Table) -> str:
-    """What may be wrong with a header that lacks a column: it is a row, or is not taken apart."""
-    names = table.columns or ()
-    rows = [row for row in islice(table.rows(()), 200) if isinstance(row, Row)]
-    cells = [[str(row.values.get(name, "")) for name in names] for row in rows]
-    if "".join(names).startswith("{"):
-        return ". This first line looks like JSON: let the file's name end in .jsonl"
-    if looks_like_row(names, cells):
-        return (
-            ". This first line looks like a row: name the columns with data.header = "
-            f'[{", ".join(["…"] * len(names))}], or set data.header = "none" '
-            "(column_1, column_2, …)"
-        )
-    if len(names) == 1 and (mark := suggest_delimiter(names[0])):
-        return f". The names seem to be separated by {mark!r}: set data.delimiter = {mark!r}"
-    return ""
-
-
-def _record_batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
+def record_batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
+    """Rows of values in the order of the schema's columns."""
     columns = zip(*rows, strict=True)
     arrays = [pa.array(values, f.type) for values, f in zip(columns, schema, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def require_columns(values: Mapping[str, Any], columns: Sequence[str]) -> None:
-    """Raise RowError, with the nearest name, for the first column that a row lacks."""
-    for column in columns:
-        if column not in values:
-            near = nearest(column, list(values))
-            raise RowError("missing_column", column, f"the row has no such field{near}")
 
 
 def slice_text(value: Any) -> str:

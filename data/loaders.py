@@ -6,7 +6,7 @@ meet the same batches again, and the number of workers changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # any list of rows with the columns of one serves
     from data.kept import Kept
 
 Batch = dict[str, Any]
+Join = Callable[..., Batch]  # (rows, padding=…): collate, or another task's
 
 
 @dataclass(frozen=True)
@@ -97,13 +98,15 @@ def train_batches(
     padding: Padding,
     workers: int = 0,
     kept: Kept | None = None,
+    join: Join = collate,
 ) -> Iterator[Batch]:
     """The micro-batches of an epoch from number `start` on, of the rows in `order`; the last one
-    may be smaller. With what was `kept` of them, where a frozen part of the model was cut off."""
+    may be smaller. With what was `kept` of them, where a frozen part of the model was cut off.
+    `join` makes a batch of rows: a function of a module, which workers can be handed."""
     _check_size(micro_batch_size)
     firsts = range(start * micro_batch_size, len(order), micro_batch_size)
     batches = [order[first : first + micro_batch_size].tolist() for first in firsts]
-    return _load(dataset, batches, padding, workers, kept)
+    return _load(dataset, batches, padding, workers, kept, join)
 
 
 def eval_batches(
@@ -112,6 +115,7 @@ def eval_batches(
     padding: Padding,
     workers: int = 0,
     kept: Kept | None = None,
+    join: Join = collate,
 ) -> Iterator[Batch]:
     """Every row exactly once, longest first: little padding, and the most memory at once.
 
@@ -124,7 +128,7 @@ def eval_batches(
     elif "windows" in dataset.column_names:
         widest = widest_window(dataset["windows"])
     batches = fill_batches(lengths, micro_batch_size, padding.multiple, widest)
-    return _load(dataset, batches, padding, workers, kept)
+    return _load(dataset, batches, padding, workers, kept, join)
 
 
 def fill_batches(
@@ -159,6 +163,7 @@ def _load(
     padding: Padding,
     workers: int,
     kept: Kept | None,
+    join: Join,
 ) -> Iterator[Batch]:
     if kept is not None and kept.vectors:
         return map(kept.vector_batch, batches)
@@ -166,7 +171,7 @@ def _load(
     loader: DataLoader[Batch] = DataLoader(
         dataset.select_columns(columns),
         batch_sampler=batches,
-        collate_fn=partial(collate, padding=padding),
+        collate_fn=partial(join, padding=padding),
         num_workers=workers,
         generator=torch.Generator(),  # else it draws from torch's global one, and moves it
     )

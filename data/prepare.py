@@ -8,17 +8,19 @@ arguments and this package's code: a second call opens that and reads nothing el
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import datasets
+import numpy as np
 
 from data.allot import allot, drop_seen, treat_overlap
 from data.bad_rows import unlabelled
 from data.cache import cache_root, make_key, open_built, read_arrow
 from data.clean import CleanArgs
+from data.columns import check_columns
 from data.drop import check_drop_rows, read_drop_rows
 from data.grouped import describe_groups
 from data.intake import Intake
@@ -172,9 +174,11 @@ def _build(
     values = convert_labels(settled)
     wanted = {"test": args.test, "validation": args.validation}
     groups = None if args.group is None else intake.groups["train"]
+    classes = np.array(values["train"]) if kind == "single" else None
     pieces, rest = allot(
-        values, kind, wanted, args.split_seed, args.subset, args.subset_seed, groups
-    )
+        {split: len(labels) for split, labels in values.items()},
+        classes, wanted, args.split_seed, args.subset, args.subset_seed, groups,
+    )  # fmt: skip
     cut_off = [split for split, (origin, _) in pieces.items() if origin != split]
     overlap, removed = treat_overlap(args.on_overlap, pieces, read)
     digest = hashlib.sha256(json.dumps([kind, names]).encode())
@@ -188,6 +192,7 @@ def _build(
     counts = {
         split: label_counts(read_arrow(made / f"{split}.arrow"), kind, names) for split in pieces
     }
+    sampled = dict.fromkeys(args.subset, args.subset_seed)
     unseen = [name for name, n in counts["train"].items() if n == 0]
     report = DataReport(
         read=intake.read,
@@ -199,7 +204,10 @@ def _build(
         overlap=overlap,
         overlap_dropped=removed,
         splits={split: len(places) for split, (_, places) in pieces.items()},
-        origin={split: _describe_origin(args, split, cut_off) for split in pieces},
+        origin={
+            split: describe_origin(split, cut_off, args.split_seed, sampled.get(split))
+            for split in pieces
+        },
         labels=counts,
         notes=notes
         + more
@@ -225,7 +233,7 @@ def _read_tables(
         args.text, args.label, args.labels, args.kind, args.clean, args.filter,
         args.label_separator, args.slices, args.group, named,
     )  # fmt: skip
-    intake.check_columns(tables)
+    check_columns(tables, intake.needed())
     for split, parts in tables.items():
         intake.read_split(split, parts, made / f"{split}.rows")
     check_drop_rows(named, intake.met, intake.last, str(args.drop_rows))
@@ -268,12 +276,15 @@ def _settle_labels(args: DataArgs, tables: dict[str, list[Table]], intake: Intak
     return settled
 
 
-def _describe_origin(args: DataArgs, split: str, cut_off: list[str]) -> str:
+def describe_origin(
+    split: str, cut_off: Collection[str], split_seed: int, sample_seed: int | None
+) -> str:
+    """Where a split comes from, for people. `cut_off` are those that were cut from train;
+    `sample_seed` is that of the sample that it is, None where it is whole."""
     if split in cut_off:
-        text = f"cut from train (seed {args.split_seed})"
+        text = f"cut from train (seed {split_seed})"
     elif split == "train" and cut_off:
         text = "what the cuts left"
     else:
         text = "as in the source"
-    sampled = f", a sample (seed {args.subset_seed})" if split in args.subset else ""
-    return text + sampled
+    return text if sample_seed is None else f"{text}, a sample (seed {sample_seed})"

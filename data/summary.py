@@ -29,6 +29,15 @@ WORDS = {
     "bad_label": "malformed label",
     "label_outside": "label outside the set",
     "bad_filter_value": "not comparable by the filter",
+    "ends": "had white space at the ends of a turn",
+    "empty_chat": "no turn",
+    "bad_turn": "a turn that cannot be read",
+    "empty_turn": "a turn without a word",
+    "unknown_role": "a speaker without a role",
+    "many_speakers": "more than two speakers",
+    "late_system": "a system message that is not the first",
+    "no_prompt": "the assistant speaks first",
+    "no_reply": "no reply of the assistant",
 }
 
 

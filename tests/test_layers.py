@@ -27,6 +27,7 @@ THIRD_PARTY = {
     "data": {
         "charset_normalizer",
         "datasets",
+        "jinja2",  # whose errors templates raise; transformers' own dependency
         "numpy",
         "openpyxl",
         "pyarrow",

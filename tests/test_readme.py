@@ -19,6 +19,7 @@ PACKAGES = (
     "benchmarks",
     "configs",
     "data",
+    "data/chat",
     "data/checks",
     "data/labels",
     "data/reading",

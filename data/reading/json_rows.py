@@ -1,4 +1,5 @@
-"""JSON as people keep it: an object a line, one list, pretty-printed, or a list inside an object.
+"""JSON as people keep it: an object a line, one list, pretty-printed, a list inside an object, or
+an object whose values are the records.
 
 One object a line is read line by line, so that a broken line costs that line alone. Everything else
 goes through a cursor that holds one object at a time.
@@ -10,87 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from data.reading.json_cursor import Cursor, read_constant
 from data.reading.lines import Lines
 from data.reading.rows import BadRow, Row, with_nested
 
-BLOCK = 1 << 16  # characters read at a time
 PEEK = 1 << 20  # characters in which a first object must end to be taken for a row
-
-
-def read_constant(name: str) -> None:
-    """NaN, which Python writes where a value is missing. Raises ValueError for infinities."""
-    if name != "NaN":
-        raise ValueError(f"{name} is no JSON value")
-
-
-class Cursor:
-    """A place in a stream of JSON text; memory holds the value at hand."""
-
-    def __init__(self, lines: Lines) -> None:
-        self.lines = lines
-        self.source = iter(lines)
-        self.text, self.at = "", 0
-        self.line = 1  # of the file, where `at` stands
-        self.decoder = json.JSONDecoder(parse_constant=read_constant)
-
-    def more(self, least: int = BLOCK) -> bool:
-        """Read on by about `least` characters; False at the end of the file."""
-        parts, size = [self.text[self.at :]], 0
-        for line in self.source:
-            parts.append(line)
-            size += len(line)
-            if size >= least:
-                break
-        self.text, self.at = "".join(parts), 0
-        return size > 0
-
-    def peek(self) -> str:
-        """The next character that is no white space; "" at the end."""
-        while True:
-            while self.at < len(self.text) and self.text[self.at] in " \t\r\n":
-                self.line += self.text[self.at] == self.lines.newline
-                self.at += 1
-            if self.at < len(self.text):
-                return self.text[self.at]
-            if not self.more():
-                return ""
-
-    def take(self) -> str:
-        """The next character that is no white space, passed over."""
-        character = self.peek()
-        self.at += 1
-        return character
-
-    def decode(self, at_most: int | None = None) -> Any:
-        """The value that begins here. Raises ValueError where it is broken, and EOFError where it
-        does not end within `at_most` characters."""
-        self.peek()
-        while True:
-            try:
-                value, end = self.decoder.raw_decode(self.text, self.at)
-            except (ValueError, RecursionError) as error:
-                size = len(self.text) - self.at
-                if at_most is not None and size >= at_most:
-                    raise EOFError from None
-                # A value cut at the end of what was read so far is broken too: doubling what is
-                # read keeps the tries few.
-                if isinstance(error, RecursionError) or not self.more(max(BLOCK, size)):
-                    raise ValueError(self.describe(error)) from None
-                continue
-            number_may_go_on = end == len(self.text) and self.text[end - 1].isdigit()
-            if number_may_go_on and self.more():
-                continue
-            self.line += self.text.count(self.lines.newline, self.at, end)
-            self.at = end
-            return value
-
-    def describe(self, error: Exception) -> str:
-        """The parser's words with the file and the file's own line."""
-        line = self.line
-        if isinstance(error, json.JSONDecodeError):
-            line += self.text.count(self.lines.newline, self.at, error.pos)
-            return f"{self.lines.path}:{line}: broken JSON: {error.msg}"
-        return f"{self.lines.path}:{line}: broken JSON: {error}"
 
 
 def read_json(
@@ -104,10 +29,10 @@ def read_json(
     lines = Lines(path, encoding)
     first, second = [*islice((line.strip() for line in lines if line.strip()), 2), "", ""][:2]
     by_line = _is_one_object(first) or (first[:1] == "{" and _is_whole_object(second))
-    records = _read_lines if second and by_line else _read_stream
-    if not second and not first.startswith(("[", "{")):
-        records = _read_lines  # a single line that is broken
-    for record in records(Lines(path, encoding), name):
+    by_line = by_line and bool(second)
+    by_line |= not second and not first.startswith(("[", "{"))  # a single line that is broken
+    lines = Lines(path, encoding)
+    for record in _read_lines(lines, name) if by_line else _read_stream(lines, name, needed):
         if isinstance(record, Row):
             record = Row(record.address, with_nested(record.values, needed))
         yield record
@@ -161,12 +86,12 @@ def _make_row(address: str, values: Any) -> Row | BadRow:
     return BadRow(address, "broken_json", f"expected a JSON object as a row, got a {got}")
 
 
-def _read_stream(lines: Lines, name: str) -> Iterator[Row | BadRow]:
+def _read_stream(lines: Lines, name: str, needed: Sequence[str]) -> Iterator[Row | BadRow]:
     cursor = Cursor(lines)
     if cursor.peek() == "[":
         yield from _read_list(cursor, name)
     elif cursor.peek() == "{":
-        yield from _read_objects(cursor, name)
+        yield from _read_objects(cursor, name, needed)
     if cursor.peek():
         raise ValueError(f"{lines.path}:{cursor.line}: broken JSON: text after the end of the rows")
 
@@ -197,8 +122,8 @@ def _read_list(cursor: Cursor, name: str) -> Iterator[Row | BadRow]:
             )
 
 
-def _read_objects(cursor: Cursor, name: str) -> Iterator[Row | BadRow]:
-    """Objects one after the other, each a row; or a single one that holds the list of rows."""
+def _read_objects(cursor: Cursor, name: str, needed: Sequence[str]) -> Iterator[Row | BadRow]:
+    """Objects one after the other, each a row; or a single one that holds the rows."""
     line = cursor.line
     try:
         values = cursor.decode(at_most=PEEK)
@@ -213,7 +138,7 @@ def _read_objects(cursor: Cursor, name: str) -> Iterator[Row | BadRow]:
         return
     # Read again from the start: the rows inside may be more than memory should hold.
     whole = Cursor(Lines(cursor.lines.path, cursor.lines.encoding))
-    yield from _read_wrapped(whole, name)
+    yield from _read_wrapped(whole, name, needed)
 
 
 def _is_row(values: dict[str, Any]) -> bool:
@@ -224,8 +149,9 @@ def _is_row(values: dict[str, Any]) -> bool:
     return not values or not all(isinstance(v, dict | list) for v in values.values())
 
 
-def _read_wrapped(cursor: Cursor, name: str) -> Iterator[Row | BadRow]:
-    """The rows of {"version": …, "data": [{…}, …]}: the elements of its one list of objects."""
+def _read_wrapped(cursor: Cursor, name: str, needed: Sequence[str]) -> Iterator[Row | BadRow]:
+    """The rows of {"version": …, "data": [{…}, …]}: the elements of its one list of objects. Or of
+    {"a7": {…}, "b2": {…}}, where the first value has a field that is needed: its values."""
     path = cursor.lines.path
     cursor.take()
     rows_under: str | None = None
@@ -233,8 +159,7 @@ def _read_wrapped(cursor: Cursor, name: str) -> Iterator[Row | BadRow]:
     while cursor.peek() not in ("}", ""):
         key = cursor.decode()
         keys.append(str(key))
-        if cursor.take() != ":":
-            raise ValueError(f"{path}:{cursor.line}: broken JSON: no ':' behind {key!r}")
+        _take_colon(cursor, key)
         if cursor.peek() == "[" and _opens_objects(cursor):
             if rows_under is not None:
                 raise ValueError(
@@ -244,7 +169,10 @@ def _read_wrapped(cursor: Cursor, name: str) -> Iterator[Row | BadRow]:
             rows_under = str(key)
             yield from _read_list(cursor, name)
         else:
-            cursor.decode()
+            value = cursor.decode()
+            if len(keys) == 1 and _is_record(value, needed):
+                yield from _read_named(cursor, name, str(key), value)
+                return
         if cursor.peek() == ",":
             cursor.take()
     cursor.take()
@@ -254,6 +182,40 @@ def _read_wrapped(cursor: Cursor, name: str) -> Iterator[Row | BadRow]:
             f"{', '.join(keys[:8])}); expected a list of objects, or one object a line (pandas "
             'writes them with df.to_json(path, orient="records", lines=True))'
         )
+
+
+def _is_record(value: Any, needed: Sequence[str]) -> bool:
+    """Whether a value is an object with a field that is needed."""
+    names = {name.partition(".")[0] for name in needed} | set(needed)
+    return isinstance(value, dict) and not names.isdisjoint(value)
+
+
+def _read_named(cursor: Cursor, name: str, key: str, value: Any) -> Iterator[Row | BadRow]:
+    """The rows of an object whose values are the records, from the first on, which was read; each
+    is called by its key."""
+    while True:
+        if cursor.lines.bad:
+            yield BadRow(f"{name}:{key}", "bad_encoding", "; ".join(cursor.lines.bad))
+            cursor.lines.bad.clear()
+        else:
+            yield _make_row(f"{name}:{key}", value)
+        following = cursor.take()
+        if following == "}":
+            return
+        if following != ",":
+            what = repr(following) if following else "the end of the file"
+            raise ValueError(
+                f"{cursor.lines.path}:{cursor.line}: broken JSON: {what} where an object of rows "
+                "goes on with ',' or ends with '}'"
+            )
+        key = str(cursor.decode())
+        _take_colon(cursor, key)
+        value = cursor.decode()
+
+
+def _take_colon(cursor: Cursor, key: Any) -> None:
+    if cursor.take() != ":":
+        raise ValueError(f"{cursor.lines.path}:{cursor.line}: broken JSON: no ':' behind {key!r}")
 
 
 def _opens_objects(cursor: Cursor) -> bool:

@@ -1,0 +1,1 @@
+"""Conversations: read as messages, rendered, masked, cut to length, packed, made into batches."""
