@@ -6,7 +6,7 @@ import torch
 from transformers import PretrainedConfig
 
 from models.architectures import longest_text, reads_end, token_table
-from models.args import ModelArgs
+from models.args import CHAT, ModelArgs
 from models.limits import check_bytes
 from models.methods import Method
 
@@ -20,15 +20,13 @@ HEAD_DROPOUTS = ("classifier_dropout", "classifier_dropout_prob", "seq_classif_d
 
 
 def adjust_config(config: Any, args: ModelArgs) -> list[str]:
-    """Write labels and dropouts into a config before its model is made; returns notes.
+    """Write labels, where there are any, and dropouts into a config before its model is made;
+    returns notes.
 
     Raises ValueError when head.dropout is set for a native head that has none.
     """
-    names = args.label_names or tuple(f"LABEL_{i}" for i in range(args.num_labels))
-    config.id2label = dict(enumerate(names))
-    config.label2id = {name: i for i, name in enumerate(names)}
-    config.problem_type = PROBLEM_TYPES[args.kind]
-    config.use_cache = False  # a classifier reads each text once
+    if args.kind != CHAT:
+        _write_labels(config, args)
     dropouts = dropout_fields(config)
     if args.dropout is not None:
         for name in dropouts:
@@ -50,6 +48,14 @@ def adjust_config(config: Any, args: ModelArgs) -> list[str]:
         config.attention_type = "original_full"
         notes.append("attention: of all tokens, where this model also knows blocks drawn at random")
     return notes
+
+
+def _write_labels(config: Any, args: ModelArgs) -> None:
+    names = args.label_names or tuple(f"LABEL_{i}" for i in range(args.num_labels))
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: i for i, name in enumerate(names)}
+    config.problem_type = PROBLEM_TYPES[args.kind]
+    config.use_cache = False  # a classifier reads each text once
 
 
 def dropout_fields(config: PretrainedConfig) -> list[str]:

@@ -93,6 +93,15 @@ def why_native_only(config: PretrainedConfig) -> str | None:
     return None
 
 
+def why_no_language(config: PretrainedConfig) -> str | None:
+    """Why an architecture does not write text by going on from it; None where it may."""
+    if config.is_encoder_decoder:
+        return "has an encoder beside its decoder"
+    if config.get_text_config(decoder=True) is not config:
+        return "reads more than text; take the text model alone"
+    return None
+
+
 def reads_end(model: nn.Module) -> bool:
     """Whether a native head looks for end tokens to know where to read."""
     return "eos_token_id" in inspect.unwrap(type(model).forward).__code__.co_names

@@ -10,9 +10,10 @@ from files.read import MOST_BYTES
 from models.code import code_file
 from models.limits import MOST_LABELS
 from models.methods import METHODS, Method, OwnMethod
-from models.trainable import last_layers
+from models.trainable import NOTHING, last_layers
 
 KINDS = ("single", "multi", "regression")  # of labels: one class, several at once, a number
+CHAT = "chat"  # of a language model, which has no labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,9 @@ class ModelArgs:
     run's base) are permissions and no properties: they are never stored.
 
     A regression answers in deviations from a mean: answer * target_deviation + target_mean is in
-    the labels' own unit. Records from before these two have neither, and models with 0 and 1."""
+    the labels' own unit. Records from before these two have neither, and models with 0 and 1.
+
+    A language model is of the kind "chat": it has its own head, and neither labels nor a target."""
 
     source: str
     revision: str | None = None
@@ -35,7 +38,7 @@ class ModelArgs:
     head_args: dict[str, Any] = field(default_factory=dict)
     window_pool: Literal["mean", "max"] | None = None
     method: Method | None = None
-    num_labels: int
+    num_labels: int = 0
     label_names: tuple[str, ...] = ()
     kind: str = "single"
     target_mean: float = 0.0
@@ -46,9 +49,19 @@ class ModelArgs:
     @property
     def trains(self) -> str:
         """What trains beside a method's own parameters and whatever is newly initialised: "all",
-        "head", "bias" or "last:N". Where `train` says nothing a method leaves the backbone frozen,
-        and without one all of it trains. Decided here alone."""
-        return self.train or ("head" if self.method else "all")
+        "head", "bias", "last:N" or "nothing". Where `train` says nothing a method leaves the
+        backbone frozen, and a language model's head, and without one all of it trains. Decided here
+        alone."""
+        beside = NOTHING if self.kind == CHAT else "head"
+        return self.train or (beside if self.method else "all")
+
+    @property
+    def form(self) -> str:
+        """Which of transformers' classes it is: "language" (…ForCausalLM), "classifier", or the
+        bare "backbone" below a head of ours."""
+        if self.kind == CHAT:
+            return "language"
+        return "classifier" if self.head_kind == "native" else "backbone"
 
     @property
     def method_code(self) -> str | None:
@@ -130,7 +143,9 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def check_model_args(args: ModelArgs) -> None:
     """Raises ValueError for arguments that contradict each other or are out of range."""
-    if args.kind not in KINDS:
+    if args.kind == CHAT:
+        _check_language(args)
+    elif args.kind not in KINDS:
         raise ValueError(f"the labels' kind is {args.kind!r}; expected one of {', '.join(KINDS)}")
     if args.num_labels > MOST_LABELS:
         raise ValueError(f"num_labels is {args.num_labels:,}; at most {MOST_LABELS:,} are possible")
@@ -140,7 +155,8 @@ def check_model_args(args: ModelArgs) -> None:
             f"the names of the {args.num_labels:,} labels take {names:,} bytes; at most "
             f"{MOST_BYTES // 8:,} are possible. Is the label column one of texts?"
         )
-    if args.num_labels < 1 or (args.kind == "regression" and args.num_labels != 1):
+    least = 0 if args.kind == CHAT else 1
+    if args.num_labels < least or (args.kind == "regression" and args.num_labels != 1):
         raise ValueError(f"num_labels is {args.num_labels}, which does not go with {args.kind!r}")
     if args.label_names and len(args.label_names) != args.num_labels:
         raise ValueError(f"{len(args.label_names)} label names for {args.num_labels} labels")
@@ -174,3 +190,18 @@ def check_model_args(args: ModelArgs) -> None:
                 "for single biases: unset one of them"
             )
     last_layers(args.train)
+
+
+def _check_language(args: ModelArgs) -> None:
+    """Raises ValueError for what a language model has not."""
+    if args.head_kind != "native":
+        raise ValueError(
+            f"head.kind is {args.head_kind!r}, but a language model answers by its own head, over "
+            "all words: use head.kind = 'native'"
+        )
+    if args.head_dropout is not None:
+        raise ValueError(
+            f"head.dropout is {args.head_dropout}, but a language model's head has none: unset it"
+        )
+    if args.num_labels or args.label_names or args.window_pool:
+        raise ValueError("a language model has neither labels nor windows; leave them out")

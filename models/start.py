@@ -9,13 +9,16 @@ from models.ngrams.bag import SOURCE, NgramTokenizer
 from models.ngrams.files import build_bag, find_bag, load_bag
 
 
-def open_tokenizer(source: str, revision: str | None, sides: int) -> Any:
-    """The tokenizer of a source, for rows of one text or of two `sides`. Raises ValueError as
-    load_tokenizer does."""
+def open_tokenizer(source: str, revision: str | None, sides: int, chat: bool = False) -> Any:
+    """The tokenizer of a source, for rows of one text or of two `sides`, or for `chat`. Raises
+    ValueError as load_tokenizer does, and for a bag of n-grams that is to chat."""
+    folder = find_bag(source, revision)
+    if chat and (source == SOURCE or folder is not None):
+        raise ValueError(f"model.source is {source!r}, a bag of n-grams, which writes no text")
     if source == SOURCE:
         return NgramTokenizer(sides)
-    if (folder := find_bag(source, revision)) is None:
-        return load_tokenizer(source, revision)
+    if folder is None:
+        return load_tokenizer(source, revision, chat)
     _, tokenizer, _ = load_bag(folder)
     if tokenizer.sides != sides:
         raise ValueError(

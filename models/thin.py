@@ -73,7 +73,7 @@ def thin(config: Any, state: dict[str, Tensor], every: int) -> tuple[Any, dict[s
 def _outline(config: Any) -> Any:
     """The backbone of a configuration, its tensors without values."""
     with torch.device("meta"):
-        return model_class(config, native=False)(config)
+        return model_class(config, "backbone")(config)
 
 
 def _check_places(

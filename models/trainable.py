@@ -8,12 +8,14 @@ from typing import Any
 from torch import nn
 
 from models.architectures import sees
-from models.heads import backbone_name, head_modules
+from models.heads import backbone_name, head_modules, is_language_model
 from models.layers import layer_lists
 from models.methods.lora_files import biases_of
 from models.methods.method import added_modules, plain_name
 from models.names import is_below
 from models.ngrams.bag import NgramBag
+
+NOTHING = "nothing"  # what model.train comes to beside a method of a language model
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -65,9 +67,14 @@ def modules_of_last(model: nn.Module, count: int) -> list[str]:
 
 
 def trains_whole(model: nn.Module, train: str) -> list[str]:
-    """Names of the modules and parameters of the backbone that model.train makes learn, where not
-    all of them do: the last N layers, or with "bias" every bias (BitFit: Zaken et al. 2022,
-    arXiv:2106.10199). Raises ValueError where there are none."""
+    """Names of the modules and parameters that model.train makes learn, where not all of them do:
+    the last N layers, or with "bias" every bias (BitFit: Zaken et al. 2022, arXiv:2106.10199), and
+    of a language model its head, which never trains by itself. Raises ValueError where there are
+    none."""
+    if train == NOTHING:
+        return []
+    if train == "head" and is_language_model(model):
+        return _own_head(model)
     if train == "bias":
         if not (biases := biases_of(model, "all")):
             raise ValueError(
@@ -77,6 +84,18 @@ def trains_whole(model: nn.Module, train: str) -> list[str]:
         return biases
     count = last_layers(train)
     return modules_of_last(model, count) if count else []
+
+
+def _own_head(model: Any) -> list[str]:
+    """The output layer of a language model, where it has weights of its own."""
+    head, table = model.get_output_embeddings(), model.get_input_embeddings()
+    if head.weight is table.weight:
+        raise ValueError(
+            f"model.train is 'head', but {model.config.model_type!r} here has none of its own: its "
+            "words go out by the table they come in by, which is not trained alone. Take 'last:N', "
+            "'all' or [lora]"
+        )
+    return head_modules(model)
 
 
 def layers_above(model: nn.Module) -> tuple[dict[str, int], int]:
@@ -103,10 +122,11 @@ def layers_above(model: nn.Module) -> tuple[dict[str, int], int]:
 
 
 def choose_trainable(model: nn.Module, everything: bool, whole: Collection[str]) -> None:
-    """Set requires_grad on all, or else on what a method added, the head, and the modules and
-    parameters named in `whole`. What the architecture itself keeps as it is (a table of sines)
-    stays so."""
-    added, heads = added_modules(model), head_modules(model)
+    """Set requires_grad on all, or else on what a method added, the head (not a language model's),
+    and the modules and parameters named in `whole`. What the architecture itself keeps as it is (a
+    table of sines) stays so."""
+    added = added_modules(model)
+    heads = [] if is_language_model(model) else head_modules(model)
     for name, parameter in model.named_parameters():
         own = plain_name(name, added) is None
         chosen = everything or own or is_below(name, [*heads, *whole])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from files.read import read_json
-from models.heads import Classifier, head_modules, peft_root
+from models.heads import Classifier, head_modules, is_language_model, peft_root
 from models.load import read_tensors
 from models.methods.method import added_modules, own_tensors, plain_name
 from models.names import is_below
@@ -31,8 +31,9 @@ def modules_to_save(model: nn.Module, apart: Collection[str] = ()) -> list[str]:
     head's top modules, and the backbone's modules that own trainable parameters, of which those
     named in `apart` do not count."""
     added = added_modules(model)
-    heads = head_modules(model)
-    to_save = [] if isinstance(model, Classifier) else list(heads)  # heads of ours have their file
+    # a head of ours has its own file, and a language model's is like any layer
+    heads = [] if is_language_model(model) else head_modules(model)
+    to_save = [] if isinstance(model, Classifier) else list(heads)
     for name, parameter in model.named_parameters():
         owner = name.rpartition(".")[0]
         elsewhere = owner in to_save or is_below(owner, [*heads, *added])
@@ -92,7 +93,7 @@ def save_adapter(
     says of a method, with what it says of all of them."""
     config = {
         **config,
-        "task_type": "FEATURE_EXTRACTION" if isinstance(model, Classifier) else "SEQ_CLS",
+        "task_type": task_type(model),
         "base_model_name_or_path": base,
         "revision": revision,
         "inference_mode": True,
@@ -102,6 +103,13 @@ def save_adapter(
     )
     stored = {k: t.detach().float().cpu().clone().contiguous() for k, t in tensors.items()}
     save_file(stored, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def task_type(model: nn.Module) -> str:
+    """PEFT's word for what a model does."""
+    if isinstance(model, Classifier):
+        return "FEATURE_EXTRACTION"
+    return "CAUSAL_LM" if is_language_model(model) else "SEQ_CLS"
 
 
 def read_targets(folder: Path) -> tuple[str, ...]:
