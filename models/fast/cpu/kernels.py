@@ -197,7 +197,7 @@ def blocks(texts: Texts, heads: int, shared: int = 1) -> list[tuple[slice, slice
     for queries, span in zip(texts.queries, texts.spans, strict=True):
         size = (queries[1] - queries[0]) * (span[1] - span[0])
         step = max(1, min(heads, SCRATCH // max(1, size)) // shared) * shared
-        for first in range(0, heads, step):
+        for first in range(0, heads if size else 0, step):
             pieces.append((slice(*queries), slice(*span), slice(first, min(heads, first + step))))
     return pieces
 
