@@ -4,6 +4,8 @@
                       b b · · · ·                        └─────┘ └─┘ └───┘ └───┘
                       c c c · · ·        ends            0       4   6     9     12
 
+A row is one text, or a pack of several where positions start again (layout_of).
+
 The filling f, 1 to 64 tokens of no text, makes N a multiple of 64; or of 8 where fewer than 64
 tokens are real, for one short text would be filled up to ten times its length. It counts as a text
 of its own, so that attention on a GPU writes every row. Nothing here is asked of a device: on CUDA
@@ -11,6 +13,7 @@ a question would make the host wait for all that it has enqueued.
 """
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -50,7 +53,7 @@ class Layout:
     rows: int  # B
     width: int  # T
     longest: int  # tokens of the longest text, the filling included
-    spans: Spans  # of each row in the stream, for kernels on the CPU
+    spans: Spans  # of each text in the stream, for kernels on the CPU
     ids: Tensor  # (1, N) int64, on the CPU: what a token is called, whatever the layout
     real: Tensor  # (n,) int64: place of each token of a text in the flattened batch
     ends: Tensor  # (M + 1,) int32: 0, then where each text that is not empty ends, and the filling
@@ -123,15 +126,18 @@ def stream_length(real: int) -> int:
     return (real // multiple + 1) * multiple
 
 
-def layout_of(mask: Tensor) -> Layout:
+def layout_of(mask: Tensor, positions: Tensor | None = None) -> Layout:
     """The layout of a batch with this mask (B, T), 1 for a real token, on the CPU. A row's tokens
-    may have gaps between them; they keep their order."""
+    may have gaps between them; they keep their order. A row is one text; with `positions` (B, T) of
+    its tokens a new one begins wherever they do not go on by one."""
     rows, width = mask.shape
     real = mask.flatten().nonzero().squeeze(1)
     filling = stream_length(len(real)) - len(real)
-    lengths = mask.sum(1)  # (B,)
-    stops = lengths.cumsum(0).tolist()
-    spans = list(zip([0, *stops][:-1], stops, strict=True))
+    stops = mask.sum(1).cumsum(0).tolist()
+    if positions is not None:
+        breaks = positions.flatten()[real].diff() != 1
+        stops = sorted({*stops, *(breaks.nonzero().squeeze(1) + 1).tolist()})
+    spans = list(pairwise([0, *stops]))
     texts = [*(end for (start, end) in spans if end > start), len(real) + filling]
     ends = torch.tensor([0, *texts], dtype=torch.int32)
     firsts = ends[:-1].long()
@@ -140,7 +146,7 @@ def layout_of(mask: Tensor) -> Layout:
     return Layout(
         rows=rows,
         width=width,
-        longest=max(filling, int(lengths.max()) if rows else 0),
+        longest=max([filling, *(end - start for start, end in spans)]),
         spans=spans,
         ids=ids,
         real=real,

@@ -35,7 +35,7 @@ from models.fast.encoder import (
 from models.fast.frozen import freeze_in
 from models.fast.linear import fuse_linear, fuse_lora, project, takes_onednn
 from models.fast.map import Replacement, replacement
-from models.fast.streams import POSITIONS, run_as_stream
+from models.fast.streams import DECODERS, POSITIONS, run_as_stream
 from models.heads import backbone_name, transformers_model
 from models.methods.method import tokens_in_front
 from models.ngrams.bag import NgramBag
@@ -267,6 +267,23 @@ def why_stock(model: nn.Module, args: SpeedArgs) -> str | None:
         return "as configured, so batches keep their padding"
     if config.model_type not in POSITIONS:
         return f"since {config.model_type} is not among {', '.join(POSITIONS)}"
+    if config.model_type in DECODERS:
+        return why_not_causal(config)
     if getattr(config, "is_decoder", False):
         return "since this encoder is set up as a decoder"
+    return None
+
+
+def why_not_causal(config: Any) -> str | None:
+    """What the config of a decoder asks of attention that ours has not; None where it has all."""
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if config.model_type == "mistral" and config.sliding_window is not None:
+        kinds.add("sliding_attention")
+    if kinds != {"full_attention"}:
+        return f"since layers have {', '.join(sorted(kinds - {'full_attention'}))}"
+    both_ways = getattr(config, "use_bidirectional_attention", None)
+    if not getattr(config, "is_causal", True) or both_ways:
+        return "since this decoder is set up to look ahead"
+    if getattr(config, "add_cross_attention", False):
+        return "since its layers look at an encoder too"
     return None

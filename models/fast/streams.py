@@ -16,6 +16,7 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from models.fast.cpu.dropout import FastDropout, NamedRows, carry_rows
@@ -24,11 +25,13 @@ from models.methods.prefixed import keys_in_front
 from models.methods.virtual import lengthen
 from models.positions import column_positions, counted_positions
 
+DECODERS = ("gemma", "gpt2", "llama", "mistral", "qwen2", "qwen3")  # each token looks back only
 POSITIONS: dict[str, Callable[[Tensor, int | None], Tensor]] = {
     "albert": column_positions,
     "bert": column_positions,
     "distilbert": column_positions,
     "electra": column_positions,
+    **dict.fromkeys(DECODERS, column_positions),
     "roberta": counted_positions,
     "xlm-roberta": counted_positions,
 }
@@ -48,27 +51,37 @@ def stream_forward(
     layout: Layout | None = None, **others: Any,
 ) -> Any:  # fmt: skip
     """The backbone's forward on the stream of real tokens of input_ids (B, T); what is not a
-    plain padded batch goes the plain way. `layout` is the batch's own where it is known already:
-    without it the mask is asked, for which a host has to wait on CUDA."""
+    plain padded batch goes the plain way, as generation with a cache does. In a decoder a text
+    begins wherever position_ids do not go on by one; without a mask all tokens of such a batch are
+    real. `layout` is the batch's own where it is known already: without it the mask is asked, for
+    which a host has to wait on CUDA."""
     plain = type(backbone).forward
+    causal = backbone.config.model_type in DECODERS
     keywords = {name: value for name, value in others.items() if value is not None}
-    if keywords.get("return_dict"):  # what it does anyway; as a tuple it takes the plain way
-        del keywords["return_dict"]
-    if input_ids is None or attention_mask is None or attention_mask.dim() != 2 or keywords:
+    for name, value in (("return_dict", True), ("use_cache", False)):  # what it does here anyway
+        if name in keywords and bool(keywords[name]) == value:
+            del keywords[name]
+    mask = attention_mask
+    if mask is None and causal and input_ids is not None and position_ids is not None:
+        mask = torch.ones_like(input_ids)
+    if input_ids is None or mask is None or mask.dim() != 2 or keywords:
         optional = {"token_type_ids": token_type_ids, "position_ids": position_ids}
         keywords |= {name: value for name, value in optional.items() if value is not None}
+        keywords |= {name: others[name] for name in ("use_cache",) if name in others}
         with NamedRows(None):
             return plain(backbone, input_ids=input_ids, attention_mask=attention_mask, **keywords)
     if layout is None:
-        layout = layout_of(attention_mask.cpu()).to(input_ids.device)
+        layout = lay_out_rows(mask, position_ids if causal else None)
     if token_type_ids is not None:
         keywords["token_type_ids"] = layout.stream(token_type_ids)
     if backbone.prefix_tokens:
         layout = layout.with_prefix(backbone.prefix_tokens)
     if position_ids is None:
         # the id that its positions go by, whatever the tokenizer pads with
-        pad = getattr(backbone.embeddings, "padding_idx", None)
+        pad = getattr(getattr(backbone, "embeddings", None), "padding_idx", None)
         position_ids = POSITIONS[backbone.config.model_type](input_ids, pad)
+    if causal:
+        keywords["use_cache"] = False
     with NamedRows(layout.ids):
         output = plain(
             backbone, input_ids=layout.stream(input_ids), position_ids=layout.stream(position_ids),
@@ -80,14 +93,22 @@ def stream_forward(
     return output
 
 
+def lay_out_rows(mask: Tensor, positions: Tensor | None) -> Layout:
+    """The layout of a batch that lies on any device, there."""
+    places = None if positions is None else positions.expand_as(mask).cpu()
+    return layout_of(mask.cpu(), places).to(mask.device)
+
+
 def lay_out(batch: dict[str, Any], in_front: int) -> dict[str, Any]:
     """A batch that is still on the host, with its layout among the inputs: stream_forward then asks
-    the device nothing. The model puts so many tokens `in_front` of each text."""
+    the device nothing. The model puts so many tokens `in_front` of each text. Where a batch has
+    position_ids, its rows are packs."""
     inputs = batch["inputs"]
-    mask = inputs["attention_mask"]
+    mask, positions = inputs["attention_mask"], inputs.get("position_ids")
     if in_front:
+        assert positions is None, "nothing goes in front of the texts in a pack"
         mask = lengthen({"input_ids": mask, "attention_mask": mask}, in_front, 0)["attention_mask"]
-    return {**batch, "inputs": {**inputs, "layout": layout_of(mask)}}
+    return {**batch, "inputs": {**inputs, "layout": layout_of(mask, positions)}}
 
 
 def run_as_stream(backbone: Any) -> None:

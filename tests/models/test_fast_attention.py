@@ -252,13 +252,89 @@ def test_autocast_does_not_reach_inside(kernels):
 
 
 def test_spans_are_found_where_the_real_tokens_stand_together():
-    def spans(*rows):
-        return spans_of(torch.tensor(rows))
+    def spans(*rows, asking=3):
+        return spans_of(torch.tensor(rows), asking)
 
-    assert spans([1, 1, 0], [0, 1, 1], [1, 1, 1]) == [(0, 2), (4, 6), (6, 9)]
-    assert spans([0, 1, 0]) == [(1, 2)]
+    whole = [(0, 2), (4, 6), (6, 9)]
+    assert spans([1, 1, 0], [0, 1, 1], [1, 1, 1]) == (whole, whole)
+    assert spans([0, 1, 0]) == ([(1, 2)], [(1, 2)])
     assert spans([1, 1, 1], [1, 0, 1]) is None
-    assert spans_of(torch.tensor([[True, True, False]])) == [(0, 2)]
+    assert spans_of(torch.tensor([[True, True, False]]), 3) == ([(0, 2)], [(0, 2)])
+
+
+def test_spans_of_the_last_columns_as_queries():
+    mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0]])
+    keys, queries = spans_of(mask, 2)
+    assert keys == [(1, 4), (4, 8), (8, 11), (12, 12)]  # the last row asks nothing
+    assert queries == [(0, 2), (2, 4), (4, 5), (6, 6)]
+
+
+CAUSAL = [
+    ([(0, 7), (7, 8), (10, 43), (43, 45), (48, 83)], None),
+    ([(0, 83)], None),
+    ([(0, 300)], None),
+    ([(0, 40), (40, 83)], [(0, 3), (3, 43)]),  # the first ones of each have no queries
+]
+
+
+@pytest.mark.parametrize(("spans", "queries"), CAUSAL)
+@pytest.mark.parametrize(("heads", "groups"), [(3, 3), (6, 2), (4, 1)])
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_causal_attention_with_shared_keys_equals_fp64_autograd(
+    kernels, spans, queries, heads, groups, rate
+):
+    asked = spans if queries is None else queries
+    keys, rows = spans[-1][1], asked[-1][1]
+    q, _, _, grad = inputs(rows, heads, seed=1)
+    tensors = [q, *inputs(keys, groups)[:2], grad]
+    torch.manual_seed(4)
+    draw = make_draw(rate, row_ids(asked, rows, heads), max(b - a for a, b in spans))
+    masks = keep_bits(draw, max(b - a for a, b in spans)).bool() * draw.scale if rate else None
+
+    def expected_of(q, k, v):
+        k, v = (t.repeat_interleave(heads // groups, 1) for t in (k, v))
+        out = torch.zeros_like(q)
+        for (start, stop), (first, last) in zip(spans, asked, strict=True):
+            Q, K, V = (t.transpose(0, 1) for t in (q[first:last], k[start:stop], v[start:stop]))
+            scores = 0.35 * Q @ K.mT
+            later = torch.ones(scores.shape[1:]).triu(scores.shape[2] - scores.shape[1] + 1)
+            p = torch.softmax(scores.masked_fill(later.bool(), -torch.inf), -1)
+            if masks is not None:
+                p = p * masks[:, first:last, : stop - start]
+            out = out.index_copy(0, torch.arange(first, last), (p @ V).transpose(0, 1))
+        return out
+
+    def found_of(q, k, v):
+        torch.manual_seed(4)
+        return attend(q, k, v, spans, 0.35, rate, kernels, queries, causal=True)
+
+    check(run(found_of, tensors), run(expected_of, tensors, torch.float64))
+
+
+@pytest.mark.parametrize("size", [32, 64, 80, 96, 128])
+def test_head_sizes_of_decoders_are_exact(kernels, size):
+    q, _, _, grad = inputs(70, 4, size, seed=1)
+    tensors = [q, *inputs(70, 2, size)[:2], grad]
+    scale = size**-0.5
+
+    def expected_of(q, k, v):
+        q, k, v = (t.transpose(0, 1) for t in (q, k, v))
+        whole = {"is_causal": True, "scale": scale, "enable_gqa": True}
+        return F.scaled_dot_product_attention(q, k, v, **whole).transpose(0, 1)
+
+    found = run(
+        lambda q, k, v: attend(q, k, v, [(0, 70)], scale, 0.0, kernels, causal=True), tensors
+    )
+    check(found, run(expected_of, tensors, torch.float64))
+
+
+def test_what_comes_later_is_not_read(kernels):
+    tensors = inputs()
+    function = lambda q, k, v: attend(q, k, v, [(0, 83)], 0.35, 0.0, kernels, causal=True)  # noqa: E731
+    before = run(function, tensors)[0]
+    for tensor in tensors[1:3]:
+        tensor[50:] = float("inf")
+    assert torch.equal(before[:50], run(function, tensors)[0][:50])
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float16, 2**-10), (torch.float64, 1e-5)])

@@ -52,31 +52,32 @@ void attend(const Shape& shape, Heads<const T> q, Heads<const T> k, Heads<const 
             float* lse) {
   const int64_t size = shape.size, most = width_of(round_up(shape.longest(), BLOCK));
   const int64_t bytes = 4 * ((2 * most + 2 * QUERIES) * size + QUERIES * most) + 64 * 5;
-  over_heads<T>(shape, bytes, [&](int64_t text, int64_t head, Scratch& scratch) {
+  over_heads<T>(shape, bytes, [&](int64_t text, int64_t group, Scratch& scratch) {
     const int64_t *span = shape.spans + 2 * text, *asked = shape.asked + 2 * text;
-    const auto Q = rows_of(q, asked, shape, head), K = rows_of(k, span, shape, head);
-    const auto O = rows_of(out, asked, shape, head);
+    const auto K = rows_of(k, span, shape, group);
     const int64_t columns = round_up(K.count, BLOCK), width = width_of(columns);
     T *keys = scratch.take<T>(width * size), *values = scratch.take<T>(columns * size);
     T* queries = scratch.take<T>(QUERIES * size);
     float *scores = scratch.take<float>(QUERIES * width),
           *sums = scratch.take<float>(QUERIES * size);
     pack_transposed(keys, width, K, columns);
-    pack(values, rows_of(v, span, shape, head), columns);
-    for (int64_t start = 0; start < Q.count; start += QUERIES) {
-      const int64_t real = std::min(QUERIES, Q.count - start), m = round_up(real, 16);
-      gather(queries, Q, start, m);
-      multiply<T>(m, columns, size, {queries, size}, {keys, width}, {scores, width});
+    pack(values, rows_of(v, span, shape, group), columns);
+    over_queries(shape, text, group, K.count, [&](const Block& at) {
+      const auto Q = rows_of(q, asked, shape, at.head);
+      const auto O = rows_of(out, asked, shape, at.head);
+      gather(queries, Q, at.start, at.m);
+      multiply<T>(at.m, at.columns, size, {queries, size}, {keys, width}, {scores, width});
       float inverse[QUERIES];
-      for (int64_t r = 0; r < real; ++r) {
-        const int64_t place = shape.place(text, head, start + r);
-        std::tie(lse[place], inverse[r]) = soften<T>(scores + r * width, K.count, columns,
-                                                     shape.scale, shape.draw, shape.row(place));
+      for (int64_t r = 0; r < at.real; ++r) {
+        const int64_t place = shape.place(text, at.head, at.start + r);
+        std::tie(lse[place], inverse[r]) =
+            soften<T>(scores + r * width, shape.seen(at.start + r, Q.count, K.count), at.columns,
+                      shape.scale, shape.draw, shape.row(place));
       }
-      multiply<T>(m, size, columns, in_place<T>(scores, width), {values, size}, {sums, size});
-      for (int64_t r = 0; r < real; ++r)
-        save_scaled(O.row(start + r), sums + r * size, size, inverse[r] * shape.draw.scale);
-    }
+      multiply<T>(at.m, size, at.columns, in_place<T>(scores, width), {values, size}, {sums, size});
+      for (int64_t r = 0; r < at.real; ++r)
+        save_scaled(O.row(at.start + r), sums + r * size, size, inverse[r] * shape.draw.scale);
+    });
   });
 }
 
@@ -96,7 +97,7 @@ int64_t openloop_bf16_products() {  // whether this processor has bf16 products 
   return out[0] == 32.0f;
 }
 
-// q (queries, heads, size) and k, v (tokens, heads, size), contiguous but for the given strides
+// q (queries, heads, size) and k, v (tokens, groups, size), contiguous but for the given strides
 // from row to row, for bf16 of whole pairs -> out like q, and lse (heads, queries): the log of each
 // query's sum.
 #define OPENLOOP_ATTEND(NAME, T)                                                                  \

@@ -23,11 +23,12 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from models.fast.cpu.kernels import Kernels, Spans, Texts
 from models.fast.cpu.masks import PLACES, Draw, make_draw
 from models.fast.layout import Layout, insert_prefix
+from models.fast.masks import keys_or_pairs, pairs_of
 from models.methods.prefixed import Prefix
 
 
 class SpanAttention(torch.autograd.Function):
-    """softmax(scale * Q K^T) V of each text; q (M, H, D), k and v (N, H, D) -> (M, H, D).
+    """softmax(scale * Q K^T) V of each text; q (M, H, D), k and v (N, G, D) -> (M, H, D).
 
     Queries outside every span get zeros.
     """
@@ -56,12 +57,13 @@ class SpanAttention(torch.autograd.Function):
 
 def attend(
     q: Tensor, k: Tensor, v: Tensor, spans: Spans, scale: float, dropout: float, kernels: Kernels,
-    queries: Spans | None = None,
+    queries: Spans | None = None, causal: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Attention within each span, with dropout of the probabilities. q (M, H, D), k and v (N, H, D)
-    -> (M, H, D). `queries`: where the first queries of each text lie in q; None: all of them, where
-    its keys lie in k."""
-    texts, draw = Texts(spans, spans if queries is None else queries), None
+    """Attention within each span, with dropout of the probabilities. q (M, H, D), k and v (N, G, D)
+    -> (M, H, D); H / G heads of queries share one of keys. `queries`: where the first queries of
+    each text lie in q; None: all of them, where its keys lie in k. `causal`: the last query sees
+    all keys, each before it one less."""
+    texts, draw = Texts(spans, spans if queries is None else queries, causal), None
     if round(dropout * 65536) > 0 and spans:
         longest = max(stop - start for start, stop in spans)
         draw = make_draw(dropout, row_ids(texts.queries, q.shape[0], q.shape[1]), longest)
@@ -73,17 +75,17 @@ def attend(
 
 def attend_stream(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, first_only: bool, scale: float,
-    dropout: float, kernels: Kernels,
+    dropout: float, kernels: Kernels, causal: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Attention within the texts of a stream: q, k, v (N, H, D) -> (N, H, D); with `first_only` q
-    holds the first token of each text alone, (M, H, D) -> (M, H, D). k and v may have a prefix,
-    (N + M P, H, D). The filling gets zeros."""
+    """Attention within the texts of a stream: q (N, H, D), k, v (N, G, D) -> (N, H, D); with
+    `first_only` q holds the first token of each text alone, (M, H, D) -> (M, H, D). k and v may
+    have a prefix, (N + M P, G, D). The filling gets zeros."""
     queries = layout.spans
     if first_only:
         counts = accumulate((int(end > start) for start, end in layout.spans), initial=0)
         queries = list(pairwise(counts))
     keys = layout.spans if layout.keys is None else layout.keys.spans
-    return attend(q, k, v, keys, scale, dropout, kernels, queries)
+    return attend(q, k, v, keys, scale, dropout, kernels, queries, causal)
 
 
 def row_ids(spans: Spans, tokens: int, heads: int) -> Tensor:
@@ -94,16 +96,55 @@ def row_ids(spans: Spans, tokens: int, heads: int) -> Tensor:
     return torch.arange(heads).unsqueeze(1) * (PLACES << 20) + ids
 
 
-def spans_of(mask: Tensor) -> Spans | None:
-    """mask (B, T) -> where each row's real tokens lie in the flattened batch; None where the real
-    tokens of a row do not stand together."""
-    rows, width = mask.shape
-    lengths = mask.sum(1).tolist()
+def spans_of(mask: Tensor, width: int) -> tuple[Spans, Spans] | None:
+    """mask (B, T) of keys, of which the last `width` columns ask too -> where each row's real keys
+    lie in the flattened batch, and its real queries in theirs; None where the real keys of a row do
+    not stand together. A row without a query has no keys."""
+    longer, lengths = mask.shape[1], mask.sum(1).tolist()
     firsts = mask.int().argmax(1).tolist()
-    places = list(zip(range(rows), firsts, lengths, strict=True))
-    if not all(bool(mask[b, f : f + n].all()) for b, f, n in places):
-        return None
-    return [(b * width + f, b * width + f + n) for b, f, n in places]
+    keys, queries = Spans(), Spans()
+    for row, (first, length) in enumerate(zip(firsts, lengths, strict=True)):
+        if not bool(mask[row, first : first + length].all()):
+            return None
+        end = first + length
+        start = max(first, longer - width)
+        here, there = row * longer, (row + 1) * width - longer
+        if end <= start:
+            keys.append((here, here))
+            queries.append((row * width, row * width))
+        else:
+            keys.append((here + first, here + end))
+            queries.append((there + start, there + end))
+    return keys, queries
+
+
+def attend_padded(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float,
+    dropout: float, kernels: Kernels,
+) -> Tensor:  # fmt: skip
+    """Attention of a padded batch: query (B, H, M, D), key and value (B, G, T, D), of which the
+    last M are the queries' own; mask None, (B, T) of the keys or (B, 1, M, T), 1 or true where one
+    is read -> (B, M, H, D)."""
+    batch, heads, width, size = query.shape
+    longer = key.shape[2]
+    places: tuple[Spans, Spans] | None = None
+    if causal and width == 1:
+        pass  # one token after many: here its keys would be copied to be looked at once
+    elif mask is None:
+        spans, queries = ([(b * n, (b + 1) * n) for b in range(batch)] for n in (longer, width))
+        places = spans, queries
+    elif mask.dim() == 2:
+        places = spans_of(mask, width)
+    if places is None:  # stock: real tokens with gaps between them, or a mask of pairs
+        if mask is not None and mask.dim() == 2:
+            mask = pairs_of(mask, width, causal)
+        out = F.scaled_dot_product_attention(
+            query, key, value, mask, dropout, scale=scale, enable_gqa=key.shape[1] != heads
+        )
+        return out.transpose(1, 2).contiguous()
+    q, k, v = (t.transpose(1, 2).flatten(0, 1) for t in (query, key, value))  # (N, H, D)
+    out = attend(q, k, v, places[0], scale, dropout, kernels, places[1], causal)
+    return out.view(batch, width, heads, size)
 
 
 def register(kernels: Kernels) -> str:
@@ -114,41 +155,24 @@ def register(kernels: Kernels) -> str:
         attention_mask: Tensor | None, scaling: float | None = None, dropout: float = 0.0,
         layout: Layout | None = None, **others: Any,
     ) -> tuple[Tensor, None]:  # fmt: skip
-        """query, key, value (B, H, T, D); attention_mask (B, T) or None -> (B, T, H, D)."""
-        batch, heads, width, size = query.shape
-        scale = size**-0.5 if scaling is None else scaling
+        """query (B, H, M, D), key and value (B, G, T, D), B 1 with a layout; attention_mask as
+        keys_or_pairs gives it -> (B, M, H, D)."""
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        causal = bool(getattr(module, "is_causal", False))
         prefix: Prefix | None = getattr(module, "prefix", None)
         if layout is not None:  # a stream of texts: B is 1
             q, k, v = (t.squeeze(0).transpose(0, 1) for t in (query, key, value))  # (N, H, D)
             if prefix is not None:
                 k, v = insert_prefix(prefix, k, v, layout)
-            return attend_stream(q, k, v, layout, False, scale, dropout, kernels).unsqueeze(0), None
-        whole = attention_mask
+            out = attend_stream(q, k, v, layout, False, scale, dropout, kernels, causal)
+            return out.unsqueeze(0), None
         if prefix is not None:
             key, value = prefix.put_before(key, value)
-            whole = prefix.lengthen(attention_mask)
-        longer = key.shape[2]  # P + T
-        if attention_mask is None:
-            spans: Spans | None = [(b * longer, (b + 1) * longer) for b in range(batch)]
-            queries: Spans | None = [(b * width, (b + 1) * width) for b in range(batch)]
-        else:
-            assert whole is not None
-            spans, queries = spans_of(whole), spans_of(attention_mask)
-        if spans is None or queries is None:  # real tokens with gaps between them: stock, masked
-            assert whole is not None
-            out = F.scaled_dot_product_attention(
-                query, key, value, whole[:, None, None, :], dropout, scale=scale
-            )
-            return out.transpose(1, 2).contiguous(), None
-        q, k, v = (t.transpose(1, 2).flatten(0, 1) for t in (query, key, value))  # (N, H, D)
-        out = attend(q, k, v, spans, scale, dropout, kernels, queries)
-        return out.view(batch, width, heads, size), None
-
-    def mask(attention_mask: Tensor | None = None, **others: Any) -> Tensor | None:
-        """The (B, T) mask as it is: the attention above reads each row's length from it."""
-        return attention_mask
+            attention_mask = prefix.lengthen(attention_mask)
+        out = attend_padded(query, key, value, attention_mask, causal, scale, dropout, kernels)
+        return out, None
 
     name = f"openloop_{kernels.name}"
     AttentionInterface.register(name, attention)
-    AttentionMaskInterface.register(name, mask)
+    AttentionMaskInterface.register(name, keys_or_pairs)
     return name

@@ -71,6 +71,27 @@ void finish(float* s, const float* grad, int64_t columns, int64_t width, const f
   }
 }
 
+// harden() and finish() of a block of queries; those that are none leave nothing in any sum.
+template <typename T>
+void harden_all(const Shape& shape, int64_t text, int64_t keys, const Block& at, const float* lse,
+                float* scores, float* grad, int64_t width, T* grad_scores, T* kept) {
+  const int64_t *asked = shape.asked + 2 * text, count = asked[1] - asked[0];
+  float totals[QUERIES];
+  for (int64_t r = 0; r < at.real; ++r) {
+    const int64_t place = shape.place(text, at.head, at.start + r);
+    totals[r] = harden(scores + r * width, grad + r * width, shape.seen(at.start + r, count, keys),
+                       at.columns, shape.scale, lse[place], shape.draw, shape.row(place));
+  }
+  for (int64_t r = at.real; r < at.m; ++r) {
+    std::fill_n(scores + r * width, at.columns, 0.0f);
+    std::fill_n(grad + r * width, at.columns, 0.0f);
+    totals[r] = 0.0f;
+  }
+  for (int64_t r = 0; r < at.m; r += 2)
+    finish(scores + r * width, grad + r * width, at.columns, width, totals + r,
+           grad_scores + r * width, kept + r * width);
+}
+
 template <typename T>
 struct Head {  // what the backward pass of one head of one text works on; right sides are packed
   T *keys, *values;                     // K^T, V^T (size, columns)
@@ -116,55 +137,45 @@ void attend_backward(const Shape& shape, Heads<const T> q, Heads<const T> k, Hea
   const int64_t size = shape.size;
   const float drop = shape.draw.scale, both = shape.scale * drop;
   const int64_t bytes = Head<T>::bytes(width_of(round_up(shape.longest(), BLOCK)), size);
-  over_heads<T>(shape, bytes, [&](int64_t text, int64_t head, Scratch& scratch) {
+  over_heads<T>(shape, bytes, [&](int64_t text, int64_t group, Scratch& scratch) {
     const int64_t *span = shape.spans + 2 * text, *asked = shape.asked + 2 * text;
-    const auto Q = rows_of(q, asked, shape, head), G = rows_of(grad, asked, shape, head);
-    const auto K = rows_of(k, span, shape, head);
+    const auto K = rows_of(k, span, shape, group);
     const int64_t columns = round_up(K.count, BLOCK), width = width_of(columns);
     Head<T> w(scratch, width, size);
-    pack_transposed(w.values, width, rows_of(v, span, shape, head), columns);
+    pack_transposed(w.values, width, rows_of(v, span, shape, group), columns);
     pack_transposed(w.keys, width, K, columns);
     if (to.q.data) pack(w.keys_down, K, columns);
-    for (int64_t start = 0; start < Q.count; start += QUERIES) {
-      const int64_t real = std::min(QUERIES, Q.count - start), m = round_up(real, 16);
-      gather(w.queries, Q, start, m);
-      gather(w.grads, G, start, m);
-      multiply<T>(m, columns, size, {w.queries, size}, {w.keys, width}, {w.scores, width});
-      multiply<T>(m, columns, size, {w.grads, size}, {w.values, width}, {w.grad_kept, width});
-      float totals[QUERIES];
-      for (int64_t r = real; r < m; ++r) {  // no queries: nothing of them may reach a sum
-        std::fill_n(w.scores + r * width, columns, 0.0f);
-        std::fill_n(w.grad_kept + r * width, columns, 0.0f);
-        totals[r] = 0.0f;
-      }
-      for (int64_t r = 0; r < real; ++r) {
-        const int64_t place = shape.place(text, head, start + r);
-        totals[r] = harden(w.scores + r * width, w.grad_kept + r * width, K.count, columns,
-                           shape.scale, lse[place], shape.draw, shape.row(place));
-      }
-      for (int64_t r = 0; r < m; r += 2)
-        finish(w.scores + r * width, w.grad_kept + r * width, columns, width, totals + r,
-               w.grad_scores + r * width, w.kept + r * width);
+    std::fill_n(w.dk, width * size, 0.0f);
+    std::fill_n(w.dv, width * size, 0.0f);
+    over_queries(shape, text, group, K.count, [&](const Block& at) {
+      const auto Q = rows_of(q, asked, shape, at.head), G = rows_of(grad, asked, shape, at.head);
+      gather(w.queries, Q, at.start, at.m);
+      gather(w.grads, G, at.start, at.m);
+      multiply<T>(at.m, at.columns, size, {w.queries, size}, {w.keys, width}, {w.scores, width});
+      multiply<T>(at.m, at.columns, size, {w.grads, size}, {w.values, width},
+                  {w.grad_kept, width});
+      harden_all(shape, text, K.count, at, lse, w.scores, w.grad_kept, width, w.grad_scores,
+                 w.kept);
       if (to.q.data) {
-        multiply<T>(m, size, columns, in_place<T>(w.scores, width), {w.keys_down, size},
+        multiply<T>(at.m, size, at.columns, in_place<T>(w.scores, width), {w.keys_down, size},
                     {w.rows, size});
-        const auto dQ = rows_of(to.q, asked, shape, head);
-        for (int64_t r = 0; r < real; ++r)
-          save_scaled(dQ.row(start + r), w.rows + r * size, size, both);
+        const auto dQ = rows_of(to.q, asked, shape, at.head);
+        for (int64_t r = 0; r < at.real; ++r)
+          save_scaled(dQ.row(at.start + r), w.rows + r * size, size, both);
       }
       if (to.k.data) {
-        transpose(w.queries_t, QUERIES, w.queries, size, m, size);
-        multiply<T>(size, columns, m, {w.queries_t, QUERIES}, {w.grad_scores, width}, {w.dk, width},
-                    start > 0);
+        transpose(w.queries_t, QUERIES, w.queries, size, at.m, size);
+        multiply<T>(size, at.columns, at.m, {w.queries_t, QUERIES}, {w.grad_scores, width},
+                    {w.dk, width}, true);
       }
       if (to.v.data) {
-        transpose(w.grads_t, QUERIES, w.grads, size, m, size);
-        multiply<T>(size, columns, m, {w.grads_t, QUERIES}, {w.kept, width}, {w.dv, width},
-                    start > 0);
+        transpose(w.grads_t, QUERIES, w.grads, size, at.m, size);
+        multiply<T>(size, at.columns, at.m, {w.grads_t, QUERIES}, {w.kept, width}, {w.dv, width},
+                    true);
       }
-    }
-    if (to.k.data) save_transposed(rows_of(to.k, span, shape, head), w.dk, width, both, w.rows);
-    if (to.v.data) save_transposed(rows_of(to.v, span, shape, head), w.dv, width, drop, w.rows);
+    });
+    if (to.k.data) save_transposed(rows_of(to.k, span, shape, group), w.dk, width, both, w.rows);
+    if (to.v.data) save_transposed(rows_of(to.v, span, shape, group), w.dv, width, drop, w.rows);
   });
 }
 

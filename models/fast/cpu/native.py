@@ -46,6 +46,8 @@ class CShape(ctypes.Structure):
         ("heads", ctypes.c_int64),
         ("queries", ctypes.c_int64),
         ("size", ctypes.c_int64),
+        ("shared", ctypes.c_int64),
+        ("causal", ctypes.c_int64),
         ("scale", ctypes.c_float),
         ("draw", CDraw),
     )
@@ -163,7 +165,7 @@ class NativeKernels:
         spans, queries = c_spans(texts.spans), c_spans(texts.queries)
         shape = CShape(
             ctypes.addressof(spans), ctypes.addressof(queries), len(texts.spans), heads, count,
-            size, scale, c_draw(draw),
+            size, heads // inputs[1].shape[1], int(texts.causal), scale, c_draw(draw),
         )  # fmt: skip
         tensors = [*by_rows, *outputs]
         strides = (0 if t is None else t.stride(0) for t in tensors)

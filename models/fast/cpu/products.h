@@ -167,13 +167,18 @@ inline void save_right(T* to, VF even, VF odd, int64_t column, int64_t width) {
 struct Shape {
   const int64_t *spans, *asked;  // of each text: first token and end, first query and end
   int64_t texts, heads, queries, size;
-  float scale;  // not negative
+  int64_t shared, causal;  // heads of queries to one of keys; whether a query looks back only
+  float scale;             // not negative
   Draw draw;    // rows (heads, queries)
   // in an array (heads, queries)
   int64_t place(int64_t text, int64_t head, int64_t query) const {
     return head * queries + asked[2 * text] + query;
   }
   int32_t row(int64_t place) const { return draw.threshold > 0 ? draw.rows[place] : 0; }
+  // of a text's keys, those that the query sees; the last query sees all
+  int64_t seen(int64_t query, int64_t queries_, int64_t keys) const {
+    return causal ? keys - queries_ + query + 1 : keys;
+  }
   int64_t longest() const {
     int64_t most = 0;
     for (int64_t i = 0; i < texts; ++i) most = std::max(most, spans[2 * i + 1] - spans[2 * i]);
@@ -198,10 +203,11 @@ class Scratch {  // kept by its thread from call to call: fresh memory comes pag
   int64_t used_ = 0;
 };
 
-// body(text, head, scratch) for every head of every text, the longest first: each thread takes the
-// next one when it is done, and what one writes no other reads.
+// body(text, group, scratch) for every head of keys of every text, the longest first: each thread
+// takes the next one when it is done, and what one writes no other reads.
 template <typename T, typename F>
 void over_heads(const Shape& shape, int64_t bytes, F body) {
+  const int64_t groups = shape.heads / shape.shared;
   std::vector<int64_t> order(shape.texts);
   std::iota(order.begin(), order.end(), 0);
   const auto length = [&](int64_t i) { return shape.spans[2 * i + 1] - shape.spans[2 * i]; };
@@ -211,13 +217,31 @@ void over_heads(const Shape& shape, int64_t bytes, F body) {
   const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
   at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
     thread_local Scratch scratch;
-    for (int64_t i; (i = next++) < shape.texts * shape.heads;) {
+    for (int64_t i; (i = next++) < shape.texts * groups;) {
       scratch.reset(bytes);
-      if (length(order[i / shape.heads]) > 0)
-        body(order[i / shape.heads], i % shape.heads, scratch);
+      if (length(order[i / groups]) > 0) body(order[i / groups], i % groups, scratch);
     }
     at::native::cpublas::brgemm_release(PAIR<T> == 2);
   });
+}
+
+struct Block {  // QUERIES of a head or fewer: the first one, how many, those with filling up to
+  int64_t head, start, real, m, columns;  // whole vectors, and up to which column they see keys
+};
+
+// body(block) for all queries of the heads that share these keys. What lies behind the keys that
+// the last one sees is no work.
+template <typename F>
+void over_queries(const Shape& shape, int64_t text, int64_t group, int64_t keys, F body) {
+  const int64_t *asked = shape.asked + 2 * text, count = asked[1] - asked[0];
+  for (int64_t head = group * shape.shared; head < (group + 1) * shape.shared; ++head) {
+    for (int64_t start = 0; start < count; start += QUERIES) {
+      const int64_t real = std::min(QUERIES, count - start);
+      const int64_t seen = shape.seen(start + real - 1, count, keys);
+      const int64_t columns = std::min(round_up(seen, 2 * BLOCK), round_up(keys, BLOCK));
+      body(Block{head, start, real, round_up(real, 16), columns});
+    }
+  }
 }
 
 template <typename T>  // those of a head within a span of tokens or queries
