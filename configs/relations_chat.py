@@ -15,6 +15,7 @@ OF_CHAT: dict[str, Any] = {
     "data.learn": "replies",
     "data.packing": False,
     "data.overlong": None,
+    "data.clean.ends": True,
     "generate.max_tokens": 128,
     "generate.temperature": 0.0,
     "generate.top_k": None,

@@ -58,6 +58,11 @@ class Clean(Section):
     spaces: bool = field(True, "Make one space of any run of white space and trim both ends.")
     min_chars: Count = field(1, "A text with fewer characters than this after cleaning is bad.")
     duplicates: bool = field(True, "Keep only the first of rows whose cleaned text is the same.")
+    ends: bool = field(
+        True,
+        "Of task chat: remove white space at the ends of a turn. Inside turns html and spaces stay "
+        "as they are, whatever is set above: answers hold code.",
+    )
 
 
 class Run(Section):

@@ -15,6 +15,7 @@ from job.training.loss import target_of
 
 if TYPE_CHECKING:
     from configs.schema import Config
+    from data.chat.counts import ChatCounts
     from data.encode import Encoded
     from data.kept import Kept
     from data.loaders import Padding
@@ -69,6 +70,7 @@ class Job:
     distilled: Distilled | None = None  # its teacher, and what that answers
     cached: Cached | None = None  # what the frozen part of the model made of each row
     bag_needs: BagNeeds | None = None  # of a bag of n-grams beside the encoder
+    counts: dict[str, ChatCounts] = field(default_factory=dict)  # what became of conversations
     resume: bool = False  # whether it goes on where a run of its name stopped
     fresh: bool = False  # whether a run of its name is put aside
     banner: Banner | None = None  # the plan as it was printed

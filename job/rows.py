@@ -16,7 +16,7 @@ def text_columns(config: Config) -> tuple[str, ...]:
 
 def clean_args(config: Config) -> CleanArgs:
     """The cleaning steps of [data.clean] as the data package takes them."""
-    return CleanArgs(**config.data.clean.model_dump())
+    return CleanArgs(**config.data.clean.model_dump(exclude={"ends"}))
 
 
 def slice_columns(config: Config) -> tuple[str, ...]:

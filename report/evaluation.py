@@ -27,3 +27,15 @@ def evaluation_line(name: str, step: int, metrics: dict[str, Any], deciding: str
     if deciding in metrics and deciding not in ("accuracy", "macro_f1", *FIGURES):
         parts.append(f"{NAMES.get(deciding, deciding)} {metrics[deciding]:.4f}")
     return f"{name} at step {step}: " + ", ".join([*parts, f"n {metrics['n']:,}"])
+
+
+def tokens_line(name: str, step: int, metrics: dict[str, Any]) -> str:
+    """One console line of a language model's figures over the learned tokens."""
+    low, high = metrics["interval"]
+    parts = [
+        f"loss {metrics['loss']:.4f} (95 % {low:.4f} to {high:.4f})",
+        f"perplexity {metrics['perplexity']:.2f}",
+        f"token accuracy {metrics['token_accuracy']:.4f}",
+        f"n {metrics['n']:,} tokens of {metrics['conversations']:,} conversations",
+    ]
+    return f"{name} at step {step}: " + ", ".join(parts)

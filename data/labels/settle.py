@@ -12,7 +12,7 @@ import numpy as np
 from data.labels.numbers import ENGLISH, NumberStyle, choose_style, is_number, is_plain
 from data.labels.reader import THOUSANDS, WHOLE, Label, names_for_numbers, plain_form
 
-Kind = Literal["single", "multi", "regression"]
+Kind = Literal["single", "multi", "regression", "chat"]  # of chat there are no labels
 Labels = dict[str, list[Label]]  # split -> the plain label of each row
 
 MOST_NAMES = 100  # more distinct labels than this are more likely a wrong column

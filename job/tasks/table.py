@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from job.tasks.chat import Chat
 from job.tasks.classify import Classify
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from job.job import Job
     from job.tasks.task import Task
 
-TASKS: dict[str, Task] = {"classify": Classify()}
+TASKS: dict[str, Task] = {"classify": Classify(), "chat": Chat()}
 
 
 def task_of(config: Config) -> Task:
