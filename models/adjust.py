@@ -1,14 +1,18 @@
 """A loaded architecture made to suit a run: its labels, its dropouts, room for the pad token."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PretrainedConfig
+from transformers import GenerationConfig, PretrainedConfig
 
+from files.errors import meets_limit, one_line
 from models.architectures import longest_text, reads_end, token_table
 from models.args import CHAT, ModelArgs
+from models.heads import is_language_model
+from models.language import end_tokens
 from models.limits import check_bytes
-from models.methods import Method
+from models.quiet import quiet_transformers
 
 PROBLEM_TYPES = {
     "single": "single_label_classification",
@@ -74,7 +78,9 @@ def dropout_fields(config: PretrainedConfig) -> list[str]:
 def fit_embeddings(model: Any, tokenizer: Any) -> list[str]:
     """Give a tokenizer that was given a pad token its row in the model; returns notes.
 
-    New rows are zero: a pad token is masked, so its row is never read into a real token's output.
+    New rows are zero: a pad token is masked, so its row is never read into a real token's output. A
+    language model is given rows for words alone, which begin as the mean of the others (Hewitt
+    2021): a row of zeros would be a likelier word than most.
     """
     notes = []
     table: Any = token_table(model)
@@ -85,9 +91,13 @@ def fit_embeddings(model: Any, tokenizer: Any) -> list[str]:
             4 * width * len(tokenizer), f"a table of the tokenizer's {len(tokenizer):,} words"
         )
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        model.get_input_embeddings().weight[rows:] = 0
+        written = is_language_model(model)
+        tables = [model.get_input_embeddings(), model.get_output_embeddings() if written else None]
+        for weight in {id(t.weight): t.weight for t in tables if t is not None}.values():
+            weight[rows:] = weight[:rows].mean(0) if written else 0
+        what = "as the mean of them" if written else "of zeros"
         notes.append(
-            f"embeddings: {len(tokenizer) - rows} row(s) of zeros added after the first {rows}, "
+            f"embeddings: {len(tokenizer) - rows} row(s) {what} added after the first {rows}, "
             f"for what the tokenizer has beyond them (its pad token is {tokenizer.pad_token!r})"
         )
     for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
@@ -95,10 +105,12 @@ def fit_embeddings(model: Any, tokenizer: Any) -> list[str]:
     return notes
 
 
-def fit_tokenizer(model: Any, tokenizer: Any, method: Method | None) -> list[str]:
+def fit_tokenizer(model: Any, tokenizer: Any, args: ModelArgs) -> list[str]:
     """Make a model and its tokenizer suit each other: a row for each token, no text longer than the
     model has positions for, less those that a method takes; returns notes. Raises ValueError where
-    none are left, and where a head looks for end tokens that the tokenizer does not set."""
+    none are left, where a head looks for end tokens that the tokenizer does not set, and where
+    nothing would learn the rows of a language model's new words."""
+    method = args.method
     end = getattr(model.config, "eos_token_id", None)
     if reads_end(model) and end not in tokenizer("a")["input_ids"]:
         raise ValueError(
@@ -116,7 +128,48 @@ def fit_tokenizer(model: Any, tokenizer: Any, method: Method | None) -> list[str
         longest -= taken
     if longest is not None:
         tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
+    if args.kind == CHAT and args.trains != "all":
+        rows = model.get_input_embeddings().num_embeddings
+        if new := [word for word, i in tokenizer.get_vocab().items() if i >= rows]:
+            raise ValueError(
+                "the tokenizer has words that the model has no row for: "
+                f"{', '.join(new[:4])}. With model.train = {args.trains!r} nothing would learn "
+                "them: leave them out, of a chat template too, or set model.train = 'all'"
+            )
     return fit_embeddings(model, tokenizer)
+
+
+def fit_generation(model: Any, tokenizer: Any, folder: str) -> list[str]:
+    """Give a language model the settings that it was published with for writing text, and the
+    tokens that end a reply and that pad; returns notes. Raises ValueError where they cannot be
+    read."""
+    if (Path(folder) / "generation_config.json").is_file():
+        try:
+            with quiet_transformers():
+                config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        except Exception as error:  # a config class may stumble over anything that a file can hold
+            if meets_limit(error):
+                raise
+            raise ValueError(
+                f"generation_config.json in {folder} cannot be used: {one_line(error)}"
+            ) from error
+        model.generation_config = config
+    ends = end_tokens(model, tokenizer)
+    settings = model.generation_config
+    settings.eos_token_id = ends[0] if len(ends) == 1 else ends
+    settings.pad_token_id = tokenizer.pad_token_id
+    try:
+        settings.validate(strict=True)
+    except ValueError:  # a temperature without sampling, mostly: transformers would not save it
+        settings.do_sample = True
+        try:
+            settings.validate(strict=True)
+        except ValueError as error:
+            raise ValueError(
+                f"generation_config.json in {folder} contradicts itself: {one_line(error)}"
+            ) from error
+        return ["generation: the source's settings draw words, so do_sample is true"]
+    return []
 
 
 def recompute_activations(model: Any) -> None:

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from models.foreign import check_model_folder, weight_files
-from models.load import hash_weights, resolve_source
+from models.load import hash_weights
 from models.record import read_record
+from models.resolve import resolve_source
 from models.verified import RECORD
 
 MOST_BASES = 16  # runs on top of each other

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from models.adapt import adapt
-from models.adjust import adjust_config, fit_embeddings, fit_tokenizer, recompute_activations
+from models.adjust import (
+    adjust_config,
+    fit_embeddings,
+    fit_generation,
+    fit_tokenizer,
+    recompute_activations,
+)
 from models.apart import run_apart
 from models.architectures import why_native_only, why_no_language
 from models.args import CHAT, ModelArgs, args_from_json, check_model_args
@@ -22,6 +28,7 @@ from models.base import check_chain, find_base
 from models.code import HEAD_CODE, check_allowed, describe_code
 from models.counted import check_parameters
 from models.heads import Classifier, build_head, load_head_class, transformers_model
+from models.language import check_language
 from models.limits import check_head
 from models.load import (
     hash_weights,
@@ -82,14 +89,19 @@ def build_model(
     model: nn.Module
     with torch.random.fork_rng(devices=[]):
         model, initialised = _load_transformers_model(args, source, keeps_head, seed, notes)
-        notes += fit_tokenizer(model, tokenizer, args.method)
+        notes += fit_tokenizer(model, tokenizer, args)
+        if args.kind == CHAT:
+            notes += fit_generation(model, tokenizer, source.folder)
         if own_head is not None:
             model = _add_head(model, own_head, args, seed, notes)
             filled = _load_head(model, source.folder) if keeps_head else set()
             initialised = [f"backbone.{name}" for name in initialised]
             initialised += sorted(head_parameters(model) - filled)
     notes += adapt(model, args, initialised, tokenizer, seed)
-    notes += run_apart(model)
+    if args.kind == CHAT:
+        check_language(model)
+    else:
+        notes += run_apart(model)
     if args.activation_checkpointing:
         recompute_activations(transformers_model(model))
     base = {

@@ -2,12 +2,13 @@
 adapters, a head of ours beside them, and openloop.json, from which load_exported rebuilds it all.
 
     native, no adapters      config.json, model.safetensors: AutoModelForSequenceClassification
+    a language model         likewise: AutoModelForCausalLM; generation_config.json; no labels.json
     native, LoRA             adapter_config.json, adapter_model.safetensors: peft.PeftModel
     native, prompt, prefix   as LoRA, where PEFT has a form of it
     native, another method   method.safetensors: openloop alone
     own head, no adapters    the backbone as AutoModel opens it  } head.json, head.safetensors
     own head, LoRA           the backbone's adapter for PEFT     } (and head_code.py)
-    always                   tokenizer files, labels.json, openloop.json
+    always                   tokenizer files with a chat template, labels.json, openloop.json
     a bag of n-grams         ngrams.npz, predict_ngrams.py, which reads it, and openloop.json
     long texts, not cut      README.md: what is read of them
 
@@ -22,19 +23,20 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from models.args import ModelArgs
+from models.args import CHAT, ModelArgs
 from models.build import Built, load_transformer
 from models.code import HEAD_CODE, code_file, code_that_ran
 from models.heads import Classifier, transformers_model
-from models.load import quiet_transformers, resolve_source
-from models.methods.method import added_modules, plain_state
+from models.methods.method import added_modules, merge, plain_state, unmerge
 from models.ngrams.bag import BAG, NgramBag
 from models.ngrams.files import load_bag, save_bag
+from models.quiet import quiet_transformers
 from models.record import write_record
+from models.resolve import resolve_source
 from models.texts import Texts
 from models.verified import check_exported
 
-__all__ = ["export_model", "load_exported"]
+__all__ = ["export_merged", "export_model", "load_exported"]
 
 
 def export_model(
@@ -66,10 +68,10 @@ def export_model(
     if isinstance(built.model, Classifier):
         _save_head(built.model.head, model.config.get_text_config().hidden_size, args, folder)
     tokenizer.save_pretrained(folder)
-    labels: dict[str, Any] = {"kind": args.kind, "names": list(args.label_names)}
-    if args.kind == "regression":
-        labels |= {"target_mean": args.target_mean, "target_deviation": args.target_deviation}
-    _write_json(folder / "labels.json", labels)
+    if args.kind == CHAT:
+        model.generation_config.save_pretrained(folder)
+    else:
+        _write_labels(args, folder)
     if texts is not None and texts.sentence:
         (folder / "README.md").write_text(texts.sentence + ".\n", encoding="utf-8")
     write_record(folder, args, built.base, texts)
@@ -89,6 +91,31 @@ def load_exported(
     if not verified:
         check_exported(folder)
     return load_bag(folder)
+
+
+def export_merged(model: nn.Module, tokenizer: Any, folder: str | Path) -> float:
+    """Write a native model with its method merged into its weights, as transformers' own class
+    opens it, with the tokenizer and of a language model the settings of its generation; the model
+    itself stays as it was. Returns the drift, as merge does. Raises ValueError where it cannot be
+    merged."""
+    inner = transformers_model(model)
+    if isinstance(model, Classifier):
+        raise ValueError("a head of ours is no part of transformers' model: nothing would open it")
+    drift = merge(model)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        _save_transformers(inner, Path(folder))
+    finally:
+        unmerge(model)
+    tokenizer.save_pretrained(folder)
+    return drift
+
+
+def _write_labels(args: ModelArgs, folder: Path) -> None:
+    labels: dict[str, Any] = {"kind": args.kind, "names": list(args.label_names)}
+    if args.kind == "regression":
+        labels |= {"target_mean": args.target_mean, "target_deviation": args.target_deviation}
+    _write_json(folder / "labels.json", labels)
 
 
 def _save_transformers(model: PreTrainedModel, folder: Path) -> None:

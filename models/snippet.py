@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from models.args import ModelArgs
+from files.read import read_json
+from models.args import CHAT, ModelArgs
 from models.code import code_file
 from models.export import base_path
+from models.gguf import ENDING
 from models.ngrams.bag import BAG
 from models.record import read_record
 from models.texts import Texts, joined_lines, own_head_lines, text_lines
@@ -45,9 +48,13 @@ def loading_snippet(
     of ours as `backbone`. With a head of a user's own it opens `model` with openloop, and then the
     `backbone` alone without; with a method that PEFT has no form of it opens `model` with openloop
     alone.
+
+    Of a language model it leaves `model`, `tokenizer` and `reply`, to one message.
     """
     if (Path(folder) / BAG).is_file():
         return _bag_snippet(folder, args, texts.pairs)
+    if args.kind == CHAT:
+        return _chat_snippet(folder, args)
     text_part = text_lines(texts)
     native = args.head_kind == "native"
     values = [*decided]
@@ -85,6 +92,40 @@ def loading_snippet(
         imports = ["import torch", "from safetensors.torch import load_file"]
         lines = [*imports, *opened, *text_part, *_head_lines(args, texts), *values]
     return "\n".join(lines) + "\n"
+
+
+def _chat_snippet(folder: str | Path, args: ModelArgs) -> str:
+    """Lines that open a language model and let it answer a message."""
+    tokenizer_config = Path(folder) / "tokenizer_config.json"
+    templated = (Path(folder) / "chat_template.jinja").is_file() or (
+        tokenizer_config.is_file() and "chat_template" in read_json(tokenizer_config)
+    )
+    asked = ['inputs = tokenizer("Hello!", return_tensors="pt")  # there is no chat template']
+    if templated:
+        asked = [
+            'messages = [{"role": "user", "content": "Hello!"}]',
+            "inputs = tokenizer.apply_chat_template(",
+            '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"',
+            ")",
+        ]
+    opened = _transformers_lines(folder, args, "AutoModelForCausalLM", "model")
+    if needs_openloop(folder, args, TEXTS):
+        allow = ", allow_code=True" if args.runs_code else ""
+        opened = [
+            "from models.export import load_exported  # openloop's: PEFT has no such method here",
+            "",
+            f"model, tokenizer, args = load_exported({str(folder)!r}{allow})",
+        ]
+    return "\n".join([
+        "import torch",
+        *opened,
+        *asked,
+        "with torch.no_grad():",
+        "    ids = model.generate(**inputs, max_new_tokens=64)",
+        'new = ids[0, inputs["input_ids"].shape[1] :]',
+        "reply = tokenizer.decode(new, skip_special_tokens=True)",
+        "",
+    ])  # fmt: skip
 
 
 def _bag_snippet(folder: str | Path, args: ModelArgs, pairs: bool) -> str:
@@ -134,7 +175,10 @@ def _head_lines(args: ModelArgs, texts: Texts) -> list[str]:
 def _transformers_lines(folder: str | Path, args: ModelArgs, auto: str, name: str) -> list[str]:
     """Lines that open `folder` as `name` with transformers, and PEFT where it holds an adapter."""
     lines = ["from peft import PeftModel  # pip install peft"] if args.method is not None else []
-    lines += [f"from transformers import {auto}, AutoTokenizer", "", f"folder = {str(folder)!r}"]
+    names = [auto, "AutoTokenizer"]
+    if args.kind == CHAT and args.method is not None:
+        names.append("GenerationConfig")
+    lines += [f"from transformers import {', '.join(names)}", "", f"folder = {str(folder)!r}"]
     lines += ["tokenizer = AutoTokenizer.from_pretrained(folder)"]
     if args.method is None:
         return [*lines, f"{name} = {auto}.from_pretrained(folder).eval()"]
@@ -142,19 +186,16 @@ def _transformers_lines(folder: str | Path, args: ModelArgs, auto: str, name: st
 
 
 def _adapter_lines(folder: str | Path, args: ModelArgs, auto: str, name: str) -> list[str]:
-    base = read_record(folder)["base"]
-    lines, extra = [], ""
-    if base["in_memory"]:
-        lines += ['base = folder + "/base"']
-    elif base["source"].startswith("package:"):
-        package, _, inside = base["source"].removeprefix("package:").partition("/")
-        lines += [
-            "from importlib.util import find_spec",
-            f"base = find_spec({package!r}).submodule_search_locations[0] + {'/' + inside!r}",
+    lines, extra = _base_lines(read_record(folder)["base"])
+    if args.revision:
+        extra += f", revision={args.revision!r}"
+    if args.kind == CHAT:
+        return [
+            *lines,
+            f"{name} = {auto}.from_pretrained(base{extra})",
+            f"{name} = PeftModel.from_pretrained({name}, folder).eval()",
+            f"{name}.generation_config = GenerationConfig.from_pretrained(folder)",
         ]
-    else:
-        lines += [f"base = {base_path(base)!r}"]
-        extra = f", revision={args.revision!r}" if args.revision else ""
     if args.head_kind == "native":  # the base's own head, if it has one, gives way
         extra += f", num_labels={args.num_labels}, ignore_mismatched_sizes=True"
     return [
@@ -165,3 +206,21 @@ def _adapter_lines(folder: str | Path, args: ModelArgs, auto: str, name: str) ->
         f"{name}.config.pad_token_id = tokenizer.pad_token_id",
         f"{name} = PeftModel.from_pretrained({name}, folder).eval()",
     ]
+
+
+def _base_lines(base: dict[str, Any]) -> tuple[list[str], str]:
+    """(lines that name an adapter's `base`, what from_pretrained is told beside it)."""
+    if base["in_memory"]:
+        return ['base = folder + "/base"'], ""
+    source, extra = base["source"], ""
+    if source.endswith(ENDING):
+        source, _, file = source.rpartition("/")
+        extra = f", gguf_file={file!r}, dtype=torch.float32"
+    if source.startswith("package:"):
+        package, _, inside = source.removeprefix("package:").partition("/")
+        place = f" + {'/' + inside!r}" if inside else ""
+        return [
+            "from importlib.util import find_spec",
+            f"base = find_spec({package!r}).submodule_search_locations[0]{place}",
+        ], extra
+    return [f"base = {(source if extra else base_path(base))!r}"], extra

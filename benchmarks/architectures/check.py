@@ -32,7 +32,7 @@ from job.tasks.load import load_predictor
 from models.apart import forward_apart
 from models.fast.map import PATHS, Replacement
 from models.heads import transformers_model
-from models.load import quiet_transformers
+from models.quiet import quiet_transformers
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "lora": {"lora": {"targets": "all-linear", "rank": 2, "alpha": 4.0}},

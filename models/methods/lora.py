@@ -175,9 +175,11 @@ class LoRA(Method):
 
 
 class WrittenLoRA(LoRA):
-    """The same where all values are read from a file next: none are worked out."""
+    """The same where all values are read from a file next: none are worked out. They are numbers
+    all the same, for a model is tried before."""
 
     def begin(self, layer: LoRALinear, name: str, seed: int) -> None:
+        nn.init.zeros_(layer.lora_A)
         if self.init == "pissa":
             layer.start_from(torch.zeros_like(layer.lora_A), torch.zeros_like(layer.lora_B))
 

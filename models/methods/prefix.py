@@ -34,7 +34,14 @@ from models.limits import check_bytes
 from models.methods.method import Method, added_parameters
 from models.methods.own_files import read_own, write_own
 from models.methods.prefixed import Prefix, prefixes_of, read_prefixes, watch_attention
-from models.methods.virtual import read_virtual, try_model, write_virtual
+from models.methods.virtual import (
+    asked_model,
+    goes_on_from,
+    named_inputs,
+    read_virtual,
+    try_model,
+    write_virtual,
+)
 from models.names import named_seed
 from models.positions import positions_behind
 
@@ -84,7 +91,8 @@ class PrefixTuning(Method):
             module.prefix = Prefix(*parts).train(module.training)
         read_prefixes(inner)
         if goes_on(inner):
-            inner.register_forward_pre_hook(partial(_move_on, self.tokens), with_kwargs=True)
+            asked = asked_model(model)
+            asked.register_forward_pre_hook(partial(_move_on, self.tokens), with_kwargs=True)
         try_model(model, self.kind, self.positions(model))
         return [f"prefix: {self.tokens} learned keys and values in each layer"]
 
@@ -146,4 +154,8 @@ def _move_on(
     tokens: int, inner: PreTrainedModel, args: tuple, inputs: dict[str, Any]
 ) -> tuple[tuple, dict[str, Any]]:
     """The inputs of a model, with each text behind so many positions."""
-    return args, {**inputs, "position_ids": positions_behind(inner, inputs["input_ids"], tokens)}
+    inputs = named_inputs(inner, args, inputs)
+    if (positions := inputs.get("position_ids")) is not None:
+        return (), {**inputs, "position_ids": positions + tokens}
+    behind = goes_on_from(inputs) + tokens
+    return (), {**inputs, "position_ids": positions_behind(inner, inputs["input_ids"], behind)}

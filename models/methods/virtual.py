@@ -4,6 +4,7 @@ adapter_config.json         num_virtual_tokens, token_dim, num_layers, ...
 adapter_model.safetensors   prompt_embeddings, and what trains whole beside them
 """
 
+import inspect
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from files.read import read_json
 from models.architectures import longest_text, reads_end
-from models.heads import Classifier, peft_root, transformers_model
+from models.heads import Classifier, is_language_model, peft_root, transformers_model
 from models.load import read_tensors
 from models.methods.method import added_modules, plain_name
 from models.methods.peft_files import modules_to_save, save_adapter
@@ -31,7 +32,8 @@ def columns_before(mask: Tensor) -> Tensor:
 
 def lengthen(inputs: dict[str, Any], tokens: int, vocabulary: int) -> dict[str, Any]:
     """A model's inputs, (B, T) each, with virtual tokens before each row's first real one, (B, P +
-    T): ids from `vocabulary` on, mask 1, token type 0. Nothing is asked of a device."""
+    T): ids from `vocabulary` on, mask 1, token type 0, and where positions are given the first P.
+    Nothing is asked of a device."""
     ids, mask = inputs["input_ids"], inputs.get("attention_mask")
     mask = torch.ones_like(ids) if mask is None else mask
     lead, width = columns_before(mask), ids.shape[1]
@@ -39,15 +41,43 @@ def lengthen(inputs: dict[str, Any], tokens: int, vocabulary: int) -> dict[str, 
     virtual = (place >= lead) & (place < lead + tokens)  # (B, P + T)
     before = torch.where(place < lead, place, place - tokens).clamp(0, width - 1)
     longer = {**inputs, "attention_mask": mask}
+    if inputs.get("position_ids") is not None:
+        longer["position_ids"] = inputs["position_ids"].expand_as(ids) + tokens
     fillers: dict[str, Any] = {
         "input_ids": place - lead + vocabulary,
         "attention_mask": 1,
         "token_type_ids": 0,
+        "position_ids": place - lead,
     }
     for name, filler in fillers.items():
         if longer.get(name) is not None:
             longer[name] = torch.where(virtual, filler, longer[name].gather(1, before))
     return longer
+
+
+def lengthen_step(inputs: dict[str, Any], tokens: int) -> dict[str, Any]:
+    """The inputs of a model that goes on from kept keys and values, among them those of the virtual
+    tokens: only what is said of those that were read, mask (B, S) and positions (B, T), moves."""
+    longer = dict(inputs)
+    if (mask := inputs.get("attention_mask")) is not None:
+        lead = columns_before(mask)
+        place = torch.arange(tokens + mask.shape[1], device=mask.device)  # (P + S,)
+        longer["attention_mask"] = (place >= lead).to(mask.dtype)  # (B, P + S)
+    if inputs.get("position_ids") is not None:
+        longer["position_ids"] = inputs["position_ids"] + tokens
+    return longer
+
+
+def goes_on_from(inputs: dict[str, Any]) -> int:
+    """How many tokens a model that is called so has read before: those whose keys are kept."""
+    kept = inputs.get("past_key_values")
+    return 0 if kept is None else int(kept.get_seq_length())
+
+
+def named_inputs(inner: nn.Module, args: tuple, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs of a call by their names: some language models give the first ones without."""
+    names = inspect.signature(inspect.unwrap(type(inner).forward)).parameters
+    return {**dict(zip(list(names)[1:], args, strict=False)), **inputs}
 
 
 def shorten(hidden: Tensor, mask: Tensor, tokens: int) -> Tensor:
@@ -60,27 +90,37 @@ def shorten(hidden: Tensor, mask: Tensor, tokens: int) -> Tensor:
 
 def put_in_front(model: nn.Module, tokens: int, vocabulary: int) -> None:
     """From now on the transformers model inside is given `tokens` more before each text; a head of
-    ours is given what became of the text's own. As hooks, for they go with any forward that a fast
-    path or models/apart.py puts in place."""
-    inner = transformers_model(model)
+    ours, and that of a language model, is given what became of the text's own. As hooks, for they
+    go with any forward that a fast path or models/apart.py puts in place."""
+    inner = asked_model(model)
     longer = partial(_lengthen_call, tokens, vocabulary)
     inner.register_forward_pre_hook(longer, with_kwargs=True)
-    if isinstance(model, Classifier):
+    if isinstance(model, Classifier) or is_language_model(model):
         inner.register_forward_hook(partial(_shorten_output, tokens), with_kwargs=True)
+
+
+def asked_model(model: nn.Module) -> Any:
+    """The transformers model that is asked of each text: of a language model the backbone, which
+    hidden_of asks without the head."""
+    inner = transformers_model(model)
+    return inner.base_model if is_language_model(model) else inner
 
 
 def _lengthen_call(
     tokens: int, vocabulary: int, inner: nn.Module, args: tuple, inputs: dict[str, Any]
 ) -> tuple[tuple, dict[str, Any]]:
-    assert not args, "a model is called with named inputs"
-    return args, lengthen(inputs, tokens, vocabulary)
+    inputs = named_inputs(inner, args, inputs)
+    if goes_on_from(inputs):
+        return (), lengthen_step(inputs, tokens)
+    return (), lengthen(inputs, tokens, vocabulary)
 
 
 def _shorten_output(
     tokens: int, inner: nn.Module, args: tuple, inputs: dict[str, Any], output: Any
 ) -> Any:
-    mask = inputs["attention_mask"]
-    output.last_hidden_state = shorten(output.last_hidden_state, mask, tokens)
+    mask, hidden = inputs["attention_mask"], output.last_hidden_state
+    if mask is not None and hidden.shape[1] == mask.shape[1]:  # not of one that goes on
+        output.last_hidden_state = shorten(hidden, mask, tokens)
     return output
 
 

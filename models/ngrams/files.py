@@ -12,9 +12,9 @@ from files.errors import meets_limit
 from files.verify import sha256
 from models.args import ModelArgs, args_from_json
 from models.build import Built
-from models.load import resolve_source
 from models.ngrams.bag import BAG, SCRIPT, SOURCE, NgramBag, NgramTokenizer
 from models.record import read_record, write_record
+from models.resolve import resolve_source
 from models.verified import check_exported
 
 NAMES = {"weight", "bias", "idf", "kinds", "labels", "kind", "sides"}

@@ -36,6 +36,32 @@ TARGETS = {
     "roberta": ("query", "value"),
 }
 
+ROTARY = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64,
+    "initializer_range": 0.3,
+}  # fmt: skip
+CHATS = {  # language models: type and what is its own
+    "gpt2": ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}),
+    "llama": ("llama", {"tie_word_embeddings": False}),
+    "smollm": ("llama", {"tie_word_embeddings": True}),
+    "mistral": ("mistral", {"sliding_window": 4}),
+    "qwen2": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen3": ("qwen3", {}),
+    "gemma": ("gemma", {}),
+    "gemma2": ("gemma2", {"sliding_window": 4, "query_pre_attn_scalar": 8,
+                          "final_logit_softcapping": 3.0, "attn_logit_softcapping": 5.0}),
+    "gemma3": ("gemma3_text", {"sliding_window": 4, "query_pre_attn_scalar": 8}),
+    "phi": ("phi", {"num_key_value_heads": 4}),
+    "phi3": ("phi3", {}),
+    "granite": ("granite", {"logits_scaling": 4.0}),
+    "cohere": ("cohere", {"logit_scale": 0.25}),
+}  # fmt: skip
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
 
 def tiny_config(name, vocab_size):
     """A transformers config of a few thousand parameters, dropouts as the architecture has them."""
@@ -85,6 +111,74 @@ def folders(tmp_path_factory, tiny_tokenizer, gpt2_tokenizer):
         )
         made[name] = root / name
     return made
+
+
+@pytest.fixture(scope="session")
+def chat_tokenizer():
+    """A byte-level BPE tokenizer with ChatML's two tokens, of which the second ends a reply; it
+    names no pad token."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    raw = ByteLevelBPETokenizer()
+    raw.train_from_iterator(
+        ["user and assistant say hello and good day to each other"] * 4, 320,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+    )  # fmt: skip
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw._tokenizer, eos_token="<|im_end|>", bos_token="<|im_start|>",
+        chat_template=CHATML,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def chat_folder(tmp_path_factory, chat_tokenizer):
+    """chat_folder("llama") -> folder of a random language model with its tokenizer."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    made = {}
+
+    def folder(name):
+        if name not in made:
+            kind, values = CHATS[name]
+            ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
+            values = {**({} if kind == "gpt2" else ROTARY), **ids, **values}
+            config = AutoConfig.for_model(kind, vocab_size=len(chat_tokenizer), **values)
+            torch.manual_seed(1)
+            model = AutoModelForCausalLM.from_config(config)
+            made[name] = tmp_path_factory.mktemp("chat") / name
+            model.save_pretrained(made[name])
+            chat_tokenizer.save_pretrained(made[name])
+        return made[name]
+
+    return folder
+
+
+@pytest.fixture
+def make_chat(chat_folder):
+    """make_chat("llama", method=..., ...) -> (built, args, tokenizer)."""
+    from models.build import ModelArgs, build_model
+    from models.load import load_tokenizer
+
+    def build(name="llama", seed=0, **values):
+        values.setdefault("source", str(chat_folder(name)))
+        args = ModelArgs(kind="chat", **values)
+        tokenizer = load_tokenizer(args.source, chat=True)
+        return build_model(args, tokenizer, seed), args, tokenizer
+
+    return build
+
+
+@pytest.fixture
+def chat_batch():
+    """Inputs and labels of three rows of unlike lengths, padded after the text."""
+    draw = torch.Generator().manual_seed(4)
+    ids = torch.randint(3, 300, (3, 14), generator=draw)
+    mask = (torch.arange(14) < torch.tensor([14, 5, 9])[:, None]).long()
+    labels = torch.where(mask.bool(), ids, -100).roll(-1, 1)
+    labels[:, -1] = -100
+    labels[:, ::3] = -100  # some tokens are not learned
+    return {"input_ids": ids.masked_fill(mask == 0, 2), "attention_mask": mask}, labels
 
 
 @pytest.fixture
