@@ -1,5 +1,5 @@
-"""Intervals of shares, and of the difference of two figures on the same rows with its p. Nothing
-here loads torch."""
+"""Intervals of shares, of ratios over groups, and of the difference of two figures on the same rows
+with its p. Nothing here loads torch."""
 
 import math
 from collections.abc import Callable
@@ -75,6 +75,30 @@ def bootstrap(rows: np.ndarray, difference: Difference, seed: int = 0) -> tuple[
     return (estimate, float(low), float(high)), min(1.0, max(2 * float(beyond), 2 / DRAWS))
 
 
+def ratio_interval(parts: np.ndarray, sizes: np.ndarray, seed: int = 0) -> Interval:
+    """sum(parts) / sum(sizes) of groups, (K,) each and sizes above 0, with its 95 % interval over
+    groups: what stands in one group, as the tokens of a conversation, is not independent.
+
+    A bootstrap over groups; from MANY different ones on what it comes to, the linearised estimator
+    (Cochran 1977, Sampling Techniques, 6.4). Of one group the interval is everything. Raises
+    ValueError where the two have not the same groups, or none.
+    """
+    if parts.shape != sizes.shape or parts.size == 0:
+        raise ValueError(f"got {parts.shape} parts and {sizes.shape} sizes; expected one a group")
+    rows = np.stack([parts, sizes], axis=1).astype(np.float64)
+    ratio = math.fsum(rows[:, 0]) / math.fsum(rows[:, 1])
+    if not math.isfinite(ratio):
+        return math.nan, math.nan, math.nan
+    if len(rows) == 1:
+        return ratio, -math.inf, math.inf
+    if len(np.unique(rows, axis=0)) <= MANY:
+        (_, low, high), _ = bootstrap(rows, _ratios, seed)
+        return ratio, low, high
+    beyond = rows[:, 0] - ratio * rows[:, 1]  # what each group adds more than its size
+    half = Z_975 * float(beyond.std(ddof=1)) * len(rows) ** 0.5 / float(rows[:, 1].sum())
+    return ratio, ratio - half, ratio + half
+
+
 def macro_f1_difference(classes: int) -> Difference:
     """For bootstrap(): first less second macro F1 of rows (label, first answer, second answer),
     each the number of a class."""
@@ -124,6 +148,12 @@ def _normal_interval(first: np.ndarray, second: np.ndarray, root: bool) -> tuple
     half = Z_975 * error
     p = math.erfc(abs(estimate) / error / 2**0.5) if error else 1.0
     return (estimate, estimate - half, estimate + half), p
+
+
+def _ratios(counts: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """For bootstrap(): the ratio of the sums of rows (part, size)."""
+    sums = counts @ rows  # (S, 2)
+    return np.asarray(sums[:, 0] / sums[:, 1])
 
 
 def _mean_difference(root: bool, counts: np.ndarray, rows: np.ndarray) -> np.ndarray:
