@@ -31,7 +31,7 @@ def evaluation_line(name: str, step: int, metrics: dict[str, Any], deciding: str
 
 def tokens_line(name: str, step: int, metrics: dict[str, Any]) -> str:
     """One console line of a language model's figures over the learned tokens."""
-    low, high = metrics["interval"]
+    low, high = metrics["intervals"]["loss"]
     parts = [
         f"loss {metrics['loss']:.4f} (95 % {low:.4f} to {high:.4f})",
         f"perplexity {metrics['perplexity']:.2f}",

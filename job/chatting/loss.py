@@ -1,11 +1,14 @@
 """What a language model minimises and is measured by: the learned tokens, and no others."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from engine.evaluate_tokens import evaluate_tokens
 from engine.losses import IGNORE, Batch
+from engine.precision import Precision
 from engine.tokens import choose_learned, token_losses
 from models.language import Head, head_of, hidden_of
 
@@ -36,3 +39,10 @@ def with_places(batches: Iterator[Batch]) -> Iterator[Batch]:
     for batch in batches:
         places = torch.nonzero(batch["labels"].flatten() != IGNORE).squeeze(1)
         yield {**batch, "learned": {"places": places}}
+
+
+def evaluate_chats(
+    model: nn.Module, batches: Iterator[Batch], precision: Precision
+) -> dict[str, Any]:
+    """Figures over the learned tokens of a split, as evaluate_tokens has them."""
+    return evaluate_tokens(model, batches, hidden_of, head_of, precision)
