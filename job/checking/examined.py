@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from configs.schema import Config
+from data.chat.prepare import ChatArgs
 from data.labels.settle import label_array
 from data.prepare import Data, DataArgs, all_rows, learnt_rows, load_data
 from data.reading.columnar import CHUNK
@@ -14,6 +15,8 @@ from data.refused import RefusedError
 from job.rows import data_args
 from report.check import EXCERPT, Check, Finding
 from report.format import split_warnings
+
+Args = TypeVar("Args", DataArgs, ChatArgs)
 
 INSTALL = "pip install datasketch cleanlab (the extra check)"
 
@@ -72,7 +75,7 @@ def open_examined(config: Config) -> tuple[Examined, list[Finding]]:
             data = load_data(args)
             break
         except RefusedError as error:
-            findings.append(_as_finding(error))
+            findings.append(as_finding(error))
             args = read_on(args, error)
     names = list(data.splits)
     parts = [learnt_rows(data) if name == "train" else data.splits[name] for name in names]
@@ -85,14 +88,14 @@ def open_examined(config: Config) -> tuple[Examined, list[Finding]]:
     ), findings
 
 
-def read_on(args: DataArgs, error: RefusedError) -> DataArgs:
+def read_on(args: Args, error: RefusedError) -> Args:
     """The arguments with which a source is read in spite of what it was refused for."""
     if error.kind == "overlap":
         return replace(args, on_overlap="warn")
     return replace(args, on_bad_row="skip")
 
 
-def _as_finding(error: RefusedError) -> Finding:
+def as_finding(error: RefusedError) -> Finding:
     first, _, rest = str(error).partition("\n")
     settings = {"overlap": 'data.on_overlap = "drop"', "bad_row": 'data.on_bad_row = "skip"'}
     return Finding(
