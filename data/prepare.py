@@ -16,7 +16,7 @@ from typing import Literal
 import datasets
 import numpy as np
 
-from data.allot import allot, drop_seen, treat_overlap
+from data.allot import Piece, allot, drop_seen, treat_overlap
 from data.bad_rows import unlabelled
 from data.cache import cache_root, make_key, open_built, read_arrow
 from data.clean import CleanArgs
@@ -179,7 +179,6 @@ def _build(
         {split: len(labels) for split, labels in values.items()},
         classes, wanted, args.split_seed, args.subset, args.subset_seed, groups,
     )  # fmt: skip
-    cut_off = [split for split, (origin, _) in pieces.items() if origin != split]
     overlap, removed = treat_overlap(args.on_overlap, pieces, read)
     digest = hashlib.sha256(json.dumps([kind, names]).encode())
     for split, piece in pieces.items():
@@ -192,7 +191,6 @@ def _build(
     counts = {
         split: label_counts(read_arrow(made / f"{split}.arrow"), kind, names) for split in pieces
     }
-    sampled = dict.fromkeys(args.subset, args.subset_seed)
     unseen = [name for name, n in counts["train"].items() if n == 0]
     report = DataReport(
         read=intake.read,
@@ -204,10 +202,7 @@ def _build(
         overlap=overlap,
         overlap_dropped=removed,
         splits={split: len(places) for split, (_, places) in pieces.items()},
-        origin={
-            split: describe_origin(split, cut_off, args.split_seed, sampled.get(split))
-            for split in pieces
-        },
+        origin=describe_origin(pieces, args.split_seed, args.subset, args.subset_seed),
         labels=counts,
         notes=notes
         + more
@@ -277,14 +272,19 @@ def _settle_labels(args: DataArgs, tables: dict[str, list[Table]], intake: Intak
 
 
 def describe_origin(
-    split: str, cut_off: Collection[str], split_seed: int, sample_seed: int | None
-) -> str:
-    """Where a split comes from, for people. `cut_off` are those that were cut from train;
-    `sample_seed` is that of the sample that it is, None where it is whole."""
-    if split in cut_off:
-        text = f"cut from train (seed {split_seed})"
-    elif split == "train" and cut_off:
-        text = "what the cuts left"
-    else:
-        text = "as in the source"
-    return text if sample_seed is None else f"{text}, a sample (seed {sample_seed})"
+    pieces: Mapping[str, Piece], split_seed: int, subset: Collection[str], subset_seed: int
+) -> dict[str, str]:
+    """Where each split comes from, for people: the source, or a cut from train, and whether it is a
+    sample, as those in `subset` are."""
+    cut_off = [split for split, (origin, _) in pieces.items() if origin != split]
+    texts = {}
+    for split in pieces:
+        if split in cut_off:
+            texts[split] = f"cut from train (seed {split_seed})"
+        elif split == "train" and cut_off:
+            texts[split] = "what the cuts left"
+        else:
+            texts[split] = "as in the source"
+        if split in subset:
+            texts[split] += f", a sample (seed {subset_seed})"
+    return texts

@@ -160,10 +160,8 @@ def _build(
             raise ValueError(f"data.source: no usable conversation for {split}{left}")
     read = {split: read_arrow(made / f"{split}.rows") for split in tables}
     pieces, more = _allot(args, intake, places)
-    cut_off = [split for split, (origin, _) in pieces.items() if origin != split]
     overlap, removed = treat_overlap(args.on_overlap, pieces, read)
     digest = hashlib.sha256()
-    sampled = dict.fromkeys(args.subset, args.subset_seed)
     for split, piece in pieces.items():
         _write_split(made / f"{split}.arrow", split, piece, read, digest)
     report = DataReport(
@@ -176,10 +174,7 @@ def _build(
         overlap=overlap,
         overlap_dropped=removed,
         splits={split: len(kept) for split, (_, kept) in pieces.items()},
-        origin={
-            split: describe_origin(split, cut_off, args.split_seed, sampled.get(split))
-            for split in pieces
-        },
+        origin=describe_origin(pieces, args.split_seed, args.subset, args.subset_seed),
         labels={split: {} for split in pieces},
         notes=notes + describe_turns(intake.reader.turns.unread, intake.reader.turns.merged) + more,
     )

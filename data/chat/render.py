@@ -198,7 +198,8 @@ class Renderer:
                 if ids[: len(beginning)] != beginning:
                     message = (
                         f"what is learned begins or ends inside a token, at "
-                        f"{_around(text, border)}: the words on both sides grow together"
+                        f"{_around(text, border)}: what stands before has other tokens alone than "
+                        "here, so generation would see another prompt than training does"
                     )
                     return BadRow(address, "inside_token", message)
             ends = np.array([*map(len, beginnings), len(ids)])

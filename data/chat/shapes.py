@@ -2,9 +2,9 @@
 roles.
 
 Where each beginning of a conversation ends has to be asked of the template: n turns make n
-renderings, each of up to n turns. What it writes depends on who speaks in which order, and hardly ever on what
-is said. So the beginnings are compared for texts that only stand for others; a real conversation is
-rendered once, and has to be those same words around its own texts, letter by letter.
+renderings, each of up to n turns. What it writes depends on who speaks in which order, and hardly
+ever on what is said. So the beginnings are compared for texts that only stand for others; a real
+conversation is rendered once, and has to be those words around its own texts, letter by letter.
 """
 
 import re
