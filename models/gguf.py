@@ -61,7 +61,7 @@ def _converted(file: Path, stamp: tuple[int, int], root: Path) -> str:
         )
     parts = [FORMAT, version("transformers"), version("gguf"), sha256(file)]
     key = hashlib.sha256(" ".join(parts).encode()).hexdigest()
-    folder = root / "models" / f"{file.stem[:64]}-{key[:32]}"
+    folder = root / "models" / f"gguf-{key}"
     open_built(folder, lambda made: convert(file, made))
     return str(folder)
 

@@ -83,7 +83,7 @@ def check_language(model: nn.Module) -> None:
     with trial(model, f"the language model of {kind!r} does not run: {{}}", 300):
         hidden, whole = hidden_of(model, inputs), inner(**inputs, use_cache=False).logits
         halves = head_of(model).logits(hidden)
-    if not alike(*hidden[:, :-1], CLOSE):
+    if not alike(hidden[0, :-1], hidden[1, :-1], CLOSE):
         raise ValueError(
             f"{kind!r} reads what comes after a token too, so it cannot write from left to right: "
             "take a model that is a decoder"
