@@ -17,7 +17,7 @@ from job.checking.examined import as_finding, read_on
 from job.console import MARKS
 from models.start import open_tokenizer
 from report.chats import chat_lines
-from report.check import Check, Finding
+from report.check import Check, Finding, Level
 from report.format import WARNING, split_warnings
 
 
