@@ -1,0 +1,81 @@
+"""What a language model says before training, kept for what it says after it."""
+
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from engine.tracker import Tracker
+from job.chatting.load import talker_of
+from job.chatting.talker import Message, Reply, Talker
+from job.fit import split_batches
+from job.folder import Folder
+from job.job import Job
+from report.samples import Answer
+
+BEFORE = "before.json"
+
+
+class Asked(NamedTuple):
+    """A conversation up to its last reply, where it stands, and that reply."""
+
+    address: str
+    messages: list[Message]
+    reference: str
+
+
+def test_prompts(job: Job) -> list[Asked]:
+    """The first generate.replies test conversations that hold a reply."""
+    asked: list[Asked] = []
+    for row in job.data.splits.get("test", ()):
+        if len(asked) == job.config.generate.replies:
+            break
+        turns = row["messages"]
+        replies = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
+        if replies and replies[-1] > 0:
+            asked.append(Asked(row["address"], turns[: replies[-1]], turns[replies[-1]]["content"]))
+    return asked
+
+
+def ask_samples(job: Job, talker: Talker) -> dict[str, Answer]:
+    """What the model says now to the prompts of [samples]."""
+    texts = job.config.samples.texts
+    replies = talker.replies([[{"role": "user", "content": text}] for text in texts])
+    return {text: (reply.text, None) for text, reply in zip(texts, replies, strict=True)}
+
+
+def ask_tests(job: Job, talker: Talker) -> list[Reply]:
+    """Its replies to the conversations of test_prompts."""
+    return talker.replies([one.messages for one in test_prompts(job)])
+
+
+def store_before(job: Job, folder: Folder) -> None:
+    """Figures on the test rows, replies and samples of the model as it comes."""
+    talker = talker_of(job)
+    folder.write_json("samples.json", ask_samples(job, talker))
+    metrics: dict[str, Any] = {}
+    if "test" in job.encoded:
+        metrics = job.task.evaluate(job, split_batches(job, "test"))
+        print(job.task.line("before training, test", 0, metrics, job.metric), flush=True)
+    replies = [vars(reply) for reply in ask_tests(job, talker)]
+    folder.write_json(BEFORE, {"test": metrics, "replies": replies})
+
+
+def read_before(folder: Folder) -> tuple[dict[str, Any], list[Reply], dict[str, Any]]:
+    """Figures, replies and samples as they were before; empty where they are gone or damaged."""
+    samples: dict[str, Any] = {}
+    with suppress(ValueError):
+        samples = folder.read_json("samples.json")
+    with suppress(ValueError, TypeError):
+        stored = folder.read_json(BEFORE, "test", "replies")
+        return stored["test"], [Reply(**one) for one in stored["replies"]], samples
+    return {}, [], samples
+
+
+def log_samples(job: Job, tracker: Tracker, step: int) -> None:
+    """What the model says to the prompts of [samples] at an evaluation."""
+    if not job.config.samples.texts:
+        return
+    said = "\n".join(
+        f"{text} → {reply}" for text, (reply, _) in ask_samples(job, talker_of(job)).items()
+    )
+    tracker.log_text(step, "samples", said)
+    tracker.say(said)

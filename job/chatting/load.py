@@ -1,0 +1,97 @@
+"""What talks for a run: its model with its own template, cleaning and ends of replies."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from configs.schema import Config
+from data.chat.templates import Template, Unrenderable, choose_template, render
+from data.chat.turns import TEXT
+from engine.precision import Precision, choose_device, choose_precision
+from files.read import read_json
+from files.write import save_text, to_json
+from job.chatting.talker import Message, Talker
+from job.ending import reading
+from job.folder import Folder, finished_config
+from job.job import Job
+from job.predicting.predictor import made_with
+from job.speed import speed_up_model
+from models.export import load_exported
+from models.fast.speed import Speed
+from models.generate import GenerateArgs
+from models.language import end_tokens
+
+FORM = "form.json"  # beside the weights
+
+
+def learns_texts(job: Job) -> bool:
+    """Whether the rows are plain texts, which a model goes on with, and no conversations."""
+    first: str = job.data.splits["train"][0]["messages"][0]["role"]
+    return first == TEXT
+
+
+def write_form(texts: bool, folder: Path) -> None:
+    """Note beside the weights whether the model goes on with texts or answers messages."""
+    save_text(folder / FORM, to_json({"texts": texts}, indent=1) + "\n")
+
+
+def prompt_encoder(
+    tokenizer: Any, template: Template, texts: bool
+) -> Callable[[Sequence[Message]], list[int]]:
+    """Tokens of messages up to where the assistant begins; of a model of plain `texts` those of
+    what was said last, which it goes on with. Raises ValueError for what the template refuses."""
+
+    def encode(messages: Sequence[Message]) -> list[int]:
+        if texts:
+            ids: list[int] = tokenizer(messages[-1]["content"])["input_ids"]
+            return ids
+        try:
+            text = render(tokenizer, template, list(messages), True)
+        except Unrenderable as error:
+            raise ValueError(f"the chat template refuses this conversation: {error}") from None
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    return encode
+
+
+def make_talker(
+    config: Config, model: nn.Module, tokenizer: Any, precision: Precision, texts: bool
+) -> Talker:
+    """A talker for a model in memory."""
+    settings = config.generate.model_dump(exclude={"replies"})
+    return Talker(
+        model=model,
+        tokenizer=tokenizer,
+        encode=prompt_encoder(tokenizer, choose_template(tokenizer, config.data.template), texts),
+        ends=end_tokens(model, tokenizer),
+        args=GenerateArgs(seed=config.run.seed, **settings),
+        precision=precision,
+    )
+
+
+def talker_of(job: Job) -> Talker:
+    """A talker for the model of a run as it now is."""
+    return make_talker(job.config, job.built.model, job.tokenizer, job.precision, learns_texts(job))
+
+
+def open_talker(
+    folder: Folder, device: str | None, allow_code: bool, base: str | Path | None,
+    allow_network: bool,
+) -> tuple[Talker, Speed]:  # fmt: skip
+    """The answer to Task.load. Raises ValueError where there is no finished model, and where the
+    base of its adapter is at neither `base` nor the place it was trained from."""
+    config = finished_config(folder)
+    with reading(f"the model in {folder.path}"):
+        model, tokenizer, _ = load_exported(
+            folder.model, allow_code, base, allow_network, verified=True
+        )
+        texts = bool(read_json(folder.model / FORM, ["texts"])["texts"])
+    then, chosen = made_with(folder), device or config.precision.device
+    same = str(choose_device(chosen)[0]) == then.get("device")
+    precision = choose_precision(chosen, config.precision.dtype, then["dtype"] if same else None)
+    model.to(precision.device).eval()
+    speed = speed_up_model(model, config, precision, answers=True)
+    return make_talker(config, model, tokenizer, precision, texts), speed
