@@ -43,7 +43,9 @@ from models.load import (
 )
 from models.methods.method import merge_source, plain_state
 from models.names import named_seed
+from models.peft_source import open_adapter
 from models.record import copied, read_record
+from models.resolve import is_adapter
 from models.source import Source, absolute, has_native_head, source_target, thinned, without_head
 from models.trainable import head_parameters
 from models.verified import RECORD, check_exported
@@ -169,6 +171,8 @@ def load_transformer(
 
 def _open_source(args: ModelArgs, verified: bool) -> Source:
     folder = resolve_source(args.source, args.revision)
+    if is_adapter(folder) and args.kind == CHAT:
+        return Source(folder, *open_adapter(args.source, folder), None)
     if not (Path(folder) / RECORD).is_file():
         return Source(folder, read_config(folder), None, None)
     record = read_record(folder)

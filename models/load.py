@@ -29,7 +29,7 @@ from models.architectures import why_refused
 from models.foreign import check_model_folder, weight_files
 from models.limits import MOST_TENSORS, MOST_WORDS, check_count
 from models.quiet import quiet_transformers
-from models.resolve import resolve_source
+from models.resolve import adapter_base, is_adapter, resolve_source
 
 FORMS: dict[str, tuple[Any, str]] = {  # of a model: transformers' classes by config, in a word
     "backbone": (MODEL_MAPPING, "text model"),
@@ -79,6 +79,11 @@ def load_tokenizer(source: str, revision: str | None = None, chat: bool = False)
     """
     folder = resolve_source(source, revision)
     config = None
+    if chat and is_adapter(folder):
+        base = adapter_base(folder)
+        config = read_config(base)
+        if not (Path(folder) / "tokenizer_config.json").is_file():
+            folder = base
     if (Path(folder) / "config.json").is_file():  # an exported adapter has none: suited already
         config = read_config(folder)
     tokenizer = read_tokenizer(folder, None if not chat else partial(_name_for_chat, config))

@@ -1,5 +1,8 @@
 """Where a source lies: every one ends as a folder on this machine, read in place with the network
 left alone; only a `hub:` source may download, and only a GGUF file is converted.
+
+An adapter that PEFT saved names its base. A folder on this machine, and what a hub's cache already
+holds, is taken; nothing is fetched because a stranger's file says so.
 """
 
 from importlib.util import find_spec
@@ -8,9 +11,12 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+from files.read import read_json
 from models.foreign import READ
 from models.gguf import ENDING, converted_folder
+from models.verified import RECORD
 
+ADAPTER = "adapter_config.json"
 HUB_FILES = [f"*{ending}" for ending in READ]
 SOURCES = (
     "'hub:NAME', 'package:NAME/path', 'run:PATH' or the path of a local folder or of a .gguf file"
@@ -92,3 +98,30 @@ def _package_folder(source: str) -> str:
         inner = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())) or "no folders"
         raise ValueError(f"model.source {source!r}: no folder {inside!r} in it; it has {inner}")
     return str(folder)
+
+
+def is_adapter(folder: str | Path) -> bool:
+    """Whether a folder holds an adapter that openloop did not write, and no model."""
+    home = Path(folder)
+    return (home / ADAPTER).is_file() and not any(
+        (home / name).is_file() for name in ("config.json", RECORD)
+    )
+
+
+def adapter_base(folder: str | Path) -> str:
+    """The folder of an adapter's base. Raises ValueError where it is not on this machine."""
+    path = Path(folder) / ADAPTER
+    config = read_json(path)
+    name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{path}: base_model_name_or_path is {name!r}; expected a model's name")
+    if Path(name).is_absolute() and Path(name).is_dir():
+        return name
+    try:
+        return resolve_source(f"hub:{name}", revision, allow_network=False)
+    except ValueError:
+        raise ValueError(
+            f"the adapter in {folder} stands on {name!r}, which is not on this machine. Nothing is "
+            f"fetched because a file says so: if it is what you want, start a run with "
+            f"model.source = 'hub:{name}' once, or write the path of its folder into {path}"
+        ) from None

@@ -199,3 +199,67 @@ def test_the_snippet_lets_a_model_answer(way, make_chat, stir, tmp_path):
     new = ids[0, asked["input_ids"].shape[1] :]
     assert names["reply"] == tokenizer.decode(new, skip_special_tokens=True)
     assert names["reply"]
+
+
+@pytest.fixture
+def peft_adapter(chat_folder, tmp_path):
+    """peft_adapter(name, **settings) -> (folder of an adapter that PEFT saved, its model)."""
+
+    def save(name, **values):
+        base = AutoModelForCausalLM.from_pretrained(chat_folder(name), dtype=torch.float32)
+        config = peft.LoraConfig(
+            task_type="CAUSAL_LM", r=4, lora_alpha=4, init_lora_weights=False, **values
+        )
+        torch.manual_seed(3)
+        theirs = peft.get_peft_model(base, config).eval()
+        theirs.save_pretrained(tmp_path / "theirs")
+        return tmp_path / "theirs", theirs
+
+    return save
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("smollm", {"target_modules": "all-linear"}),
+        ("gpt2", {"target_modules": ["c_attn"], "use_rslora": True, "fan_in_fan_out": True}),
+        ("llama", {"target_modules": r".*layers\.1\.self_attn\.[qv]_proj", "use_dora": True}),
+        ("llama", {"target_modules": ["q_proj", "up_proj"], "rank_pattern": {"q_proj": 2},
+                   "alpha_pattern": {"up_proj": 8}, "modules_to_save": ["lm_head"]}),
+        ("qwen2", {"target_modules": ["k_proj"], "bias": "lora_only"}),
+    ],
+)  # fmt: skip
+def test_an_adapter_of_peft_is_a_source(
+    name, values, make_chat, chat_batch, peft_adapter, tmp_path
+):
+    inputs, _ = chat_batch
+    folder, theirs = peft_adapter(name, **values)
+    built, args, tokenizer = make_chat(source=str(folder), method=LoRA(targets="all-linear"))
+    expected = logits(theirs, inputs)
+    torch.testing.assert_close(logits(built.model, inputs), expected, rtol=1e-4, atol=2e-5)
+    assert tokenizer.get_vocab() == make_chat(name)[2].get_vocab()  # of its base
+    export_model(built, args, tokenizer, tmp_path / "ours")
+    again = load_exported(tmp_path / "ours")[0]
+    assert torch.equal(logits(again, inputs), logits(built.model, inputs))
+
+
+def test_what_of_an_adapter_is_not_known_is_refused(make_chat, peft_adapter):
+    def refuse(words, **changes):
+        path.write_text(json.dumps(said | changes))
+        with pytest.raises(ValueError, match=words):
+            make_chat(source=str(path.parent))
+
+    path = peft_adapter("smollm", target_modules=["q_proj"])[0] / "adapter_config.json"
+    said = json.loads(path.read_text())
+    make_chat(source=str(path.parent))
+    refuse("peft_type is 'LOHA'", peft_type="LOHA")
+    refuse("task_type is 'SEQ_CLS'", task_type="SEQ_CLS")
+    refuse("not on this machine", base_model_name_or_path="somebody/somewhere")
+    refuse("not on this machine", base_model_name_or_path="relative/../folder")
+    refuse("expected a model's name", base_model_name_or_path=None)
+    refuse("which of the two was trained", modules_to_save=["embed_tokens"])
+    refuse("of shape", r=2)
+    refuse("layer_replication", layer_replication=[[0, 1]])
+    refuse("are no numbers", r="four")
+    (path.parent / "adapter_model.safetensors").write_bytes(b"no tensors")
+    refuse("cannot be read")
