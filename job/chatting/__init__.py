@@ -1,0 +1,1 @@
+"""Language models: conversations in, replies out."""
