@@ -1,0 +1,171 @@
+"""A language model that one talks to: messages in, replies out, whole or as they come."""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from torch import nn
+
+from engine.evaluate import inference
+from engine.precision import Precision
+from job.chatting.pieces import Pieces
+from models.generate import GenerateArgs, generate, room, stream
+
+Message = dict[str, str]  # "role" and "content"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What was said. `tokens` without the one that ended it; `stopped`: by itself ("eos"), cut at
+    its length, or by who listened; `seconds` of the reply, or of the batch that it was in."""
+
+    text: str
+    tokens: int
+    stopped: Literal["eos", "length", "listener"]
+    seconds: float
+
+
+class Prompt(NamedTuple):
+    """The tokens that a reply follows, and how many messages, the oldest, had no room in them."""
+
+    ids: list[int]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class Talker:
+    """`encode` gives the tokens of messages, up to where the assistant begins; it raises ValueError
+    for what the template cannot say. `ends` are the tokens that end a reply. `args` with
+    dataclasses.replace for other replies by the same model."""
+
+    model: nn.Module
+    tokenizer: Any
+    encode: Callable[[Sequence[Message]], list[int]]
+    ends: Collection[int]
+    args: GenerateArgs
+    precision: Precision
+    batch_size: int = 8
+
+    def reply(self, messages: Sequence[Message], number: int = 0) -> Reply:
+        """The reply to a conversation. `number` decides with the seed what is drawn; at temperature
+        0 it moves nothing. Raises ValueError as `fit` does."""
+        saying = self.stream(messages, number)
+        for _ in saying:
+            pass
+        return saying.reply
+
+    def stream(self, messages: Sequence[Message], number: int = 0) -> "Saying":
+        """The same as it comes, in pieces of text. Raises ValueError as `fit` does."""
+        return Saying(self, self.fit(messages), number)
+
+    def replies(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
+        """A reply to each, in order, conversations of like length in one batch. What is drawn
+        follows from the seed and the place in the list. Raises ValueError as `fit` does."""
+        prompts = [self.fit(messages).ids for messages in conversations]
+        replies: dict[int, Reply] = {}
+        for numbers in self.batches(prompts):
+            begun = time.perf_counter()
+            with self.answering():
+                written = generate(
+                    self.model, [prompts[i] for i in numbers], self.args, self.ends, numbers
+                )
+            seconds = time.perf_counter() - begun
+            for number, one in zip(numbers, written, strict=True):
+                text = self.decode(one.tokens).strip()
+                replies[number] = Reply(text, len(one.tokens), one.stopped, seconds)
+        return [replies[number] for number in range(len(prompts))]
+
+    def batches(self, prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+        """Numbers of prompts, the longest first, so that a batch holds prompts of like length."""
+        order = sorted(range(len(prompts)), key=lambda number: -len(prompts[number]))
+        for start in range(0, len(order), self.batch_size):
+            yield order[start : start + self.batch_size]
+
+    def fit(self, messages: Sequence[Message]) -> Prompt:
+        """The tokens of a conversation with room for a reply behind them: of one that is too long
+        without its oldest turns, but with what the system says first.
+
+        Raises ValueError for a conversation that nobody would reply to, or whose last message
+        alone is longer than the model's positions.
+        """
+        if not messages or messages[-1]["role"] == "assistant":
+            raise ValueError(
+                "a reply needs a message to reply to; "
+                + ("the last one is the assistant's own" if messages else "there is none")
+            )
+        most = room(self.model)
+        if most is None:
+            return Prompt(self.encode(messages), 0)
+        wanted = most - min(self.args.max_tokens, most // 2)
+        first = 1 if messages[0]["role"] == "system" else 0
+        # a user begins what is left, and the last message stays
+        begins = [i for i in range(first + 1, len(messages)) if messages[i]["role"] == "user"]
+        ids: list[int] = []
+        for begin in (first, *begins):
+            ids = self.encode([*messages[:first], *messages[begin:]])
+            if len(ids) <= wanted:
+                return Prompt(ids, begin - first)
+        if len(ids) < most:  # the reply will be the shorter for it
+            return Prompt(ids, (begins[-1] if begins else first) - first)
+        raise ValueError(
+            f"the last message has {len(ids):,} tokens with all that goes with it; the model has "
+            f"positions for {most:,}, reply included: shorten it"
+        )
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """While the model answers: evaluation mode, no gradients, the precision's arithmetic; all
+        of it, and every generator, is as before afterwards."""
+        with inference(self.model), self.precision.autocast():
+            yield
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Their text, without special tokens."""
+        text: str = self.tokenizer.decode(
+            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+
+class Saying:
+    """A reply as it is said. Go through it once for its pieces; `reply` is what was said so far,
+    all of it once there are no more pieces. Who has heard enough goes away."""
+
+    def __init__(self, talker: Talker, prompt: Prompt, number: int) -> None:
+        self.left_out = prompt.left_out  # messages that had no room
+        self.talker, self.prompt, self.number = talker, prompt, number
+        self.texts: list[str] = []
+        self.tokens = 0
+        self.stopped: Literal["eos", "length", "listener"] = "listener"
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[str]:
+        talker, pieces, begun = self.talker, Pieces(self.talker.decode), time.perf_counter()
+        tokens = stream(
+            talker.model, self.prompt.ids, talker.args, talker.ends, self.number, talker.answering
+        )
+        while True:
+            try:
+                token = next(tokens)
+            except StopIteration as end:
+                self.stopped = end.value
+                break
+            finally:
+                self.seconds = time.perf_counter() - begun
+            self.tokens += 1
+            yield from self._keep(pieces.add(token))
+        yield from self._keep(pieces.end())
+
+    def _keep(self, piece: str) -> Iterator[str]:
+        """The piece, without white space where nothing was said before."""
+        if piece := piece if self.texts else piece.lstrip():
+            self.texts.append(piece)
+            yield piece
+
+    @property
+    def reply(self) -> Reply:
+        """What was said so far."""
+        text = "".join(self.texts).rstrip()
+        return Reply(text, self.tokens, self.stopped, self.seconds)
