@@ -33,8 +33,9 @@ from models.fast.encoder import (
     write_out,
 )
 from models.fast.frozen import freeze_in
-from models.fast.linear import fuse_linear, fuse_lora, project, takes_onednn
+from models.fast.linear import fuse_linear, fuse_lora, project
 from models.fast.map import Replacement, replacement
+from models.fast.products import prefers_onednn, takes_onednn
 from models.fast.streams import DECODERS, POSITIONS, run_as_stream
 from models.heads import backbone_name, transformers_model
 from models.methods.method import tokens_in_front
@@ -190,7 +191,7 @@ def _speed_up_on_cpu(
     takes them."""
     backbone = model.get_submodule(backbone_name(model))
     if args.linear and (layers := fuse_linear(backbone, dtype)):
-        speed.resolved["linear"] = "onednn"
+        speed.resolved["linear"] = "onednn" if prefers_onednn(dtype) else "torch"
         speed.put("linear", layers)
     if stock is not None:
         speed.notes.append(f"attention: stock, {stock}")

@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
-from models.fast import linear
+from models.fast import linear, products
 from models.fast.linear import fuse_linear, takes_onednn
 
 needs_onednn = pytest.mark.skipif(not takes_onednn(torch.float32), reason="torch without oneDNN")
@@ -65,6 +66,17 @@ def test_linear_of_another_dtype_is_torchs_own(dtype):
     assert torch.equal(fast(x), plain(x))
 
 
+def test_conv1d_equals_the_plain_one(monkeypatch):
+    torch.manual_seed(0)
+    plain = Conv1D(40, 24)
+    fast = copy.deepcopy(plain)
+    assert fuse_linear(nn.ModuleDict({"only": fast}), torch.float32) == [fast]
+    x = torch.randn(50, 24)
+    expected, found = (run_linear(layer, x) for layer in (plain, fast))
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+    assert fast.weight.grad.is_contiguous()  # and so is not copied once more
+
+
 def test_no_linear_layer_is_replaced_where_onednn_has_none(monkeypatch):
     monkeypatch.setattr(linear, "takes_onednn", lambda dtype: False)
     assert linear.fuse_linear(nn.ModuleDict({"only": nn.Linear(2, 3)}), torch.float32) == []
@@ -73,7 +85,7 @@ def test_no_linear_layer_is_replaced_where_onednn_has_none(monkeypatch):
 def test_gradients_side_by_side_are_taken_as_they_lie():
     wide = torch.randn(5, 12)
     for parts in (wide.split(4, 1), wide.split([4, 8], 1), [wide]):
-        joined = linear.side_by_side(parts)
+        joined = products.side_by_side(parts)
         assert joined.data_ptr() == wide.data_ptr()
         assert torch.equal(joined, wide)
 
@@ -90,4 +102,4 @@ def test_gradients_side_by_side_are_taken_as_they_lie():
 )
 def test_gradients_that_lie_otherwise_are_copied(parts):
     parts = parts(torch.randn(5, 12))
-    assert torch.equal(linear.side_by_side(parts), torch.cat(parts, 1))
+    assert torch.equal(products.side_by_side(parts), torch.cat(parts, 1))

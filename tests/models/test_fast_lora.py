@@ -166,12 +166,21 @@ def test_base_that_trains_gets_its_gradient(part):
     assert torch.equal(getattr(fast.base, part).grad, expected)
 
 
-def test_a_variant_and_a_conv1d_stay_as_they_are():
+def test_an_adapter_on_a_conv1d_equals_the_plain_one():
+    torch.manual_seed(0)
+    plain = LoRALinear(Conv1D(40, 24).requires_grad_(False), 4, 8.0, 0.0)
+    nn.init.normal_(plain.lora_B, std=0.2)
+    x = torch.randn(50, 24)
+    expected = run(plain, x)
+    torch.testing.assert_close(run(fused(plain), x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_variant_stays_as_it_is():
     class Variant(LoRALinear):
         def forward(self, x):
             return super().forward(x) * 2
 
-    kept = Variant(nn.Linear(2, 3), 1, 1, 0.0), LoRALinear(Conv1D(3, 2), 1, 1, 0.0)
+    kept = [Variant(nn.Linear(2, 3), 1, 1, 0.0)]
     assert fuse_lora(nn.ModuleList(kept)) == []
     assert not any("forward" in vars(adapter) for adapter in kept)
 
