@@ -4,6 +4,8 @@
     python predict.py --run runs/imdb_lora --file reviews.csv --keep --output answers.csv
     python predict.py --run runs/pairs --pair "a first text" "and a second one"
     cat reviews.txt | python predict.py --run runs/imdb_lora --json -
+    python predict.py --run runs/chat_smollm2_lora                       a chat
+    python predict.py --run runs/chat_smollm2_lora --file prompts.jsonl --output replies.jsonl
 
 In Python:  from openloop import load_run;  load_run("runs/imdb_lora")(["It was good."])
 """
@@ -48,7 +50,15 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threshold", action="append", default=[], metavar="[LABEL=]P",
                         help="a label holds above P (one of several, or of two classes; "
                         "without LABEL all, or the second)")  # fmt: skip
-    parser.add_argument("--top-k", type=int, metavar="K", help="only the K largest probabilities")
+    parser.add_argument("--top-k", type=int, metavar="K", help="only the K largest probabilities; "
+                        "in a chat: draw from the K likeliest tokens")  # fmt: skip
+    parser.add_argument("--system", metavar="TEXT", help="chat: what the model is told first")
+    parser.add_argument("--temperature", type=float, metavar="T",
+                        help="chat: 0 takes the likeliest token, above it is drawn")  # fmt: skip
+    parser.add_argument("--top-p", type=float, metavar="P",
+                        help="chat: draw from tokens of this probability together")  # fmt: skip
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="chat: most tokens of a reply")
+    parser.add_argument("--seed", type=int, metavar="N", help="chat: what is drawn follows from it")
     parser.add_argument("--explain", action="store_true", help="mark what each answer rests on")
     parser.add_argument("--strict", action="store_true", help="stop at the first row with an error")
     parser.add_argument("--base", type=Path, metavar="PATH",

@@ -148,6 +148,9 @@ def headline(result: dict[str, Any]) -> str:
     if "r2" in test:
         rmse = format_number(test["rmse"])
         return f"Test r2 {test['r2']:.4f}, rmse {rmse} (n {test['n']:,}).{beside}"
+    if "perplexity" in test:
+        figures = f"Test loss {test['loss']:.4f}, perplexity {test['perplexity']:.2f}"
+        return f"{figures} (n {test['n']:,} tokens)."
     return f"Test loss {test['loss']:.4f} (n {test['n']:,})." if test else "It has no test split."
 
 

@@ -42,7 +42,7 @@ def conclude(
     seconds = None if begun is None else time.perf_counter() - begun
     stop.check()
     save_model(job, folder)
-    first, replies_before, samples_before = read_before(folder)
+    first, _replies_before, _samples_before = read_before(folder)
     talker = talker_of(job)
     samples, replies = ask_samples(job, talker), ask_tests(job, talker)
     tracker.say(estimate_line(job, peak, seconds))

@@ -9,6 +9,7 @@ from engine.decision import read_thresholds
 from job.predicting.inputs import file_source, word_source
 from job.predicting.outputs import Count, answer_items, check_output, make_shape, show, write_file
 from job.predicting.predictor import Predictor
+from job.tasks.options import OF_CHATS, refuse_options
 from job.testing.expect import check_file
 
 
@@ -16,6 +17,7 @@ def answer_labelled(
     options: argparse.Namespace, config: Config, opened: Callable[[], Predictor]
 ) -> int:
     """The answer to Task.answer."""
+    refuse_options(options, OF_CHATS, "this run labels texts, and does not chat")
     if not (options.texts or options.pair or options.file or options.expect):
         raise ValueError(
             "give texts, or - for standard input, --pair, --file or --expect: one of them"

@@ -1,6 +1,6 @@
 """Scoring a finished run again: the exported model on its own test rows. Nothing is written."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +85,22 @@ def load_same_rows(config: Config, folder: Folder) -> Data:
     """The rows of a run. Raises ValueError where they are others than when it was trained, or none
     is for the test."""
     data = load_data(data_args(config))
-    if data.fingerprint != folder.read_json("data.json", "fingerprint")["fingerprint"]:
+    check_same_rows(config, folder, data.fingerprint, data.splits)
+    return data
+
+
+def check_same_rows(
+    config: Config, folder: Folder, fingerprint: str, splits: Collection[str]
+) -> None:
+    """Raise ValueError where a run's rows are others than when it was trained, or none is for the
+    test."""
+    if fingerprint != folder.read_json("data.json", "fingerprint")["fingerprint"]:
         raise ValueError(
             f"the rows of {config.data.source} have changed since {folder.path} was trained: its "
             "test rows may have been trained on. Restore them, or train again with --fresh."
         )
-    if "test" not in data.splits:
+    if "test" not in splits:
         raise ValueError(f"{folder.path} has no test split (data.test is 0)")
-    return data
 
 
 def score_rows(
