@@ -257,6 +257,80 @@ def recipe(tmp_path, tiny_folder, reviews_csv):
     return write
 
 
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def chat_tokenizer():
+    """A byte-level BPE tokenizer with ChatML's two tokens, of which the second ends a reply; it
+    names no pad token."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    raw = ByteLevelBPETokenizer()
+    raw.train_from_iterator(
+        ["user and assistant say hello and good day to each other"] * 4, 320,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+    )  # fmt: skip
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw._tokenizer, eos_token="<|im_end|>", bos_token="<|im_start|>",
+        chat_template=CHATML,
+    )  # fmt: skip
+
+
+def make_chats(rows):
+    """Conversations of one to three exchanges, all different."""
+    words = ["hello", "good day", "and you", "say hello", "to each other"]
+    return [
+        [
+            {"role": role, "content": f"{words[(i + turn) % 5]} {role[0]} {i}"}
+            for turn in range(1 + i % 3)
+            for role in ("user", "assistant")
+        ]
+        for i in range(rows)
+    ]
+
+
+@pytest.fixture(scope="session")
+def chat_place(chat_tokenizer):
+    """chat_place(folder): a tiny random Llama, conversations and a recipe in it; the folder."""
+    import tomli_w
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    def fill(folder):
+        config = LlamaConfig(
+            vocab_size=len(chat_tokenizer), hidden_size=32, intermediate_size=48,
+            num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+            max_position_embeddings=128, bos_token_id=1, eos_token_id=2, initializer_range=0.2,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder / "model")
+        chat_tokenizer.save_pretrained(folder / "model")
+        write_rows(folder / "chats.jsonl", [{"messages": chat} for chat in make_chats(60)])
+        recipe = {
+            "run": {"name": "tiny", "dir": str(folder / "runs"), "keep": 2, "save_every": 2},
+            "task": {"kind": "chat"},
+            "model": {"source": str(folder / "model")},
+            "lora": {"rank": 2, "targets": "all-linear"},
+            "data": {
+                "source": str(folder / "chats.jsonl"), "max_length": 64, "packing": True,
+                "overlong": "right", "validation": 12, "test": 12,
+            },
+            "train": {"epochs": 1, "micro_batch_size": 2, "accumulate": 2, "lr": 1e-2},
+            "precision": {"dtype": "fp32", "device": "cpu"},
+            "generate": {"max_tokens": 6, "replies": 3},
+            "samples": {"texts": ["hello", "good day"]},
+        }  # fmt: skip
+        (folder / "chat.toml").write_text(tomli_w.dumps(recipe), encoding="utf-8")
+        return folder
+
+    return fill
+
+
 @pytest.fixture(scope="session")
 def assert_linear():
     """`assert_linear(run, unit)`: ten times the text may take `run` some ten times as long.

@@ -166,6 +166,8 @@ def headline(test: dict[str, Any], log: Sequence[dict[str, Any]]) -> str:
         return f"Test accuracy {test['accuracy']:.4f} (95 % {low:.4f} to {high:.4f})"
     if "r2" in test and "rmse" in test:
         return f"Test R² {test['r2']:.4f}, rmse {format_number(test['rmse'])}"
+    if "perplexity" in test:
+        return f"Test loss {test['loss']:.4f}, perplexity {test['perplexity']:.2f}"
     evaluations = [line for line in log if "eval/loss" in line]
     if evaluations:
         last = evaluations[-1]
@@ -194,7 +196,7 @@ def sample_rows(folder: Folder, result: dict[str, Any], texts: bool) -> list[lis
     """The watched texts, before and after; numbered in place of what they say unless `texts`."""
 
     def word(answer: Any) -> str:
-        if not isinstance(answer, list) or len(answer) != 2:
+        if not isinstance(answer, list | tuple) or len(answer) != 2:
             return "–"
         name, share = answer
         return str(name) if share is None else f"{name} {format_share(share, 1)}"

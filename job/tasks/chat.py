@@ -55,7 +55,10 @@ class Chat:
         return {"rows": {name: encoded.key for name, encoded in job.encoded.items()}}
 
     def lengths(self, job: Job) -> Any:
-        return {name: counts.as_dict() for name, counts in job.counts.items()}
+        return {
+            name: {"cut_rows": counts.overlong, **counts.as_dict()}
+            for name, counts in job.counts.items()
+        }
 
     def begin(self, job: Job, folder: Folder, new: bool) -> None:
         from job.chatting.before import store_before

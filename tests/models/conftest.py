@@ -57,10 +57,6 @@ CHATS = {  # language models: type and what is its own
     "granite": ("granite", {"logits_scaling": 4.0}),
     "cohere": ("cohere", {"logit_scale": 0.25}),
 }  # fmt: skip
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
-    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 def tiny_config(name, vocab_size):
@@ -111,24 +107,6 @@ def folders(tmp_path_factory, tiny_tokenizer, gpt2_tokenizer):
         )
         made[name] = root / name
     return made
-
-
-@pytest.fixture(scope="session")
-def chat_tokenizer():
-    """A byte-level BPE tokenizer with ChatML's two tokens, of which the second ends a reply; it
-    names no pad token."""
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import PreTrainedTokenizerFast
-
-    raw = ByteLevelBPETokenizer()
-    raw.train_from_iterator(
-        ["user and assistant say hello and good day to each other"] * 4, 320,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-    )  # fmt: skip
-    return PreTrainedTokenizerFast(
-        tokenizer_object=raw._tokenizer, eos_token="<|im_end|>", bos_token="<|im_start|>",
-        chat_template=CHATML,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
