@@ -3,6 +3,7 @@
 The hub recipes get a local folder for `hub:` with the columns of the real data set.
 """
 
+import copy
 import json
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from shipped import list_shipped
 
 import train
 from configs.read import read_config
+from tests.conftest import make_chats
 
 RECIPES = list_shipped("configs/*.toml")
 HUB = {"imdb_distilbert_lora": "distilbert", "imdb_bert": "bert", "yelp_bert": "bert"}
+HUB |= {"ultrachat_gpt2": "gpt2"}
 
 
 def make_rows(classes, start, count):
@@ -30,6 +33,8 @@ def make_rows(classes, start, count):
 
 def local_data(folder, recipe):
     """A CSV for the package recipes, a hub-like folder for the others; the source to name it by."""
+    if "chat" in recipe:
+        return local_chats(folder, recipe)
     classes = 5 if "yelp" in recipe else 2
     if recipe not in HUB:
         path = folder / "reviews.jsonl"
@@ -46,10 +51,52 @@ def local_data(folder, recipe):
     return f"hub:{folder / 'hub'}"
 
 
-def save_model(folder, kind, tokenizer, tiny):
+def local_chats(folder, recipe):
+    """The same of conversations: two people's nested turns, or a hub set's messages."""
+    if recipe not in HUB:
+        people = [
+            {"messages": [[{"text": turn["content"], "sender": turn["role"], "timestamp": "1"}]
+                          for turn in chat]}
+            for chat in make_chats(60)
+        ]  # fmt: skip
+        path = folder / "dataset.json"
+        path.write_text(json.dumps(dict(enumerate(people))), encoding="utf-8")
+        return str(path)
+    from datasets import Dataset
+
+    (folder / "hub" / "data").mkdir(parents=True)
+    chats = make_chats(80)
+    for split, part in (("train_sft", chats[:60]), ("test_sft", chats[60:])):
+        rows = [{"prompt": chat[0]["content"], "messages": chat} for chat in part]
+        Dataset.from_list(rows).to_parquet(folder / f"hub/data/{split}-00000-of-00001.parquet")
+    return f"hub:{folder / 'hub'}"
+
+
+def save_chat_model(folder, kind, tokenizer, tiny):
+    """A language model with random weights."""
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+    if kind == "gpt2":
+        small = {"n_embd": 32, "n_layer": 2, "n_head": 2, "vocab_size": len(tokenizer)}
+        GPT2LMHeadModel(GPT2Config(**small if tiny else {})).save_pretrained(folder)
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.chat_template = None  # as GPT-2's has none
+    else:
+        config = LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, bos_token_id=1, eos_token_id=2,
+        )  # fmt: skip
+        LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def save_model(folder, kind, tokenizers, tiny):
     """Random weights: of a tiny model, or of the exact architecture the recipe names."""
     from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
+    tokenizer, chat_tokenizer = tokenizers
+    if kind in ("gpt2", "llama"):
+        return save_chat_model(folder, kind, chat_tokenizer, tiny)
     if kind == "distilbert":
         small = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64} if tiny else {}
         model = DistilBertModel(DistilBertConfig(**small))
@@ -75,6 +122,8 @@ def run_first_step(path, folder, model_folder):
     ]  # fmt: skip
     if path.stem not in HUB:
         overrides.append("data.test=10")
+    if "chat" in path.stem:
+        overrides += ["generate.max_tokens=4", "generate.replies=2"]
     if teacher is not None:
         overrides.append(f"distill.teacher={folder / teacher.teacher}")
     if teacher is None and read_config(path).model.source != "ngrams":  # a source of their own
@@ -84,21 +133,27 @@ def run_first_step(path, folder, model_folder):
     return json.loads((run / "result.json").read_text(encoding="utf-8"))
 
 
+@pytest.fixture
+def tokenizers(tiny_tokenizer, chat_tokenizer):
+    return tiny_tokenizer, chat_tokenizer
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_shipped_recipe_runs_to_its_first_step(path, tmp_path, tiny_tokenizer):
-    save_model(tmp_path / "model", HUB.get(path.stem, "bert"), tiny_tokenizer, tiny=True)
+def test_a_shipped_recipe_runs_to_its_first_step(path, tmp_path, tokenizers):
+    kind = HUB.get(path.stem, "llama" if "chat" in path.stem else "bert")
+    save_model(tmp_path / "model", kind, tokenizers, tiny=True)
     result = run_first_step(path, tmp_path, tmp_path / "model")
     assert result["progress"]["step"] == 1
-    assert result["test"]["n"] == 10
+    assert result["test"].get("conversations", result["test"]["n"]) == 10
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HUB)
 def test_a_hub_recipe_runs_with_random_weights_of_the_exact_architecture(
-    name, tmp_path, tiny_tokenizer, capsys
+    name, tmp_path, tokenizers, capsys
 ):
     path = next(path for path in RECIPES if path.stem == name)
-    save_model(tmp_path / "model", HUB[name], tiny_tokenizer, tiny=False)
+    save_model(tmp_path / "model", HUB[name], tokenizers, tiny=False)
     assert run_first_step(path, tmp_path, tmp_path / "model")["progress"]["step"] == 1
     if name == "imdb_distilbert_lora":
         assert "601,346" in capsys.readouterr().out  # as PEFT counts them
