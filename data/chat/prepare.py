@@ -237,6 +237,7 @@ def _write_split(
                 *(table[name].to_pylist() for name in ("row", "exact")), strict=True
             ):
                 digest.update(f"{split}\0{row}\0{key.hex()}\n".encode())
-            yield from table.select(KEPT).cast(schema).to_batches()
+            # one batch: what is gathered comes in a piece a row
+            yield from table.select(KEPT).cast(schema).combine_chunks().to_batches()
 
     write_arrow(path, schema, batches())

@@ -6,7 +6,7 @@ goes through a cursor that holds one object at a time.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def _read_stream(lines: Lines, name: str, needed: Sequence[str]) -> Iterator[Row
     if cursor.peek() == "[":
         yield from _read_list(cursor, name)
     elif cursor.peek() == "{":
-        yield from _read_objects(cursor, name, needed)
+        cursor = yield from _read_objects(cursor, name, needed)
     if cursor.peek():
         raise ValueError(f"{lines.path}:{cursor.line}: broken JSON: text after the end of the rows")
 
@@ -122,12 +122,15 @@ def _read_list(cursor: Cursor, name: str) -> Iterator[Row | BadRow]:
             )
 
 
-def _read_objects(cursor: Cursor, name: str, needed: Sequence[str]) -> Iterator[Row | BadRow]:
-    """Objects one after the other, each a row; or a single one that holds the rows."""
+def _read_objects(
+    cursor: Cursor, name: str, needed: Sequence[str]
+) -> Generator[Row | BadRow, None, Cursor]:
+    """Objects one after the other, each a row; or a single one that holds the rows. Returns the
+    cursor that stands behind the last."""
     line = cursor.line
     try:
         values = cursor.decode(at_most=PEEK)
-        wrapped = not cursor.peek() and not _is_row(values)
+        wrapped = not cursor.peek() and not _is_row(values) and not _holds_list(values, needed)
     except EOFError:
         wrapped = True
     if not wrapped:
@@ -135,10 +138,11 @@ def _read_objects(cursor: Cursor, name: str, needed: Sequence[str]) -> Iterator[
         while cursor.peek():
             line = cursor.line
             yield _make_row(f"{name}:{line}", cursor.decode())
-        return
+        return cursor
     # Read again from the start: the rows inside may be more than memory should hold.
     whole = Cursor(Lines(cursor.lines.path, cursor.lines.encoding))
     yield from _read_wrapped(whole, name, needed)
+    return whole
 
 
 def _is_row(values: dict[str, Any]) -> bool:
@@ -147,6 +151,12 @@ def _is_row(values: dict[str, Any]) -> bool:
     if any(isinstance(v, list) and v and isinstance(v[0], dict) for v in values.values()):
         return False
     return not values or not all(isinstance(v, dict | list) for v in values.values())
+
+
+def _holds_list(values: dict[str, Any], needed: Sequence[str]) -> bool:
+    """Whether one of the columns needed is a list, as the turns of a single conversation are."""
+    inside = with_nested(values, needed)
+    return any(isinstance(inside.get(name), list) for name in needed)
 
 
 def _read_wrapped(cursor: Cursor, name: str, needed: Sequence[str]) -> Iterator[Row | BadRow]:

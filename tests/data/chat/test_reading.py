@@ -179,9 +179,13 @@ def test_cuts_repeats_overlap_and_drop_rows_are_those_of_texts(tmp_path):
     again = [*ROWS, ROWS[3], {"messages": turns("HI 5", " yo  5 ")}]
     source = write(tmp_path / "chats.jsonl", again)
     split = {"validation": 5, "test": 5}
-    with pytest.raises(RefusedError, match="same text stands on both sides"):
-        for seed in range(20):  # row 42 is 6 but for its case
+    caught = []
+    for seed in range(8):  # row 41 is row 5 but for its case
+        try:
             load(tmp_path, source, **split, split_seed=seed)
+        except RefusedError as error:
+            caught.append(str(error))
+    assert any("same text stands on both sides" in message for message in caught)
     for seed in range(3):
         chats = load(tmp_path, source, **split, split_seed=seed, on_overlap="drop")
         assert chats.report.dropped == {"duplicates": 1}
@@ -193,7 +197,7 @@ def test_cuts_repeats_overlap_and_drop_rows_are_those_of_texts(tmp_path):
     named = write(tmp_path / "drop.jsonl", [{"rows": ["chats.jsonl:4"]}])
     chats = load(tmp_path, source, drop_rows=named)
     assert chats.report.dropped == {"drop_rows": 1, "drop_rows_again": 1}
-    assert "hi 3" not in str(chats.splits["train"]["messages"][:])
+    assert not {3, 40} & set(chats.splits["train"]["row"])
 
 
 def test_groups_stay_whole_and_the_filter_counts(tmp_path):
@@ -215,6 +219,7 @@ def test_the_cache_is_hit_until_something_changes(tmp_path, monkeypatch):
     first = load(tmp_path, source)
     monkeypatch.setattr("data.chat.prepare._build", None)  # what would build it again
     assert load(tmp_path, source).fingerprint == first.fingerprint
+    assert first.splits["train"].data.table.column(0).num_chunks == 1  # not one a row
     with pytest.raises(TypeError):
         load(tmp_path, source, clean=replace(ChatClean(), ends=False))
     write(tmp_path / "chats.jsonl", ROWS[1:])
@@ -223,22 +228,32 @@ def test_the_cache_is_hit_until_something_changes(tmp_path, monkeypatch):
 
 
 MEASURE = """
-import resource, sys
+import re, sys, threading, time
 from pathlib import Path
 from data.chat.prepare import ChatArgs, load_chats
+
+def own():  # KiB that are nobody else's: pages of mapped files are given back when needed
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(re.search(r"RssAnon:\\s+([0-9]+)", status).group(1))
+
+def watch():
+    while True:
+        peak[0] = max(peak[0], own())
+        time.sleep(0.01)
+
 args = ChatArgs(sys.argv[1], validation=0, test=50)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before, peak = own(), [0]
+threading.Thread(target=watch, daemon=True).start()
 chats = load_chats(args, Path(sys.argv[2]))
-status = Path("/proc/self/status").read_text(encoding="utf-8")
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
-print(chats.splits["train"][len(chats.splits["train"]) - 1]["messages"][0]["content"][:30])
+print((peak[0] - before) // 1024)
+print(chats.splits["train"][-1]["messages"][0]["content"][:30])
 """
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_source(tmp_path):
     grown = {}
-    for rows in (2_000, 40_000):  # 16 MB, 320 MB
+    for rows in (5_000, 30_000):
         path = tmp_path / f"{rows}.jsonl"
         with path.open("w", encoding="utf-8") as file:
             for i in range(rows):
@@ -253,6 +268,5 @@ def test_memory_does_not_grow_with_the_source(tmp_path):
         )
         megabytes, last = done.stdout.splitlines()
         grown[rows] = int(megabytes)
-        assert last.startswith(f"number {rows - 1}") or last.startswith("number")
-    print(grown)
-    assert grown[40_000] < grown[2_000] + 60
+        assert last.startswith("number")
+    assert grown[30_000] < grown[5_000] + 40  # MB; the file is 200 MB longer
