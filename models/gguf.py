@@ -7,6 +7,7 @@ is converted once to the folder that any other model comes as, found again by th
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from functools import cache
@@ -70,6 +71,7 @@ def convert(file: Path, folder: Path) -> None:
     """Write a GGUF file as a folder of transformers: config.json, model.safetensors in float32,
     generation_config.json, the tokenizer's files. Raises ValueError for a file that does not load.
     """
+    print(f"converting {file.name} (once, up to a minute) …", file=sys.stderr, flush=True)
     with TemporaryDirectory() as alone, _naming(file):
         # what lies beside the file is none of it, and from_pretrained would read it
         (Path(alone) / "model.gguf").symlink_to(file)

@@ -91,9 +91,8 @@ def _own_head(model: Any) -> list[str]:
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
     if head.weight is table.weight:
         raise ValueError(
-            f"model.train is 'head', but {model.config.model_type!r} here has none of its own: its "
-            "words go out by the table they come in by, which is not trained alone. Take 'last:N', "
-            "'all' or [lora]"
+            "model.train is 'head', but words go out of this model by the table that they come in "
+            "by, which does not train alone: take 'last:N', 'all' or [lora]"
         )
     return head_modules(model)
 

@@ -26,6 +26,8 @@ from engine.storage import step_folder
 from models.build import Built, ModelArgs, build_model
 from models.export import export_model, load_exported
 from models.fast.speed import SpeedArgs, speed_up
+from models.heads import is_language_model
+from models.language import head_of, hidden_of, packs
 from models.load import load_tokenizer
 from models.methods import METHODS
 from models.methods.method import added_parameters
@@ -51,19 +53,21 @@ ANSWERS = "answers.safetensors"  # beside an export: a batch and the logits that
 @dataclass
 class Subject:
     """An architecture's random model in `folder`. `refused`: why it takes no training at all;
-    `plain`: logits (B, C) of its model as it is."""
+    `plain`: what its model answers as it is; `packs`: why packed rows of it would mix."""
 
     folder: Path
+    chat: bool = False  # a language model, and no classifier
     tokenizer: Any = None
     inputs: dict[str, Tensor] = field(default_factory=dict)
     plain: Tensor | None = None
     refused: str | None = None
+    packs: str | None = None
 
     def args(self, way: str) -> ModelArgs:
-        return ModelArgs(
-            source=str(self.folder), num_labels=2, label_names=("bad", "good"), allow_code=True,
-            **WAYS[way],
-        )  # fmt: skip
+        about: dict[str, Any] = {"num_labels": 2, "label_names": ("bad", "good")}
+        if self.chat:
+            about = {"kind": "chat"}
+        return ModelArgs(source=str(self.folder), allow_code=True, **about, **WAYS[way])
 
 
 @dataclass
@@ -75,11 +79,11 @@ class Cell:
     export: Path | None = None
 
 
-def make_subject(model_type: str, folder: Path) -> Subject:
+def make_subject(model_type: str, folder: Path, chat: bool = False) -> Subject:
     """An architecture's random model with a batch of texts."""
-    subject = Subject(make_folder(model_type, folder / "model"))
+    subject = Subject(make_folder(model_type, folder / "model", chat), chat)
     try:
-        subject.tokenizer = load_tokenizer(str(subject.folder))
+        subject.tokenizer = load_tokenizer(str(subject.folder), chat=chat)
         model = build_model(subject.args("all"), subject.tokenizer, SEED).model
     except ValueError as error:
         subject.refused = str(error)
@@ -87,6 +91,7 @@ def make_subject(model_type: str, folder: Path) -> Subject:
     rows = encode_texts(subject.tokenizer, TEXTS, None, LengthArgs(24))
     subject.inputs = collate(rows, Padding(subject.tokenizer.pad_token_id))["inputs"]
     subject.plain = answer(model, subject.inputs)
+    subject.packs = packs(model) if chat else None
     return subject
 
 
@@ -128,7 +133,7 @@ def step(
 ) -> set[str]:
     """One step on all texts, with the dropout of that number. Returns what a gradient reached."""
     seed_forward(SEED, 0, number)
-    cross_entropy(logits_of(model.train()(**inputs)), LABELS).backward()
+    loss_sum(model.train(), inputs).backward()
     named = model.named_parameters()
     reached = {name for name, p in named if p.grad is not None and p.grad.any()}
     optimizer.step()
@@ -136,10 +141,22 @@ def step(
     return reached
 
 
+def loss_sum(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    """The loss by LABELS, of a language model that of every token's next one."""
+    if not is_language_model(model):
+        return cross_entropy(logits_of(model(**inputs)), LABELS)
+    ids, learned = inputs["input_ids"], inputs["attention_mask"].bool()[:, 1:]  # (B, T - 1)
+    hidden = hidden_of(model, inputs)[:, :-1][learned]  # (n, D)
+    return cross_entropy(head_of(model).logits(hidden), ids[:, 1:][learned])
+
+
 @torch.no_grad()
 def answer(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-    """Logits (B, C) in evaluation mode."""
-    return logits_of(model.eval()(**inputs)).contiguous()
+    """Logits (B, C) in evaluation mode, of a language model (n, V) of the real tokens."""
+    logits = logits_of(model.eval()(**inputs))
+    if is_language_model(model):
+        logits = logits[inputs["attention_mask"].bool()]
+    return logits.contiguous()
 
 
 def start_faults(subject: Subject, args: ModelArgs, model: nn.Module) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.models.auto.modeling_auto import MODEL_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
 
 from openloop import open_job, run_job
 from benchmarks.architectures.configs import POSITIONS, tiny_config
@@ -57,14 +57,14 @@ class Seen:
     run: Path | None = None
 
 
-def make_folder(model_type: str, folder: Path) -> Path:
-    """A random model of this architecture, whose weights are large enough to tell texts apart, with
-    a tokenizer of its kind."""
+def make_folder(model_type: str, folder: Path, chat: bool = False) -> Path:
+    """A random model of this architecture, for `chat` its language model, whose weights are large
+    enough to tell texts apart, with a tokenizer of its kind."""
     tokenizer = make_tokenizer(kind_of(model_type))
     config = tiny_config(model_type, special_ids(tokenizer), len(tokenizer))
     torch.manual_seed(0)
     tokenizer.save_pretrained(folder)
-    classes = MODEL_MAPPING[type(config)]
+    classes = (MODEL_FOR_CAUSAL_LM_MAPPING if chat else MODEL_MAPPING)[type(config)]
     kind = classes[0] if isinstance(classes, tuple) else classes
     assert kind is not None
     try:

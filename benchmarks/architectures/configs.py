@@ -7,9 +7,18 @@ OWN.
 from typing import Any
 
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
 
 ARCHITECTURES = tuple(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
+# those that write text too, and others that only do
+UNMADE = ("qwen3_5", "reformer", "rembert", "roc_bert")  # as language models, from a tiny config
+LANGUAGE = (
+    *(n for n in ARCHITECTURES if n in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and n not in UNMADE),
+    "cohere", "cohere2", "granite", "mamba", "olmoe", "rwkv",
+)  # fmt: skip
 POSITIONS = 64
 
 WIDTHS = {

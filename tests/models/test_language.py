@@ -171,7 +171,7 @@ def test_beside_lora_nothing_else_of_a_language_model_trains(name, make_chat):
 def test_the_head_trains_alone_where_it_has_weights_of_its_own(make_chat):
     assert trained(make_chat("llama", train="head")[0]) == {"lm_head.weight"}
     assert "lm_head.weight" in trained(make_chat("llama", train="head", method=LORA)[0])
-    with pytest.raises(ValueError, match="by the table they come in by"):
+    with pytest.raises(ValueError, match="by the table that they come in by"):
         make_chat("smollm", train="head")
 
 
