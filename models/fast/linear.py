@@ -4,7 +4,7 @@ Replaces LoRALinear.forward, which makes three passes over (N, out) to scale and
 autocast rounds between them. Replaces nn.Linear.forward, and that of GPT-2's Conv1D, on the CPU,
 where torch copies the bias over the whole output before a product: oneDNN's own linear layer adds
 it as it writes. Several layers that read one input (query, key, value; gate and up) are one
-function. DoRA's lengths multiply what comes out, in one pass more. Gain: see benchmarks/ablation.md.
+function. DoRA's lengths multiply what comes out, in one pass more. Gain: benchmarks/ablation.md.
 """
 
 from collections.abc import Iterable, Sequence

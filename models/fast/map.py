@@ -12,13 +12,16 @@ from typing import Any
 
 from torch import nn
 
-from models.fast.cpu.attention import attend
+from models.fast.cpu.attention import attend, turn_and_attend
 from models.fast.cpu.dropout import FastDropout
+from models.fast.cpu.gated import gated_down
 from models.fast.cpu.gelu import FastGELU
 from models.fast.cpu.norm import add_norm
+from models.fast.cpu.pre_norm import pre_norm
 from models.fast.cuda.attention import attend_varlen
 from models.fast.cuda.compiled import compile_parts
 from models.fast.cuda.lean_sdpa import mask_without_asking
+from models.fast.decoder import decoder_forward, run_layer
 from models.fast.encoder import attend_within, encoder_forward, layer_forward
 from models.fast.frozen import freeze_in
 from models.fast.linear import product_forward, project
@@ -28,6 +31,7 @@ DOC = Path(__file__).parents[2] / "docs" / "how-it-works.md"
 BEGIN = "<!-- fast paths: written by python -m models.fast.map, do not edit -->"
 END = "<!-- end of fast paths -->"
 CPU, CUDA, ANY = "CPU", "CUDA", "CPU, CUDA"
+DECODER = ("norm", "qkv", "rotary", "gate", "gelu")
 ENCODER = ("norm", "qkv", "last_layer", "compile")
 
 
@@ -67,6 +71,13 @@ PATHS = {
     "last_layer": FastPath(
         "the last one, where the head reads first tokens alone", attend_within, ("last_layer",), ANY
     ),
+    "decoder": FastPath("a decoder, on streams", decoder_forward, DECODER, CPU),
+    "decoder_layers": FastPath("its layers", run_layer, DECODER, CPU),
+    "pre_norm": FastPath("residual and norm in them", pre_norm, ("norm",), CPU),
+    "joint": FastPath("query, key and value, gate and up in them", project, ("qkv",), CPU),
+    "rotary": FastPath("rotary positions in them", turn_and_attend, ("rotary",), CPU),
+    "gate": FastPath("`down(silu(gate) * up)` in them", gated_down, ("gate",), CPU),
+    "gelu_down": FastPath("GELU and the product behind it in GPT-2", gated_down, ("gelu",), CPU),
     "varlen": FastPath("transformers' SDPA", attend_varlen, ("attention",), CUDA),
     "compile": FastPath(
         "what stands before and after attention in them", compile_parts, ("compile",), CUDA

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from models.fast import decoder
 from models.fast.cpu.attention import attend_stream, register
 from models.fast.cpu.dropout import replace_dropout
 from models.fast.cpu.gelu import replace_gelu
@@ -32,11 +33,12 @@ from models.fast.encoder import (
     project_each,
     write_out,
 )
+from models.fast.fits import attentions, why_stock
 from models.fast.frozen import freeze_in
 from models.fast.linear import fuse_linear, fuse_lora, project
 from models.fast.map import Replacement, replacement
 from models.fast.products import prefers_onednn, takes_onednn
-from models.fast.streams import DECODERS, POSITIONS, run_as_stream
+from models.fast.streams import DECODERS, run_as_stream
 from models.heads import backbone_name, transformers_model
 from models.methods.method import tokens_in_front
 from models.ngrams.bag import NgramBag
@@ -57,6 +59,8 @@ class SpeedArgs:
     last_layer: bool = True
     gelu: bool = True
     norm: bool = True
+    rotary: bool = True
+    gate: bool = True
     compile: bool = True
     native: Literal["auto", "on", "off"] = "auto"
 
@@ -120,7 +124,7 @@ def speed_up(
     if args.frozen and dtype != torch.float32 and (holders := freeze_in(model, dtype)):
         speed.resolved["frozen"] = str(dtype)
         speed.put("frozen", holders)
-    stock = why_stock(model, args)
+    stock = why_stock(model, args.attention)
     if device.type == "cuda":
         _speed_up_on_gpu(model, args, device, stock, compiled, speed)
     else:
@@ -189,7 +193,7 @@ def _speed_up_on_cpu(
 ) -> None:
     """Linear layers, dropout and GELU; attention, and streams on top of it, where the architecture
     takes them."""
-    backbone = model.get_submodule(backbone_name(model))
+    backbone: Any = model.get_submodule(backbone_name(model))
     if args.linear and (layers := fuse_linear(backbone, dtype)):
         speed.resolved["linear"] = "onednn" if prefers_onednn(dtype) else "torch"
         speed.put("linear", layers)
@@ -216,11 +220,14 @@ def _speed_up_on_cpu(
     if not args.unpad:
         return
     _run_as_stream(backbone, speed)
-    encoder = encoder_of(backbone)
-    first_only = args.last_layer and first_token_only(model)
     # with adapters on all layers none is left for fuse_linear: they join as products of their own
     products = speed.resolved.keys() & {"linear", "lora"}
     qkv = args.qkv and args.linear and takes_onednn(dtype) and bool(products)
+    if backbone.config.model_type in DECODERS:
+        _write_decoder(backbone, args, kernels, qkv, speed)
+        return
+    encoder = encoder_of(backbone)
+    first_only = args.last_layer and first_token_only(model)
     # without hashed masks a norm with a dropout before it would stay plain in training
     norm = native if args.norm and args.dropout else None
     if encoder is not None and (norm or qkv or first_only):
@@ -256,35 +263,33 @@ def _write_out(
         speed.put("last_layer", [encoder.layer[-1]])
 
 
-def attentions(model: nn.Module) -> list[nn.Module]:
-    """The modules that call transformers' attention function: it asks each whether it is causal."""
-    return [module for module in model.modules() if hasattr(module, "is_causal")]
-
-
-def why_stock(model: nn.Module, args: SpeedArgs) -> str | None:
-    """Why a model keeps stock attention, and with it padding; None if it need not."""
-    config = transformers_model(model).config
-    if not args.attention:
-        return "as configured, so batches keep their padding"
-    if config.model_type not in POSITIONS:
-        return f"since {config.model_type} is not among {', '.join(POSITIONS)}"
-    if config.model_type in DECODERS:
-        return why_not_causal(config)
-    if getattr(config, "is_decoder", False):
-        return "since this encoder is set up as a decoder"
-    return None
-
-
-def why_not_causal(config: Any) -> str | None:
-    """What the config of a decoder asks of attention that ours has not; None where it has all."""
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if config.model_type == "mistral" and config.sliding_window is not None:
-        kinds.add("sliding_attention")
-    if kinds != {"full_attention"}:
-        return f"since layers have {', '.join(sorted(kinds - {'full_attention'}))}"
-    both_ways = getattr(config, "use_bidirectional_attention", None)
-    if not getattr(config, "is_causal", True) or both_ways:
-        return "since this decoder is set up to look ahead"
-    if getattr(config, "add_cross_attention", False):
-        return "since its layers look at an encoder too"
-    return None
+def _write_decoder(
+    backbone: Any, args: SpeedArgs, kernels: Kernels, qkv: bool, speed: Speed
+) -> None:
+    """The layers of a decoder written out, and what that replaces."""
+    native = kernels if isinstance(kernels, NativeKernels) else None
+    layers = decoder.layers_of(backbone)
+    parts = [decoder.parts_of(layer) for layer in layers]
+    turns = args.rotary and hasattr(backbone, "rotary_emb")
+    gated = args.gate if len(parts[0].ups) > 1 else args.gelu
+    norm, gate = native if args.norm else None, native if gated else None
+    if not (qkv or turns or norm or gate):
+        return
+    how = decoder.Written(project if qkv else project_each, kernels, norm, gate, turns)
+    decoder.write_out(backbone, how)
+    speed.put("decoder", [backbone])
+    speed.put("decoder_layers", layers)
+    joint: list[nn.Module] = [layer for part in parts for layer in (*part.inputs, *part.ups)]
+    gate_key, gate_path = ("gate", "gate") if len(parts[0].ups) > 1 else ("gelu", "gelu_down")
+    acts = [part.activation for part in parts if isinstance(part.activation, nn.Module)]
+    norms = [x for part in parts for x in (part.norm, part.second_norm)]
+    rotary = [backbone.rotary_emb] if turns else []
+    for there, key, value, path, modules in (
+        (norm, "norm", "native", "pre_norm", norms),
+        (qkv, "qkv", "joint", "joint", joint),
+        (turns, "rotary", "in place", "rotary", rotary),
+        (gate, gate_key, "native", gate_path, acts),
+    ):
+        if there:
+            speed.resolved[key] = value
+            speed.put(path, modules)

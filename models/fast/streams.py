@@ -13,6 +13,7 @@ lengths that are multiples of 8 faster.
 """
 
 from collections.abc import Callable
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -82,9 +83,10 @@ def stream_forward(
         position_ids = POSITIONS[backbone.config.model_type](input_ids, pad)
     if causal:
         keywords["use_cache"] = False
+    on_stream = getattr(backbone, "written", partial(plain, backbone))  # as decoder.py writes it
     with NamedRows(layout.ids):
-        output = plain(
-            backbone, input_ids=layout.stream(input_ids), position_ids=layout.stream(position_ids),
+        output = on_stream(
+            input_ids=layout.stream(input_ids), position_ids=layout.stream(position_ids),
             layout=layout, **keywords,
         )  # fmt: skip
     output.last_hidden_state = layout.padded(output.last_hidden_state)

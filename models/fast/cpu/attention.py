@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from models.fast.cpu.kernels import Kernels, Spans, Texts
+from models.fast.cpu.kernels import Kernels, Spans, Texts, Turn
 from models.fast.cpu.masks import PLACES, Draw, make_draw
 from models.fast.layout import Layout, insert_prefix
 from models.fast.masks import keys_or_pairs, pairs_of
@@ -30,62 +30,79 @@ from models.methods.prefixed import Prefix
 class SpanAttention(torch.autograd.Function):
     """softmax(scale * Q K^T) V of each text; q (M, H, D), k and v (N, G, D) -> (M, H, D).
 
-    Queries outside every span get zeros.
+    Queries outside every span get zeros. With a `turn` q and k are turned first, in their memory,
+    and so are their gradients: whoever made them must need them no more.
     """
 
     @staticmethod
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, texts: Texts, scale: float,
-        draw: Draw | None, kernels: Kernels,
+        draw: Draw | None, turn: Turn | None, kernels: Kernels,
     ) -> Tensor:  # fmt: skip
         with torch.autocast("cpu", enabled=False):
-            out, lse = kernels.attend(q, k, v, texts, scale, draw)
+            out, lse = turn_and_attend(q, k, v, texts, scale, draw, turn, kernels)
         ctx.save_for_backward(q, k, v, lse)
-        ctx.rest = (texts, scale, draw, kernels)
+        ctx.rest = (texts, scale, draw, turn, kernels)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:
         q, k, v, lse = ctx.saved_tensors
-        texts, scale, draw, kernels = ctx.rest
+        texts, scale, draw, turn, kernels = ctx.rest
         with torch.autocast("cpu", enabled=False):
             needs = ctx.needs_input_grad[:3]
             grads = kernels.attend_backward(q, k, v, grad, lse, texts, scale, draw, needs)
-        return (*grads, None, None, None, None)
+            if turn is not None:
+                for g in grads[:2]:
+                    if g is not None:
+                        kernels.rotate(g, turn, True)
+        return (*grads, None, None, None, None, None)
+
+
+def turn_and_attend(
+    q: Tensor, k: Tensor, v: Tensor, texts: Texts, scale: float, draw: Draw | None,
+    turn: Turn | None, kernels: Kernels,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """As kernels.attend, after q and k are turned in their memory."""
+    if turn is not None:
+        kernels.rotate(q, turn, False)
+        kernels.rotate(k, turn, False)
+    return kernels.attend(q, k, v, texts, scale, draw)
 
 
 def attend(
     q: Tensor, k: Tensor, v: Tensor, spans: Spans, scale: float, dropout: float, kernels: Kernels,
-    queries: Spans | None = None, causal: bool = False,
+    queries: Spans | None = None, causal: bool = False, turn: Turn | None = None,
 ) -> Tensor:  # fmt: skip
     """Attention within each span, with dropout of the probabilities. q (M, H, D), k and v (N, G, D)
     -> (M, H, D); H / G heads of queries share one of keys. `queries`: where the first queries of
     each text lie in q; None: all of them, where its keys lie in k. `causal`: the last query sees
-    all keys, each before it one less."""
+    all keys, each before it one less. `turn`: q and k, of the same tokens, are turned first, in
+    their memory."""
     texts, draw = Texts(spans, spans if queries is None else queries, causal), None
     if round(dropout * 65536) > 0 and spans:
         longest = max(stop - start for start, stop in spans)
         draw = make_draw(dropout, row_ids(texts.queries, q.shape[0], q.shape[1]), longest)
     if not torch.is_grad_enabled():
         with torch.autocast("cpu", enabled=False):
-            return kernels.attend(q, k, v, texts, scale, draw)[0]
-    return SpanAttention.apply(q, k, v, texts, scale, draw, kernels)
+            return turn_and_attend(q, k, v, texts, scale, draw, turn, kernels)[0]
+    return SpanAttention.apply(q, k, v, texts, scale, draw, turn, kernels)
 
 
 def attend_stream(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, first_only: bool, scale: float,
-    dropout: float, kernels: Kernels, causal: bool = False,
+    dropout: float, kernels: Kernels, causal: bool = False, turn: Turn | None = None,
 ) -> Tensor:  # fmt: skip
     """Attention within the texts of a stream: q (N, H, D), k, v (N, G, D) -> (N, H, D); with
     `first_only` q holds the first token of each text alone, (M, H, D) -> (M, H, D). k and v may
-    have a prefix, (N + M P, G, D). The filling gets zeros."""
+    have a prefix, (N + M P, G, D). The filling gets zeros. `turn` as attend has it."""
     queries = layout.spans
     if first_only:
         counts = accumulate((int(end > start) for start, end in layout.spans), initial=0)
         queries = list(pairwise(counts))
     keys = layout.spans if layout.keys is None else layout.keys.spans
-    return attend(q, k, v, keys, scale, dropout, kernels, queries, causal)
+    return attend(q, k, v, keys, scale, dropout, kernels, queries, causal, turn)
 
 
 def row_ids(spans: Spans, tokens: int, heads: int) -> Tensor:

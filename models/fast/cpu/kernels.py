@@ -6,7 +6,7 @@ precision: rounded to bf16 they would lose more than scaled_dot_product_attentio
 
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +30,13 @@ class Texts:
     causal: bool = False
 
 
+class Turn(NamedTuple):
+    """cos and sin (N, D), fp32, by which each token's queries and keys are turned."""
+
+    cos: Tensor
+    sin: Tensor
+
+
 class Kernels(Protocol):
     """What attention.py and dropout.py ask of PlainKernels and NativeKernels."""
 
@@ -37,6 +44,8 @@ class Kernels(Protocol):
     version: str  # what "the same bits" depends on
 
     def drop(self, x: Tensor, draw: Draw) -> Tensor: ...
+
+    def rotate(self, x: Tensor, turn: Turn, back: bool) -> None: ...
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, texts: Texts, scale: float, draw: Draw | None
@@ -56,6 +65,17 @@ class PlainKernels:
     def drop(self, x: Tensor, draw: Draw) -> Tensor:
         """Dropout of x (..., C), fp32 or bf16; `draw.rows` has the leading shape of x."""
         return drop_(x.to(torch.float32, copy=True), draw).to(x.dtype)
+
+    def rotate(self, x: Tensor, turn: Turn, back: bool) -> None:
+        """Turn x (N, H, D) in place: each pair of elements half a head apart (Su et al. 2021,
+        arXiv:2104.09864); `back`: by the transpose, as a gradient is."""
+        cos, sin = (t.unsqueeze(1).chunk(2, -1) for t in turn)  # (N, 1, D / 2) twice each
+        first, second = x.float().chunk(2, -1)
+        if back:
+            turned = first * cos[0] + second * sin[1], second * cos[1] - first * sin[0]
+        else:
+            turned = first * cos[0] - second * sin[0], second * cos[1] + first * sin[1]
+        x.copy_(torch.cat(turned, -1))
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, texts: Texts, scale: float, draw: Draw | None

@@ -6,7 +6,6 @@ compiler.py builds it on first use. Gain: see benchmarks/ablation.md.
 import ctypes
 import os
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -14,69 +13,11 @@ from torch import Tensor, nn
 
 from files.publish import remove
 from files.verify import DamagedError
+from models.fast.cpu.c_types import CShape, c_draw, c_norm, c_spans, pointer
 from models.fast.cpu.compiler import WIDTHS, build, library_folder
-from models.fast.cpu.kernels import Needs, PlainKernels, Spans, Texts, empty_grads, zero_outside
+from models.fast.cpu.kernels import Needs, PlainKernels, Texts, Turn, empty_grads, zero_outside
 from models.fast.cpu.library import ForeignError, make_private, open_library
 from models.fast.cpu.masks import Draw
-
-
-def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    """The address of a tensor's data; null for None."""
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
-
-
-class CDraw(ctypes.Structure):
-    """Draw, as kernels.h has it."""
-
-    _fields_ = (
-        ("rows", ctypes.c_void_p),
-        ("columns", ctypes.c_void_p),
-        ("threshold", ctypes.c_int32),
-        ("scale", ctypes.c_float),
-    )
-
-
-class CShape(ctypes.Structure):
-    """Shape, as products.h has it."""
-
-    _fields_ = (
-        ("spans", ctypes.c_void_p),
-        ("asked", ctypes.c_void_p),
-        ("texts", ctypes.c_int64),
-        ("heads", ctypes.c_int64),
-        ("queries", ctypes.c_int64),
-        ("size", ctypes.c_int64),
-        ("shared", ctypes.c_int64),
-        ("causal", ctypes.c_int64),
-        ("scale", ctypes.c_float),
-        ("draw", CDraw),
-    )
-
-
-class CNorm(ctypes.Structure):
-    """Norm, as norm.cpp has it."""
-
-    _fields_ = (
-        ("rows", ctypes.c_int64),
-        ("columns", ctypes.c_int64),
-        ("weight", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
-        ("eps", ctypes.c_float),
-        ("draw", CDraw),
-    )
-
-
-def c_draw(draw: Draw | None) -> CDraw:
-    """For C. The tensors of `draw` must outlive the call; its rows must be contiguous."""
-    if draw is None:
-        return CDraw(None, None, 0, 1.0)
-    assert draw.rows.is_contiguous()
-    return CDraw(pointer(draw.rows), pointer(draw.columns), draw.threshold, draw.scale)
-
-
-def c_spans(spans: Spans) -> ctypes.Array:
-    """For C: first and end of each text, one text after the other."""
-    return (ctypes.c_int64 * (2 * len(spans)))(*chain.from_iterable(spans))
 
 
 def by_token(x: Tensor) -> Tensor:
@@ -213,19 +154,65 @@ class NativeKernels:
         run = getattr(self.library, f"openloop_add_norm_backward_{NAMES[dtype]}")
         grad = grad.contiguous()
         grad_cast = None if grad_cast is None else grad_cast.contiguous()
-        arrays = (grad, grad_cast, s, stats, dy, partial)
+        arrays = (grad, grad_cast, None, s, stats, dy, partial)
         run(ctypes.byref(c_norm(s, norm, draw)), *map(pointer, arrays))
         dweight, dbias = (None, None) if partial is None else partial.sum(0).unbind()
         return dy, s, dweight, dbias
 
+    def pre_norm(
+        self, y: Tensor | None, x: Tensor, norm: nn.Module, draw: Draw | None, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """s = dropout(y) + x, or x without a y, and norm(s) in `dtype`: y fp32 or bf16, x fp32,
+        (..., C) each. Returns (s, norm(s), stats (rows, 2)), for the backward pass."""
+        x, y = x.contiguous(), None if y is None else y.contiguous()
+        s = x if y is None else torch.empty_like(x)
+        out = torch.empty_like(x, dtype=dtype)
+        stats = x.new_empty(x.numel() // x.shape[-1], 2)
+        run = getattr(self.library, f"openloop_add_norm_{NAMES[dtype if y is None else y.dtype]}")
+        outs = (out, None) if dtype == torch.float32 else (None, out)
+        arrays = (y, x, s, *outs, stats)
+        run(ctypes.byref(c_norm(x, norm, draw)), *map(pointer, arrays))
+        return s, out, stats
 
-def c_norm(x: Tensor, norm: nn.LayerNorm, draw: Draw | None) -> CNorm:
-    """For C, over the rows of x (..., C)."""
-    columns = x.shape[-1]
-    return CNorm(
-        x.numel() // columns, columns, pointer(norm.weight), pointer(norm.bias), norm.eps,
-        c_draw(draw),
-    )  # fmt: skip
+    def pre_norm_backward(
+        self, grad: Tensor | None, grad_s: Tensor | None, s: Tensor, stats: Tensor, norm: nn.Module,
+        draw: Draw | None, dtype: torch.dtype, trains: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+        """Gradients of y (in `dtype`) and of x (in the memory of s), which may be one, and where
+        the norm `trains` of its weight and bias, from those of norm(s) and of s."""
+        dy = None if draw is None and dtype == s.dtype else torch.empty_like(s, dtype=dtype)
+        groups = -(-len(stats) // self.library.openloop_norm_group())
+        partial = s.new_zeros(groups, 2, s.shape[-1]) if trains else None
+        run = getattr(self.library, f"openloop_add_norm_backward_{NAMES[dtype]}")
+        grads = [None if g is None else g.contiguous() for g in (grad, grad_s)]
+        twice = (None, grads[0]) if grad is not None and grad.dtype != s.dtype else (grads[0], None)
+        arrays = (*twice, grads[1], s, stats, dy, partial)
+        run(ctypes.byref(c_norm(s, norm, draw)), *map(pointer, arrays))
+        dweight, dbias = (None, None) if partial is None else partial.sum(0).unbind()
+        return s if dy is None else dy, s, dweight, dbias
+
+    def gated(self, x: Tensor, up: Tensor | None, tanh_gelu: bool) -> Tensor:
+        """act(x) * up, or act(x): fp32 or bf16, contiguous."""
+        out = torch.empty_like(x)
+        run = getattr(self.library, f"openloop_gated_{NAMES[x.dtype]}")
+        run(*map(pointer, (x, up, out)), ctypes.c_int64(x.numel()), ctypes.c_int64(tanh_gelu))
+        return out
+
+    def gated_backward(self, grad: Tensor, x: Tensor, up: Tensor | None, tanh_gelu: bool) -> None:
+        """From the gradient of act(x) * up its value, in the same memory, and the gradients of x
+        and up in theirs."""
+        run = getattr(self.library, f"openloop_gated_backward_{NAMES[x.dtype]}")
+        run(*map(pointer, (grad, x, up)), ctypes.c_int64(x.numel()), ctypes.c_int64(tanh_gelu))
+
+    def rotate(self, x: Tensor, turn: Turn, back: bool) -> None:
+        """As PlainKernels."""
+        together = x.stride(2) == 1 and x.stride(1) == x.shape[2]
+        if x.dtype not in NAMES or not together:
+            PlainKernels().rotate(x, turn, back)
+            return
+        run = getattr(self.library, f"openloop_rotate_{NAMES[x.dtype]}")
+        sizes = [ctypes.c_int64(size) for size in (*x.shape, int(back))]
+        run(pointer(x), ctypes.c_int64(x.stride(0)), *map(pointer, turn), *sizes)
 
 
 def load_native() -> tuple[NativeKernels | None, str]:
