@@ -60,26 +60,30 @@ class Talker:
         """The same as it comes, in pieces of text. Raises ValueError as `fit` does."""
         return Saying(self, self.fit(messages), number)
 
-    def replies(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
-        """A reply to each, in order, conversations of like length in one batch. What is drawn
-        follows from the seed and the place in the list. Raises ValueError as `fit` does."""
+    def replies(
+        self, conversations: Sequence[Sequence[Message]], numbers: Sequence[int] | None = None
+    ) -> list[Reply]:
+        """A reply to each, in order, conversations of like length in one batch. `numbers` of them,
+        by default 0, 1, …, decide with the seed what is drawn. Raises ValueError as `fit` does."""
         prompts = [self.fit(messages).ids for messages in conversations]
+        numbers = range(len(prompts)) if numbers is None else numbers
         replies: dict[int, Reply] = {}
-        for numbers in self.batches(prompts):
+        for places in self.batches(prompts):
             begun = time.perf_counter()
             with self.answering():
                 written = generate(
-                    self.model, [prompts[i] for i in numbers], self.args, self.ends, numbers
-                )
+                    self.model, [prompts[i] for i in places], self.args, self.ends,
+                    [numbers[i] for i in places],
+                )  # fmt: skip
             seconds = time.perf_counter() - begun
-            for number, one in zip(numbers, written, strict=True):
+            for place, one in zip(places, written, strict=True):
                 text = self.decode(one.tokens).strip()
-                replies[number] = Reply(text, len(one.tokens), one.stopped, seconds)
-        return [replies[number] for number in range(len(prompts))]
+                replies[place] = Reply(text, len(one.tokens), one.stopped, seconds)
+        return [replies[place] for place in range(len(prompts))]
 
     def batches(self, prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-        """Numbers of prompts, the longest first, so that a batch holds prompts of like length."""
-        order = sorted(range(len(prompts)), key=lambda number: -len(prompts[number]))
+        """Places of prompts, the longest first, so that a batch holds prompts of like length."""
+        order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
         for start in range(0, len(order), self.batch_size):
             yield order[start : start + self.batch_size]
 

@@ -122,8 +122,7 @@ class Chat:
             self.interrupted = True
         self.shown.close(saying.reply)
         self.replies += 1
-        self.messages = asked
-        if saying.reply.text:
+        if saying.reply.text:  # a message to which nothing was said is as if it had not been sent
             self.messages = [*asked, {"role": "assistant", "content": saying.reply.text}]
 
     def refuse(self, reason: str) -> None:
@@ -165,6 +164,8 @@ class Terminal:
         """The end of a reply: how long it was, and how fast."""
         speed = f", {reply.tokens / reply.seconds:.1f} tokens/s" if reply.seconds else ""
         ended = {"eos": "", "length": "; cut here", "listener": "; stopped"}[reply.stopped]
+        if not reply.text:
+            ended = "; nothing was said, and the message is forgotten"
         one = "" if reply.tokens == 1 else "s"
         taken = format_seconds(reply.seconds)
         self._write("\n")
