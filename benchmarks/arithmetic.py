@@ -22,20 +22,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+Trains = Literal["nothing", "lora", "all"]
+
 
 @dataclass(frozen=True)
 class Shape:
-    """A BERT classifier with its own head. `rank` is 0 without LoRA."""
+    """A BERT classifier with its own head. `rank` is 0 without LoRA. Its steps are counted by the
+    lengths of their rows."""
 
     hidden: int
     inner: int
     layers: int
     labels: int
     rank: int
-    trains: Literal["nothing", "lora", "all"]
+    trains: Trains
+
+    def tokens(self, step: Sequence[int]) -> int:
+        """Real tokens of a step."""
+        return sum(step)
+
+    def learned(self, step: Sequence[int]) -> int:
+        """Tokens that are learned: a classifier learns none."""
+        return 0
+
+    def step_flops(self, step: Sequence[int]) -> int:
+        """Forward and backward."""
+        return forward_flops(self, step) + backward_flops(self, step)
 
 
-def shape_of(bert: Any, rank: int, trains: Literal["nothing", "lora", "all"]) -> Shape:
+def shape_of(bert: Any, rank: int, trains: Trains) -> Shape:
     """The shape from a transformers BertConfig."""
     return Shape(
         bert.hidden_size, bert.intermediate_size, bert.num_hidden_layers, bert.num_labels,
@@ -75,8 +90,3 @@ def backward_flops(shape: Shape, lengths: Sequence[int]) -> int:
         else:
             total += 2 * H * H * queries + 4 * H * H * tokens + 8 * H * pairs + 4 * low
     return total
-
-
-def step_flops(shape: Shape, lengths: Sequence[int]) -> int:
-    """Forward and backward."""
-    return forward_flops(shape, lengths) + backward_flops(shape, lengths)

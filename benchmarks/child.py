@@ -8,18 +8,16 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-
-from arithmetic import Shape, step_flops  # noqa: E402
 
 
 def peak_bytes() -> int:
@@ -62,12 +60,23 @@ def read_seconds() -> float:
     return float(line)
 
 
+class Counts(Protocol):
+    """What is counted of a step: arithmetic.py has it for classifiers, arithmetic_decoder.py for
+    language models; `step` is the flat list of numbers by which they know it."""
+
+    def tokens(self, step: Sequence[int]) -> int: ...
+
+    def learned(self, step: Sequence[int]) -> int: ...
+
+    def step_flops(self, step: Sequence[int]) -> int: ...
+
+
 class Window:
     """The time for which the parent lets this process work."""
 
     def __init__(
         self,
-        shape: Shape,
+        shape: Counts,
         ask: Callable[[], float] = read_seconds,
         tell: Callable[[dict[str, Any]], None] = answer,
     ) -> None:
@@ -79,19 +88,20 @@ class Window:
         self.steps: list[Any] = []
         self.start = time.perf_counter()
 
-    def count(self, lengths: Any) -> None:
-        """Count a finished step over rows of these lengths, a list or a tensor wherever it is; at
-        the end of the window answer, and wait for the next one. Tensors are read only then: earlier
-        the host would wait for its device."""
-        self.steps.append(lengths)
+    def count(self, step: Any) -> None:
+        """Count a finished step by its numbers, a list or a tensor wherever it is; at the end of
+        the window answer, and wait for the next one. Tensors are read only then: earlier the host
+        would wait for its device."""
+        self.steps.append(step)
         if time.perf_counter() - self.start >= self.length:
             wait_for_device()
             seconds = time.perf_counter() - self.start
             steps = [s if isinstance(s, list) else s.tolist() for s in self.steps]
             self.tell(
                 {
-                    "tokens": sum(map(sum, steps)),
-                    "flops": sum(step_flops(self.shape, step) for step in steps),
+                    "tokens": sum(map(self.shape.tokens, steps)),
+                    "learned": sum(map(self.shape.learned, steps)),
+                    "flops": sum(map(self.shape.step_flops, steps)),
                     "steps": len(steps),
                     "seconds": seconds,
                     "peak": peak_bytes(),

@@ -2,77 +2,82 @@
 
     python benchmarks/contestants.py CONTESTANT WORK CONFIG.toml
 
-CONTESTANT is openloop or one of stock.OPTIONS; WORK is train, evaluate, or learn: train once to
-the end with evaluations at fixed steps, and answer with the learning curve.
+CONTESTANT is openloop (or openloop_…, which differs in its config) or one of trainer.OPTIONS; WORK
+is train, evaluate, or learn: train once to the end with evaluations at fixed steps, and answer with
+the learning curve.
 """
 
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from arithmetic import Shape, shape_of
-from child import Stopwatch, Window, answer, import_bytes  # makes the project importable
+from arithmetic import Trains, shape_of
+from arithmetic_decoder import chat_work, decoder_shape
+from child import Counts, Stopwatch, Window, answer, import_bytes  # makes the project importable
 from windows import Child
 
 from configs.read import read_config, write_config
 from configs.schema import Config
 from engine.wait_policy import wait_passively
 
+FIGURES = {"classify": "accuracy", "chat": "perplexity"}  # of a learning curve
 
-def make_shape(config: Config, model: Any, work: str) -> Shape:
+
+def make_shape(config: Config, model: Any, work: str) -> Counts:
     """What work on this transformers model counts."""
     rank = config.lora.rank if config.lora else 0
-    trains: Literal["nothing", "lora", "all"] = "lora" if config.lora else "all"
+    trains: Trains = "lora" if config.lora else "all"
     if work == "evaluate":
         trains = "nothing"
-    return shape_of(model.config, rank, trains)
+    shape = decoder_shape if config.task.kind == "chat" else shape_of
+    return shape(model.config, rank, trains)
 
 
-def row_lengths(batch: dict[str, Any]) -> list[int]:
-    """Real tokens of each row of a batch."""
-    return batch["attention_mask"].sum(1).tolist()
+def batch_numbers(batch: dict[str, Any]) -> list[int]:
+    """The numbers by which a shape counts a batch of openloop's: of texts the real tokens of each
+    row, of conversations what chat_work says."""
+    if batch["labels"].dim() == 2:  # a label for each token
+        return chat_work(batch["inputs"], batch["labels"]).tolist()
+    return batch["inputs"]["attention_mask"].sum(1).tolist()
 
 
 class Openloop:
-    """The engine's own fit() and evaluate(), called as a run calls them."""
+    """The engine's own fit() and evaluation, called as a run calls them."""
 
     def __init__(self, config: Config) -> None:
         # all that is imported stands here, so that its memory can be told apart
-        from engine.decision import Decision
-        from engine.evaluate import evaluate
         from engine.loop import fit
         from engine.losses import count_items
-        from engine.metrics import build_counter
         from engine.plan import Progress
         from engine.stop import StopRequest
         from job.fit import epoch_batches, split_batches
-        from job.tasks.table import prepare
+        from job.tasks.table import prepare, task_of
 
+        task_of(config).libraries()
         self.imports = import_bytes()
-        self.evaluate_rows, self.fit, self.stop = evaluate, fit, StopRequest()
+        self.fit, self.stop = fit, StopRequest()
         self.epoch_batches, self.split_batches = epoch_batches, split_batches
-        self.count_items, self.build_counter = count_items, build_counter
+        self.count_items = count_items
         self.job, self.progress = prepare(config, allow_code=False), Progress()
-        self.decision = Decision(self.job.data.kind)
         self.dtype = self.job.precision.dtype
         self.backbone = self.job.built.model  # with its native head: the transformers model
 
     def _fit(self, on_step: Any, on_evaluation: Any) -> None:
-        """Train to the end; `on_step` gets the lengths of the rows of each step."""
+        """Train to the end; `on_step` gets the numbers of each step."""
         job = self.job
-        waiting: list[int] = []  # lengths of the rows that were taken and not yet counted
+        waiting: list[int] = []  # numbers of the batches that were taken and not yet counted
 
         def batches(epoch: int, start: int) -> Iterator[Any]:
             for batch in self.epoch_batches(job, epoch, start):
-                waiting.extend(row_lengths(batch["inputs"]))
+                waiting.extend(batch_numbers(batch))
                 yield batch
 
         def count(result: Any, progress: Any, rate: float) -> None:
-            lengths = waiting.copy()
+            numbers = waiting.copy()
             waiting.clear()
-            on_step(lengths)
+            on_step(numbers)
 
         self.fit(
             job.built.model, batches, job.compute_loss, self.count_items, job.optimizer, job.scaler,
@@ -85,24 +90,18 @@ class Openloop:
         window.wait()
         self._fit(window.count, lambda progress: None)
 
-    def _evaluate(self) -> dict[str, Any]:
-        job = self.job
-        counter = self.build_counter(self.decision, job.num_labels, job.precision.device)
-        return self.evaluate_rows(
-            job.built.model, self.split_batches(job, "validation"), job.loss_fn, counter,
-            job.precision,
-        )  # fmt: skip
-
     def learn(self) -> list[list[float]]:
-        """[step, seconds of training, validation accuracy] at each evaluation."""
-        curve, clock = [], Stopwatch()
+        """[step, seconds of training, the figure of the validation rows] at each evaluation."""
+        curve, clock, figure = [], Stopwatch(), FIGURES[self.job.config.task.kind]
 
         def run_evaluation(progress: Any) -> None:
             seconds = clock.seconds()
             with clock.paused():
-                curve.append([progress.step, seconds, self._evaluate()["accuracy"]])
+                batches = self.split_batches(self.job, "validation")
+                metrics = self.job.task.evaluate(self.job, batches)
+                curve.append([progress.step, seconds, metrics[figure]])
 
-        self._fit(lambda lengths: None, run_evaluation)
+        self._fit(lambda numbers: None, run_evaluation)
         return curve
 
 
@@ -154,14 +153,14 @@ class OpenloopScoring:
         window.wait()
         lengths: list[int] = []
         while True:
-            self.run(lambda batch, logits: lengths.extend(row_lengths(batch["inputs"])))
+            self.run(lambda batch, logits: lengths.extend(batch_numbers(batch)))
             window.count(lengths)
             lengths.clear()
 
 
 def build(config: Config, name: str, work: str) -> Any:
     """The contestant that does this work."""
-    if name == "openloop":
+    if name.startswith("openloop"):
         wait_passively()  # as a run does; the stock Trainer's threads wait as they come
         return OpenloopScoring(config) if work == "evaluate" else Openloop(config)
     from stock import Stock

@@ -20,7 +20,10 @@ from child import ROOT, wait_for_device  # first: it makes the project importabl
 
 # what a measured process runs: packages of the project, and files beside this one
 PACKAGES = ("configs", "data", "engine", "files", "job", "models")
-FILES = ("arithmetic.py", "child.py", "contestants.py", "stock.py", "tasks.py", "trainer.py")
+FILES = (
+    "arithmetic.py", "arithmetic_decoder.py", "child.py", "contestants.py", "random_gpt2.py",
+    "stock.py", "tasks.py", "trainer.py",
+)  # fmt: skip
 SIZES = {"cpu": (1024, 2048), "cuda": (8192,)}
 SECONDS = 2.0  # of products of each size, of which the best counts
 

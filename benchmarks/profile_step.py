@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
-from arithmetic import step_flops
-from contestants import Openloop, make_shape, row_lengths
+from contestants import Openloop, batch_numbers, make_shape
 from machine import matmul_peak
 from tasks import make_config
 
@@ -145,14 +144,14 @@ def measure(overrides: list[str], steps: int) -> str:
     groups = {name: seconds / steps for name, seconds in group_times(seen.events()).items()}
     groups[PYTHON] = groups.get(PYTHON, 0.0) + max(0.0, slowed - sum(groups.values()))
     groups = {name: seconds * step / slowed for name, seconds in groups.items()}
-    lengths = [n for batch in batches for n in row_lengths(batch["inputs"])]
+    numbers = [n for batch in batches for n in batch_numbers(batch)]
     shape = make_shape(job.config, contestant.backbone, "train")
-    flops = step_flops(shape, lengths) / steps
+    flops = shape.step_flops(numbers) / steps
     peak = max(peak, matmul_peak(contestant.dtype))
     summary = (
         f"{steps} steps in {contestant.dtype} on {torch.get_num_threads()} threads, "
-        f"{sum(lengths) / steps:,.0f} real tokens and {flops / 1e9:,.0f} GFLOP a step; best "
-        f"matrix product {peak / 1e9:,.0f} GFLOP/s. Fast paths: "
+        f"{shape.tokens(numbers) / steps:,.0f} real tokens and {flops / 1e9:,.0f} GFLOP a step; "
+        f"best matrix product {peak / 1e9:,.0f} GFLOP/s. Fast paths: "
         f"{', '.join(f'{k} {v}' for k, v in job.speed.resolved.items()) or 'none'}."
     )
     return summary + "\n\n" + table(groups, step, flops / peak)

@@ -1,8 +1,9 @@
 """openloop and the stock Trainer with PEFT side by side, on the same rows of the same machine.
 
-    python benchmarks/speed.py                     all tasks, then the accuracy comparison
+    python benchmarks/speed.py                     all tasks, then what they learn
     python benchmarks/speed.py --tasks lora256     one task
-    python benchmarks/speed.py --accuracy          the accuracy comparison alone
+    python benchmarks/speed.py --tasks chat512,gpt2_128     the language models
+    python benchmarks/speed.py --accuracy          what they learn from the same rows, alone
     python benchmarks/speed.py --quick             three minutes; fails below 2.5 times
 
 Each contestant works in a process of its own; they take turns, one window at a time, so that a
@@ -21,14 +22,15 @@ from typing import Any
 
 from contestants import start_child
 from machine import has_matrix_units
+from random_gpt2 import build_gpt2, random_gpt2
 from tables import (
-    accuracy_table,
+    learning_table,
     legend,
     machine_lines,
     speed_table,
     summarise,
 )
-from tasks import ACCURACY, CONTESTANTS, SEEDS, TASKS, make_config, why_not
+from tasks import COMPARISONS, SEEDS, TASKS, make_config, why_not
 from windows import (
     Child,
     Store,
@@ -41,7 +43,8 @@ from windows import (
 
 QUICK_TASK, QUICK_ROUNDS, QUICK_SECONDS, QUICK_LEAST = "lora256", 3, 8.0, 2.5
 QUICK_NAMES = ("openloop", "stock", "stock_tuned")
-ACCURACY_NAMES = ("openloop", "stock_tuned")
+
+Curves = dict[str, list[list[list[float]]]]  # of each seed, by contestant
 
 
 def run_task(
@@ -49,6 +52,8 @@ def run_task(
     seconds: float,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """All windows of a task, and their summary."""
+    if TASKS[task].source == random_gpt2():
+        build_gpt2()
     dtype = machine["fingerprint"]["fast_dtype"]
 
     def start(name: str) -> Child:
@@ -58,14 +63,15 @@ def run_task(
     return summarise(windows, store.get("peak") or {})
 
 
-def run_accuracy(store: Store, fast_dtype: str) -> dict[str, list[list[list[float]]]]:
+def run_comparison(store: Store, task: str, fast_dtype: str) -> Curves:
     """Learning curves of each seed, the contestants in turn."""
-    curves: dict[str, list[list[list[float]]]] = {name: [] for name in ACCURACY_NAMES}
+    compared = COMPARISONS[task]
+    curves: Curves = {name: [] for name in compared.names}
     for seed in SEEDS:
-        for name in ACCURACY_NAMES:
-            config = make_config("lora256", name, fast_dtype, ACCURACY, [f"run.seed={seed}"])
-            chosen = f"{config.data.subset} {config.train.lr:g} {config.eval.every}"
-            key = f"accuracy/{name}/seed {seed}/{chosen}"
+        for name in compared.names:
+            config = make_config(task, name, fast_dtype, compared.changes, [f"run.seed={seed}"])
+            chosen = f"{config.data.subset} {config.data.max_length} {config.train.lr:g}"
+            key = f"{compared.figure}/{name}/seed {seed}/{chosen} {config.eval.every}"
             learned = store.get(key)
             if learned is None:
                 worker = start_child(name, "learn", config)
@@ -75,22 +81,23 @@ def run_accuracy(store: Store, fast_dtype: str) -> dict[str, list[list[list[floa
                 finally:
                     worker.close()
                 store.put(key, learned)
-                last = learned["curve"][-1]
-                print(f"accuracy, seed {seed}: {name} {last[2]:.4f} after {last[1]:.0f} s")
+                _, seconds, value = learned["curve"][-1]
+                print(f"{task}, seed {seed}: {name} {compared.figure} {value:.4f} "
+                      f"after {seconds:.0f} s", flush=True)  # fmt: skip
             curves[name].append(learned["curve"])
     return curves
 
 
 def save(
     store: Store, machine: dict[str, Any], command: str, results: dict[str, Any],
-    curves: dict[str, list] | None,
+    curves: dict[str, Curves],
 ) -> str:  # fmt: skip
     """Write results.json and results.md, with what earlier commands measured; returns the
     Markdown."""
     content = store.content
     results = content.get("results", {}) | results
     results = {task: results[task] for task in TASKS if task in results}
-    curves = content.get("curves") if curves is None else curves
+    curves = content.get("curves", {}) | curves
     commands = [*(c for c in content.get("commands", []) if c != command), command]
     parts = [
         "# Results of benchmarks/speed.py",
@@ -99,8 +106,9 @@ def save(
     if results:
         dtype = machine["fingerprint"]["fast_dtype"]
         parts += [speed_table(results, dtype), legend(list(results))]
-    if curves is not None:
-        parts += ["## Accuracy after the same epoch, lora256", accuracy_table(curves)]
+    for task in [name for name in COMPARISONS if name in curves]:
+        compared = COMPARISONS[task]
+        parts += [f"## {compared.says}", learning_table(curves[task], compared)]
     text = "\n\n".join(parts) + "\n"
     content |= {"commands": commands, "machine": machine, "results": results, "curves": curves}
     store.write()
@@ -142,7 +150,7 @@ def main() -> int:
     parser.add_argument(
         "--accuracy",
         action="store_true",
-        help="with --tasks: compare accuracies too; alone: nothing else (by default all is done)",
+        help="with --tasks: compare what they learn too; alone: nothing else (by default all)",
     )
     parser.add_argument("--quick", action="store_true", help="three minutes, exit code 1 if slow")
     options = parser.parse_args()
@@ -154,16 +162,19 @@ def main() -> int:
         parser.error(f"no task {', '.join(unknown)}; there are {', '.join(TASKS)}")
     command = " ".join(["python benchmarks/speed.py", *sys.argv[1:]])
     store, machine = open_store(options.out, "results", options.fresh)
-    dtype, curves = machine["fingerprint"]["fast_dtype"], None
+    dtype = machine["fingerprint"]["fast_dtype"]
     results: dict[str, Any] = {}
-    names = [name for name in CONTESTANTS if why_not(name, dtype) is None]
+    curves: dict[str, Curves] = {}
     for task in tasks:
         if results:  # again: a shared machine has slow moments
             keep_peak(store, look_at_machine()["peak"])
+        names = [name for name in TASKS[task].contestants if why_not(name, dtype) is None]
         results[task] = run_task(store, machine, task, names, options.rounds, options.seconds)
         save(store, machine, command, results, curves)
-    if options.accuracy or not options.tasks:
-        curves = run_accuracy(store, dtype)
+    for task in COMPARISONS:
+        if (options.accuracy or not options.tasks) and task in (tasks or COMPARISONS):
+            curves[task] = run_comparison(store, task, dtype)
+            save(store, machine, command, results, curves)
     print("\n" + save(store, machine, command, results, curves))
     return 0
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from child import ROOT  # noqa: F401  makes the project importable
-from tasks import CONTESTANTS, REACHED, TASKS, why_not
+from tasks import CONTESTANTS, TASKS, Comparison, why_not
 from windows import round_ratio, speed
 
 from report.intervals import mean_interval, welch_interval
@@ -15,8 +15,8 @@ MIB = 2**20
 
 
 def best_stock(windows: Windows) -> str:
-    """The stock contestant with the highest median speed."""
-    stock = [name for name in windows if name.startswith("stock")]
+    """The contestant with the highest median speed, openloop's own left out."""
+    stock = [name for name in windows if not name.startswith("openloop")]
     return max(stock, key=lambda name: statistics.median(map(speed, windows[name])))
 
 
@@ -31,6 +31,7 @@ def summarise(windows: Windows, peak: Mapping[str, float]) -> dict[str, dict[str
         rows[name] = {
             "dtype": dtype,
             "tokens_per_s": statistics.median(map(speed, mine)),
+            "learned_per_s": statistics.median(w["learned"] / w["seconds"] for w in mine),
             "to_stock": round_ratio(mine, windows["stock"]) if "stock" in windows else None,
             "to_best": round_ratio(mine, windows[best]),
             "best": best,
@@ -59,38 +60,44 @@ def show_memory(name: str, rows: Mapping[str, dict[str, Any]], key: str) -> str:
 def speed_table(results: Mapping[str, dict[str, dict[str, Any]]], fast_dtype: str) -> str:
     """One row a task and contestant. `results`: task -> what summarise() gave."""
     lines = [
-        "| task | contestant | dtype | real tokens/s | × stock as it comes | × best stock "
-        "| peak MiB | less imports | utilisation |",
-        "| :-- | :-- | :-- | --: | --: | --: | --: | --: | --: |",
+        "| task | contestant | dtype | real tokens/s | learned/s | × stock as it comes "
+        "| × best stock | peak MiB | less imports | utilisation |",
+        "| :-- | :-- | :-- | --: | --: | --: | --: | --: | --: | --: |",
     ]
     for task, rows in results.items():
-        for name in CONTESTANTS:
+        for name in TASKS[task].contestants:
             if name in rows:
                 row = rows[name]
                 star = " (the best)" if name == row["best"] else ""
-                used = row["utilisation"]
+                used, learned = row["utilisation"], row["learned_per_s"]
                 lines.append(
                     f"| {task} | {name}{star} | {row['dtype']} | {row['tokens_per_s']:,.0f} "
+                    f"| {f'{learned:,.0f}' if learned else '–'} "
                     f"| {show_ratio(row['to_stock'])} | {show_ratio(row['to_best'])} "
                     f"| {show_memory(name, rows, 'peak')} "
                     f"| {show_memory(name, rows, 'less_imports')} "
                     f"| {'–' if used is None else f'{used:.1%}'} |"
                 )
             elif reason := why_not(name, fast_dtype):
-                lines.append(f"| {task} | {name} | – | {reason} | – | – | – | – | – |")
+                lines.append(f"| {task} | {name} | – | {reason} | – | – | – | – | – | – |")
     return "\n".join(lines)
 
 
 def legend(names: Sequence[str]) -> str:
     """What the names in the table mean."""
     parts = [f"- **{name}**: {TASKS[name].says}" for name in names]
-    parts += [f"- **{name}**: {says}" for name, says in CONTESTANTS.items() if name != "openloop"]
+    took_part = {name for task in names for name in TASKS[task].contestants}
+    parts += [f"- **{name}**: {says}" for name, says in CONTESTANTS.items() if name in took_part]
     return "\n".join(parts)
 
 
-def seconds_to(curve: Sequence[Sequence[float]], wanted: float) -> float | None:
-    """Seconds of training until the accuracy is first at least `wanted`; None if it never is."""
-    return next((seconds for _, seconds, accuracy in curve if accuracy >= wanted), None)
+def seconds_to(curve: Sequence[Sequence[float]], compared: Comparison) -> float | None:
+    """Seconds of training until the figure is first as good as `compared.reached`; None if it never
+    is."""
+    sign = -1 if compared.figure == "perplexity" else 1
+    return next(
+        (seconds for _, seconds, value in curve if sign * value >= sign * compared.reached), None
+    )
 
 
 def show_interval(value: tuple[float, float, float], digits: int) -> str:
@@ -99,24 +106,25 @@ def show_interval(value: tuple[float, float, float], digits: int) -> str:
     return f"{middle} ({low} to {high})"
 
 
-def accuracy_table(curves: Mapping[str, list[list[list[float]]]]) -> str:
+def learning_table(curves: Mapping[str, list[list[list[float]]]], compared: Comparison) -> str:
     """One row a contestant from its seeds' curves, and the difference of the first two."""
+    figure, digits = compared.figure, 2 if compared.figure == "perplexity" else 4
     lines = [
-        f"| contestant | seconds of training to {REACHED:.2f}, each seed "
-        "| final accuracy (95 % over seeds) | seconds in all, median |",
+        f"| contestant | seconds of training to {compared.reached:.2f}, each seed "
+        f"| final {figure} (95 % over seeds) | seconds in all, median |",
         "| :-- | --: | --: | --: |",
     ]
     finals: dict[str, list[float]] = {}
     for name, seeds in curves.items():
         finals[name] = [curve[-1][2] for curve in seeds]
-        reached = [seconds_to(curve, REACHED) for curve in seeds]
+        reached = [seconds_to(curve, compared) for curve in seeds]
         shown = ", ".join("not reached" if s is None else f"{s:,.0f}" for s in reached)
         whole = statistics.median(curve[-1][1] for curve in seeds)
-        final = show_interval(mean_interval(finals[name]), 4)
+        final = show_interval(mean_interval(finals[name]), digits)
         lines.append(f"| {name} | {shown} | {final} | {whole:,.0f} |")
     first, second = list(finals)[:2]
-    apart = show_interval(welch_interval(finals[first], finals[second]), 4)
-    lines += ["", f"Final accuracy, {first} minus {second}: {apart} (Welch, 95 %)."]
+    apart = show_interval(welch_interval(finals[first], finals[second]), digits)
+    lines += ["", f"Final {figure}, {first} minus {second}: {apart} (Welch, 95 %)."]
     return "\n".join(lines)
 
 

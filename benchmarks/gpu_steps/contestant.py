@@ -106,7 +106,7 @@ class Stock:
             eval_dataset=without_more(rows.longest_first() if tuned else rows),
             data_collator=DataCollatorWithPadding(load_tokenizer(str(model))),
         )  # fmt: skip
-        self.trainer.lengths, self.on_step = [], trainer.OnStep
+        self.trainer.numbers, self.on_step = [], trainer.OnStep
         self.paths = {"attention": trainer.ATTENTION}
 
     def train(self, window: Window) -> None:
@@ -118,7 +118,7 @@ class Stock:
         """Evaluate all rows again and again; only whole passes count."""
         while True:
             self.trainer.evaluate()
-            window.count(self.trainer.take_lengths())
+            window.count(self.trainer.take_numbers())
 
 
 def without_more(rows: Rows) -> Rows:
