@@ -6,9 +6,19 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 
 from configs.schema import Config
+from data.chat.turns import TurnReader
 from data.write import json_text
+from job.chatting.prompts import (
+    Columns,
+    Tally,
+    answer_prompts,
+    read_prompts,
+    reply_lines,
+    write_replies,
+)
 from job.chatting.talker import Talker
 from job.chatting.terminal import run_chat
+from job.predicting.outputs import check_output
 from job.tasks.options import OF_LABELS, refuse_options
 
 
@@ -29,6 +39,30 @@ def with_options(talker: Talker, options: Namespace) -> Talker:
     names = ("temperature", "top_k", "top_p", "max_tokens", "seed")
     values = {name: value for name in names if (value := getattr(options, name)) is not None}
     return replace(talker, args=replace(talker.args, **values))
+
+
+def answer_file(options: Namespace, opened: Callable[[], Talker]) -> int:
+    """A reply to each row of a file of prompts."""
+    if options.output:
+        check_output(options.output, options.file)
+    rows = read_prompts(options.file, TurnReader().read)
+    talker, tally, columns = with_options(opened(), options), Tally(), Columns()
+    if options.output is None:
+        for line in reply_lines(columns, answer_prompts(talker, rows(), options.strict, tally)):
+            print(line, flush=True)
+    else:
+        from tqdm import tqdm
+
+        types = None if options.output.suffix.lower() == ".jsonl" else columns.types(rows())
+        asked = tqdm(rows(), unit="row", disable=None)  # no bar where nobody looks
+        answered = answer_prompts(talker, asked, options.strict, tally)
+        write_replies(options.output, columns, answered, types)
+        print(f"written: {options.output}, {tally.line()}", file=sys.stderr)
+    if options.output is None and (tally.errors or not tally.rows):
+        print(f"predict.py: {tally.line()}", file=sys.stderr)
+    for name, new in columns.renamed.items():
+        print(f"predict.py: the column {name!r} is kept as {new!r}", file=sys.stderr)
+    return 0
 
 
 def answer_words(talker: Talker, options: Namespace) -> int:
