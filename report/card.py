@@ -100,6 +100,7 @@ class Card:
     slices: Mapping[str, Sequence[SliceRow]] = field(default_factory=dict)
     expectations: Sequence[Expected] = ()
     decided: Sequence[str] = ()  # how logits become answers, and what that does
+    replies: str = ""  # of a language model, before and after training, and their figures
     train_on_command: str = ""  # with which its weights are trained further
 
 
@@ -264,6 +265,7 @@ def run_card(card: Card) -> str:
         "",
         *section("Results", _result_lines(card.results, card.compared)),
         *section("Encoder and bag of n-grams", _part_lines(card.parts, card.joined)),
+        *section("Replies", code_block(card.replies, "text") if card.replies else []),
         *section("Teacher and student", _side_lines(card.sides)),
         *section("How to use the model", use),
         *section("What to keep in mind", bullets(card.caveats)),

@@ -26,6 +26,7 @@ PACKAGES = (
     "engine",
     "job",
     "job/tasks",
+    "job/chatting",
     "job/training",
     "job/testing",
     "job/predicting",

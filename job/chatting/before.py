@@ -1,6 +1,7 @@
 """What a language model says before training, kept for what it says after it."""
 
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from engine.tracker import Tracker
@@ -20,6 +21,14 @@ class Asked(NamedTuple):
     address: str
     messages: list[Message]
     reference: str
+
+
+class Before(NamedTuple):
+    """Figures on the test rows, replies to test_prompts, and answers by prompt of [samples]."""
+
+    metrics: dict[str, Any]
+    replies: list[Reply]
+    samples: dict[str, Any]
 
 
 def test_prompts(job: Job) -> list[Asked]:
@@ -42,11 +51,6 @@ def ask_samples(job: Job, talker: Talker) -> dict[str, Answer]:
     return {text: (reply.text, None) for text, reply in zip(texts, replies, strict=True)}
 
 
-def ask_tests(job: Job, talker: Talker) -> list[Reply]:
-    """Its replies to the conversations of test_prompts."""
-    return talker.replies([one.messages for one in test_prompts(job)])
-
-
 def store_before(job: Job, folder: Folder) -> None:
     """Figures on the test rows, replies and samples of the model as it comes."""
     talker = talker_of(job)
@@ -55,19 +59,19 @@ def store_before(job: Job, folder: Folder) -> None:
     if "test" in job.encoded:
         metrics = job.task.evaluate(job, split_batches(job, "test"))
         print(job.task.line("before training, test", 0, metrics, job.metric), flush=True)
-    replies = [vars(reply) for reply in ask_tests(job, talker)]
+    replies = [asdict(r) for r in talker.replies([one.messages for one in test_prompts(job)])]
     folder.write_json(BEFORE, {"test": metrics, "replies": replies})
 
 
-def read_before(folder: Folder) -> tuple[dict[str, Any], list[Reply], dict[str, Any]]:
-    """Figures, replies and samples as they were before; empty where they are gone or damaged."""
+def read_before(folder: Folder) -> Before:
+    """As it was before; empty where it is gone or damaged, which is no reason to lose a run by."""
     samples: dict[str, Any] = {}
     with suppress(ValueError):
         samples = folder.read_json("samples.json")
     with suppress(ValueError, TypeError):
         stored = folder.read_json(BEFORE, "test", "replies")
-        return stored["test"], [Reply(**one) for one in stored["replies"]], samples
-    return {}, [], samples
+        return Before(stored["test"], [Reply(**one) for one in stored["replies"]], samples)
+    return Before({}, [], samples)
 
 
 def log_samples(job: Job, tracker: Tracker, step: int) -> None:

@@ -44,7 +44,7 @@ def results_of(metrics: dict[str, Any]) -> list[Result]:
 
 def make_card(
     job: Job, folder: Folder, command: str, metrics: dict[str, Any], before: dict[str, Any],
-    weights: str, seconds: float | None, peak: int | None,
+    weights: str, seconds: float | None, peak: int | None, replies: str,
 ) -> Card:  # fmt: skip
     """The run card's content from what the run measured."""
     compared = ""
@@ -73,6 +73,7 @@ def make_card(
         classes=[],
         confusion=[],
         mistakes=[],
+        replies=replies,
         memory=Compared(estimated_memory(job).total, peak),
         seconds=Compared(estimated_seconds(job), seconds),
         caveats=[f"These are {weights}.", "n is the number of learned tokens."],

@@ -1,15 +1,18 @@
 """What a run on conversations leaves: figures of the test, the model, replies, the run card."""
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.estimate import peak_memory
 from engine.plan import Progress
 from engine.stop import StopRequest
 from engine.tracker import Tracker
-from job.chatting.before import ask_samples, ask_tests, read_before
+from job.chatting.before import ask_samples, read_before, test_prompts
 from job.chatting.card import make_card
+from job.chatting.compared import HEAD_TO_HEAD, Compared, compare_figures, write_head_to_head
 from job.chatting.load import learns_texts, talker_of, write_form
+from job.chatting.talker import Reply, Talker
 from job.finish import publish_model
 from job.fit import split_batches
 from job.folder import Folder
@@ -18,6 +21,8 @@ from job.reporting.banner import estimate_line
 from job.tasks.task import Conclusion
 from models.export import export_model
 from report.card import run_card
+from report.replies import Figures, figures_table, replies_table
+from report.samples import Answer
 
 
 def save_model(job: Job, folder: Folder) -> None:
@@ -42,10 +47,44 @@ def conclude(
     seconds = None if begun is None else time.perf_counter() - begun
     stop.check()
     save_model(job, folder)
-    first, _replies_before, _samples_before = read_before(folder)
-    talker = talker_of(job)
-    samples, replies = ask_samples(job, talker), ask_tests(job, talker)
+    first = read_before(folder)
+    samples, said = say_samples(job, talker_of(job), first.samples)
+    figures, table = put_beside(job, folder, first.replies)
+    tracker.log_text(progress.step, "replies", "\n".join([said, "", table]))
+    tracker.say("\n".join(["", said, "", table]).rstrip())
     tracker.say(estimate_line(job, peak, seconds))
-    card = make_card(job, folder, command, metrics, first, weights, seconds, peak)
-    fields = {"before": first, "samples": samples, "replies": [vars(reply) for reply in replies]}
+    replies = "\n\n".join(filter(None, [table, said]))
+    card = make_card(job, folder, command, metrics, first.metrics, weights, seconds, peak, replies)
+    fields = {"before": first.metrics, "samples": samples, "replies": figures}
     return Conclusion(run_card(card), metrics, seconds, peak, fields)
+
+
+def say_samples(
+    job: Job, talker: Talker, before: Mapping[str, Any]
+) -> tuple[dict[str, Answer], str]:
+    """What the model says now to the prompts of [samples], and that beside what it said before."""
+    after = ask_samples(job, talker)
+    first = [before[text][0] if text in before else "" for text in after]
+    sides = {"before": first, "after": [reply for reply, _ in after.values()]}
+    return after, replies_table(list(after), sides)
+
+
+def put_beside(
+    job: Job, folder: Folder, before: Sequence[Reply]
+) -> tuple[dict[str, Figures], str]:
+    """Replies to test conversations now, in head_to_head.jsonl beside those before and the true
+    ones; figures of each with n and interval, and the same as a table."""
+    talker, asked = talker_of(job), test_prompts(job)
+    if not asked:
+        return {}, ""
+    first: Sequence[Reply | None] = before if len(before) == len(asked) else [None] * len(asked)
+    after = talker.replies([one.messages for one in asked])
+    rows = [
+        Compared(one.messages, old, new, one.reference)
+        for one, old, new in zip(asked, first, after, strict=True)
+    ]
+    write_head_to_head(folder.path / HEAD_TO_HEAD, rows)
+    true_tokens = [len(job.tokenizer(one.reference, add_special_tokens=False)["input_ids"])
+                   for one in asked]  # fmt: skip
+    figures = compare_figures(rows, true_tokens)
+    return figures, "\n".join(figures_table(figures))

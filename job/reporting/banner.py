@@ -12,11 +12,11 @@ from report.format import format_bytes, format_seconds, split_warnings
 from report.plan import Group, Memory, Plan
 from report.verdict import few_rows
 
-FILES = (
+FIRST = (
     "config.toml", "environment.json", "data.json", "metrics.jsonl", "tensorboard/",
-    "checkpoints/", "model/", "test_predictions.jsonl", "explanations.jsonl", "README.md",
-    "report.html", "result.json",
+    "checkpoints/", "model/",
 )  # fmt: skip
+LAST = ("README.md", "report.html", "result.json")
 
 
 def estimated_memory(job: Job) -> Memory:
@@ -172,5 +172,5 @@ def make_plan(job: Job, folder: Folder) -> Plan:
             *habit_lines(config, job.metric, job.evaluation_rows),
         ],
         details=[*job.details, cache_line(job), *job.speed.details],
-        files=FILES,
+        files=(*FIRST, *rows.files, *LAST),
     )  # fmt: skip

@@ -25,6 +25,7 @@ from job.reporting.decided import (
 )
 from job.reporting.figures import by_length, reliability, whole_shares
 from job.reporting.predictions import Line, read_lines, read_predictions
+from job.reporting.replies import HEAD_TO_HEAD, reply_rows, talks
 from job.reporting.rows import (
     MOST_CLASSES,
     Shower,
@@ -107,6 +108,8 @@ def gather(folder: Folder, result: dict[str, Any]) -> Page:
         mistakes=[shower.example(x) for x in worst],
         suspects=suspect_rows(lines, shower, worst) if single else [],
         samples=sample_rows(folder, result, shower.texts),
+        reply_figures=reply_rows(result),
+        talks=talks(folder.path / HEAD_TO_HEAD, shower.texts),
         splits=split_table(folder),
         data=data_lines(folder),
         settings=settings(config, usual=False),

@@ -43,7 +43,8 @@ class Chat:
             for name, counts in job.counts.items()
         }
         lines = [f"{name}: {line}" for name, one in job.counts.items() for line in one.lines()]
-        return Sections({}, truncation, lines)
+        files = ("samples.json", "before.json", "head_to_head.jsonl")
+        return Sections({}, truncation, lines, files)
 
     def beside(self, job: Job) -> tuple[int, float]:
         return 1, 0.0  # before the first step

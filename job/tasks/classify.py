@@ -50,6 +50,7 @@ class Classify:
                 for name, e in job.encoded.items()
             },
             length=length_lines(job),
+            files=("test_predictions.jsonl", "explanations.jsonl"),
         )
 
     def beside(self, job: Job) -> tuple[int, float]:

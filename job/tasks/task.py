@@ -29,12 +29,13 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Sections:
-    """What the plan says of a task's rows: by split its labels and what max_length cuts, and how
-    much of a text is read."""
+    """What the plan says of a task's rows: by split its labels and what max_length cuts, how much
+    of a text is read, and what a run writes that others do not."""
 
     balance: dict[str, dict[str, int]]
     truncation: dict[str, Truncation]
     length: list[str]
+    files: tuple[str, ...]
 
 
 @dataclass(frozen=True)

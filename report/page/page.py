@@ -51,6 +51,17 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Talk:
+    """What was asked last in a test conversation, and what a language model said to it before and
+    after training; None where that is not known. `true`: what was said there."""
+
+    asked: str
+    before: str | None
+    after: str | None
+    true: str | None
+
+
+@dataclass(frozen=True)
 class Cell:
     """A cell of the confusion matrix: rows of one truth and one answer, the first few of which are
     shown. `weight` 0 to 1 is its share of the rows with that truth."""
@@ -104,6 +115,8 @@ class Page:
     mistakes: Sequence[Example] = ()
     suspects: Sequence[Example] = ()
     samples: Sequence[Sequence[str]] = ()
+    reply_figures: Sequence[Sequence[str]] = ()  # of a language model; the first row is the head
+    talks: Sequence[Talk] = ()
     splits: Sequence[Sequence[str]] = ()  # the first row is the head
     data: Sequence[str] = ()
     settings: Sequence[tuple[str, str]] = ()  # key, value; those that are not the default
