@@ -26,6 +26,7 @@ PACKAGES = (
     "job",
     "job/reporting",
     "job/checking",
+    "job/chatting",
     "models",
 )
 PACKAGES += (
