@@ -32,6 +32,7 @@ PACKAGES = (
     "job/predicting",
     "job/reporting",
     "job/checking",
+    "job/chatting",
     "models",
 )
 PACKAGES += (

@@ -85,14 +85,14 @@ def read_prompts(path: Path, read_turns: ReadTurns) -> Callable[[], Iterator[Ask
         raise ValueError(f"{path} has neither a column 'prompt' nor 'messages'")
 
     def rows() -> Iterator[Asked]:
-        for row in table.rows(list(names or ())):
+        for row in table.rows(list(names or ("messages", "prompt"))):
             if isinstance(row, BadRow):
                 yield Asked(row.address, [], error=row.message)
                 continue
             try:
                 yield Asked(row.address, messages_of(row.values, read_turns), row.values)
             except RowError as error:
-                yield Asked(row.address, [], row.values, str(error))
+                yield Asked(row.address, [], row.values, str(error).removeprefix(": "))
 
     return rows
 
@@ -138,8 +138,8 @@ def answer_prompts(
             Answered(row, replied.get(place), errors[place], left_out.get(place, 0))
             for place, row in enumerate(chunk)
         ]
-        for row in done:
-            tally.note(row)
+        for answered in done:
+            tally.note(answered)
         begun += len(chunk)
         yield done
 

@@ -1,0 +1,194 @@
+"""The conversation in a terminal and through a pipe."""
+
+import io
+import os
+import pty
+import select
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from chats import ask
+
+from job.chatting.terminal import run_chat
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def through_pipe(talker, text, system=None):
+    output, notes = io.StringIO(), io.StringIO()
+    failed = run_chat(talker, io.StringIO(text), output, notes, system)
+    return failed, output.getvalue(), notes.getvalue()
+
+
+class Echo:
+    """A talker's replies are what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, messages):
+        self.asked.append(list(messages))
+        return [5]
+
+
+@pytest.fixture
+def echo(talk):
+    """(talker, the messages of each call)"""
+    calls = Echo()
+    return replace(talk(max_tokens=6), encode=calls), calls.asked
+
+
+def test_a_pipe_gets_one_line_a_reply_and_nothing_else(talk):
+    talker = talk()
+    failed, lines, notes = through_pipe(talker, "how are you\n\nthe film\n")
+    first = talker.reply(ask("how are you"))
+    spoken = [*ask("how are you"), {"role": "assistant", "content": first.text}, *ask("the film")]
+    second = talker.reply(spoken, 1)
+    assert failed == 0
+    assert notes == ""
+    assert [" ".join(line.split()) for line in lines.split("\n")] == [
+        " ".join("".join(c if c.isprintable() else " " for c in reply.text).split())
+        for reply in (first, second)
+    ] + [""]
+
+
+def test_what_was_said_is_told_again_until_it_is_reset(echo):
+    talker, asked = echo
+    through_pipe(talker, "one\ntwo\n/reset\n/system be kind\nthree\n/system\n//four\n", "be brief")
+    roles = [[message["role"] for message in messages] for messages in asked]
+    assert roles == [
+        ["system", "user"],
+        ["system", "user", "assistant", "user"],
+        ["system", "user"],
+        ["user", "assistant", "user"],
+    ]
+    assert [messages[0]["content"] for messages in asked[:3]] == ["be brief", "be brief", "be kind"]
+    assert asked[3][-1]["content"] == "/four"
+
+
+def test_quit_leaves_and_unknown_commands_say_which_there_are(echo):
+    talker, asked = echo
+    failed, lines, notes = through_pipe(talker, "/nope\n/quit\nnever\n")
+    assert (failed, lines, asked) == (1, "\n", [])
+    assert notes.startswith("standard input:1: no reply: there is no /nope, only /reset, /system")
+
+
+def test_a_message_that_cannot_be_read_is_as_if_not_sent(talk):
+    failed, lines, notes = through_pipe(talk(), "a <|end|> b\nhow\n")
+    assert failed == 1
+    assert lines.startswith("\n")
+    assert "standard input:1: no reply: a message says '<|'" in notes
+    assert lines.split("\n")[1:] == through_pipe(talk(), "how\n")[1].split("\n")
+
+
+def test_a_conversation_without_room_goes_on_and_says_so(talk):
+    text = "how are you today and how was the film\n" * 8
+    failed, lines, notes = through_pipe(talk(max_tokens=8), text)
+    assert failed == 0
+    assert len(lines.split("\n")) == 9
+    assert "its oldest 2 messages are left out" in notes
+
+
+PROGRAM = """
+import os, sys, time
+sys.path[:0] = {paths!r}
+from chats import make_chat_model, make_chat_tokenizer, make_talker
+from job.chatting.terminal import run_chat
+from job.console import prepare_console
+prepare_console()
+tokenizer = make_chat_tokenizer()
+model = make_chat_model(tokenizer)
+model.register_forward_hook(lambda *_: time.sleep(0.05))
+talker = make_talker(model, tokenizer, ends=(), max_tokens=40)
+print("failed:", run_chat(talker, sys.stdin, sys.stdout, sys.stderr))
+os.environ["NO_COLOR"] = "1"
+print("again:", run_chat(talker, sys.stdin, sys.stdout, sys.stderr))
+"""
+
+
+class Person:
+    """Someone at a terminal, in which a program of ours runs."""
+
+    def __init__(self, words, environment):
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execve(sys.executable, [sys.executable, *words], environment)
+        self.seen, self.at = "", 0
+
+    def wait(self, text, seconds=60):
+        """Until a text was printed behind what was waited for before; gives all up to its end."""
+        end, begun = time.monotonic() + seconds, self.at
+        while text not in self.seen[begun:]:
+            if time.monotonic() > end:
+                pytest.fail(f"{text!r} never came: {self.seen[begun:]!r}")
+            if select.select([self.fd], [], [], 0.1)[0]:
+                try:
+                    self.seen += os.read(self.fd, 4096).decode("utf-8", errors="replace")
+                except OSError:  # the program has gone
+                    end = 0
+        self.at = self.seen.index(text, begun) + len(text)
+        return self.seen[begun : self.at]
+
+    def type(self, text):
+        os.write(self.fd, text.encode())
+
+    def leave(self):
+        status = os.waitpid(self.pid, 0)[1]
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(status)
+
+
+def test_a_person_talks_stops_a_reply_and_leaves():
+    program = PROGRAM.format(paths=[str(ROOT), str(ROOT / "tests")])
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    person = Person(["-c", program], {**environment, "TERM": "xterm"})
+    assert "Ctrl-D leaves.\x1b[0m" in person.wait("> ")
+    person.type("how are you\n")
+    reply = person.wait("tokens/s")
+    assert "40 tokens in" in reply  # all of it
+    person.wait("> ")
+    person.type("tell me more\n")
+    time.sleep(0.6)
+    person.type("\x03")  # Ctrl-C
+    stopped = person.wait("; stopped")
+    tokens = int(stopped.rpartition(" tokens in")[0].split("\x1b[2m")[-1])
+    assert 0 < tokens < 40
+    person.wait("> ")
+    person.type("\x1b[A\n")  # arrow up: the last line again
+    assert "tell me more" in person.wait("tokens/s")
+    person.wait("> ")
+    person.type("/help\n")
+    assert "/system TEXT" in person.wait("A second one leaves.")
+    person.wait("> ")
+    person.type("\x03")
+    person.wait("Ctrl-C again leaves")
+    person.wait("> ")
+    person.type("\x03")
+    person.wait("failed: 0")
+    plain = person.wait("> ")
+    person.type("how\n")
+    plain += person.wait("tokens/s") + person.wait("> ")
+    assert "\x1b[2m" not in plain  # NO_COLOR
+    person.type("\x04")  # Ctrl-D
+    person.wait("again: 0")
+    assert person.leave() == 0
+
+
+def test_a_model_cannot_steer_the_terminal(talk, chat_tokenizer):
+    from job.chatting.talker import Reply
+    from job.chatting.terminal import Terminal
+
+    output = io.StringIO()
+    shown = Terminal(io.StringIO(), output)
+    shown.say("a\x1b[2Jb\x07\nc\u202e")
+    shown.note("d\x1b[31m")
+    shown.close(Reply("a", 1, "eos", 0.5))
+    text = output.getvalue()
+    assert text.startswith("a\\x1b[2Jb\\x07\nc\\u202e")  # a new line stays one
+    assert "d\\x1b[31m" in text
+    assert "1 token in 0.5 s, 2.0 tokens/s" in text
+    pipe_output = through_pipe(talk(), "how\n")[1]
+    assert all(c == "\n" or c.isprintable() for c in pipe_output)
