@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,6 +74,7 @@ def encode_chats(
         tokenizer=tokenizer_digest(tokenizer),
         special=tokenizer.special_tokens_map,
         template=template.text,
+        day=str(date.today()) if "strftime_now" in template.text else None,  # Llama-3 writes it
         encoding=asdict(encoding),
         fingerprint=fingerprint,
         rows=hashlib.sha256(np.array(rows["row"], dtype=np.int64).tobytes()).hexdigest(),

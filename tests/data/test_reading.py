@@ -483,3 +483,11 @@ def test_a_column_may_be_called_like_the_beginning_of_another_kind_of_file(tmp_p
     assert texts(read(path)) == ["a film"]
     with pytest.raises(ValueError, match="is an ORC file"):
         read(write(tmp_path, "a.csv", b"ORC\x11\x00\x00\n\x06\x12"))
+
+
+def test_a_list_inside_an_object_of_many_lines_may_be_longer_than_what_is_looked_ahead(tmp_path):
+    rows = [{"text": "a" * 1000, "label": i} for i in range(1200)]
+    content = json.dumps({"version": 1, "data": rows}, indent=1)
+    assert len(read(write(tmp_path, "a.json", content))) == 1200
+    with pytest.raises(ValueError, match="text after the end"):
+        read(write(tmp_path, "b.json", content + "\nmore"))

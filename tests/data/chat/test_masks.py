@@ -28,11 +28,13 @@ def mask_of(tokenizer, messages, learn="replies", template=None):
 HAND = {
     "chatml": (CHATML, None, "<|im_end|>",
         "<|im_start|> user \\n hi <|im_end|> \\n <|im_start|> assistant \\n *yo *<|im_end|> \\n "
-        "<|im_start|> user \\n you <|im_end|> \\n <|im_start|> assistant \\n *fine *<|im_end|> \\n"),
+        "<|im_start|> user \\n you <|im_end|> \\n <|im_start|> assistant \\n *fine *<|im_end|> "
+        "\\n"),
     "smollm2": (SMOLLM, None, "<|im_end|>",
         "<|im_start|> system \\n tell _me <|im_end|> \\n "
         "<|im_start|> user \\n hi <|im_end|> \\n <|im_start|> assistant \\n *yo *<|im_end|> \\n "
-        "<|im_start|> user \\n you <|im_end|> \\n <|im_start|> assistant \\n *fine *<|im_end|> \\n"),
+        "<|im_start|> user \\n you <|im_end|> \\n <|im_start|> assistant \\n *fine *<|im_end|> "
+        "\\n"),
     "llama-3": (LLAMA, "<|bot|>", "<|eot|>",
         "<|bot|> <|sh|> user <|eh|> \\n\\n hi <|eot|> <|sh|> assistant <|eh|> \\n\\n *yo *<|eot|> "
         "<|sh|> user <|eh|> \\n\\n you <|eot|> <|sh|> assistant <|eh|> \\n\\n *fine *<|eot|>"),
@@ -213,6 +215,24 @@ def test_a_given_template_is_text_or_a_file(chatml, tmp_path):
 def test_the_plain_form_needs_an_eos_token(tokenizer_for):
     with pytest.raises(ValueError, match="EOS"):
         choose_template(tokenizer_for(eos=None), None)
+
+
+def test_a_tokenizer_that_puts_a_blank_before_a_text_is_followed():
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE(unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    raw.decoder = decoders.Metaspace()
+    special = [AddedToken(name, special=True) for name in ("<unk>", "<s>", "</s>")]
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=special)
+    raw.train_from_iterator(["[INST] hi [/INST] yo how are you fine"] * 20, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+    tokenizer.chat_template = MISTRAL
+    shown = mask_of(tokenizer, talk("hi", "yo", "are you", "fine"))
+    assert shown == ("<s> ▁[INST] ▁hi ▁[/INST] *▁yo *</s> ▁[INST] ▁are ▁you ▁[/INST] *▁fine *</s>")
 
 
 WORD = st.text(alphabet="hi yo.\n<é{}", min_size=1, max_size=12).filter(
