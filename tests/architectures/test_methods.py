@@ -5,14 +5,16 @@ import torch
 
 from benchmarks.architectures import cells
 from benchmarks.architectures.cells import WAYS, make_subject, try_way
-from benchmarks.architectures.configs import ARCHITECTURES
-from benchmarks.architectures.methods import DOC, examine, read, render, word
+from benchmarks.architectures.configs import ARCHITECTURES, LANGUAGE
+from benchmarks.architectures.methods import DOC, PACKS, examine, read, render, word
 from benchmarks.architectures.reload import Reloader
 from models import adapt, build
 from models.methods import adapter
 
 # layers that are one, a decoder, an encoder with a decoder, no attention and padding that is read
 FEW = ("albert", "fnet", "gpt2", "t5")
+# language models: one that writes from left to right, one that cannot
+FEW_CHATS = ("llama", "bert")
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +35,19 @@ def one_thread():
 
 
 def test_the_page_has_a_cell_for_every_way_on_every_architecture():
-    table = read()
+    table, chats = read()
     assert set(table) == set(ARCHITECTURES)
     assert all(set(cells) == set(WAYS) for cells in table.values())
-    assert DOC.read_text(encoding="utf-8") == render(table)
+    assert set(chats) == set(LANGUAGE)
+    assert all(set(cells) == {*WAYS, PACKS} for cells in chats.values())
+    assert DOC.read_text(encoding="utf-8") == render(table, chats)
 
 
-def check_ways(model_type, tmp_path, reloader):
+def check_ways(model_type, tmp_path, reloader, chat=False):
     """The page's words for an architecture, its exports opened in this process and in another."""
-    seen = examine(model_type, list(WAYS), tmp_path)
+    seen = examine(model_type, list(WAYS), tmp_path, chat)
     assert {way: cell.faults for way, cell in seen.items() if cell.faults} == {}
-    assert {way: word(model_type, cell) for way, cell in seen.items()} == read()[model_type]
+    assert {way: word(model_type, cell) for way, cell in seen.items()} == read()[chat][model_type]
     exports = [cell.export for cell in seen.values() if cell.export]
     assert [reloader.faults(export) for export in exports] == [[]] * len(exports)
 
@@ -51,6 +55,11 @@ def check_ways(model_type, tmp_path, reloader):
 @pytest.mark.parametrize("model_type", FEW)
 def test_ways_do_on_an_architecture_what_the_page_says(model_type, tmp_path, reloader):
     check_ways(model_type, tmp_path, reloader)
+
+
+@pytest.mark.parametrize("model_type", FEW_CHATS)
+def test_ways_do_on_a_language_model_what_the_page_says(model_type, tmp_path, reloader):
+    check_ways(model_type, tmp_path, reloader, chat=True)
 
 
 def test_what_must_not_be_is_told(tmp_path, monkeypatch):
@@ -101,3 +110,10 @@ def build_plain(subject):
 @pytest.mark.parametrize("model_type", [name for name in ARCHITECTURES if name not in FEW])
 def test_ways_do_on_every_architecture_what_the_page_says(model_type, tmp_path, reloader):
     check_ways(model_type, tmp_path, reloader)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("model_type", [name for name in LANGUAGE if name not in FEW_CHATS])
+def test_ways_do_on_every_language_model_what_the_page_says(model_type, tmp_path, reloader):
+    check_ways(model_type, tmp_path, reloader, chat=True)
