@@ -533,7 +533,7 @@ class Speed(Section):
     )
     native: Literal["auto", "on", "off"] = field(
         "auto",
-        "On a CPU: compiled kernels; auto: without a C++ compiler plain torch, no gelu, gate, norm.",
+        "On a CPU: compiled kernels; auto: without a compiler plain torch, no gelu, gate or norm.",
     )
     allocator: bool = field(True, "On Linux: keep freed memory, against page faults.", False)
 
