@@ -558,20 +558,33 @@ class Speed(Section):
     frozen: bool = field(True, "Keep frozen linear weights in precision.dtype: no cast each time.")
     lora: bool = field(True, "Each LoRA layer as one function: no extra passes over its output.")
     linear: bool = field(True, "On a CPU: oneDNN adds the bias of a layer as it writes its output.")
-    qkv: bool = field(True, "Query, key and value read their input as one; needs unpad.")
+    qkv: bool = field(
+        True,
+        "Query, key and value read their input as one, in decoders gate and up too; needs unpad.",
+    )
     last_layer: bool = field(
         True,
         "Where the head reads only the first token, the last layer works out no other; "
         "needs unpad.",
     )
     gelu: bool = field(True, "On a CPU: a native backward pass of GELU, into the memory of x.")
-    norm: bool = field(True, "On a CPU: dropout, residual and norm as one; needs dropout, unpad.")
+    gate: bool = field(
+        True,
+        "On a CPU: a decoder's gated activation and the product behind it as one; needs unpad.",
+    )
+    rotary: bool = field(
+        True, "On a CPU: rotary positions in the memory of queries and keys; needs unpad."
+    )
+    norm: bool = field(
+        True,
+        "On a CPU: dropout, residual and norm as one; needs unpad, and dropout where there is any.",
+    )
     compile: bool = field(
         True, "On CUDA: parts of each layer by torch.compile: slow first step; needs unpad."
     )
     native: Literal["auto", "on", "off"] = field(
         "auto",
-        "On a CPU: compiled kernels; auto: without a C++ compiler plain torch, no gelu or norm.",
+        "On a CPU: compiled kernels; auto: without a compiler plain torch, no gelu, gate or norm.",
     )
     allocator: bool = field(True, "On Linux: keep freed memory, against page faults.", False)
 

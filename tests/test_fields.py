@@ -166,7 +166,8 @@ TABLE = {
 }  # fmt: skip
 
 
-ELSEWHERE = {"speed.compile"}  # of a GPU alone: tests/models/test_fast_cuda.py
+# of a GPU alone: tests/models/test_fast_cuda.py; of decoders: tests/models/test_fast_decoder.py
+ELSEWHERE = {"speed.compile", "speed.gate", "speed.rotary"}
 
 HEAD = """
 from torch import Tensor, nn

@@ -3,11 +3,11 @@
 Replaces the forward of the backbone, on streams, and that of its layers. Query, key and value are
 one product, and so are gate and up; rotary positions are taken in the memory of queries and keys
 (cpu/attention.py); residual and norm are one function (cpu/pre_norm.py), and so are the gate and
-the product behind it (cpu/gated.py). A layer hands on what its last product gave without adding it:
-the next one does, where it takes its norm. Gain: see benchmarks/ablation.md.
+the product behind it (cpu/gated.py). A layer takes the norm that stands before the next one, where
+it adds what its last product gave. Gain: see benchmarks/ablation.md.
 
-What is called as a module, so that a hook on it works: the layers, which then return (x, y), of
-which the sum is theirs, and all linear layers; the blocks between are not.
+What is called as a module, so that a hook on it works: the layers, which then return (x, norm of
+x), and all linear layers; the blocks between are not.
 """
 
 from collections.abc import Callable, Sequence
@@ -92,12 +92,13 @@ def layers_of(backbone: Any) -> Any:
 
 
 class Stream(NamedTuple):
-    """What a layer needs to know beside (x, y)."""
+    """What a layer needs to know beside its input."""
 
     layout: Layout
     turn: Turn | None  # of rotary positions
     how: Written
-    before: nn.Module | None  # the dropout of y, which the layer before left to this one
+    next_norm: Any  # of the layer behind, or of the backbone
+    last: bool
 
 
 class Thirds(torch.autograd.Function):
@@ -157,19 +158,21 @@ def attend_back(parts: Parts, h: Tensor, stream: Stream, training: bool) -> Tens
 
 
 def run_layer(
-    layer: nn.Module, x: Tensor, y: Tensor | None, stream: Stream
+    layer: nn.Module, x: Tensor, h: Tensor | None, stream: Stream
 ) -> tuple[Tensor, Tensor]:
-    """One layer of x + y, (1, N, C) each, y not there yet before the first: what it gives is the
-    sum of what it returns."""
-    parts, how = parts_of(layer), stream.how
+    """One layer: x (1, N, C), and its norm where it is at hand -> the same of what it gives."""
+    parts, kernels = parts_of(layer), stream.how.norm
     dtype = product_dtype(x)
     with NamedRows(stream.layout.ids):  # again: this may be a recomputation
-        x, h = pre_norm(y, x, parts.norm, stream.before, dtype, how.norm)
-        attended = parts.out(attend_back(parts, h, stream, layer.training))
-        x, h = pre_norm(attended, x, parts.second_norm, parts.out_dropout, dtype, how.norm)
-        inner, *up = how.project(h, parts.ups)  # (1, N, I)
-        y = gated_down(inner, up[0] if up else None, parts.activation, parts.down, how.gate)
-    return x, y
+        if h is None:
+            x, h = pre_norm(None, x, parts.norm, None, dtype, kernels)
+        y = parts.out(attend_back(parts, h, stream, layer.training))
+        x, h = pre_norm(y, x, parts.second_norm, parts.out_dropout, dtype, kernels)
+        inner, *up = stream.how.project(h, parts.ups)  # (1, N, I)
+        gate = stream.how.gate
+        y = gated_down(inner, up[0] if up else None, parts.activation, parts.down, gate)
+        dtype = x.dtype if stream.last else dtype
+        return pre_norm(y, x, stream.next_norm, parts.dropout, dtype, kernels)
 
 
 def layer_forward(layer: Any, x: Tensor, *rest: Any, **others: Any) -> Any:
@@ -202,13 +205,13 @@ def decoder_forward(
     """All layers on a stream, input_ids (1, N), and the norm behind them."""
     how: Written = backbone.how
     x, turn = embed(backbone, input_ids, position_ids, token_type_ids)
-    y, before = None, None
-    for layer in layers_of(backbone):
-        x, y = layer(x, y, Stream(layout, turn, how, before))
-        before = parts_of(layer).dropout
-    norm = backbone.ln_f if hasattr(backbone, "ln_f") else backbone.norm
-    _, hidden = pre_norm(y, x, norm, before, x.dtype, how.norm)
-    return BaseModelOutputWithPast(last_hidden_state=hidden)
+    layers, h = list(layers_of(backbone)), None
+    norms = [parts_of(layer).norm for layer in layers[1:]]
+    norms.append(backbone.ln_f if hasattr(backbone, "ln_f") else backbone.norm)
+    for layer, norm in zip(layers, norms, strict=True):
+        x, h = layer(x, h, Stream(layout, turn, how, norm, layer is layers[-1]))
+    # behind layers that others stand for (models/cut.py) there is no norm of theirs
+    return BaseModelOutputWithPast(last_hidden_state=norms[-1](x) if h is None else h)
 
 
 def write_out(backbone: Any, how: Written) -> None:

@@ -58,9 +58,9 @@ class SpeedArgs:
     qkv: bool = True
     last_layer: bool = True
     gelu: bool = True
-    norm: bool = True
-    rotary: bool = True
     gate: bool = True
+    rotary: bool = True
+    norm: bool = True
     compile: bool = True
     native: Literal["auto", "on", "off"] = "auto"
 

@@ -80,6 +80,7 @@ def attend(
     each text lie in q; None: all of them, where its keys lie in k. `causal`: the last query sees
     all keys, each before it one less. `turn`: q and k, of the same tokens, are turned first, in
     their memory."""
+    q, k = q.to(v.dtype), k.to(v.dtype)  # under autocast rotary positions and norms give fp32
     texts, draw = Texts(spans, spans if queries is None else queries, causal), None
     if round(dropout * 65536) > 0 and spans:
         longest = max(stop - start for start, stop in spans)
