@@ -95,16 +95,21 @@ def _share(part: int, whole: int) -> float:
 # Tables
 
 
-def figures_table(sets: Mapping[str, Figures]) -> list[str]:
-    """A line for each set of replies, by its name ("before", "after", "difference", "true"), and a
-    column a figure with its interval; n stands once a set."""
+def figures_rows(sets: Mapping[str, Figures]) -> list[tuple[str, ...]]:
+    """A head, then a row for each set of replies by its name ("before", "after", "difference",
+    "true"), and a column a figure with its interval; n stands once a set."""
     names = list(dict.fromkeys(name for figures in sets.values() for name in figures))
     rows = [("", "n", *names)]
     for name, figures in sets.items():
         n = max((n for _, n in figures.values()), default=0)
         cells = [_cell(figures[one][0]) if one in figures else NONE for one in names]
         rows.append((name, str(n), *cells))
-    return align_table(rows, right=(1,))
+    return rows
+
+
+def figures_table(sets: Mapping[str, Figures]) -> list[str]:
+    """The same as aligned lines."""
+    return align_table(figures_rows(sets), right=(1,))
 
 
 def _cell(interval: Interval) -> str:

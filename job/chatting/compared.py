@@ -12,8 +12,6 @@ from job.chatting.talker import Message, Reply
 from report.intervals import Interval, mean_interval, share_difference
 from report.replies import Figures, distinct_difference, distinct_pairs
 
-HEAD_TO_HEAD = "head_to_head.jsonl"
-
 
 @dataclass(frozen=True)
 class Compared:

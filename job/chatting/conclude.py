@@ -10,7 +10,7 @@ from engine.stop import StopRequest
 from engine.tracker import Tracker
 from job.chatting.before import ask_samples, read_before, test_prompts
 from job.chatting.card import make_card
-from job.chatting.compared import HEAD_TO_HEAD, Compared, compare_figures, write_head_to_head
+from job.chatting.compared import Compared, compare_figures, write_head_to_head
 from job.chatting.load import learns_texts, talker_of, write_form
 from job.chatting.talker import Reply, Talker
 from job.finish import publish_model
@@ -18,6 +18,7 @@ from job.fit import split_batches
 from job.folder import Folder
 from job.job import Job
 from job.reporting.banner import estimate_line
+from job.reporting.replies import HEAD_TO_HEAD
 from job.tasks.task import Conclusion
 from models.export import export_model
 from report.card import run_card
@@ -69,9 +70,7 @@ def say_samples(
     return after, replies_table(list(after), sides)
 
 
-def put_beside(
-    job: Job, folder: Folder, before: Sequence[Reply]
-) -> tuple[dict[str, Figures], str]:
+def put_beside(job: Job, folder: Folder, before: Sequence[Reply]) -> tuple[dict[str, Figures], str]:
     """Replies to test conversations now, in head_to_head.jsonl beside those before and the true
     ones; figures of each with n and interval, and the same as a table."""
     talker, asked = talker_of(job), test_prompts(job)
