@@ -23,6 +23,17 @@ from job.console import prepare_console, read_words
 from job.ending import run_command
 
 
+def add_chat_options(parser: argparse.ArgumentParser) -> None:
+    """What a language model is told, and how it replies."""
+    parser.add_argument("--system", metavar="TEXT", help="chat: what the model is told first")
+    parser.add_argument("--temperature", type=float, metavar="T",
+                        help="chat: 0 takes the likeliest token, above it is drawn")  # fmt: skip
+    parser.add_argument("--top-p", type=float, metavar="P",
+                        help="chat: draw from tokens of this probability together")  # fmt: skip
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="chat: most tokens of a reply")
+    parser.add_argument("--seed", type=int, metavar="N", help="chat: what is drawn follows from it")
+
+
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Predict with a finished run. Every row gets an answer, in order; one that "
@@ -52,13 +63,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
                         "without LABEL all, or the second)")  # fmt: skip
     parser.add_argument("--top-k", type=int, metavar="K", help="only the K largest probabilities; "
                         "in a chat: draw from the K likeliest tokens")  # fmt: skip
-    parser.add_argument("--system", metavar="TEXT", help="chat: what the model is told first")
-    parser.add_argument("--temperature", type=float, metavar="T",
-                        help="chat: 0 takes the likeliest token, above it is drawn")  # fmt: skip
-    parser.add_argument("--top-p", type=float, metavar="P",
-                        help="chat: draw from tokens of this probability together")  # fmt: skip
-    parser.add_argument("--max-tokens", type=int, metavar="N", help="chat: most tokens of a reply")
-    parser.add_argument("--seed", type=int, metavar="N", help="chat: what is drawn follows from it")
+    add_chat_options(parser)
     parser.add_argument("--explain", action="store_true", help="mark what each answer rests on")
     parser.add_argument("--strict", action="store_true", help="stop at the first row with an error")
     parser.add_argument("--base", type=Path, metavar="PATH",
