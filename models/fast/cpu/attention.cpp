@@ -62,7 +62,7 @@ void attend(const Shape& shape, Heads<const T> q, Heads<const T> k, Heads<const 
           *sums = scratch.take<float>(QUERIES * size);
     pack_transposed(keys, width, K, columns);
     pack(values, rows_of(v, span, shape, group), columns);
-    over_queries(shape, text, group, K.count, [&](const Block& at) {
+    over_queries<T>(shape, text, group, K.count, [&](const Block& at) {
       const auto Q = rows_of(q, asked, shape, at.head);
       const auto O = rows_of(out, asked, shape, at.head);
       gather(queries, Q, at.start, at.m);

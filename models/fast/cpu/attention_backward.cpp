@@ -147,7 +147,7 @@ void attend_backward(const Shape& shape, Heads<const T> q, Heads<const T> k, Hea
     if (to.q.data) pack(w.keys_down, K, columns);
     std::fill_n(w.dk, width * size, 0.0f);
     std::fill_n(w.dv, width * size, 0.0f);
-    over_queries(shape, text, group, K.count, [&](const Block& at) {
+    over_queries<T>(shape, text, group, K.count, [&](const Block& at) {
       const auto Q = rows_of(q, asked, shape, at.head), G = rows_of(grad, asked, shape, at.head);
       gather(w.queries, Q, at.start, at.m);
       gather(w.grads, G, at.start, at.m);

@@ -1,8 +1,9 @@
 // What the two passes of attention share: matrix products between buffers that stay in cache, and
 // the way through the heads of all texts.
 //
-// The products are oneDNN's (brgemm, through torch): bf16 products add up in fp32. They want their
-// right side in pairs of rows: (k, n) at [k / 2][n][k % 2].
+// The products of bf16 are oneDNN's (brgemm, through torch) and add up in fp32. They want their
+// right side in pairs of rows: (k, n) at [k / 2][n][k % 2]. Those of fp32 are written here: torch
+// has MKL's, which copies both sides at each call, as long as such small products take.
 //
 // In a bf16 left side written by save_left, elements l and 16 + l of a block of 32 are neighbours,
 // so that two vectors of fp32 become one by shifting. Its right side is made by pack, which pairs
@@ -38,9 +39,49 @@ struct Matrix {
   int64_t width;
 };
 
+constexpr int64_t VECTORS = 2, ROWS = W == 16 ? 12 : 6;  // of a tile that stays in registers
+
+template <int64_t R>  // c (R, VECTORS * W) = or += a (R, k) b (k, VECTORS * W)
+inline void multiply_tile(int64_t k, Matrix<const float> a, Matrix<const float> b, Matrix<float> c,
+                          bool add) {
+  VF sums[R][VECTORS];
+  for (int64_t r = 0; r < R; ++r)
+    for (int64_t v = 0; v < VECTORS; ++v)
+      sums[r][v] = add ? load(c.data + r * c.width + v * W) : VF(0.0f);
+  for (int64_t p = 0; p < k; ++p) {
+    VF right[VECTORS];
+    for (int64_t v = 0; v < VECTORS; ++v) right[v] = load(b.data + p * b.width + v * W);
+    for (int64_t r = 0; r < R; ++r) {
+      const VF left(a.data[r * a.width + p]);
+      for (int64_t v = 0; v < VECTORS; ++v)
+        sums[r][v] = at::vec::fmadd(left, right[v], sums[r][v]);
+    }
+  }
+  for (int64_t r = 0; r < R; ++r)
+    for (int64_t v = 0; v < VECTORS; ++v) save(c.data + r * c.width + v * W, sums[r][v]);
+}
+
+template <int64_t R>  // the last `rows` of a product, up to R of them
+void multiply_rest(int64_t rows, int64_t k, Matrix<const float> a, Matrix<const float> b,
+                   Matrix<float> c, bool add) {
+  if (rows == R)
+    multiply_tile<R>(k, a, b, c, add);
+  else if constexpr (R > 1)
+    multiply_rest<R - 1>(rows, k, a, b, c, add);
+}
+
 template <typename T>  // c (m, n) = or += a (m, k) b (k, n)
 void multiply(int64_t m, int64_t n, int64_t k, Matrix<const T> a, Matrix<const T> b,
               Matrix<float> c, bool add = false) {
+  if constexpr (std::is_same_v<T, float>) {
+    const int64_t whole = n / (VECTORS * W) * VECTORS * W;
+    for (int64_t j = 0; j < whole; j += VECTORS * W)
+      for (int64_t i = 0; i < m; i += ROWS)
+        multiply_rest<ROWS>(std::min(ROWS, m - i), k, {a.data + i * a.width, a.width},
+                            {b.data + j, b.width}, {c.data + i * c.width + j, c.width}, add);
+    if (whole == n) return;
+    b.data += whole, c.data += whole, n -= whole;
+  }
   at::native::cpublas::brgemm(m, n, k, a.width, b.width, c.width, add, a.data, b.data, c.data,
                               PAIR<T> == 2);
 }
@@ -230,15 +271,15 @@ struct Block {  // QUERIES of a head or fewer: the first one, how many, those wi
 };
 
 // body(block) for all queries of the heads that share these keys. What lies behind the keys that
-// the last one sees is no work.
-template <typename F>
+// the last one sees is no work; oneDNN makes a kernel for each width, so those of bf16 are fewer.
+template <typename T, typename F>
 void over_queries(const Shape& shape, int64_t text, int64_t group, int64_t keys, F body) {
   const int64_t *asked = shape.asked + 2 * text, count = asked[1] - asked[0];
   for (int64_t head = group * shape.shared; head < (group + 1) * shape.shared; ++head) {
     for (int64_t start = 0; start < count; start += QUERIES) {
       const int64_t real = std::min(QUERIES, count - start);
       const int64_t seen = shape.seen(start + real - 1, count, keys);
-      const int64_t columns = std::min(round_up(seen, 2 * BLOCK), round_up(keys, BLOCK));
+      const int64_t columns = std::min(round_up(seen, PAIR<T> * BLOCK), round_up(keys, BLOCK));
       body(Block{head, start, real, round_up(real, 16), columns});
     }
   }
