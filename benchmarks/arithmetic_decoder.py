@@ -2,8 +2,8 @@
 
 Counted as in arithmetic.py: 2 FLOP for each multiply-add, real tokens only. A token sees itself and
 what came before it, so a conversation of T tokens has P = T (T + 1) / 2 pairs, half of the square.
-With N tokens, P pairs, n learned tokens and their p pairs, a layer's forward is, of queries Q wide
-and keys K wide (narrower where heads share them), inner width I and rank r,
+With N tokens, P pairs, n learned tokens and their p pairs, one layer's forward is, of queries Q
+wide and keys K wide (narrower where heads share them), inner width I and rank r,
 
     2 M H Q + 4 N H K          query; key and value
     2 M Q H + 6 M H I          output; gate, up and down (GPT-2: 4 M H I, it has no gate)

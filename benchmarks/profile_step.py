@@ -1,7 +1,8 @@
-"""Where one training step of openloop on LoRA at 256 spends its time, beside the arithmetic floor.
+"""Where one training step of openloop spends its time, beside the arithmetic floor.
 
     python benchmarks/profile_step.py
     python benchmarks/profile_step.py --steps 8 speed.native=off
+    python benchmarks/profile_step.py --task chat512 data.packing=false
 
 Times a few steps as they are, then as many under torch's profiler. The profiler slows small
 operations, so what it saw is scaled to the time of the steps without it.
@@ -16,9 +17,11 @@ from typing import Any
 
 from contestants import Openloop, batch_numbers, make_shape
 from machine import matmul_peak
-from tasks import make_config
+from random_gpt2 import build_gpt2, random_gpt2
+from tasks import TASKS, make_config
 
 ATTENTION, DROPOUT = "attention, with its products", "dropout"
+HEAD, GATE = "head and loss, with its products", "gate"
 PRODUCTS, OTHER, PYTHON = "matrix products", "other operations", "Python and waiting"
 MARKS = {  # methods of the kernels -> group of all that happens inside
     "attend": ATTENTION,
@@ -27,13 +30,20 @@ MARKS = {  # methods of the kernels -> group of all that happens inside
     "gelu_backward": "GELU",
     "add_norm": "norms",
     "add_norm_backward": "norms",
+    "pre_norm": "norms",
+    "pre_norm_backward": "norms",
+    "gated": GATE,
+    "gated_backward": GATE,
+    "rotate": "rotary positions",
+    "token_losses": HEAD,  # a function of job/chatting/loss.py
 }
 WORDS = {  # first match in an operation's name decides
     PRODUCTS: ("mm", "linear", "matmul"),
     ATTENTION: ("softmax", "attention"),
     DROPOUT: ("dropout", "bernoulli"),
     "GELU": ("gelu",),
-    "norms": ("layer_norm",),
+    GATE: ("silu",),
+    "norms": ("layer_norm", "rms_norm", "rsqrt", "pow"),
     "optimizer": ("adam", "foreach", "linalg_vector_norm"),
     "copies, casts, sums": (
         "copy", "_to", "add", "sub", "mul", "div", "cat", "index", "clone", "fill", "zero_", "sum",
@@ -66,12 +76,13 @@ def marked(function: Callable, group: str) -> Callable:
 
 @contextmanager
 def marked_kernels() -> Iterator[None]:
-    """The kernels' methods become events while this lasts."""
+    """The kernels' methods, and the loss over tokens, become events while this lasts."""
+    from job.chatting import loss
     from models.fast.cpu.kernels import PlainKernels
     from models.fast.cpu.native import NativeKernels
 
     before = {}
-    for owner in (PlainKernels, NativeKernels):
+    for owner in (PlainKernels, NativeKernels, loss):
         for method, group in MARKS.items():
             if not hasattr(owner, method):  # native only
                 continue
@@ -118,12 +129,12 @@ def table(groups: Mapping[str, float], step: float, floor: float) -> str:
     return "\n".join(lines)
 
 
-def measure(overrides: list[str], steps: int) -> str:
+def measure(task: str, overrides: list[str], steps: int) -> str:
     """The table, and a line on what was measured."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    contestant = Openloop(make_config("lora256", "openloop", "fp32", overrides=overrides))
+    contestant = Openloop(make_config(task, "openloop", "fp32", overrides=overrides))
     job = contestant.job
     stream = contestant.epoch_batches(job, 0, 0)
     batches = [next(stream) for _ in range(steps)]
@@ -149,7 +160,7 @@ def measure(overrides: list[str], steps: int) -> str:
     flops = shape.step_flops(numbers) / steps
     peak = max(peak, matmul_peak(contestant.dtype))
     summary = (
-        f"{steps} steps in {contestant.dtype} on {torch.get_num_threads()} threads, "
+        f"{task}: {steps} steps in {contestant.dtype} on {torch.get_num_threads()} threads, "
         f"{shape.tokens(numbers) / steps:,.0f} real tokens and {flops / 1e9:,.0f} GFLOP a step; "
         f"best matrix product {peak / 1e9:,.0f} GFLOP/s. Fast paths: "
         f"{', '.join(f'{k} {v}' for k, v in job.speed.resolved.items()) or 'none'}."
@@ -159,10 +170,14 @@ def measure(overrides: list[str], steps: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    trained = [name for name, task in TASKS.items() if task.work == "train"]
+    parser.add_argument("--task", choices=trained, default="lora256")
     parser.add_argument("--steps", type=int, default=5, help="steps to time, and to profile")
     parser.add_argument("overrides", nargs="*", help="settings, as in speed.native=off")
     options = parser.parse_args()
-    print(measure(options.overrides, options.steps))
+    if TASKS[options.task].source == random_gpt2():
+        build_gpt2()
+    print(measure(options.task, options.overrides, options.steps))
 
 
 if __name__ == "__main__":

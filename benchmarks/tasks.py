@@ -100,7 +100,7 @@ COMPARISONS = {  # by task
         {
             "data": {"max_length": 128, "subset": {"train": 96, "validation": 48, "test": 8}},
             "train": {"epochs": 1, "lr": 1e-3},
-            "eval": {"every": 8},
+            "eval": {"every": 12},
         },
     ),
 }

@@ -127,6 +127,7 @@ class Measured:
                 value = metrics["eval_accuracy"]
             else:
                 metrics, value = {}, self.figure(self)
+                self.control.should_evaluate = False  # type: ignore[attr-defined]  # it is done
         self.curve.append([self.state.global_step, seconds, value])  # type: ignore[attr-defined]
         self.take_numbers()
         return metrics

@@ -1,6 +1,7 @@
 """openloop and the stock Trainer work on the same rows, and each counts what it did."""
 
 from contextlib import suppress
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from trainer import ShuffledBatches
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from configs.read import read_config
+from tests.tiny_chats import write_chats, write_tiny_chat
 
 
 @pytest.fixture
@@ -72,6 +74,70 @@ def test_learning_curves_are_read_at_the_same_steps(config, name):
     seconds = [seconds for _, seconds, _ in curve]
     assert seconds == sorted(seconds)
     assert all(0 <= accuracy <= 1 for _, _, accuracy in curve)
+
+
+CHATTING = ("stock", "stock_tuned", "stock_flat")
+TRL = pytest.mark.skipif(find_spec("trl") is None, reason="trl is optional")
+
+
+@pytest.fixture
+def chatting(recipe, tmp_path, gpt2_like):
+    """chatting(**sections): a tiny language model, conversations, two epochs of eight steps."""
+
+    def build(**sections):
+        data = {
+            "source": write_chats(tmp_path / "chats.jsonl", 44), "max_length": 64,
+            "overlong": "right", "validation": 6, "test": 6,
+        }  # fmt: skip
+        data |= sections.pop("data", {})
+        train = {"accumulate": 1, "epochs": 2} | sections.pop("train", {})
+        return read_config(
+            recipe(
+                task={"kind": "chat"}, model={"source": str(gpt2_like)}, head=None, samples=None,
+                lora={"targets": "all-linear"}, data=data, eval={"every": 4},
+                train=train, **sections,
+            )
+        )  # fmt: skip
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def gpt2_like(tmp_path_factory):
+    return write_tiny_chat(tmp_path_factory.mktemp("chat") / "tiny-gpt2")
+
+
+@pytest.mark.parametrize(
+    "name", [*CHATTING, *(pytest.param(name, marks=TRL) for name in ("trl", "trl_packed"))]
+)
+def test_conversations_are_the_same_tokens_to_all(chatting, name):
+    """Real ones, learned ones and the arithmetic of both, over two epochs; with packs too, which
+    are fewer steps."""
+    config = chatting()
+    ours, theirs, packed = (
+        build(chosen, each, "train")
+        for chosen, each in (
+            (config, "openloop"), (config, name), (chatting(data={"packing": True}), "openloop")
+        )
+    )  # fmt: skip
+    assert trained(ours) == trained(theirs)
+    done = [work(contestant, config, "train") for contestant in (ours, theirs, packed)]
+    for key in ("tokens", "learned", "flops"):
+        assert len({sum(a[key] for a in answers) for answers in done}) == 1, key
+    assert done[0][0]["learned"] > 0
+    assert len(done[2]) < len(done[0]) == 16
+    assert name == "trl_packed" or len(done[1]) == 16
+
+
+@pytest.mark.parametrize("name", ["openloop", *CHATTING])
+def test_perplexity_is_read_at_the_same_steps_and_weighs_each_token_the_same(chatting, name):
+    """At the first evaluation hardly anything is learned: all agree."""
+    config = chatting(train={"lr": 1e-9})
+    contestant = build(config, name, "learn")
+    curve = contestant.learn()
+    assert [step for step, _, _ in curve] == [4, 8, 12, 16]
+    reference = build(config, "openloop", "learn").learn()[0][2]
+    assert [value for _, _, value in curve] == pytest.approx([reference] * 4, rel=1e-5)
 
 
 def test_shuffled_batches_are_the_grouped_ones_in_another_order():

@@ -1,7 +1,7 @@
 """Each operation of a profile goes to one group."""
 
 import pytest
-from profile_step import ATTENTION, DROPOUT, OTHER, PRODUCTS, PYTHON, group_of, table
+from profile_step import ATTENTION, DROPOUT, GATE, HEAD, OTHER, PRODUCTS, PYTHON, group_of, table
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,9 @@ from profile_step import ATTENTION, DROPOUT, OTHER, PRODUCTS, PYTHON, group_of, 
         ("aten::_fused_adamw_", [], "optimizer"),
         ("SpanAttentionBackward", [], PYTHON),
         ("aten::argmax", [], OTHER),
+        ("aten::mm", [HEAD, "chat_loss"], HEAD),
+        ("aten::silu", [], GATE),
+        ("aten::rsqrt", [], "norms"),
     ],
 )
 def test_an_operation_belongs_to_one_group(name, above, group):

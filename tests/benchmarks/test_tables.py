@@ -1,10 +1,14 @@
 """From windows to the figures of the table."""
 
+from dataclasses import replace
+
 import pytest
 from speed import verdict
-from tables import accuracy_table, best_stock, seconds_to, speed_table, summarise
+from tables import best_stock, learning_table, seconds_to, speed_table, summarise
+from tasks import COMPARISONS
 
 MIB = 2**20
+ACCURACY = COMPARISONS["lora256"]
 UNITS, PAIRS = {"fp32": 3e11, "bf16": 2.7e12}, {"fp32": 2e11, "bf16": 4.1e11}
 NONE = {"fp32": 1.6e11}  # what machine.py measures: bf16 only where it is the faster one
 
@@ -13,7 +17,7 @@ def windows(*speeds, dtype="fp32", peak=300):
     """Windows of ten seconds at these tokens per second, 2 FLOP a token."""
     return [
         {
-            "tokens": 10 * s, "flops": 20 * s, "seconds": 10.0, "dtype": dtype,
+            "tokens": 10 * s, "learned": 4 * s, "flops": 20 * s, "seconds": 10.0, "dtype": dtype,
             "peak": peak * MIB, "imports": 100 * MIB,
         }
         for s in speeds
@@ -53,12 +57,21 @@ def test_the_table_says_why_a_contestant_was_not_run(three):
     assert "| lora256 | stock_bf16 | – | not run: no bf16 units here |" in text
     assert "stock_tuned (the best)" in text
     assert "| 100 (0.50×) |" in text
+    assert "| openloop | bf16 | 60 | 24 |" in text  # learned tokens beside all of them
+
+
+def test_any_other_contestant_may_be_the_best(three):
+    three["trl"] = windows(70, 70, 70)
+    three["openloop_unpacked"] = windows(90, 90, 90)
+    assert best_stock(three) == "trl"
 
 
 def test_seconds_to_an_accuracy_are_those_of_the_first_time():
     curve = [[25, 10.0, 0.8], [50, 20.0, 0.86], [75, 30.0, 0.84], [100, 40.0, 0.9]]
-    assert seconds_to(curve, 0.85) == 20.0
-    assert seconds_to(curve, 0.95) is None
+    assert seconds_to(curve, replace(ACCURACY, reached=0.85)) == 20.0
+    assert seconds_to(curve, replace(ACCURACY, reached=0.95)) is None
+    falling = [[8, 10.0, 40.0], [16, 20.0, 29.0], [24, 30.0, 31.0]]
+    assert seconds_to(falling, replace(COMPARISONS["chat512"], reached=30.0)) == 20.0
 
 
 def test_the_accuracy_table_says_not_reached():
@@ -66,8 +79,9 @@ def test_the_accuracy_table_says_not_reached():
         "openloop": [[[25, 5.0, 0.86]], [[25, 6.0, 0.7]]],
         "stock_tuned": [[[25, 50.0, 0.84]], [[25, 60.0, 0.88]]],
     }
-    text = accuracy_table(curves)
+    text = learning_table(curves, ACCURACY)
     assert "| openloop | 5, not reached |" in text
+    assert "| final accuracy (95 % over seeds) |" in text
     assert "openloop minus stock_tuned: -0.0800 (" in text
 
 

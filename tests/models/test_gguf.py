@@ -205,7 +205,10 @@ def test_a_kill_in_the_middle_leaves_nothing_half(gguf_file, tmp_path):
     )
     root = Path(__file__).parents[2]
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(gguf_file)], cwd=root, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(gguf_file)],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
     )
     assert process.stdout.readline() == "written\n"
     process.send_signal(signal.SIGKILL)
