@@ -209,7 +209,7 @@ def test_a_kill_in_the_middle_leaves_nothing_half(gguf_file, tmp_path):
         cwd=root,
         stdout=subprocess.PIPE,
         encoding="utf-8",
-    )
+    )  # fmt: skip
     assert process.stdout.readline() == "written\n"
     process.send_signal(signal.SIGKILL)
     process.wait()
