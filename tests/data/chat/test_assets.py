@@ -11,7 +11,8 @@ from data.chat.prepare import ChatArgs, load_chats
 from data.chat.render import Renderer
 from data.chat.templates import choose_template
 
-pytestmark = pytest.mark.assets
+# the tokenizer of a GGUF file takes twelve seconds to read, and minutes where the machine is busy
+pytestmark = [pytest.mark.assets, pytest.mark.timeout(600)]
 
 CHITCHAT = ChatArgs(
     "package:chitchat_dataset/dataset.json",
