@@ -53,7 +53,7 @@ def test_a_saved_method_opens_again_and_in_peft(name, way, make_chat, chat_batch
     assert torch.equal(logits(again, inputs), expected)
     if way not in IN_PEFT:
         return
-    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    config = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
     assert config["task_type"] == "CAUSAL_LM"
     base = AutoModelForCausalLM.from_pretrained(args.source, dtype=torch.float32)
     theirs = peft.PeftModel.from_pretrained(base, tmp_path).eval()
@@ -245,12 +245,12 @@ def test_an_adapter_of_peft_is_a_source(
 
 def test_what_of_an_adapter_is_not_known_is_refused(make_chat, peft_adapter):
     def refuse(words, **changes):
-        path.write_text(json.dumps(said | changes))
+        path.write_text(json.dumps(said | changes), encoding="utf-8")
         with pytest.raises(ValueError, match=words):
             make_chat(source=str(path.parent))
 
     path = peft_adapter("smollm", target_modules=["q_proj"])[0] / "adapter_config.json"
-    said = json.loads(path.read_text())
+    said = json.loads(path.read_text(encoding="utf-8"))
     make_chat(source=str(path.parent))
     refuse("peft_type is 'LOHA'", peft_type="LOHA")
     refuse("task_type is 'SEQ_CLS'", task_type="SEQ_CLS")

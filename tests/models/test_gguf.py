@@ -127,7 +127,7 @@ def test_all_who_convert_a_file_have_the_same_base(gguf_file, tmp_path, monkeypa
     other = converted_folder(gguf_file)
     assert str(tmp_path / "another") in other
     assert hash_weights(other) == one
-    assert "transformers_version" not in Path(other, "config.json").read_text()
+    assert "transformers_version" not in Path(other, "config.json").read_text(encoding="utf-8")
 
 
 def test_a_damaged_conversion_is_made_again(gguf_file):
@@ -167,7 +167,7 @@ def test_what_is_no_gguf_file_is_told(tmp_path, content, words):
 def test_what_lies_beside_a_file_is_not_read(gguf_file, tmp_path):
     (tmp_path / "tiny.gguf").write_bytes(gguf_file.read_bytes())
     for name in ("config.json", "tokenizer_config.json", "adapter_config.json"):
-        (tmp_path / name).write_text("{broken")
+        (tmp_path / name).write_text("{broken", encoding="utf-8")
     folder = converted_folder(tmp_path / "tiny.gguf")
     assert AutoModelForCausalLM.from_pretrained(folder).config.model_type == "llama"
 
@@ -183,7 +183,7 @@ def test_without_the_libraries_one_sentence_says_how_to_get_them(gguf_file, monk
 def test_a_package_is_found_without_being_imported(gguf_file, tmp_path, monkeypatch):
     package = tmp_path / "boxed_gguf"
     package.mkdir()
-    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    (package / "__init__.py").write_text("raise RuntimeError('imported')", encoding="utf-8")
     (package / "tiny.gguf").write_bytes(gguf_file.read_bytes())
     monkeypatch.syspath_prepend(tmp_path)
     assert resolve_source("package:boxed_gguf/tiny.gguf") == converted_folder(gguf_file)
@@ -207,7 +207,11 @@ def test_a_kill_in_the_middle_leaves_nothing_half(gguf_file, tmp_path):
     )
     root = Path(__file__).parents[2]
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(gguf_file)], cwd=root, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(gguf_file)],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
     )
     assert process.stdout.readline() == "written\n"
     process.send_signal(signal.SIGKILL)

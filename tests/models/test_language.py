@@ -271,7 +271,9 @@ def test_generation_keeps_the_sources_settings_and_ends_by_what_is_learned(chat_
         (tmp_path / file.name).write_bytes(file.read_bytes())
     # published as it often is: a temperature, and no word that it draws
     path = tmp_path / "generation_config.json"
-    path.write_text('{"temperature": 0.6, "do_sample": false, "eos_token_id": [0, 1]}')
+    path.write_text(
+        '{"temperature": 0.6, "do_sample": false, "eos_token_id": [0, 1]}', encoding="utf-8"
+    )
     tokenizer = load_tokenizer(str(tmp_path), chat=True)
     built = build_model(ModelArgs(source=str(tmp_path), kind="chat"), tokenizer, 0)
     settings = built.model.generation_config
@@ -279,6 +281,6 @@ def test_generation_keeps_the_sources_settings_and_ends_by_what_is_learned(chat_
     assert settings.eos_token_id == end_tokens(built.model, tokenizer) == [2, 0, 1]
     assert settings.do_sample
     assert any("do_sample" in note for note in built.notes)
-    path.write_text('{"max_new_tokens": -1}')
+    path.write_text('{"max_new_tokens": -1}', encoding="utf-8")
     with pytest.raises(ValueError, match=r"generation_config\.json in .* (contradicts|cannot)"):
         build_model(ModelArgs(source=str(tmp_path), kind="chat"), tokenizer, 0)
