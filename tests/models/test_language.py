@@ -131,6 +131,13 @@ def doubled(plain):
     return forward
 
 
+def test_what_trains_without_a_part_in_the_answer_is_refused(make_chat):
+    built, _, _ = make_chat("llama")
+    built.model.requires_grad_(False)
+    with pytest.raises(ValueError, match="nothing that trains has a part in what 'llama' answers"):
+        check_language(built.model)
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
