@@ -49,7 +49,7 @@ def take_once(ctx: Any) -> None:
     if getattr(ctx, "taken", False):
         raise RuntimeError(
             "a second backward pass through a fast path that overwrites its saved input: run the "
-            "forward pass again, or switch off speed.gelu and speed.norm"
+            "forward pass again, or switch off speed.gelu, speed.gate and speed.norm"
         )
     ctx.taken = True
 
