@@ -183,24 +183,35 @@ def choose_tokens(
 ) -> Tensor:
     """(B,) tokens from logits (B, V). `seen` (B, V) bool are those that prompt or reply hold; only
     a repetition penalty asks."""
-    exact = torch.float32 if logits.device.type == "mps" else torch.float64
-    scores = logits.float() if logits.dtype != torch.float64 else logits
+    scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if seen is not None:
         penalty = args.repetition_penalty
-        scores = torch.where(
-            seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores
-        )
+        punished = torch.where(scores < 0, scores * penalty, scores / penalty)
+        scores = torch.where(seen, punished, scores)
     if args.temperature == 0:
         return scores.argmax(-1)
-    scores = scores / args.temperature
+    shares, tokens = candidates(scores, args)
+    # the first candidate up to which the probabilities are more than the number drawn
+    mounting = shares.cumsum(-1)  # (B, K)
+    levels = torch.tensor(draws, dtype=shares.dtype, device=logits.device).unsqueeze(1)  # (B, 1)
+    places = torch.searchsorted(mounting, levels * mounting[:, -1:], right=True)
+    return (places if tokens is None else tokens.gather(1, places)).squeeze(1)
+
+
+def candidates(scores: Tensor, args: GenerateArgs) -> tuple[Tensor, Tensor | None]:
+    """(shares (B, K), tokens (B, K)) from scores (B, V): which tokens may be drawn, the likeliest
+    first, and how likely each is against the others, 0 beyond top-p. Without top-k and top-p all of
+    them, as they stand in the vocabulary, and None."""
+    scores, tokens = scores / args.temperature, None
     if args.top_k is not None:
-        scores = keep_top_k(scores, args.top_k)
-    if args.top_p < 1:
-        scores = keep_top_p(scores, args.top_p)
-    # the first token up to which the probabilities are more than the number drawn
-    mounting = scores.to(exact).softmax(-1).cumsum(-1)  # (B, V)
-    levels = torch.tensor(draws, dtype=exact, device=logits.device).unsqueeze(1)  # (B, 1)
-    return torch.searchsorted(mounting, levels * mounting[:, -1:], right=True).squeeze(1)
+        scores, tokens = scores.topk(min(args.top_k, scores.shape[-1]))
+    elif args.top_p < 1:
+        scores, tokens = scores.sort(descending=True)
+    # float64, which MPS has not: of 100,000 small shares fp32 would lose some
+    shares = (scores if scores.device.type == "mps" else scores.double()).softmax(-1)
+    if args.top_p < 1:  # those that are needed to come to p: what is before one is less
+        shares = shares.masked_fill(shares.cumsum(-1) - shares >= args.top_p, 0)
+    return shares, tokens
 
 
 def finite_tokens(chosen: Tensor, logits: Tensor) -> list[int]:
@@ -214,21 +225,6 @@ def finite_tokens(chosen: Tensor, logits: Tensor) -> list[int]:
             "broken, or precision.dtype is too coarse for it; try fp32"
         )
     return list(tokens)
-
-
-def keep_top_k(scores: Tensor, k: int) -> Tensor:
-    """Scores (B, V), -inf for all that are less than the k-th largest of their row."""
-    least = scores.topk(min(k, scores.shape[-1])).values[:, -1:]
-    return scores.masked_fill(scores < least, -torch.inf)
-
-
-def keep_top_p(scores: Tensor, p: float) -> Tensor:
-    """Scores (B, V), -inf for all but the likeliest, which together have p or more of the
-    probability."""
-    ordered, order = scores.sort(descending=False)
-    out = ordered.softmax(-1).cumsum(-1) <= 1 - p
-    out[:, -1] = False  # the likeliest stays
-    return scores.masked_fill(out.scatter(1, order, out), -torch.inf)
 
 
 def seen_before(prompts: Sequence[Sequence[int]], logits: Tensor) -> Tensor:

@@ -71,8 +71,8 @@ def _jackknife(sides: Sequence[Sequence[Pairs]], signs: Sequence[int]) -> Interv
         return value, -math.inf, math.inf
     mean = math.fsum(without) / n
     error = math.sqrt((n - 1) / n * math.fsum((one - mean) ** 2 for one in without))
-    half = student_quantile(n - 1) * error
-    return value, value - half, value + half
+    half, least = student_quantile(n - 1) * error, min(0, *signs)  # of a share 0, else -1
+    return value, max(float(least), value - half), min(1.0, value + half)
 
 
 def _shares_without_each(side: Sequence[Pairs]) -> tuple[float, list[float]]:

@@ -84,8 +84,9 @@ def figure_differences(
     pairs = [(a.stopped == "eos", b.stopped == "eos") for a, b in zip(after, before, strict=True)]
     longer = [a.tokens - b.tokens for a, b in zip(after, before, strict=True)]
     texts = [[reply.text for reply in side] for side in (after, before)]
+    stops = share_difference(pairs.count((True, False)), pairs.count((False, True)), n)
     return {
-        "stops": (share_difference(pairs.count((True, False)), pairs.count((False, True)), n), n),
+        "stops": ((stops[0], max(-1.0, stops[1]), min(1.0, stops[2])), n),
         "distinct-2": (distinct_difference(*texts), n),
         "tokens": (mean_interval(longer), n),
     }

@@ -6,11 +6,10 @@ import transformers
 
 from models.generate import (
     GenerateArgs,
+    candidates,
     choose_tokens,
     draw,
     generate,
-    keep_top_k,
-    keep_top_p,
     room,
     stream,
     write_tokens,
@@ -157,15 +156,28 @@ def test_tokens_come_as_often_as_their_probability_says():
     assert errors.abs().max() < 4
 
 
+def spread(scores, args):
+    """(B, V) probabilities that candidates() leaves, by token."""
+    shares, tokens = candidates(scores, args)
+    shares = shares / shares.sum(-1, keepdim=True)
+    return (
+        shares if tokens is None else torch.zeros(scores.shape).double().scatter(1, tokens, shares)
+    )
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_filters_are_transformers_logits_processors(seed):
     from transformers.generation import logits_process as theirs
 
     scores = torch.randn(6, 50, generator=torch.Generator().manual_seed(seed)) * 3
-    for k in (1, 7, 50, 90):
-        assert torch.equal(keep_top_k(scores, k), theirs.TopKLogitsWarper(k)(None, scores.clone()))
-    for p in (0.05, 0.5, 0.93, 0.9999):
-        assert torch.equal(keep_top_p(scores, p), theirs.TopPLogitsWarper(p)(None, scores.clone()))
+    for k in (None, 1, 7, 50, 90):
+        for p in (1.0, 0.05, 0.5, 0.93, 0.9999):
+            wanted = theirs.TemperatureLogitsWarper(0.8)(None, scores.clone())
+            wanted = wanted if k is None else theirs.TopKLogitsWarper(k)(None, wanted)
+            wanted = wanted if p == 1 else theirs.TopPLogitsWarper(p)(None, wanted)
+            got = spread(scores, GenerateArgs(temperature=0.8, top_k=k, top_p=p))
+            assert ((got > 0) == wanted.isfinite()).all()
+            assert torch.allclose(got, wanted.double().softmax(-1), atol=1e-7)
 
 
 def test_penalty_temperature_and_filters_come_in_transformers_order():
@@ -182,14 +194,13 @@ def test_penalty_temperature_and_filters_come_in_transformers_order():
         theirs.TopKLogitsWarper(12), theirs.TopPLogitsWarper(0.8),
     ):  # fmt: skip
         wanted = one(ids, wanted.clone())
-    levels = torch.rand(5, generator=draws).tolist()
-    seen = torch.zeros(5, 40, dtype=torch.bool).scatter(1, ids, True)
     args = GenerateArgs(temperature=0.6, top_k=12, top_p=0.8, repetition_penalty=1.4)
-    got = choose_tokens(scores, args, levels, seen)
-    shares = wanted.double().softmax(-1)
-    for row, token in enumerate(got.tolist()):
-        below = shares[row, :token].sum().item()
-        assert below <= levels[row] + 1e-9 < below + shares[row, token].item() + 2e-9
+    seen = torch.zeros(5, 40, dtype=torch.bool).scatter(1, ids, True)
+    shares = torch.zeros(5, 40)
+    for level in range(400):  # evenly over [0, 1): each token as often as it is likely
+        tokens = choose_tokens(scores, args, [(level + 0.5) / 400] * 5, seen)
+        shares.scatter_add_(1, tokens.unsqueeze(1), torch.full((5, 1), 1 / 400))
+    assert torch.allclose(shares, wanted.softmax(-1), atol=2.01 / 400)
 
 
 def test_tokens_stream_one_by_one_and_may_be_left(model):
