@@ -73,8 +73,8 @@ class Counts(Protocol):
 
 class Window:
     """The time for which the parent lets this process work. One that `shares` its machine's memory
-    gives back what it does not need while it waits, and does not count the first step afterwards, in
-    which it asks for it again."""
+    gives back what it does not need while it waits, and does not count the first step afterwards,
+    in which it asks for it again."""
 
     def __init__(
         self,
