@@ -72,18 +72,26 @@ class Counts(Protocol):
 
 
 class Window:
-    """The time for which the parent lets this process work."""
+    """The time for which the parent lets this process work. One that `shares` its machine's memory
+    gives back what it does not need while it waits, and does not count the first step afterwards,
+    in which it asks for it again."""
 
     def __init__(
         self,
         shape: Counts,
         ask: Callable[[], float] = read_seconds,
         tell: Callable[[dict[str, Any]], None] = answer,
+        shares: bool = False,
     ) -> None:
-        self.shape, self.ask, self.tell = shape, ask, tell
+        self.shape, self.ask, self.tell, self.shares = shape, ask, tell, shares
 
     def wait(self) -> None:
         """Block until the parent asks for the next window."""
+        if self.shares:
+            from engine.memory import give_back_memory
+
+            give_back_memory()
+        self.again = self.shares
         self.length = self.ask()
         self.steps: list[Any] = []
         self.start = time.perf_counter()
@@ -92,6 +100,10 @@ class Window:
         """Count a finished step by its numbers, a list or a tensor wherever it is; at the end of
         the window answer, and wait for the next one. Tensors are read only then: earlier the host
         would wait for its device."""
+        if self.again:
+            wait_for_device()
+            self.again, self.start = False, time.perf_counter()
+            return
         self.steps.append(step)
         if time.perf_counter() - self.start >= self.length:
             wait_for_device()

@@ -188,7 +188,8 @@ def main() -> None:
     if work == "learn":
         answer({"curve": contestant.learn(), "dtype": contestant.dtype})
     else:
-        getattr(contestant, work)(Window(make_shape(config, contestant.backbone, work)))
+        shape, shares = make_shape(config, contestant.backbone, work), config.task.kind == "chat"
+        getattr(contestant, work)(Window(shape, shares=shares))
 
 
 if __name__ == "__main__":

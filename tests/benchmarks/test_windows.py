@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from arithmetic import Shape
+from child import Window
 from windows import Store, alternate, keep_peak, window_key
 
 MACHINE = {"processor": "one", "versions": {"torch": "1"}}
@@ -102,3 +104,12 @@ def test_a_peak_only_rises(path):
     keep_peak(store, {"fp32": 5.0, "bf16": 7.0})
     keep_peak(store, {"fp32": 6.0, "bf16": 1.0})
     assert store.get("peak") == {"fp32": 6.0, "bf16": 7.0}
+
+
+def test_a_window_that_shares_memory_leaves_out_its_first_step():
+    answers = []
+    window = Window(Shape(8, 8, 1, 2, 0, "all"), lambda: 0.0, answers.append, shares=True)
+    window.wait()
+    for numbers in ([100], [3, 4], [100], [5]):
+        window.count(numbers)
+    assert [(answer["tokens"], answer["steps"]) for answer in answers] == [(7, 1), (5, 1)]
