@@ -96,7 +96,6 @@ def check_language(model: nn.Module) -> None:
             f"{kind!r} makes more of its hidden states than its head, a softcap and a factor do: "
             f"logits are {apart:.1e} apart. Such a head is not known here"
         )
-
     if not halves.requires_grad:
         raise ValueError(
             f"nothing that trains has a part in what {kind!r} answers: choose another model.train, "
@@ -108,13 +107,14 @@ def packs(model: nn.Module) -> str | None:
     """Why several conversations in one row would not be apart in this model, on the plain path;
     None where they are: tried with two of them, of which what comes first must not move what comes
     second, and must leave it as it is alone. (Experts are the only ones that round otherwise beside
-    other rows; everywhere else no bit moves.)"""
+    other rows; everywhere else no bit moves.) To be asked in float32, before any fast path."""
     inner: Any = transformers_model(model)
     kind, ids = inner.config.model_type, _some_ids(inner)
     if tokens_in_front(model):
         return "a method puts tokens in front of each text, and a row of several has one front"
     first = TRIED // 2
-    positions = torch.cat([torch.arange(first), torch.arange(TRIED - first)]).expand(2, -1)
+    positions = torch.cat([torch.arange(first), torch.arange(TRIED - first)])  # (T,)
+    positions = positions.expand(2, -1).to(ids.device)
     swapped = ids.roll(first, 1)  # (2, T): what differs is in the first one now
     alone = swapped[:1, first:]  # (1, T - first)
     try:
@@ -142,7 +142,7 @@ def _some_ids(inner: Any) -> Tensor:
     words = inner.get_input_embeddings().num_embeddings
     ids = torch.arange(TRIED).mul(7).add(words // 2).remainder(words).expand(2, -1).clone()
     ids[1, -1] = (ids[1, -1] + words // 3) % words
-    return ids
+    return ids.to(inner.device)
 
 
 def end_tokens(model: nn.Module, tokenizer: Any) -> list[int]:
