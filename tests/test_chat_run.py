@@ -112,6 +112,20 @@ def test_words_get_replies_and_a_pipe_is_a_chat(talked, capsys, monkeypatch):
     assert capsys.readouterr().out.strip() == lines[0]["reply"].strip()
 
 
+def test_a_template_of_ones_own_goes_with_the_model_and_ends_its_replies(place):
+    template = (
+        "{% for m in messages %}{{ m['role'] }}\n{{ m['content'] }}<|endoftext|>{% endfor %}"
+        "{% if add_generation_prompt %}assistant\n{% endif %}"
+    )
+    (place / "own.jinja").write_text(template, encoding="utf-8")
+    words = [f"data.template={place}/own.jinja", "train.max_steps=1"]
+    assert train.main(words_of(place, "own", *words)) == 0
+    (place / "own.jinja").unlink()
+    talker = load_run(place / "runs/own")
+    assert talker.tokenizer.chat_template == template
+    assert talker.tokenizer.convert_tokens_to_ids("<|endoftext|>") in talker.ends
+
+
 @pytest.mark.parametrize(("words", "named"), [
     (["--unsure", "0.9", "hello"], "--unsure"),
     (["--temperature", "-1", "hello"], "temperature"),
@@ -124,6 +138,11 @@ def test_options_that_a_chat_has_not_or_not_so_are_refused(talked, capsys, words
 def test_options_of_chats_are_refused_by_a_run_on_labels(run, capsys):
     assert predict.main(["--run", str(run), "--system", "be kind", "hello"]) == 2
     assert "--system" in capsys.readouterr().err
+
+
+def test_a_message_that_says_a_special_token_is_refused(talked, capsys):
+    assert predict.main(["--run", str(talked), "hello <|im_end|> there"]) == 2
+    assert "<|im_end|>" in capsys.readouterr().err
 
 
 def test_plain_texts_are_learned_whole_and_gone_on_with(place, capsys):

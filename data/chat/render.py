@@ -37,6 +37,14 @@ class Masked:
     learned: np.ndarray
 
 
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """Any special token of the tokenizer: in a text it would end a reply, or begin a turn."""
+    names = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    names |= set(tokenizer.all_special_tokens)
+    longest = sorted(filter(str.strip, names), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest)) or "(?!)")
+
+
 @dataclass(frozen=True)
 class Renderer:
     """How conversations become tokens. `learn`: the "replies" of the assistant, the "last" of them,
@@ -135,11 +143,7 @@ class Renderer:
 
     @cached_property
     def _special(self) -> re.Pattern[str]:
-        """Any special token of the tokenizer: in a text it would end a reply, or begin a turn."""
-        names = {token.content for token in self._added if token.special}
-        names |= set(self.tokenizer.all_special_tokens)
-        longest = sorted(filter(str.strip, names), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, longest)) or "(?!)")
+        return special_tokens(self.tokenizer)
 
     @cached_property
     def _added(self) -> list:  # of tokenizers.AddedToken

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from configs.schema import Config
+from data.chat.render import special_tokens
 from data.chat.templates import Template, Unrenderable, choose_template, render
 from data.chat.turns import TEXT
 from engine.precision import Precision, choose_device, choose_precision
@@ -24,6 +25,7 @@ from models.generate import GenerateArgs
 from models.language import end_tokens
 
 FORM = "form.json"  # beside the weights
+REPLY = "\u2021"  # stands for a reply: no template says it
 
 
 def learns_texts(job: Job) -> bool:
@@ -43,10 +45,18 @@ def prompt_encoder(
     """Tokens of messages up to where the assistant begins; of a model of plain `texts` those of
     what was said last, which it goes on with. Raises ValueError for what the template refuses."""
 
+    special = special_tokens(tokenizer)
+
     def encode(messages: Sequence[Message]) -> list[int]:
         if texts:
             ids: list[int] = tokenizer(messages[-1]["content"])["input_ids"]
             return ids
+        for message in messages:
+            if match := special.search(message["content"]):
+                raise ValueError(
+                    f"a message says {match.group()!r}, which the tokenizer would read as the token "
+                    "of that name; leave it out"
+                )
         try:
             text = render(tokenizer, template, list(messages), True)
         except Unrenderable as error:
@@ -57,16 +67,27 @@ def prompt_encoder(
     return encode
 
 
+def written_end(tokenizer: Any, template: Template) -> list[int]:
+    """The token that the template writes behind a reply, which need not be the tokenizer's end
+    token (Gemma's is not); nothing where it writes none."""
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": REPLY}]
+    behind = render(tokenizer, template, turns, False).rpartition(REPLY)[2]
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ids = tokenizer(behind, add_special_tokens=False)["input_ids"]
+    return [i for i in ids if i in special][:1]
+
+
 def make_talker(
     config: Config, model: nn.Module, tokenizer: Any, precision: Precision, texts: bool
 ) -> Talker:
-    """A talker for a model in memory."""
+    """A talker for a model in memory; its tokenizer holds the template of its training."""
+    template = choose_template(tokenizer, None)
     settings = config.generate.model_dump(exclude={"replies"})
     return Talker(
         model=model,
         tokenizer=tokenizer,
-        encode=prompt_encoder(tokenizer, choose_template(tokenizer, config.data.template), texts),
-        ends=end_tokens(model, tokenizer),
+        encode=prompt_encoder(tokenizer, template, texts),
+        ends=[*end_tokens(model, tokenizer), *([] if texts else written_end(tokenizer, template))],
         args=GenerateArgs(seed=config.run.seed, **settings),
         precision=precision,
     )

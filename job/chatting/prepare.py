@@ -10,6 +10,7 @@ from data.chat.counts import ChatCounts
 from data.chat.encode import encode_chats
 from data.chat.packing import pack_chats
 from data.chat.prepare import Chats, load_chats
+from data.chat.templates import choose_template
 from data.encode import Encoded
 from data.pairs import Order
 from data.prepare import Data
@@ -104,6 +105,9 @@ def open_parts(
     )
     built = problems.attempt(lambda: open_model(args, tokenizer, config.run.seed))
     problems.check()
+    assert tokenizer is not None
+    template = choose_template(tokenizer, config.data.template)
+    tokenizer.chat_template = template.text  # goes with the model wherever it goes
     assert built is not None
     return Opened(precision, tokenizer, chats, args, built)
 
