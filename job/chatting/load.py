@@ -54,7 +54,7 @@ def prompt_encoder(
         for message in messages:
             if match := special.search(message["content"]):
                 raise ValueError(
-                    f"a message says {match.group()!r}, which the tokenizer would read as the token "
+                    f"a message says {match.group()!r}, which the tokenizer reads as the token "
                     "of that name; leave it out"
                 )
         try:
