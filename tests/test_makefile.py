@@ -17,7 +17,8 @@ esac
 
 
 def run_make(folder: Path, target: str, pip_status: int) -> subprocess.CompletedProcess:
-    for name in ("Makefile", "pyproject.toml", "constraints.txt", "requirements-assets.txt"):
+    needed = ["Makefile", "pyproject.toml", "constraints.txt", *ROOT.glob("requirements-*.txt")]
+    for name in needed:
         shutil.copy(ROOT / name, folder)
     python = folder / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
