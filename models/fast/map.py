@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from models.fast import decoder
 from models.fast.cpu.attention import attend, turn_and_attend
 from models.fast.cpu.dropout import FastDropout
 from models.fast.cpu.gated import gated_down
@@ -21,7 +22,6 @@ from models.fast.cpu.pre_norm import pre_norm
 from models.fast.cuda.attention import attend_varlen
 from models.fast.cuda.compiled import compile_parts
 from models.fast.cuda.lean_sdpa import mask_without_asking
-from models.fast.decoder import decoder_forward, run_layer
 from models.fast.encoder import attend_within, encoder_forward, layer_forward
 from models.fast.frozen import freeze_in
 from models.fast.linear import product_forward, project
@@ -71,8 +71,8 @@ PATHS = {
     "last_layer": FastPath(
         "the last one, where the head reads first tokens alone", attend_within, ("last_layer",), ANY
     ),
-    "decoder": FastPath("a decoder, on streams", decoder_forward, DECODER, CPU),
-    "decoder_layers": FastPath("its layers", run_layer, DECODER, CPU),
+    "decoder": FastPath("a decoder, on streams", decoder.run_decoder, DECODER, CPU),
+    "decoder_layers": FastPath("its layers", decoder.layer_forward, DECODER, CPU),
     "pre_norm": FastPath("residual and norm in them", pre_norm, ("norm",), CPU),
     "joint": FastPath("query, key and value, gate and up in them", project, ("qkv",), CPU),
     "rotary": FastPath("rotary positions in them", turn_and_attend, ("rotary",), CPU),

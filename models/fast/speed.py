@@ -83,8 +83,9 @@ class Speed:
         return self.resolved.get("batches") == "streams"
 
     def put(self, path: str, modules: Iterable[nn.Module]) -> None:
-        """A path of map.py now stands in for these modules."""
-        self.replaced.append(replacement(path, modules))
+        """A path of map.py now stands in for these modules, where there are any."""
+        if modules := list(modules):
+            self.replaced.append(replacement(path, modules))
 
 
 def choose_kernels(mode: str) -> tuple[Kernels, str]:
