@@ -287,7 +287,7 @@ def _write_decoder(
     rotary = [backbone.rotary_emb] if turns else []
     for there, key, value, path, modules in (
         (norm, "norm", "native", "pre_norm", norms),
-        (qkv, "qkv", "joint", "joint", joint),
+        (qkv, "qkv", "joint", "qkv", joint),
         (turns, "rotary", "in place", "rotary", rotary),
         (gate, gate_key, "native", gate_path, acts),
     ):
