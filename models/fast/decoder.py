@@ -198,7 +198,7 @@ def embed(
     return x, Turn(cos[0].float().contiguous(), sin[0].float().contiguous())
 
 
-def decoder_forward(
+def run_decoder(
     backbone: Any, input_ids: Tensor, position_ids: Tensor, layout: Layout,
     token_type_ids: Tensor | None = None, **others: Any,
 ) -> BaseModelOutputWithPast:  # fmt: skip
@@ -217,6 +217,6 @@ def decoder_forward(
 def write_out(backbone: Any, how: Written) -> None:
     """Give a decoder and its layers the forwards above, in place. It must run as a stream."""
     backbone.how = how
-    backbone.written = MethodType(decoder_forward, backbone)
+    backbone.written = MethodType(run_decoder, backbone)
     for layer in layers_of(backbone):
         layer.forward = MethodType(layer_forward, layer)

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from models.fast import decoder
 from models.fast.cpu.attention import attend, turn_and_attend
 from models.fast.cpu.dropout import FastDropout
 from models.fast.cpu.gated import gated_down
@@ -21,7 +22,6 @@ from models.fast.cpu.pre_norm import pre_norm
 from models.fast.cuda.attention import attend_varlen
 from models.fast.cuda.compiled import compile_parts
 from models.fast.cuda.lean_sdpa import mask_without_asking
-from models.fast.decoder import decoder_forward, run_layer
 from models.fast.encoder import attend_within, encoder_forward, layer_forward
 from models.fast.frozen import freeze_in
 from models.fast.linear import product_forward, project
@@ -67,14 +67,15 @@ PATHS = {
     "encoder": FastPath("the encoder of BERT and its kin", encoder_forward, ENCODER, ANY),
     "layers": FastPath("its layers", layer_forward, ENCODER, ANY),
     "norm": FastPath("dropout, residual and layer norm in them", add_norm, ("norm",), CPU),
-    "qkv": FastPath("query, key and value in them", project, ("qkv",), ANY),
+    "qkv": FastPath(
+        "query, key and value in layers, gate and up in decoders", project, ("qkv",), ANY
+    ),
     "last_layer": FastPath(
         "the last one, where the head reads first tokens alone", attend_within, ("last_layer",), ANY
     ),
-    "decoder": FastPath("a decoder, on streams", decoder_forward, DECODER, CPU),
-    "decoder_layers": FastPath("its layers", run_layer, DECODER, CPU),
+    "decoder": FastPath("a decoder, on streams", decoder.run_decoder, DECODER, CPU),
+    "decoder_layers": FastPath("its layers", decoder.layer_forward, DECODER, CPU),
     "pre_norm": FastPath("residual and norm in them", pre_norm, ("norm",), CPU),
-    "joint": FastPath("query, key and value, gate and up in them", project, ("qkv",), CPU),
     "rotary": FastPath("rotary positions in them", turn_and_attend, ("rotary",), CPU),
     "gate": FastPath("`down(silu(gate) * up)` in them", gated_down, ("gate",), CPU),
     "gelu_down": FastPath("GELU and the product behind it in GPT-2", gated_down, ("gelu",), CPU),

@@ -83,8 +83,9 @@ class Speed:
         return self.resolved.get("batches") == "streams"
 
     def put(self, path: str, modules: Iterable[nn.Module]) -> None:
-        """A path of map.py now stands in for these modules."""
-        self.replaced.append(replacement(path, modules))
+        """A path of map.py now stands in for these modules, where there are any."""
+        if modules := list(modules):
+            self.replaced.append(replacement(path, modules))
 
 
 def choose_kernels(mode: str) -> tuple[Kernels, str]:
@@ -286,7 +287,7 @@ def _write_decoder(
     rotary = [backbone.rotary_emb] if turns else []
     for there, key, value, path, modules in (
         (norm, "norm", "native", "pre_norm", norms),
-        (qkv, "qkv", "joint", "joint", joint),
+        (qkv, "qkv", "joint", "qkv", joint),
         (turns, "rotary", "in place", "rotary", rotary),
         (gate, gate_key, "native", gate_path, acts),
     ):

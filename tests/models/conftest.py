@@ -28,6 +28,11 @@ BERT_LIKE = {  # encoders of BERT's layout that no folder is made for
     "attention_probs_dropout_prob": 0.1,
 }  # fmt: skip
 FAMILIES = {"albert": "Albert", "electra": "Electra", "xlm-roberta": "XLMRoberta"}
+LLAMA_LIKE = {  # decoders of Llama's layout that no folder is made for
+    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+    "head_dim": 8, "intermediate_size": 32, "max_position_embeddings": 64, "pad_token_id": 0,
+}  # fmt: skip
+KIN_OF_LLAMA = {"gemma": "Gemma", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
 TARGETS = {
     "bert": ("query", "value"),
     "distilbert": ("q_lin", "v_lin"),
@@ -233,8 +238,13 @@ def encoder(stir):
         if name in FAMILIES:
             config_class = getattr(transformers, f"{FAMILIES[name]}Config")
             config = config_class(vocab_size=50, pad_token_id=0, **BERT_LIKE)
+        elif name in KIN_OF_LLAMA:
+            window = {"sliding_window": None} if name == "mistral" else {}
+            config_class = getattr(transformers, f"{KIN_OF_LLAMA[name]}Config")
+            config = config_class(vocab_size=50, **LLAMA_LIKE, **window)
         else:
             config = tiny_config(name, 50)
+        config.pad_token_id = 0  # GPT-2's has none
         torch.manual_seed(0)
         model = kind.from_config(config, attn_implementation="eager").eval()
         stir(model)
