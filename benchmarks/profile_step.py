@@ -20,20 +20,26 @@ from machine import matmul_peak
 from tasks import make_config
 
 ATTENTION, DROPOUT = "attention, with its products", "dropout"
+GATES = "GELU and gates"
 PRODUCTS, OTHER, PYTHON = "matrix products", "other operations", "Python and waiting"
 MARKS = {  # methods of the kernels -> group of all that happens inside
     "attend": ATTENTION,
     "attend_backward": ATTENTION,
     "drop": DROPOUT,
-    "gelu_backward": "GELU",
+    "gelu_backward": GATES,
+    "gated": GATES,
+    "gated_backward": GATES,
+    "rotate": ATTENTION,
     "add_norm": "norms",
     "add_norm_backward": "norms",
+    "pre_norm": "norms",
+    "pre_norm_backward": "norms",
 }
 WORDS = {  # first match in an operation's name decides
     PRODUCTS: ("mm", "linear", "matmul"),
     ATTENTION: ("softmax", "attention"),
     DROPOUT: ("dropout", "bernoulli"),
-    "GELU": ("gelu",),
+    GATES: ("gelu",),
     "norms": ("layer_norm",),
     "optimizer": ("adam", "foreach", "linalg_vector_norm"),
     "copies, casts, sums": (
