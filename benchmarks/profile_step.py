@@ -21,7 +21,7 @@ from random_gpt2 import build_gpt2, random_gpt2
 from tasks import TASKS, make_config
 
 ATTENTION, DROPOUT = "attention, with its products", "dropout"
-HEAD, GATE = "head and loss, with its products", "gate"
+HEAD, GATES = "head and loss, with its products", "GELU and gates"
 PRODUCTS, OTHER, PYTHON = "matrix products", "other operations", "Python and waiting"
 MARKS = {  # methods of the kernels -> group of all that happens inside
     "attend": ATTENTION,
@@ -35,17 +35,13 @@ MARKS = {  # methods of the kernels -> group of all that happens inside
     "add_norm_backward": "norms",
     "pre_norm": "norms",
     "pre_norm_backward": "norms",
-    "gated": GATE,
-    "gated_backward": GATE,
-    "rotate": "rotary positions",
     "token_losses": HEAD,  # a function of job/chatting/loss.py
 }
 WORDS = {  # first match in an operation's name decides
     PRODUCTS: ("mm", "linear", "matmul"),
     ATTENTION: ("softmax", "attention"),
     DROPOUT: ("dropout", "bernoulli"),
-    "GELU": ("gelu",),
-    GATE: ("silu",),
+    GATES: ("gelu", "silu"),
     "norms": ("layer_norm", "rms_norm", "rsqrt", "pow"),
     "optimizer": ("adam", "foreach", "linalg_vector_norm"),
     "copies, casts, sums": (
