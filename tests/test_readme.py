@@ -32,7 +32,6 @@ PACKAGES = (
     "job/predicting",
     "job/reporting",
     "job/checking",
-    "job/chatting",
     "models",
 )
 PACKAGES += (
