@@ -37,12 +37,15 @@ class Masked:
     learned: np.ndarray
 
 
-def special_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    """Any special token of the tokenizer: in a text it would end a reply, or begin a turn."""
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The special tokens of the tokenizer: in a text one would end a reply, or begin a turn."""
     names = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    names |= set(tokenizer.all_special_tokens)
-    longest = sorted(filter(str.strip, names), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest)) or "(?!)")
+    return sorted(filter(str.strip, names | set(tokenizer.all_special_tokens)))
+
+
+def first_special(text: str, names: Sequence[str]) -> str | None:
+    """One of the special tokens that the text says, the longest; None where it says none."""
+    return max((name for name in names if name in text), key=len, default=None)
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,9 @@ class Renderer:
         """The text of a conversation and where it is learned, (start, end) characters. Raises
         Unrenderable for a conversation that the template refuses, ValueError as `mask` does."""
         for number, message in enumerate(messages, start=1):
-            if match := self._special.search(message["content"]):
+            if name := first_special(message["content"], self._special):
                 raise Unrenderable(
-                    f"turn {number} says {match.group()!r}, which the tokenizer would read as the "
+                    f"turn {number} says {name!r}, which the tokenizer would read as the "
                     "token of that name", "special_token",
                 )  # fmt: skip
         whole = self._render(messages, False)
@@ -142,7 +145,7 @@ class Renderer:
         return Shapes(self.tokenizer, self.template)
 
     @cached_property
-    def _special(self) -> re.Pattern[str]:
+    def _special(self) -> list[str]:
         return special_tokens(self.tokenizer)
 
     @cached_property

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from configs.schema import Config
-from data.chat.render import special_tokens
+from data.chat.render import first_special, special_tokens
 from data.chat.templates import Template, Unrenderable, choose_template, render
 from data.chat.turns import TEXT
 from engine.precision import Precision, choose_device, choose_precision
@@ -52,9 +52,9 @@ def prompt_encoder(
             ids: list[int] = tokenizer(messages[-1]["content"])["input_ids"]
             return ids
         for message in messages:
-            if match := special.search(message["content"]):
+            if name := first_special(message["content"], special):
                 raise ValueError(
-                    f"a message says {match.group()!r}, which the tokenizer reads as the token "
+                    f"a message says {name!r}, which the tokenizer reads as the token "
                     "of that name; leave it out"
                 )
         try:

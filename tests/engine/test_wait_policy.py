@@ -35,7 +35,7 @@ def run_python(code: str, **environment: str) -> tuple[str, str]:
     [
         "import train; train.main(['--config', 'configs/imdb_quick.toml', '--dry-run'])",
         "import train; train.main(['--csv', 'none.csv'])",
-        "import predict; predict.main(['--run', 'none', 'text'])",
+        "import predict; predict.main(['--run', 'none', 'text']); import torch",
         "import openloop; openloop.open_run('none', None, False, None, False, False)",
     ],
 )
