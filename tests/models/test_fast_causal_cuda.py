@@ -139,6 +139,16 @@ def test_the_memory_efficient_kernel_is_given_a_key_for_each_query(monkeypatch):
         assert torch.equal(keys[0, :, head], k[:, head // 2])
 
 
+def test_a_kernel_is_given_one_dtype_under_autocast(model_of, monkeypatch):
+    """Where rotary positions are fp32, and values are not."""
+    asked = []
+    monkeypatch.setattr(attention, "kernel_of", lambda q: "flash")
+    monkeypatch.setattr(attention, "varlen_attn", lambda *a, **b: asked.append(a) or a[0])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model_of("llama").base_model(**padded())
+    assert {t.dtype for given in asked for t in given[:3]} == {torch.bfloat16}
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -231,7 +231,7 @@ def test_a_whole_window_never_mixes_what_is_on_the_host_and_what_is_not(
         launched.result(Progress())
 
 
-def flash_without_dropout(q, k, v, query_ends, ends, most, longest):
+def flash_without_dropout(q, k, v, query_ends, ends, most, longest, window_size, enable_gqa):
     """What varlen_attn calls, which has no form for tensors without memory."""
     return torch.ops.aten._flash_attention_forward(
         q, k, v, query_ends, ends, most, longest, 0.0, False, False

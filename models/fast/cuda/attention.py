@@ -47,10 +47,11 @@ def attend_varlen(
     causal: bool = False,
 ) -> Tensor:  # fmt: skip
     """Attention within the texts of a stream, the filling being one: q (N, H, D), k, v (N, G, D),
-    of any one dtype, -> (N, H, D); H / G heads of queries share one of keys. With `first_only` q
+    -> (N, H, D) in the dtype of v; H / G heads of queries share one of keys. With `first_only` q
     holds each text's first token alone, (M, H, D) -> (M, H, D). k and v may have a prefix,
     (N + M P, G, D). `causal`: the last query of a text sees all its keys, each before it one less.
     """
+    q, k = q.to(v.dtype), k.to(v.dtype)  # under autocast rotary positions and norms give fp32
     kernel = kernel_of(q)
     if kernel == "padded":
         return attend_padded(q, k, v, layout, first_only, scale, dropout, causal)
