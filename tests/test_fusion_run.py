@@ -139,14 +139,14 @@ def test_a_run_that_ends_while_the_bag_is_fitted_goes_on_to_the_same_bits(
     import job.testing.fusion
 
     whole, _ = start(words=["run.name=whole"])
-    path, fit = tmp_path / "recipe.toml", job.fusion.fit_weights
+    path, fit = tmp_path / "recipe.toml", job.testing.fusion.fit_weights
 
     def fail(*words):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(job.fusion, "fit_weights", fail)
+    monkeypatch.setattr(job.testing.fusion, "fit_weights", fail)
     assert train.main(["--config", str(path)]) == 130
-    monkeypatch.setattr(job.fusion, "fit_weights", fit)
+    monkeypatch.setattr(job.testing.fusion, "fit_weights", fit)
     assert not (tmp_path / "runs/tiny/result.json").exists()
     assert train.main(["--config", str(path), "--resume"]) == 0
     compare_runs(tmp_path / "runs/tiny", whole.parent / "whole")

@@ -125,7 +125,7 @@ def test_a_record_of_another_kind_is_refused_with_its_place(copy, capsys, values
 
 
 def test_a_hub_is_not_asked_for_a_runs_base_unless_that_is_allowed(copy, capsys, monkeypatch):
-    monkeypatch.setattr("models.load.snapshot_download", fetch := Fetch())
+    monkeypatch.setattr("models.resolve.snapshot_download", fetch := Fetch())
     path = copy / "model" / "openloop.json"
     base = json.loads(path.read_text(encoding="utf-8"))["base"]
     edit(path, base=base | {"source": "hub:stranger/repo"})

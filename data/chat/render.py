@@ -26,6 +26,7 @@ from data.reading.rows import BadRow
 
 Learn = Literal["replies", "all", "last"]
 Span = tuple[int, int]
+A_SIGN = re.compile(f"([{SIGNS}])")
 AROUND = 30  # characters shown on each side of a place
 
 
@@ -241,7 +242,7 @@ def marked_spans(signed: str, whole: str) -> list[Span]:
     """Where the SIGNS stand, as places of the text without them; neighbours are one. Raises
     Unrenderable where that is not `whole`: a turn holds such a sign."""
     spans: list[Span] = []
-    parts = re.split(f"([{SIGNS}])", signed)
+    parts = A_SIGN.split(signed)
     at = start = 0
     for part in parts:
         if part == SIGNS[0]:
