@@ -100,10 +100,10 @@ def put_in_front(model: nn.Module, tokens: int, vocabulary: int) -> None:
 
 
 def asked_model(model: nn.Module) -> Any:
-    """The transformers model that is asked of each text: of a language model the backbone, which
-    hidden_of asks without the head."""
-    inner = transformers_model(model)
-    return inner.base_model if is_language_model(model) else inner
+    """The transformers model that is asked of each text: of a language model the decoder, which
+    hidden_of asks without the head, and some heads without the rest of the backbone (OPT)."""
+    inner: Any = transformers_model(model)
+    return inner.get_decoder() if is_language_model(model) else inner
 
 
 def _lengthen_call(
