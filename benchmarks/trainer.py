@@ -215,13 +215,13 @@ def make_arguments(
     folder: str, dtype: str, options: Options, task: dict[str, Any]
 ) -> TrainingArguments:
     """The Trainer's arguments: the task's own, a contestant's options, and nothing written."""
-    given = dict(
+    shared = dict(
         output_dir=folder, lr_scheduler_type="linear", report_to=[], logging_strategy="no",
         save_strategy="no", disable_tqdm=True, use_cpu=not torch.cuda.is_available(),
         bf16=dtype == "bf16", fp16=dtype == "fp16", **{**options.arguments, **task},
     )  # fmt: skip
     if not options.trl:
-        return TrainingArguments(**given)
+        return TrainingArguments(**shared)
     from trl import SFTConfig
 
-    return SFTConfig(**given, packing=options.packing)
+    return SFTConfig(**shared, packing=options.packing)

@@ -47,9 +47,9 @@ WAYS_OUT = {
 
 @dataclass
 class BadRows:
-    """The bad rows of a whole source. `asked`: the settings that name its columns."""
+    """The bad rows of a whole source. `settings`: those that name its columns."""
 
-    asked: str = "data.text and data.label"
+    settings: str = "data.text and data.label"
     counts: Counter[str] = field(default_factory=Counter)  # by reason
     by_split: Counter[tuple[str, str]] = field(default_factory=Counter)  # (split, reason)
     examples: list[str] = field(default_factory=list)
@@ -93,7 +93,7 @@ class BadRows:
     def _advice(self, total: int, rows: int) -> str:
         reason, count = self.counts.most_common(1)[0]
         way_out = self._encoding_advice() if reason == "bad_encoding" else WAYS_OUT.get(reason, "")
-        way_out = way_out.replace("{columns}", self.asked)
+        way_out = way_out.replace("{columns}", self.settings)
         if "{filter}" in way_out:
             column, values = self.columns[reason], list(self.values[reason])
             way_out = way_out.replace("{filter}", _filter_without(column, values))
@@ -104,7 +104,7 @@ class BadRows:
             return f"{correct}; {way_out}" if way_out and count > 1 else correct
         return (
             f"these are {total / rows:.0%} of the rows, which is no slip in single ones: "
-            f"{way_out or f'check how the file is read (data.source; {self.asked})'}"
+            f"{way_out or f'check how the file is read (data.source; {self.settings})'}"
         )
 
     def _encoding_advice(self) -> str:

@@ -95,21 +95,21 @@ def convert(file: Path, folder: Path) -> None:
 
 def _load(alone: str, file: Path) -> tuple[Any, Any]:
     """(model in float32, tokenizer) of the one file in a folder."""
-    given: dict[str, Any] = {"gguf_file": "model.gguf", "local_files_only": True}
+    options: dict[str, Any] = {"gguf_file": "model.gguf", "local_files_only": True}
     with quiet_transformers(), redirect_stderr(StringIO()):  # a bar of its own
-        config = AutoConfig.from_pretrained(alone, **given)
+        config = AutoConfig.from_pretrained(alone, **options)
         check_numbers(json.loads(config.to_json_string()), str(file))
         kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
         if kind is None:
             raise ValueError(f"transformers has no language model for {config.model_type!r}")
         check_parameters(kind, config, str(file))
         model, report = kind.from_pretrained(
-            alone, config=config, dtype=torch.float32, output_loading_info=True, **given,
+            alone, config=config, dtype=torch.float32, output_loading_info=True, **options,
             quantization_config=GgufConfig(gguf_file="model.gguf", dequantize=True),
         )  # fmt: skip
         if missing := sorted(report["missing_keys"]):
             raise ValueError(f"it holds nothing for {', '.join(missing[:4])}")
-        return model, AutoTokenizer.from_pretrained(alone, **given)
+        return model, AutoTokenizer.from_pretrained(alone, **options)
 
 
 @contextmanager

@@ -100,9 +100,9 @@ def _chat_snippet(folder: str | Path, args: ModelArgs) -> str:
     templated = (Path(folder) / "chat_template.jinja").is_file() or (
         tokenizer_config.is_file() and "chat_template" in read_json(tokenizer_config)
     )
-    asked = ['inputs = tokenizer("Hello!", return_tensors="pt")  # there is no chat template']
+    prompt = ['inputs = tokenizer("Hello!", return_tensors="pt")  # there is no chat template']
     if templated:
-        asked = [
+        prompt = [
             'messages = [{"role": "user", "content": "Hello!"}]',
             "inputs = tokenizer.apply_chat_template(",
             '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"',
@@ -119,7 +119,7 @@ def _chat_snippet(folder: str | Path, args: ModelArgs) -> str:
     return "\n".join([
         "import torch",
         *opened,
-        *asked,
+        *prompt,
         "with torch.no_grad():",
         "    ids = model.generate(**inputs, max_new_tokens=64)",
         'new = ids[0, inputs["input_ids"].shape[1] :]',

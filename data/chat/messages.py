@@ -52,12 +52,12 @@ class MessageReader:
 
     def _read_instruction(self, values: Mapping[str, Any]) -> list[Message]:
         """Instruction and input are one question, a blank line between them."""
-        instruction, given, output = self.columns
-        asked = check_text(instruction, values[instruction])
-        if values[given] is not None and values[given] != "":
-            asked += "\n\n" + check_text(given, values[given])
+        instruction, context, output = self.columns
+        question = check_text(instruction, values[instruction])
+        if values[context] is not None and values[context] != "":
+            question += "\n\n" + check_text(context, values[context])
         answer = check_text(output, values[output])
-        return [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+        return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
 def as_turns(column: str, value: Any) -> str | list[Any]:

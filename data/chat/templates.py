@@ -57,28 +57,28 @@ class Unrenderable(ValueError):
         self.reason = reason
 
 
-def choose_template(tokenizer: PreTrainedTokenizerBase, given: str | None) -> Template:
+def choose_template(tokenizer: PreTrainedTokenizerBase, template: str | None) -> Template:
     """The template for data.template: None is the tokenizer's own, or the plain form where it has
     none; else PLAIN, the name of a file, or the text itself.
 
     Raises ValueError where the file is not there, where it is no template, and where the plain form
     lacks an EOS token.
     """
-    template = _find_template(tokenizer, given)
+    chosen = _find_template(tokenizer, template)
     try:
-        render(tokenizer, template, [{"role": "user", "content": "a"}], True)
+        render(tokenizer, chosen, [{"role": "user", "content": "a"}], True)
     except Unrenderable as error:
         if isinstance(error.__cause__, TemplateSyntaxError):
             raise ValueError(
-                f"data.template ({template.name}): line {error.__cause__.lineno}: {error}"
+                f"data.template ({chosen.name}): line {error.__cause__.lineno}: {error}"
             ) from None
-    return template
+    return chosen
 
 
-def _find_template(tokenizer: PreTrainedTokenizerBase, given: str | None) -> Template:
-    if given is None and tokenizer.chat_template:
+def _find_template(tokenizer: PreTrainedTokenizerBase, template: str | None) -> Template:
+    if template is None and tokenizer.chat_template:
         return Template(tokenizer.get_chat_template(), "the model's own")
-    if given is None or given == PLAIN:
+    if template is None or template == PLAIN:
         if tokenizer.eos_token is None:
             raise ValueError(
                 "data.template: the plain form ends each reply with the EOS token, and this "
@@ -89,15 +89,15 @@ def _find_template(tokenizer: PreTrainedTokenizerBase, given: str | None) -> Tem
         ]
         start = "{{ bos_token }}" if begins else ""
         return Template(PLAIN_TEMPLATE.replace("{{ start }}", start), "plain, user: … assistant: …")
-    if "{{" in given or "{%" in given:
-        return Template(given, "given as text")
-    path = Path(given).expanduser()
+    if "{{" in template or "{%" in template:
+        return Template(template, "given as text")
+    path = Path(template).expanduser()
     try:
         return Template(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"data.template: {given!r} cannot be read ({error}); expected {PLAIN!r}, a file, or a "
-            "template as text"
+            f"data.template: {template!r} cannot be read ({error}); expected {PLAIN!r}, a file, or "
+            "a template as text"
         ) from None
 
 

@@ -15,7 +15,7 @@ from report.samples import Answer
 BEFORE = "before.json"
 
 
-class Asked(NamedTuple):
+class TestPrompt(NamedTuple):
     """A conversation up to its last reply, where it stands, and that reply."""
 
     address: str
@@ -31,17 +31,18 @@ class Before(NamedTuple):
     samples: dict[str, Any]
 
 
-def test_prompts(job: Job) -> list[Asked]:
+def test_prompts(job: Job) -> list[TestPrompt]:
     """The first generate.replies test conversations that hold a reply."""
-    asked: list[Asked] = []
+    prompts: list[TestPrompt] = []
     for row in job.data.splits.get("test", ()):
-        if len(asked) == job.config.generate.replies:
+        if len(prompts) == job.config.generate.replies:
             break
         turns = row["messages"]
         replies = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
         if replies and replies[-1] > 0:
-            asked.append(Asked(row["address"], turns[: replies[-1]], turns[replies[-1]]["content"]))
-    return asked
+            last = replies[-1]
+            prompts.append(TestPrompt(row["address"], turns[:last], turns[last]["content"]))
+    return prompts
 
 
 def ask_samples(job: Job, talker: Talker) -> dict[str, Answer]:
@@ -78,8 +79,8 @@ def log_samples(job: Job, tracker: Tracker, step: int) -> None:
     """What the model says to the prompts of [samples] at an evaluation."""
     if not job.config.samples.texts:
         return
-    said = "\n".join(
+    lines = "\n".join(
         f"{text} → {reply}" for text, (reply, _) in ask_samples(job, talker_of(job)).items()
     )
-    tracker.log_text(step, "samples", said)
-    tracker.say(said)
+    tracker.log_text(step, "samples", lines)
+    tracker.say(lines)

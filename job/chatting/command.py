@@ -54,8 +54,8 @@ def answer_file(options: Namespace, opened: Callable[[], Talker]) -> int:
         from tqdm import tqdm
 
         types = None if options.output.suffix.lower() == ".jsonl" else columns.types(rows())
-        asked = tqdm(rows(), unit="row", disable=None)  # no bar where nobody looks
-        answered = answer_prompts(talker, asked, options.strict, tally)
+        prompts = tqdm(rows(), unit="row", disable=None)  # no bar where nobody looks
+        answered = answer_prompts(talker, prompts, options.strict, tally)
         write_replies(options.output, columns, answered, types)
         print(f"written: {options.output}, {tally.line()}", file=sys.stderr)
     if options.output is None and (tally.errors or not tally.rows):
@@ -68,8 +68,8 @@ def answer_file(options: Namespace, opened: Callable[[], Talker]) -> int:
 def answer_words(talker: Talker, options: Namespace) -> int:
     """A reply to each text of the command line."""
     first = [] if options.system is None else [{"role": "system", "content": options.system}]
-    asked = [[*first, {"role": "user", "content": text}] for text in options.texts]
-    for text, reply in zip(options.texts, talker.replies(asked), strict=True):
+    conversations = [[*first, {"role": "user", "content": text}] for text in options.texts]
+    for text, reply in zip(options.texts, talker.replies(conversations), strict=True):
         row = {"prompt": text, "reply": reply.text, **asdict(reply)}
         print(json_text({k: v for k, v in row.items() if k not in ("text", "seconds")})
               if options.json else reply.text)  # fmt: skip

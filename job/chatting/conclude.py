@@ -49,12 +49,12 @@ def conclude(
     stop.check()
     save_model(job, folder)
     first = read_before(folder)
-    samples, said = say_samples(job, talker_of(job), first.samples)
+    samples, shown = say_samples(job, talker_of(job), first.samples)
     figures, table = put_beside(job, folder, first.replies)
-    tracker.log_text(progress.step, "replies", "\n".join([said, "", table]))
-    tracker.say("\n".join(["", said, "", table]).rstrip())
+    tracker.log_text(progress.step, "replies", "\n".join([shown, "", table]))
+    tracker.say("\n".join(["", shown, "", table]).rstrip())
     tracker.say(estimate_line(job, peak, seconds))
-    replies = "\n\n".join(filter(None, [table, said]))
+    replies = "\n\n".join(filter(None, [table, shown]))
     card = make_card(job, folder, command, metrics, first.metrics, weights, seconds, peak, replies)
     fields = {"before": first.metrics, "samples": samples, "replies": figures}
     return Conclusion(run_card(card), metrics, seconds, peak, fields)
@@ -73,17 +73,17 @@ def say_samples(
 def put_beside(job: Job, folder: Folder, before: Sequence[Reply]) -> tuple[dict[str, Figures], str]:
     """Replies to test conversations now, in head_to_head.jsonl beside those before and the true
     ones; figures of each with n and interval, and the same as a table."""
-    talker, asked = talker_of(job), test_prompts(job)
-    if not asked:
+    talker, prompts = talker_of(job), test_prompts(job)
+    if not prompts:
         return {}, ""
-    first: Sequence[Reply | None] = before if len(before) == len(asked) else [None] * len(asked)
-    after = talker.replies([one.messages for one in asked])
+    first: Sequence[Reply | None] = before if len(before) == len(prompts) else [None] * len(prompts)
+    after = talker.replies([one.messages for one in prompts])
     rows = [
         Compared(one.messages, old, new, one.reference)
-        for one, old, new in zip(asked, first, after, strict=True)
+        for one, old, new in zip(prompts, first, after, strict=True)
     ]
     write_head_to_head(folder.path / HEAD_TO_HEAD, rows)
     true_tokens = [len(job.tokenizer(one.reference, add_special_tokens=False)["input_ids"])
-                   for one in asked]  # fmt: skip
+                   for one in prompts]  # fmt: skip
     figures = compare_figures(rows, true_tokens)
     return figures, "\n".join(figures_table(figures))

@@ -16,7 +16,7 @@ class Pieces:
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
         self.decode = decode
         self.window: list[int] = []  # the tokens of the last piece, then those that wait
-        self.given = 0  # how many of the window are in a piece already
+        self.done = 0  # how many of the window are in a piece already
 
     def add(self, token: int) -> str:
         """The text that the token completes."""
@@ -29,8 +29,8 @@ class Pieces:
         return self._give(self.decode(self.window))
 
     def _give(self, whole: str) -> str:
-        before = self.decode(self.window[: self.given]) if self.given else ""
+        before = self.decode(self.window[: self.done]) if self.done else ""
         if len(whole) > len(before):
-            self.window = self.window[self.given :]
-            self.given = len(self.window)
+            self.window = self.window[self.done :]
+            self.done = len(self.window)
         return whole[len(before) :]

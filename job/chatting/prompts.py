@@ -25,7 +25,7 @@ CHUNK = 64  # rows whose replies are written together
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptRow:
     """One row. Without `messages` where there is an `error`."""
 
     address: str  # "prompts.jsonl:12"
@@ -39,7 +39,7 @@ class Answered:
     """A row with its reply, or with the error that stands in its place; `left_out` messages had no
     room before the model."""
 
-    asked: Asked
+    prompt: PromptRow
     reply: Reply | None
     error: str | None = None
     left_out: int = 0
@@ -62,7 +62,7 @@ class Tally:
         self.cut += row.reply is not None and row.reply.stopped == "length"
         self.shortened += row.left_out > 0
         if row.error is not None and not self.first:
-            self.first = f"{row.asked.address}: {row.error}"
+            self.first = f"{row.prompt.address}: {row.error}"
 
     def line(self) -> str:
         """What there was, for the end."""
@@ -76,7 +76,7 @@ class Tally:
         return ", ".join(parts)
 
 
-def read_prompts(path: Path, read_turns: ReadTurns) -> Callable[[], Iterator[Asked]]:
+def read_prompts(path: Path, read_turns: ReadTurns) -> Callable[[], Iterator[PromptRow]]:
     """The rows of a table (JSON lines, or any other that tables.py reads), which can be gone
     through again. Raises ValueError for a file that cannot be read as a whole."""
     table = open_table(path, path.name, detect_format(path).format)
@@ -84,15 +84,15 @@ def read_prompts(path: Path, read_turns: ReadTurns) -> Callable[[], Iterator[Ask
     if names is not None and not {"prompt", "messages"} & set(names):
         raise ValueError(f"{path} has neither a column 'prompt' nor 'messages'")
 
-    def rows() -> Iterator[Asked]:
+    def rows() -> Iterator[PromptRow]:
         for row in table.rows(list(names or ("messages", "prompt"))):
             if isinstance(row, BadRow):
-                yield Asked(row.address, [], error=row.message)
+                yield PromptRow(row.address, [], error=row.message)
                 continue
             try:
-                yield Asked(row.address, messages_of(row.values, read_turns), row.values)
+                yield PromptRow(row.address, messages_of(row.values, read_turns), row.values)
             except RowError as error:
-                yield Asked(row.address, [], row.values, str(error).removeprefix(": "))
+                yield PromptRow(row.address, [], row.values, str(error).removeprefix(": "))
 
     return rows
 
@@ -115,7 +115,7 @@ def messages_of(values: Mapping[str, Any], read_turns: ReadTurns) -> list[Messag
 
 
 def answer_prompts(
-    talker: Talker, rows: Iterable[Asked], strict: bool, tally: Tally
+    talker: Talker, rows: Iterable[PromptRow], strict: bool, tally: Tally
 ) -> Iterator[list[Answered]]:
     """Replies in the order of the rows, a chunk at a time. What is drawn for a row follows from the
     seed and its number in the file. Raises ValueError at the first error where `strict`."""
@@ -155,7 +155,7 @@ class Columns:
         """The cells of one row."""
         reply = answered.reply
         return {
-            **self.kept(answered.asked.values),
+            **self.kept(answered.prompt.values),
             "reply": None if reply is None else reply.text,
             "tokens": None if reply is None else reply.tokens,
             "stopped": None if reply is None else reply.stopped,
@@ -173,7 +173,7 @@ class Columns:
                 self.renamed[name] = new
         return {self.renamed.get(name, name): value for name, value in values.items()}
 
-    def types(self, rows: Iterable[Asked]) -> dict[str, Any]:
+    def types(self, rows: Iterable[PromptRow]) -> dict[str, Any]:
         """The columns of a table of these rows, with their types."""
         ours = {"reply": "", "tokens": 1, "stopped": "", "left_out": 1, "error": ""}
         return column_types([], ([self.kept(row.values)] for row in rows)) | column_types(

@@ -103,9 +103,9 @@ class Chat:
     def answer(self, text: str) -> None:
         """Say the reply to a message. One that cannot be read is as if it had not been sent."""
         first = [] if self.system is None else [{"role": "system", "content": self.system}]
-        asked = [*self.messages, {"role": "user", "content": text}]
+        messages = [*self.messages, {"role": "user", "content": text}]
         try:
-            saying = self.talker.stream([*first, *asked], self.replies)
+            saying = self.talker.stream([*first, *messages], self.replies)
         except ValueError as error:
             self.refuse(clean_line(str(error)))
             return
@@ -123,7 +123,7 @@ class Chat:
         self.shown.close(saying.reply)
         self.replies += 1
         if saying.reply.text:  # a message to which nothing was said is as if it had not been sent
-            self.messages = [*asked, {"role": "assistant", "content": saying.reply.text}]
+            self.messages = [*messages, {"role": "assistant", "content": saying.reply.text}]
 
     def refuse(self, reason: str) -> None:
         """Say why a line gets no reply."""

@@ -38,7 +38,7 @@ def talks(path: Path, texts: bool) -> list[Talk]:
         return []
     return [
         Talk(
-            asked=str(line["messages"][-1]["content"]),
+            prompt=str(line["messages"][-1]["content"]),
             before=line["before"],
             after=line["after"],
             true=line["true"],

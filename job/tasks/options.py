@@ -9,7 +9,7 @@ OF_CHATS = ("system", "temperature", "top_p", "max_tokens", "seed")  # not of la
 
 def refuse_options(options: Namespace, names: Sequence[str], why: str) -> None:
     """Raise ValueError where one of these options is given."""
-    given = [name for name in names if getattr(options, name) not in (None, False, [])]
-    if given:
-        shown = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+    present = [name for name in names if getattr(options, name) not in (None, False, [])]
+    if present:
+        shown = ", ".join(f"--{name.replace('_', '-')}" for name in present)
         raise ValueError(f"{shown}: {why}; leave it out")

@@ -91,8 +91,8 @@ class PrefixTuning(Method):
             module.prefix = Prefix(*parts).train(module.training)
         read_prefixes(inner)
         if goes_on(inner):
-            asked = asked_model(model)
-            asked.register_forward_pre_hook(partial(_move_on, self.tokens), with_kwargs=True)
+            reading = asked_model(model)
+            reading.register_forward_pre_hook(partial(_move_on, self.tokens), with_kwargs=True)
         try_model(model, self.kind, self.positions(model))
         return [f"prefix: {self.tokens} learned keys and values in each layer"]
 

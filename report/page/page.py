@@ -55,7 +55,7 @@ class Talk:
     """What was asked last in a test conversation, and what a language model said to it before and
     after training; None where that is not known. `true`: what was said there."""
 
-    asked: str
+    prompt: str
     before: str | None
     after: str | None
     true: str | None

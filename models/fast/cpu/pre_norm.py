@@ -95,8 +95,8 @@ def pre_norm(
     if y is not None and isinstance(dropout, FastDropout) and dropout.drops():
         draw = dropout.draw(y.shape)
     weights = (norm.weight, getattr(norm, "bias", None))
-    given = (y, x, *weights)
-    if not torch.is_grad_enabled() or not any(t is not None and t.requires_grad for t in given):
+    tensors = (y, x, *weights)
+    if not torch.is_grad_enabled() or not any(t is not None and t.requires_grad for t in tensors):
         return kernels.pre_norm(y, x, norm, draw, dtype)[:2]
     if y is None:
         return x, Norm.apply(x, *weights, norm, dtype, kernels)
