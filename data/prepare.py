@@ -19,6 +19,7 @@ import numpy as np
 from data.allot import Piece, allot, drop_seen, treat_overlap
 from data.bad_rows import unlabelled
 from data.cache import cache_root, make_key, open_built, read_arrow
+from data.choices import ROW_CHOICES, unknown_splits, wrong_choices
 from data.clean import CleanArgs
 from data.columns import check_columns
 from data.drop import check_drop_rows, read_drop_rows
@@ -26,7 +27,7 @@ from data.grouped import describe_groups
 from data.intake import Intake
 from data.labels.settle import Kind, Settled, convert_labels, label_counts, settle
 from data.reading.formats import FIRST_LINE, Format, check_format, describe_format
-from data.sources import SPLITS, Source, open_source
+from data.sources import Source, open_source
 from data.split_files import write_split
 from data.summary import DataReport
 from data.tables import Table
@@ -135,16 +136,8 @@ def file_format(args: DataArgs) -> Format:
 
 
 def _check(args: DataArgs) -> None:
-    choices = {
-        "kind": ("auto", "single", "multi", "regression"),
-        "on_bad_row": ("error", "skip"),
-        "on_overlap": ("refuse", "drop", "warn"),
-    }
-    errors = [
-        f"data.{name}: got {getattr(args, name)!r}, expected one of {', '.join(allowed)}"
-        for name, allowed in choices.items()
-        if getattr(args, name) not in allowed
-    ]
+    kinds = {"kind": ("auto", "single", "multi", "regression")}
+    errors = wrong_choices(args, {**kinds, **ROW_CHOICES})
     if len(args.text) not in (1, 2) or isinstance(args.text, str):
         errors.append(f"data.text: got {args.text!r}, expected one column, or two for pairs")
     if not args.label or isinstance(args.label, str):
@@ -152,9 +145,7 @@ def _check(args: DataArgs) -> None:
     if args.labels and len(set(args.labels)) < max(2, len(args.labels)):
         errors.append(f"data.labels: got {list(args.labels)}, expected at least two, all different")
     errors += check_format(file_format(args))
-    for name in args.subset:
-        if name not in SPLITS:
-            errors.append(f"data.subset: unknown split {name!r}, expected {', '.join(SPLITS)}")
+    errors += unknown_splits(args.subset)
     if errors:
         raise ValueError("\n".join(errors))
 

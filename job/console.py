@@ -58,11 +58,16 @@ def mark(text: str, places: Sequence[tuple[int, int]]) -> str:
     return "".join(marked)
 
 
+def takes_style() -> bool:
+    """Whether a terminal is to be given colour and bold letters (no-color.org)."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def write_marked(output: TextIO, line: str) -> None:
     """Write a line; what stands between MARKS is bold and underlined on a terminal, and in brackets
     elsewhere, and where NO_COLOR is set (no-color.org)."""
     stream = output.stream if isinstance(output, CleanStream) else output
-    styled = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    styled = stream.isatty() and takes_style()
     signs = ("\x1b[1;4m", "\x1b[0m") if styled else ("[", "]")
     line = escape_unprintable(line)  # before our own signs, which steer
     stream.write(line.replace(MARKS[0], signs[0]).replace(MARKS[1], signs[1]) + "\n")

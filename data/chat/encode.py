@@ -23,6 +23,7 @@ from data.chat.length import Excess, Overlong, cut, is_text, split_text, split_t
 from data.chat.render import Learn, Masked, Renderer
 from data.chat.templates import choose_template
 from data.chat.turns import Message
+from data.choices import wrong_choices
 from data.encode import Encoded, tokenizer_digest
 from data.reading.rows import BadRow
 from files.read import read_json
@@ -101,12 +102,7 @@ def check_encoding(encoding: ChatEncoding) -> None:
         "learn": ("replies", "all", "last"),
         "on_bad_row": ("error", "skip"),
     }
-    errors = [
-        f"data.{name}: got {getattr(encoding, name)!r}, expected one of "
-        f"{', '.join(filter(None, allowed))}"
-        for name, allowed in choices.items()
-        if getattr(encoding, name) not in allowed
-    ]
+    errors = wrong_choices(encoding, choices)
     if encoding.max_length < 2:
         errors.append(f"data.max_length: got {encoding.max_length}, expected 2 tokens or more")
     if errors:

@@ -21,6 +21,7 @@ from data.cache import cache_root, make_key, open_built, read_arrow, write_arrow
 from data.chat.intake import SCHEMA, ChatClean, ChatIntake, describe_turns, first_places
 from data.chat.messages import MessageReader
 from data.chat.turns import ALTERNATE, ROLES, TurnReader
+from data.choices import ROW_CHOICES, unknown_splits, wrong_choices
 from data.columns import check_columns
 from data.drop import check_drop_rows, read_drop_rows
 from data.filters import parse_filter
@@ -28,7 +29,7 @@ from data.grouped import describe_groups
 from data.prepare import describe_origin
 from data.reading.columnar import CHUNK
 from data.reading.formats import FIRST_LINE, Format, check_format, describe_format
-from data.sources import SPLITS, Source, open_source
+from data.sources import Source, open_source
 from data.summary import DataReport
 from data.tables import Table
 from files.read import read_json
@@ -110,12 +111,7 @@ def _check(args: ChatArgs) -> None:
     errors = check_format(
         Format(args.encoding, args.delimiter, args.quoting, args.escape, args.header)
     )
-    for name, allowed in (
-        ("on_bad_row", ("error", "skip")), ("on_overlap", ("refuse", "drop", "warn"))
-    ):  # fmt: skip
-        if getattr(args, name) not in allowed:
-            got = getattr(args, name)
-            errors.append(f"data.{name}: got {got!r}, expected one of {', '.join(allowed)}")
+    errors += wrong_choices(args, ROW_CHOICES)
     if isinstance(args.messages, str) or not 1 <= len(args.messages) <= 3:
         errors.append(
             f"data.messages: got {args.messages!r}, expected one column (turns, or plain text), "
@@ -131,9 +127,7 @@ def _check(args: ChatArgs) -> None:
             f"data.turn: got {dict(args.turn)}, expected the names of two fields, as "
             '{ role = "sender", content = "text" }'
         )
-    for name in args.subset:
-        if name not in SPLITS:
-            errors.append(f"data.subset: unknown split {name!r}, expected {', '.join(SPLITS)}")
+    errors += unknown_splits(args.subset)
     if errors:
         raise ValueError("\n".join(errors))
 

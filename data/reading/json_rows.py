@@ -96,6 +96,28 @@ def _read_stream(lines: Lines, name: str, needed: Sequence[str]) -> Iterator[Row
         raise ValueError(f"{lines.path}:{cursor.line}: broken JSON: text after the end of the rows")
 
 
+def _take_row(cursor: Cursor, address: str, values: Any) -> Row | BadRow:
+    """A row that was just read; a bad one where its letters could not be."""
+    if not cursor.lines.bad:
+        return _make_row(address, values)
+    message = "; ".join(cursor.lines.bad)
+    cursor.lines.bad.clear()
+    return BadRow(address, "bad_encoding", message)
+
+
+def _ends(cursor: Cursor, closing: str, what: str) -> bool:
+    """Take what stands behind a row: whether it ends the rows. Raises ValueError where it is
+    neither `closing` nor a comma."""
+    following = cursor.take()
+    if following not in (closing, ","):
+        there = repr(following) if following else "the end of the file"
+        raise ValueError(
+            f"{cursor.lines.path}:{cursor.line}: broken JSON: {there} where {what} goes on with "
+            f"',' or ends with {closing!r}"
+        )
+    return following == closing
+
+
 def _read_list(cursor: Cursor, name: str) -> Iterator[Row | BadRow]:
     """The elements of the list that opens here."""
     cursor.take()
@@ -106,20 +128,9 @@ def _read_list(cursor: Cursor, name: str) -> Iterator[Row | BadRow]:
         cursor.peek()
         line = cursor.line
         values = cursor.decode()
-        if cursor.lines.bad:
-            yield BadRow(f"{name}:{line}", "bad_encoding", "; ".join(cursor.lines.bad))
-            cursor.lines.bad.clear()
-        else:
-            yield _make_row(f"{name}:{line}", values)
-        following = cursor.take()
-        if following == "]":
+        yield _take_row(cursor, f"{name}:{line}", values)
+        if _ends(cursor, "]", "a list of rows"):
             return
-        if following != ",":
-            what = repr(following) if following else "the end of the file"
-            raise ValueError(
-                f"{cursor.lines.path}:{cursor.line}: broken JSON: {what} where a list of rows goes "
-                "on with ',' or ends with ']'"
-            )
 
 
 def _read_objects(
@@ -204,20 +215,9 @@ def _read_named(cursor: Cursor, name: str, key: str, value: Any) -> Iterator[Row
     """The rows of an object whose values are the records, from the first on, which was read; each
     is called by its key."""
     while True:
-        if cursor.lines.bad:
-            yield BadRow(f"{name}:{key}", "bad_encoding", "; ".join(cursor.lines.bad))
-            cursor.lines.bad.clear()
-        else:
-            yield _make_row(f"{name}:{key}", value)
-        following = cursor.take()
-        if following == "}":
+        yield _take_row(cursor, f"{name}:{key}", value)
+        if _ends(cursor, "}", "an object of rows"):
             return
-        if following != ",":
-            what = repr(following) if following else "the end of the file"
-            raise ValueError(
-                f"{cursor.lines.path}:{cursor.line}: broken JSON: {what} where an object of rows "
-                "goes on with ',' or ends with '}'"
-            )
         key = str(cursor.decode())
         _take_colon(cursor, key)
         value = cursor.decode()

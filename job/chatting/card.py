@@ -8,8 +8,7 @@ from configs.read import trajectory
 from job.folder import Folder
 from job.job import Job
 from job.reporting.banner import estimated_memory, estimated_seconds
-from job.reporting.train_on import train_on
-from models.methods.method import can_merge
+from job.reporting.card import train_on_command
 from models.snippet import loading_snippet
 from models.texts import Texts
 from report.card import Card, Compared, Result
@@ -58,11 +57,7 @@ def make_card(
         command=command,
         predict_command=ask_command(job, folder),
         load_run=load_run_snippet(job, folder),
-        train_on_command=(
-            train_on(folder.config, job.config, job.config.train.epochs)
-            if can_merge(job.built.model)
-            else ""
-        ),
+        train_on_command=train_on_command(job, folder),
         snippet=loading_snippet(folder.model, job.model_args, Texts()),
         elsewhere=ELSEWHERE,
         data=[*job.data.report.lines(), *job.task.sections(job).length],

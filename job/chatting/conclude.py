@@ -49,8 +49,9 @@ def conclude(
     stop.check()
     save_model(job, folder)
     first = read_before(folder)
-    samples, shown = say_samples(job, talker_of(job), first.samples)
-    figures, table = put_beside(job, folder, first.replies)
+    talker = talker_of(job)
+    samples, shown = say_samples(job, talker, first.samples)
+    figures, table = put_beside(job, folder, talker, first.replies)
     tracker.log_text(progress.step, "replies", "\n".join([shown, "", table]))
     tracker.say("\n".join(["", shown, "", table]).rstrip())
     tracker.say(estimate_line(job, peak, seconds))
@@ -70,10 +71,12 @@ def say_samples(
     return after, replies_table(list(after), sides)
 
 
-def put_beside(job: Job, folder: Folder, before: Sequence[Reply]) -> tuple[dict[str, Figures], str]:
+def put_beside(
+    job: Job, folder: Folder, talker: Talker, before: Sequence[Reply]
+) -> tuple[dict[str, Figures], str]:
     """Replies to test conversations now, in head_to_head.jsonl beside those before and the true
     ones; figures of each with n and interval, and the same as a table."""
-    talker, prompts = talker_of(job), test_prompts(job)
+    prompts = test_prompts(job)
     if not prompts:
         return {}, ""
     first: Sequence[Reply | None] = before if len(before) == len(prompts) else [None] * len(prompts)

@@ -10,14 +10,14 @@ from configs.schema import Config
 from data.chat.render import first_special, special_tokens
 from data.chat.templates import Template, Unrenderable, choose_template, render
 from data.chat.turns import TEXT
-from engine.precision import Precision, choose_device, choose_precision
+from engine.precision import Precision
 from files.read import read_json
 from files.write import save_text, to_json
 from job.chatting.talker import Message, Talker
 from job.ending import reading
 from job.folder import Folder, finished_config
 from job.job import Job
-from job.predicting.predictor import made_with
+from job.predicting.predictor import finished_precision
 from job.speed import speed_up_model
 from models.export import load_exported
 from models.fast.speed import Speed
@@ -110,9 +110,7 @@ def open_talker(
             folder.model, allow_code, base, allow_network, verified=True
         )
         texts = bool(read_json(folder.model / FORM, ["texts"])["texts"])
-    then, chosen = made_with(folder), device or config.precision.device
-    same = str(choose_device(chosen)[0]) == then.get("device")
-    precision = choose_precision(chosen, config.precision.dtype, then["dtype"] if same else None)
+    precision = finished_precision(folder, config, device, tokenizer)
     model.to(precision.device).eval()
     speed = speed_up_model(model, config, precision, answers=True)
     return make_talker(config, model, tokenizer, precision, texts), speed

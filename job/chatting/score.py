@@ -12,11 +12,9 @@ from job.chatting.loss import evaluate_chats
 from job.chatting.prepare import encode_split
 from job.chatting.rows import chat_args
 from job.ending import reading
-from job.folder import refuse_other_trajectory, run_folder
 from job.predicting.predictor import made_with, make_padding
-from job.speed import evaluation_rows, feed_batches, set_up_torch, speed_up_model
-from job.testing.score import check_same_rows
-from job.verify import check_run
+from job.speed import evaluation_rows, feed_batches, speed_up_model
+from job.testing.score import check_same_rows, open_scored
 from models.export import load_exported
 
 
@@ -26,15 +24,7 @@ def score_finished_chat(
     """The answer to Task.score. Raises ValueError where the run is not finished, was another
     recipe, has no test rows, or where its rows have changed since; unless `allow_drift`, also where
     its files have."""
-    folder = run_folder(config)
-    set_up_torch(config)
-    if not folder.result.exists():
-        raise ValueError(
-            f"{folder.path} holds no finished run (no result.json); train it without --eval-only"
-        )
-    for note in check_run(folder, allow_drift):
-        print(note)
-    refuse_other_trajectory(config, folder)
+    folder = open_scored(config, allow_drift)
     chats = load_chats(chat_args(config))
     check_same_rows(config, folder, chats.fingerprint, chats.splits)
     with reading(f"the model in {folder.path}"):

@@ -4,14 +4,13 @@ A terminal is given a prompt, colour and the speed of each reply. A pipe gets on
 nothing else; what there is to say beside it goes to `notes`.
 """
 
-import os
 import sys
 from collections.abc import Callable
 from typing import TextIO
 
 from files.printable import escape_unprintable
 from job.chatting.talker import Message, Reply, Talker
-from job.console import CleanStream
+from job.console import CleanStream, takes_style
 from report.format import clean_line, format_seconds
 
 PROMPT = "> "
@@ -139,7 +138,7 @@ class Terminal:
         self.input, self.output = input, output
         # our own signs steer the terminal: they go past what keeps others from that
         self.raw = output.stream if isinstance(output, CleanStream) else output
-        self.styled = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        self.styled = takes_style()
         if input is sys.stdin:
             try:
                 import readline  # noqa: F401  input() edits lines with it

@@ -227,6 +227,18 @@ def recorded_dtype(folder: Folder, key: str = "dtype") -> str | None:
     return folder.recorded().get("environment", {}).get(key)
 
 
+def finished_precision(
+    folder: Folder, config: Config, device: str | None, tokenizer: Any
+) -> Precision:
+    """The precision in which a finished run answers on a device, or on that of its recipe."""
+    then, chosen = made_with(folder), device or config.precision.device
+    # on the device of the training "auto" means what it meant there, and nothing is probed
+    same = str(choose_device(chosen)[0]) == then.get("device")
+    return settle_precision(
+        chosen, config.precision.dtype, tokenizer, then["dtype"] if same else None
+    )
+
+
 def open_predictor(
     folder: Folder, device: str | None, allow_code: bool, base: str | Path | None,
     allow_network: bool = False,
@@ -241,12 +253,7 @@ def open_predictor(
         )
         fusion = load_fusion(folder.model, args.num_labels)
         decision = read_decision(folder.model, args)
-    then = made_with(folder)
-    chosen = device or config.precision.device
-    # on the device of the training "auto" means what it meant there, and nothing is probed
-    same = str(choose_device(chosen)[0]) == then.get("device")
-    recorded = then["dtype"] if same else None
-    precision = settle_precision(chosen, config.precision.dtype, tokenizer, recorded)
+    precision = finished_precision(folder, config, device, tokenizer)
     model.to(precision.device).eval()
     speed = speed_up_model(model, config, precision, answers=True)
     predictor = make_predictor(

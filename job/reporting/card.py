@@ -157,6 +157,13 @@ def caveat_lines(job: Job, tested: Tested, weights: str, fusion: Fusion | None) 
     return caveats
 
 
+def train_on_command(job: Job, folder: Folder) -> str:
+    """The command that trains the run's weights further; none where they cannot be merged."""
+    if not can_merge(job.built.model):
+        return ""
+    return train_on(folder.config, job.config, job.config.train.epochs)
+
+
 def make_card(
     job: Job, folder: Folder, command: str, tested: Tested, weights: str, seconds: float | None,
     sides: Sequence[Side], fusion: Fusion | None, fitted: Fitted,
@@ -175,11 +182,7 @@ def make_card(
         command=command,
         predict_command=ask_command(job, folder),
         load_run=load_run_snippet(job, folder),
-        train_on_command=(
-            train_on(folder.config, job.config, job.config.train.epochs)
-            if can_merge(job.built.model)
-            else ""
-        ),
+        train_on_command=train_on_command(job, folder),
         snippet=loading_snippet(folder.model, job.model_args, texts_of(job), decided),
         data=[*job.data.report.lines(), *window_lines(job)],
         elsewhere=elsewhere(job, folder.model),

@@ -83,13 +83,10 @@ class Chat:
     def split_batches(self, job: Job, split: str) -> Iterator[Batch]:
         from data.chat.batches import collate_chats
         from data.loaders import eval_batches
-        from job.chatting.loss import with_places
 
-        return with_places(
-            eval_batches(
-                job.encoded[split].dataset, job.evaluation_rows, job.padding,
-                job.config.data.workers, join=collate_chats,
-            )
+        return eval_batches(
+            job.encoded[split].dataset, job.evaluation_rows, job.padding,
+            job.config.data.workers, join=collate_chats,
         )  # fmt: skip
 
     def evaluate(self, job: Job, batches: Iterator[Batch]) -> dict[str, Any]:

@@ -43,15 +43,7 @@ def score_finished(
     its rows have changed since; unless `allow_drift`, also where its files have. `allow_network`
     lets the base be fetched from its hub.
     """
-    folder = run_folder(config)
-    set_up_torch(config)
-    if not folder.result.exists():
-        raise ValueError(
-            f"{folder.path} holds no finished run (no result.json); train it without --eval-only"
-        )
-    for note in check_run(folder, allow_drift):
-        print(note)
-    refuse_other_trajectory(config, folder)
+    folder = open_scored(config, allow_drift)
     data = load_same_rows(config, folder)
     with reading(f"the model in {folder.path}"):
         model, tokenizer, args = load_exported(
@@ -79,6 +71,21 @@ def score_finished(
         print(f"loss {metrics['loss']:.4f}, by {sentence}{changed}")
     compared = None if allow_drift else read_result(folder).get("compared")
     return {"test": metrics, "compared": compared}
+
+
+def open_scored(config: Config, allow_drift: bool) -> Folder:
+    """The folder of the run that --eval-only scores. Raises ValueError where it is not finished or
+    was another recipe, and unless `allow_drift` where its files have changed."""
+    folder = run_folder(config)
+    set_up_torch(config)
+    if not folder.result.exists():
+        raise ValueError(
+            f"{folder.path} holds no finished run (no result.json); train it without --eval-only"
+        )
+    for note in check_run(folder, allow_drift):
+        print(note)
+    refuse_other_trajectory(config, folder)
+    return folder
 
 
 def load_same_rows(config: Config, folder: Folder) -> Data:
