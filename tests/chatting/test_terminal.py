@@ -101,7 +101,7 @@ from job.console import prepare_console
 prepare_console()
 tokenizer = make_chat_tokenizer()
 model = make_chat_model(tokenizer)
-model.register_forward_hook(lambda *_: time.sleep(0.05))
+model.register_forward_hook(lambda *_: time.sleep(0.08))
 talker = make_talker(model, tokenizer, ends=(), max_tokens=40)
 print("failed:", run_chat(talker, sys.stdin, sys.stdout, sys.stderr))
 os.environ["NO_COLOR"] = "1"
@@ -118,19 +118,30 @@ class Person:
             os.execve(sys.executable, [sys.executable, *words], environment)
         self.seen, self.at = "", 0
 
+    def read(self):
+        """What was printed meanwhile; False where the program has gone."""
+        if select.select([self.fd], [], [], 0.1)[0]:
+            try:
+                self.seen += os.read(self.fd, 4096).decode("utf-8", errors="replace")
+            except OSError:
+                return False
+        return True
+
     def wait(self, text, seconds=60):
         """Until a text was printed behind what was waited for before; gives all up to its end."""
         end, begun = time.monotonic() + seconds, self.at
         while text not in self.seen[begun:]:
             if time.monotonic() > end:
                 pytest.fail(f"{text!r} never came: {self.seen[begun:]!r}")
-            if select.select([self.fd], [], [], 0.1)[0]:
-                try:
-                    self.seen += os.read(self.fd, 4096).decode("utf-8", errors="replace")
-                except OSError:  # the program has gone
-                    end = 0
+            if not self.read():
+                end = 0
         self.at = self.seen.index(text, begun) + len(text)
         return self.seen[begun : self.at]
+
+    def hear(self):
+        """Until a letter of the reply was printed: how long that takes is the machine's matter."""
+        while not any(letter.isalnum() for letter in self.seen[self.at :]):
+            self.read()
 
     def type(self, text):
         os.write(self.fd, text.encode())
@@ -151,7 +162,8 @@ def test_a_person_talks_stops_a_reply_and_leaves():
     assert "40 tokens in" in reply  # all of it
     person.wait("> ")
     person.type("tell me more\n")
-    time.sleep(0.6)
+    person.wait("begins anew)\x1b[0m")  # there is no room for both
+    person.hear()
     person.type("\x03")  # Ctrl-C
     stopped = person.wait("; stopped")
     tokens = int(stopped.rpartition(" tokens in")[0].split("\x1b[2m")[-1])
