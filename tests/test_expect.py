@@ -24,7 +24,7 @@ WRONG = {"text": "a bad awful film", "label": "pos"}
 SETTINGS = {
     "eval": {"baseline": False},
     "speed": {"native": "off"},
-    "train": {"epochs": 8, "lr": 3e-2, "accumulate": 1},
+    "train": {"epochs": 20, "lr": 3e-2, "accumulate": 1},  # sure of both texts, whatever the seed
     "samples": None,
 }
 
@@ -306,7 +306,7 @@ def test_a_label_that_there_is_not_stops_before_step_1(start):
 
 
 def test_expectations_of_seeds_count_together(start):
-    _, said = start("seeds", words(WRONG), "--strict", "--seeds", "0,1", "train.epochs=2", code=3)
+    _, said = start("seeds", words(WRONG), "--strict", "--seeds", "0,1", code=3)
     assert said.count("1 of 1 is not met") >= 1
 
 

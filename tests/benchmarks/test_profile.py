@@ -1,7 +1,7 @@
 """Each operation of a profile goes to one group."""
 
 import pytest
-from profile_step import ATTENTION, DROPOUT, GATE, HEAD, OTHER, PRODUCTS, PYTHON, group_of, table
+from profile_step import ATTENTION, DROPOUT, GATES, HEAD, OTHER, PRODUCTS, PYTHON, group_of, table
 
 
 @pytest.mark.parametrize(
@@ -13,13 +13,13 @@ from profile_step import ATTENTION, DROPOUT, GATE, HEAD, OTHER, PRODUCTS, PYTHON
         (ATTENTION, ["SpanAttention"], ATTENTION),
         ("aten::mul_", [DROPOUT], DROPOUT),
         ("aten::mul_", [], "copies, casts, sums"),
-        ("aten::gelu_backward", [], "GELU"),
+        ("aten::gelu_backward", [], GATES),
         ("aten::native_layer_norm", [], "norms"),
         ("aten::_fused_adamw_", [], "optimizer"),
         ("SpanAttentionBackward", [], PYTHON),
         ("aten::argmax", [], OTHER),
         ("aten::mm", [HEAD, "chat_loss"], HEAD),
-        ("aten::silu", [], GATE),
+        ("aten::silu", [], GATES),
         ("aten::rsqrt", [], "norms"),
     ],
 )
