@@ -1,4 +1,4 @@
-"""Train a classifier from a recipe: a run's table of contents.
+"""Train a model from a recipe: a run's table of contents.
 
     python train.py --config configs/imdb_lora.toml
     python train.py --config configs/imdb_lora.toml train.lr=3e-4 run.name=other --unset lora
