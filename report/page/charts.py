@@ -87,10 +87,14 @@ def chart(
     xs = [*(x for x, _ in points), *rules.values(), *(x_range or ())]
     if log_x and min(xs) <= 0:
         raise ValueError(f"{title}: on a logarithmic axis every x must be more than 0")
-    frame, rows = _legend([one.name for one in series], frame)
-    place_x = Scale(xs, frame.left, frame.width - frame.right, log_x)
     ys = [*(y for _, y in points), *bounds, *(y_range or ())]
+    frame, rows = _legend([one.name for one in series], frame)
     place_y = Scale(ys, frame.height - frame.bottom, frame.top, False)
+    longer = max(0, round(30 + LETTER * max(len(_word(t)) for t in place_y.ticks)) - frame.left)
+    frame = replace(frame, left=frame.left + longer)  # room for the numbers beside the axis' name
+    if frame.right < 100:  # the legend stands above the plot and begins where that does
+        rows = [(x + longer, y) for x, y in rows]
+    place_x = Scale(xs, frame.left, frame.width - frame.right, log_x)
     about = "; ".join(f"{one.name}: {one.points[-1][1]:.4g}" for one in series if one.points)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {frame.width} {frame.height}" '
