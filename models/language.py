@@ -7,6 +7,7 @@ They are called apart because the second is the large one: of 49,152 words it ho
 what the first does. check_language holds both to what the model itself answers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,3 +153,13 @@ def end_tokens(model: nn.Module, tokenizer: Any) -> list[int]:
     named = inner.generation_config.eos_token_id
     named = named if isinstance(named, list) else [] if named is None else [named]
     return list(dict.fromkeys([tokenizer.eos_token_id, *named]))
+
+
+def add_ends(model: nn.Module, ends: Sequence[int]) -> None:
+    """Note among the model's settings for writing that a reply ends after these tokens too, so that
+    an export has them wherever it is opened."""
+    settings: Any = transformers_model(model).generation_config
+    named = settings.eos_token_id
+    named = named if isinstance(named, list) else [] if named is None else [named]
+    both = list(dict.fromkeys([*named, *ends]))
+    settings.eos_token_id = both[0] if len(both) == 1 else both

@@ -10,7 +10,7 @@ from shipped import list_shipped
 import predict
 import train
 from openloop import load_run
-from tests.conftest import ROOT, figures, result_of, weights
+from tests.conftest import ROOT, figures, result_of, weights, write_rows
 from tests.killed import kill_after_save
 
 PROMPT = [{"role": "user", "content": "hello there"}]
@@ -94,7 +94,7 @@ def test_an_adapter_writes_the_same_tokens_in_peft(talked, place):
     with torch.no_grad():
         ids = model.generate(
             **inputs, max_new_tokens=talker.args.max_tokens, do_sample=False,
-            eos_token_id=talker.ends, pad_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.eos_token_id,
         )  # fmt: skip
     text = tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     assert reply.text == text.strip()
@@ -123,7 +123,52 @@ def test_a_template_of_ones_own_goes_with_the_model_and_ends_its_replies(place):
     (place / "own.jinja").unlink()
     talker = load_run(place / "runs/own")
     assert talker.tokenizer.chat_template == template
-    assert talker.tokenizer.convert_tokens_to_ids("<|endoftext|>") in talker.ends
+    written = talker.tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    assert written in talker.ends
+    settings = json.loads(
+        (place / "runs/own/model/generation_config.json").read_text(encoding="utf-8")
+    )
+    assert settings["eos_token_id"] == [2, written]  # and it ends a reply elsewhere too
+
+
+@pytest.mark.parametrize("longest", [
+    "hello " * 200,  # no room for a reply
+    "hello <|im_end|> there",  # a special token
+])  # fmt: skip
+@pytest.mark.parametrize("overlong", ["right", "drop"])
+def test_a_test_conversation_that_cannot_be_asked_is_left_out_of_the_replies(
+    place, capsys, longest, overlong
+):
+    chats = [
+        [{"role": "user", "content": f"hello {i}"}, {"role": "assistant", "content": f"good {i}"}]
+        for i in range(8)
+    ]
+    odd = [{"role": "user", "content": longest}, {"role": "assistant", "content": "good day"}]
+    write_rows(place / "train.jsonl", [{"messages": chat} for chat in chats])
+    write_rows(place / "test.jsonl", [{"messages": chat} for chat in [odd, *chats[:2]]])
+    words = [
+        f'data.source={{train = "{place}/train.jsonl", test = "{place}/test.jsonl"}}',
+        "--unset", "data.test", "data.validation=2", "data.on_bad_row=skip", "data.on_overlap=drop",
+        f"data.overlong={overlong}", "train.max_steps=1",
+    ]  # fmt: skip
+    name = f"odd-{overlong}-{len(longest)}"
+    assert train.main(words_of(place, name, *words)) == 0
+    assert "test.jsonl:1 is not asked for a reply" in capsys.readouterr().out
+    lines = (place / "runs" / name / "head_to_head.jsonl").read_text(encoding="utf-8")
+    assert [json.loads(line)["true"] for line in lines.splitlines()] == ["good 0", "good 1"]
+
+
+def test_rows_longer_than_the_model_reads_are_refused_before_anything_is_trained(place, capsys):
+    assert train.main(words_of(place, "wide", "data.max_length=200")) == 2
+    assert "data.max_length is 200" in capsys.readouterr().err
+    more = ["data.max_length=126", "data.packing=false", "--unset", "lora", "prompt.tokens=4"]
+    assert train.main(words_of(place, "wide", *more)) == 2
+    assert "at most 124 tokens" in capsys.readouterr().err
+
+
+def test_a_sample_that_says_a_special_token_is_named(place, capsys):
+    assert train.main(words_of(place, "sample", 'samples.texts=["hi <|im_end|>"]')) == 2
+    assert "samples.texts: a message says '<|im_end|>'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("words", "named"), [

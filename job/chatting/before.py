@@ -31,24 +31,36 @@ class Before(NamedTuple):
     samples: dict[str, Any]
 
 
-def test_prompts(job: Job) -> list[TestPrompt]:
-    """The first generate.replies test conversations that hold a reply."""
+def test_prompts(job: Job, talker: Talker) -> tuple[list[TestPrompt], list[str]]:
+    """The first generate.replies test conversations that hold a reply and that the model can be
+    asked, and a line for each that it cannot: what says a special token, or has no room."""
     prompts: list[TestPrompt] = []
+    refused: list[str] = []
     for row in job.data.splits.get("test", ()):
         if len(prompts) == job.config.generate.replies:
             break
         turns = row["messages"]
         replies = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
-        if replies and replies[-1] > 0:
-            last = replies[-1]
+        if not replies or replies[-1] == 0:
+            continue
+        last = replies[-1]
+        try:
+            talker.fit(turns[:last])
+        except ValueError as error:
+            refused.append(f"{row['address']} is not asked for a reply: {error}")
+        else:
             prompts.append(TestPrompt(row["address"], turns[:last], turns[last]["content"]))
-    return prompts
+    return prompts, refused
 
 
 def ask_samples(job: Job, talker: Talker) -> dict[str, Answer]:
-    """What the model says now to the prompts of [samples]."""
+    """What the model says now to the prompts of [samples]. Raises ValueError for one that it cannot
+    be asked."""
     texts = job.config.samples.texts
-    replies = talker.replies([[{"role": "user", "content": text}] for text in texts])
+    try:
+        replies = talker.replies([[{"role": "user", "content": text}] for text in texts])
+    except ValueError as error:
+        raise ValueError(f"samples.texts: {error}") from None
     return {text: (reply.text, None) for text, reply in zip(texts, replies, strict=True)}
 
 
@@ -60,7 +72,9 @@ def store_before(job: Job, folder: Folder) -> None:
     if "test" in job.encoded:
         metrics = job.task.evaluate(job, split_batches(job, "test"))
         print(job.task.line("before training, test", 0, metrics, job.metric), flush=True)
-    replies = [asdict(r) for r in talker.replies([one.messages for one in test_prompts(job)])]
+    prompts, refused = test_prompts(job, talker)
+    print("".join(f"{line}\n" for line in refused), end="", flush=True)
+    replies = [asdict(reply) for reply in talker.replies([one.messages for one in prompts])]
     folder.write_json(BEFORE, {"test": metrics, "replies": replies})
 
 

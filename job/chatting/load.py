@@ -30,7 +30,12 @@ REPLY = "\u2021"  # stands for a reply: no template says it
 
 def learns_texts(job: Job) -> bool:
     """Whether the rows are plain texts, which a model goes on with, and no conversations."""
-    first: str = job.data.splits["train"][0]["messages"][0]["role"]
+    return of_texts(job.data.splits["train"])
+
+
+def of_texts(rows: Any) -> bool:
+    """Whether these rows of a source are plain texts."""
+    first: str = rows[0]["messages"][0]["role"]
     return first == TEXT
 
 

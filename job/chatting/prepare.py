@@ -18,6 +18,7 @@ from engine.estimate import held_memory
 from engine.losses import cross_entropy
 from engine.memory import explained
 from engine.precision import Precision, choose_precision
+from job.chatting.load import of_texts, written_end
 from job.chatting.loss import chat_loss
 from job.chatting.rows import chat_args, chat_encoding
 from job.ending import reading
@@ -32,7 +33,8 @@ from job.training.rates import rate_notes
 from models.args import ModelArgs
 from models.build import Built
 from models.fast.speed import Speed
-from models.language import packs
+from models.generate import room
+from models.language import add_ends, packs
 from models.methods.method import added_parameters
 from models.start import open_model, open_tokenizer
 
@@ -109,7 +111,20 @@ def open_parts(
     template = choose_template(tokenizer, config.data.template)
     tokenizer.chat_template = template.text  # goes with the model wherever it goes
     assert built is not None
+    if not of_texts(chats.splits["train"]):
+        add_ends(built.model, written_end(tokenizer, template))
+    check_positions(config, built.model)
     return Opened(precision, tokenizer, chats, args, built)
+
+
+def check_positions(config: Config, model: Any) -> None:
+    """Raise ValueError where rows of data.max_length tokens have no room in the model."""
+    most, wanted = room(model), config.data.max_length
+    if most is not None and wanted > most:
+        raise ValueError(
+            f"data.max_length is {wanted:,}; {config.model.source} reads at most {most:,} tokens: "
+            f"set it to {most:,} or less"
+        )
 
 
 def encode_split(
