@@ -51,17 +51,17 @@ def compare(options: argparse.Namespace) -> None:
         differences = [] if pair is None else [asdict(one) for one in pair.differences]
         print(json.dumps(as_json(runs) | {"differences": differences}, ensure_ascii=False))
     else:
-        lines = list_lines(runs) if pair is None else pair_lines(runs[0], runs[1], pair)
+        lines = pair_lines(*runs, pair) if len(options.runs) == 2 else list_lines(runs)
         print("\n".join(lines))
 
 
 def open_runs(paths: list[Path]) -> "tuple[list[Finished], Pair | None]":
     """The finished runs; two of them compared. Says which folders hold none."""
-    from job.reporting.compare import compare_pair, open_all, open_finished
+    from job.reporting.compare import open_all, open_finished, pair_of
 
     if len(paths) == 2:
         runs = [open_finished(path) for path in paths]
-        return runs, compare_pair(runs[0], runs[1])
+        return runs, pair_of(runs[0], runs[1])
     runs, others = open_all(paths)
     if not runs:
         raise ValueError("no finished run is among them:\n  " + "\n  ".join(others))
@@ -73,7 +73,7 @@ def open_runs(paths: list[Path]) -> "tuple[list[Finished], Pair | None]":
 def write_pages(paths: list[Path]) -> None:
     """The page of each run, finished or not, and where several are finished that of all."""
     from job.folder import Folder
-    from job.reporting.compare import compare_pair, open_all
+    from job.reporting.compare import open_all, pair_of
     from job.reporting.page import write_page
     from job.reporting.sheet import write_sheet
 
@@ -87,7 +87,7 @@ def write_pages(paths: list[Path]) -> None:
     runs, _ = open_all(paths)
     if len(runs) > 1:
         alike = len(runs) == 2 and (len(paths) == 2 or runs[0].rows == runs[1].rows)
-        print(write_sheet(runs, compare_pair(*runs) if alike else None))
+        print(write_sheet(runs, pair_of(*runs) if alike else None))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -79,11 +79,18 @@ def settings_table(names: Sequence[str], differing: Mapping[str, Sequence[Any]])
 
 def figure(run: Run, metric: str) -> str:
     """A figure of a run with its interval, where it has one."""
-    value = run.figures.get(metric)
-    if metric == "accuracy" and value is not None:
-        low, high = run.figures["interval"]
-        return f"{value:.4f} ({low:.4f} to {high:.4f})"
+    value, interval = run.figures.get(metric), interval_of(run, metric)
+    if value is not None and interval is not None:
+        return f"{value:.4f} ({interval[0]:.4f} to {interval[1]:.4f})"
     return NONE if value is None else f"{value:.4f}"
+
+
+def interval_of(run: Run, metric: str) -> Sequence[float] | None:
+    """The 95 % interval of a figure: of language models several have one, of others accuracy."""
+    if "intervals" in run.figures:
+        own: Sequence[float] | None = run.figures["intervals"].get(metric)
+        return own
+    return run.figures.get("interval") if metric == "accuracy" else None
 
 
 def figures_table(runs: Sequence[Run]) -> Table:
@@ -96,7 +103,8 @@ def figures_table(runs: Sequence[Run]) -> Table:
     )
     rows = [["test", *(run.name for run in runs)]]
     rows += [[NAMES.get(key, key), *(figure(run, key) for run in runs)] for key in metrics]
-    rows.append(["rows", *(f"{run.figures.get('n', 0):,}" for run in runs)])
+    unit = "tokens" if any("conversations" in run.figures for run in runs) else "rows"
+    rows.append([unit, *(f"{run.figures.get('n', 0):,}" for run in runs)])
     rows.append(["training to test", *(format_seconds(run.seconds) for run in runs)])
     rows.append(["memory", *(format_bytes(run.memory) for run in runs)])
     return rows
@@ -154,7 +162,7 @@ def list_table(groups: Sequence[Sequence[Run]], metric: str) -> Table:
             mean = sum(run.figures[metric] for run in group) / len(group)
             rows.append([f"{len(group)} seeds", f"{mean:.4f}", "", "", ""])
         for run in group:
-            low, high = run.figures.get("interval", (None, None))
+            low, high = interval_of(run, metric) or (None, None)
             rows.append(
                 [
                     ("  " if len(group) > 1 else "") + run.name,

@@ -7,6 +7,7 @@ from io import StringIO
 import pytest
 from shipped import list_shipped
 
+import compare
 import predict
 import train
 from openloop import load_run
@@ -224,3 +225,22 @@ def test_nothing_outside_the_table_asks_which_task_a_run_has():
     ]
     asked = [path for path in outside if asking.search(path.read_text(encoding="utf-8"))]
     assert [path.relative_to(ROOT).as_posix() for path in asked] == ["job/tasks/table.py"]
+
+
+def test_two_runs_on_conversations_stand_beside_each_other_with_their_intervals(
+    place, talked, capsys
+):
+    assert train.main(words_of(place, "beside", "train.lr=1e-3")) == 0
+    other = talked.parent / "beside"
+    capsys.readouterr()
+    assert compare.main([str(talked), str(other)]) == 0
+    shown = capsys.readouterr().out
+    low, high = result_of(other)["test"]["intervals"]["loss"]
+    assert f"({low:.4f} to {high:.4f})" in shown
+    assert "train.lr" in shown
+    assert "not held against each other row by row" in shown
+    assert compare.main([str(talked), str(other), "--html"]) == 0
+    assert compare.main([str(talked), str(other), str(place)]) == 0
+    assert f"{result_of(other)['test']['n']:,} tokens of 12 test conversations" in (
+        capsys.readouterr().out
+    )

@@ -39,6 +39,10 @@ from report.compare import (
 from report.format import COLUMNS, align_table, clean_line, wrap
 from report.intervals import mcnemar, share_difference
 
+APART = (
+    "Runs on conversations are not held against each other row by row: each interval is that of "
+    "its run alone, and a difference may be surer than two of them show."
+)
 MOST_TEXTS = 50  # of rows that only one of two has right
 MOST_CLASSES = 300  # of a macro F1 that is drawn anew ten thousand times
 OWN = ("run.seed", "run.name")  # what seeds of one recipe differ in
@@ -242,13 +246,23 @@ def short_names(runs: Sequence[Finished]) -> list[str]:
     return [str(path.relative_to(common)) for path in paths]
 
 
-def pair_lines(first: Finished, second: Finished, pair: Pair) -> list[str]:
+def pair_of(first: Finished, second: Finished) -> Pair | None:
+    """As compare_pair; None for runs on conversations, of which no figures of single rows are
+    kept."""
+    if "conversations" in {*first.test, *second.test}:
+        return None
+    return compare_pair(first, second)
+
+
+def pair_lines(first: Finished, second: Finished, pair: Pair | None) -> list[str]:
     """Two runs beside each other, as text."""
     runs = named_runs([first, second])
     names = [run.name for run in runs]
     settings = settings_table(names, differing([first, second]))
     lines = text_of(settings) if settings else ["settings: none differs"]
     lines += ["", *text_of(figures_table(runs))]
+    if pair is None:
+        return [*lines, "", *wrap(APART, COLUMNS)]
     lines += ["", *text_of(change_table(names, pair.differences))]
     lines += ["", *wrap(conclude(names, pair.differences[0]), COLUMNS)]
     for name, rows in zip(names, (pair.first_only, pair.second_only), strict=True):
@@ -270,9 +284,16 @@ def list_tables(runs: Sequence[Finished]) -> list[tuple[str, Table]]:
             tables.append((f"{source}, no test rows: {names}", list[list[str]]()))
             continue
         groups = [[as_run(run) for run in group] for group in group_seeds(own)]
-        title = f"{source}, {own[0].test['n']:,} test rows"
+        title = f"{source}, {counted(own[0].test)}"
         tables.append((title, list_table(groups, metric)))
     return tables
+
+
+def counted(test: dict[str, Any]) -> str:
+    """What the figures of a test are of."""
+    if "conversations" in test:
+        return f"{test['n']:,} tokens of {test['conversations']:,} test conversations"
+    return f"{test['n']:,} test rows"
 
 
 def list_lines(runs: Sequence[Finished]) -> list[str]:
