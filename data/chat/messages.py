@@ -6,6 +6,7 @@ three columns   instruction, input (may be empty), output
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from data.chat.turns import TEXT, Message, TurnReader, check_order
 from data.columns import require_columns
 from data.intake import check_text
 from data.labels.reader import RowError
+
+TURNS = re.compile(r"\s*\[\s*(?:[{\[]|\]\s*$)")  # how a list of turns begins as JSON, or is empty
 
 
 @dataclass
@@ -69,11 +72,13 @@ def as_turns(column: str, value: Any) -> str | list[Any]:
             # a list of objects as older Hugging Face sets keep it: one list a field
             return [dict(zip(value, items, strict=True)) for items in zip(*lists, strict=True)]
         raise RowError("bad_text", column, "one object, expected a list of turns, or text")
-    if not isinstance(value, str) or value.lstrip()[:2] not in ("[{", "[["):
+    begins = TURNS.match(value) if isinstance(value, str) else None
+    if begins is None:
         return value if isinstance(value, list) else check_text(column, value)
     try:
-        turns = json.loads(value)
+        turns: list[Any] = json.loads(value)
     except (ValueError, RecursionError) as error:
-        hint = "; a list as Python prints it? write it with json.dumps" if "'" in value[:6] else ""
+        printed = value[begins.end() :].lstrip().startswith("'")
+        hint = "; a list as Python prints it? write it with json.dumps" * printed
         raise RowError("broken_json", column, f"broken JSON: {error}{hint}") from None
     return turns

@@ -137,7 +137,12 @@ class TurnReader:
 def _content(name: str, value: Any) -> str:
     """What is said: text, or the text of parts as {"type": "text", "text": …}."""
     if isinstance(value, list) and all(isinstance(p, dict) and "text" in p for p in value):
-        value = "\n".join(str(part["text"]) for part in value)
+        for text in (part["text"] for part in value):
+            if not isinstance(text, str):
+                shown = str(text)[:60]
+                message = f"{name} has a part whose text is {shown!r}, expected text"
+                raise RowError("bad_text", "", message, shown)
+        value = "\n".join(part["text"] for part in value)
     if not isinstance(value, str):
         raise RowError(
             "bad_text", "", f"{name} is {str(value)[:60]!r}, expected text", str(value)[:60]
