@@ -98,9 +98,20 @@ def virtual_tokens_are_not_packed(s: Settings) -> Verdict:
     return None
 
 
+def a_split_learns_more_than_the_last_reply(s: Settings) -> Verdict:
+    if s["data.overlong"] == "split" and s["data.learn"] == "last":
+        return (
+            'data.overlong: got "split" with data.learn = "last"; only one of the pieces holds the '
+            'last reply, and the others nothing to learn: set data.overlong = "left", which keeps '
+            'the end, or data.learn = "replies"'
+        )
+    return None
+
+
 CHAT_RULES = (
     settings_are_of_the_task,
     a_bag_does_not_talk,
     chats_have_their_own_figures,
     virtual_tokens_are_not_packed,
+    a_split_learns_more_than_the_last_reply,
 )

@@ -19,7 +19,16 @@ from transformers import PreTrainedTokenizerBase
 
 from data.cache import make_key, open_built, read_arrow, write_arrow
 from data.chat.counts import ChatCounts
-from data.chat.length import Excess, Overlong, cut, is_text, split_text, split_turns, targets
+from data.chat.length import (
+    Excess,
+    Overlong,
+    cut,
+    exchanges,
+    is_text,
+    split_text,
+    split_turns,
+    targets,
+)
 from data.chat.render import Learn, Masked, Renderer
 from data.chat.templates import choose_template
 from data.chat.turns import Message
@@ -96,7 +105,7 @@ def encode_chats(
 
 
 def check_encoding(encoding: ChatEncoding) -> None:
-    """Raise ValueError for a setting that is none of the choices."""
+    """Raise ValueError for a setting that is none of the choices, or that another one denies."""
     choices: dict[str, Sequence[Any]] = {
         "overlong": (None, "left", "right", "drop", "split"),
         "learn": ("replies", "all", "last"),
@@ -105,6 +114,12 @@ def check_encoding(encoding: ChatEncoding) -> None:
     errors = wrong_choices(encoding, choices)
     if encoding.max_length < 2:
         errors.append(f"data.max_length: got {encoding.max_length}, expected 2 tokens or more")
+    if encoding.overlong == "split" and encoding.learn == "last":
+        errors.append(
+            'data.overlong: got "split" with data.learn = "last", and a conversation that is cut '
+            'between turns has its last reply in one piece alone; expected "left", "right" or '
+            '"drop"'
+        )
     if errors:
         raise ValueError("\n".join(errors))
 
@@ -149,7 +164,7 @@ def _batches(
             for piece in pieces:
                 _append(columns, piece, row, len(masked.ids), counts)
         yield pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
-    excess.check(encoding.max_length, counts.read, split)
+    excess.check(encoding.max_length, counts.read, split, encoding.learn)
     counts.check(encoding.on_bad_row, split)
 
 
@@ -198,10 +213,7 @@ def fit(
     if encoding.overlong == "split" and is_text(messages):
         pieces = [piece for piece in split_text(masked, most) if targets(piece)]
     elif encoding.overlong == "split":
-        parts, lost = split_turns(messages, lambda part: renderer.measure(part) <= most)
-        counts.exchanges += lost
-        made = renderer.mask(parts, [address] * len(parts)) if parts else []
-        pieces = [piece for piece in made if isinstance(piece, Masked) and targets(piece)]
+        pieces = _split(messages, address, renderer, most, counts)
     if not pieces:
         counts.dropped += 1
         counts.dropped_tokens += size
@@ -209,3 +221,33 @@ def fit(
     counts.split += 1
     counts.pieces += len(pieces)
     return pieces
+
+
+def _split(
+    messages: list[Message], address: str, renderer: Renderer, most: int, counts: ChatCounts
+) -> list[Masked]:
+    """The rows of a conversation that is cut between turns; what gives none is counted."""
+
+    def fits(part: list[Message]) -> bool:
+        tokens = renderer.measure(part)
+        return tokens is not None and tokens <= most
+
+    parts, alone = split_turns(messages, fits)
+    for part in alone:
+        refused = renderer.measure(part) is None
+        counts.leave_out("template_refuses" if refused else "too_long", 1)
+    rows, answered = [], []
+    for part in parts:
+        if any(message["role"] == "assistant" for message in part):
+            answered.append(part)
+        else:
+            counts.leave_out("no_reply", len(exchanges(part)[1]))
+    made = renderer.mask(answered, [address] * len(answered)) if answered else []
+    for part, masked in zip(answered, made, strict=True):
+        if isinstance(masked, BadRow):
+            counts.leave_out(masked.reason, len(exchanges(part)[1]))
+        elif not targets(masked):
+            counts.leave_out("nothing_learned", len(exchanges(part)[1]))
+        else:
+            rows.append(masked)
+    return rows
