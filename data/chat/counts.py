@@ -24,12 +24,15 @@ class ChatCounts:
     """Of one split. `read` conversations came in, `rows` went out, of them `pieces` more than there
     were conversations. `dropped` were too long as a whole; `exchanges`, by reason, gave no row
     where their conversation was cut between turns (overlong = "split"); `lost` conversations had
-    something to learn before the cut, and nothing after it."""
+    something to learn before the cut, and nothing after it. `whole_tokens` are those of all
+    conversations with something to learn, and `unseen_tokens` those of them that no row holds."""
 
     read: int = 0
     rows: int = 0
     tokens: int = 0
     learned: int = 0  # tokens that are targets
+    whole_tokens: int = 0
+    unseen_tokens: int = 0
     overlong: int = 0  # conversations longer than a row
     cut_tokens: int = 0
     dropped: int = 0

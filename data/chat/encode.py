@@ -153,6 +153,7 @@ def _batches(
             if not targets(masked):
                 counts.note_bad(BadRow(address, "nothing_learned", "no token of it is learned"))
                 continue
+            counts.whole_tokens += len(masked.ids)
             long = len(masked.ids) > encoding.max_length
             counts.overlong += long
             if long and encoding.overlong is None:
@@ -202,7 +203,9 @@ def fit(
         kept = cut(masked, most, encoding.overlong)
         counts.cut_tokens += size - most
         if targets(kept):
+            counts.unseen_tokens += size - most
             return [kept]
+        counts.unseen_tokens += size
         counts.lost += 1
         counts.note_bad(BadRow(address, "answer_cut", (
             f"{size:,} tokens, and the {most:,} that data.overlong = {encoding.overlong!r} keeps "
@@ -212,11 +215,15 @@ def fit(
     pieces: list[Masked] = []
     if encoding.overlong == "split" and is_text(messages):
         pieces = [piece for piece in split_text(masked, most) if targets(piece)]
+        short = size - sum(len(piece.ids) for piece in pieces)  # one token has none before it
+        counts.cut_tokens += short
+        counts.unseen_tokens += short
     elif encoding.overlong == "split":
-        pieces = _split(messages, address, renderer, most, counts)
+        pieces = _split(messages, size, address, renderer, most, counts)
     if not pieces:
         counts.dropped += 1
         counts.dropped_tokens += size
+        counts.unseen_tokens += size
         return []
     counts.split += 1
     counts.pieces += len(pieces)
@@ -224,9 +231,15 @@ def fit(
 
 
 def _split(
-    messages: list[Message], address: str, renderer: Renderer, most: int, counts: ChatCounts
+    messages: list[Message],
+    size: int,
+    address: str,
+    renderer: Renderer,
+    most: int,
+    counts: ChatCounts,
 ) -> list[Masked]:
-    """The rows of a conversation that is cut between turns; what gives none is counted."""
+    """The rows of a conversation of `size` tokens that is cut between turns; what gives none is
+    counted."""
 
     def fits(part: list[Message]) -> bool:
         tokens = renderer.measure(part)
@@ -236,7 +249,7 @@ def _split(
     for part in alone:
         refused = renderer.measure(part) is None
         counts.leave_out("template_refuses" if refused else "too_long", 1)
-    rows, answered = [], []
+    rows, answered, seen = [], [], []
     for part in parts:
         if any(message["role"] == "assistant" for message in part):
             answered.append(part)
@@ -250,4 +263,10 @@ def _split(
             counts.leave_out("nothing_learned", len(exchanges(part)[1]))
         else:
             rows.append(masked)
+            seen.append(part)
+    if seen and len(seen) < len(parts) + len(alone):
+        head, _ = exchanges(messages)
+        rest = renderer.measure([*head, *(m for part in seen for m in part[len(head) :])])
+        rest = sum(len(masked.ids) for masked in rows) if rest is None else rest
+        counts.unseen_tokens += max(0, size - rest)
     return rows
