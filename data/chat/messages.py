@@ -33,9 +33,11 @@ class MessageReader:
         if len(self.columns) == 3:
             return self._read_instruction(values)
         if len(self.columns) == 2:
+            names: list[str | None] = []  # one conversation: who speaks first is the user in both
             messages = [
-                *self._read_side(values, 0, "user"), *self._read_side(values, 1, "assistant")
-            ]  # fmt: skip
+                *self._read_side(values, 0, "user", names),
+                *self._read_side(values, 1, "assistant", names),
+            ]
         else:
             value = as_turns(self.columns[0], values[self.columns[0]])
             if isinstance(value, str):
@@ -45,12 +47,16 @@ class MessageReader:
         check_order(self.columns[0], messages)
         return messages
 
-    def _read_side(self, values: Mapping[str, Any], side: int, role: str) -> list[Message]:
-        """Prompt or completion: a text of that role, or turns that name their own."""
+    def _read_side(
+        self, values: Mapping[str, Any], side: int, role: str, names: list[str | None]
+    ) -> list[Message]:
+        """Prompt or completion: a text of that role, or turns that name their own; `names` are
+        those who spoke before."""
         column = self.columns[side]
         value = as_turns(column, values[column])
         if not isinstance(value, str):
-            return self.turns.read(column, value)
+            return self.turns.read(column, value, names)
+        names.append(None)
         return [{"role": role, "content": check_text(column, value)}]
 
     def _read_instruction(self, values: Mapping[str, Any]) -> list[Message]:
