@@ -37,6 +37,7 @@ OF_LABELS: dict[str, Any] = {
     "data.labels": None,
     "data.label_separator": None,
     "data.kind": "auto",
+    "data.clean.min_chars": 1,
     "data.truncation": "right",
     "data.long": "cut",
     "data.head_tokens": None,
