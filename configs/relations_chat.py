@@ -37,6 +37,7 @@ OF_LABELS: dict[str, Any] = {
     "data.labels": None,
     "data.label_separator": None,
     "data.kind": "auto",
+    "data.clean.min_chars": 1,
     "data.truncation": "right",
     "data.long": "cut",
     "data.head_tokens": None,
@@ -98,9 +99,20 @@ def virtual_tokens_are_not_packed(s: Settings) -> Verdict:
     return None
 
 
+def a_split_learns_more_than_the_last_reply(s: Settings) -> Verdict:
+    if s["data.overlong"] == "split" and s["data.learn"] == "last":
+        return (
+            'data.overlong: got "split" with data.learn = "last"; only one of the pieces holds the '
+            'last reply, and the others nothing to learn: set data.overlong = "left", which keeps '
+            'the end, or data.learn = "replies"'
+        )
+    return None
+
+
 CHAT_RULES = (
     settings_are_of_the_task,
     a_bag_does_not_talk,
     chats_have_their_own_figures,
     virtual_tokens_are_not_packed,
+    a_split_learns_more_than_the_last_reply,
 )

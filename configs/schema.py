@@ -329,7 +329,9 @@ class Data(Section):
         "Of task chat: the column of the conversation (a list of turns, or a text to learn whole); "
         "or two columns, prompt and completion; or three, instruction, input and output.",
     )
-    roles: Literal["alternate"] | dict[Text, Literal["system", "user", "assistant"]] | None = field(
+    roles: (
+        Literal["alternate"] | dict[Text, Literal["system", "user", "assistant", "tool"]] | None
+    ) = field(
         None,
         'Of task chat: who speaks, by the name in the data: { human = "user" }; or alternate: the '
         "first speaker of a conversation is the user, the other one the assistant; unset: by the "

@@ -14,27 +14,32 @@ WORDS = {
     "inside_token": "a reply begins or ends inside a token",
     "nothing_learned": "not one token to learn",
     "answer_cut": "the cut left no token to learn",
+    "too_long": "too long alone",
+    "no_reply": "without a reply",
 }
 
 
 @dataclass
 class ChatCounts:
     """Of one split. `read` conversations came in, `rows` went out, of them `pieces` more than there
-    were conversations. `dropped` were too long, as a whole or, with overlong = "split", some of
-    their exchanges (`exchanges`); `lost` conversations had something to learn before the cut, and
-    nothing after it."""
+    were conversations. `dropped` were too long as a whole; `exchanges`, by reason, gave no row
+    where their conversation was cut between turns (overlong = "split"); `lost` conversations had
+    something to learn before the cut, and nothing after it. `whole_tokens` are those of all
+    conversations with something to learn, and `unseen_tokens` those of them that no row holds."""
 
     read: int = 0
     rows: int = 0
     tokens: int = 0
     learned: int = 0  # tokens that are targets
+    whole_tokens: int = 0
+    unseen_tokens: int = 0
     overlong: int = 0  # conversations longer than a row
     cut_tokens: int = 0
     dropped: int = 0
     dropped_tokens: int = 0
     split: int = 0  # conversations that became several rows, or lost an exchange
     pieces: int = 0  # rows that these became
-    exchanges: int = 0
+    exchanges: dict[str, int] = field(default_factory=dict)
     lost: int = 0
     bad: dict[str, int] = field(default_factory=dict)
     examples: list[str] = field(default_factory=list)
@@ -46,6 +51,14 @@ class ChatCounts:
         if len(self.examples) < SHOWN:
             self.examples.append(f"{row.address}: {row.message}")
             self.addresses.append(row.address)
+
+    def leave_out(self, reason: str, exchanges: int) -> None:
+        """Count exchanges that give no row, of a conversation that is cut between turns."""
+        self.exchanges[reason] = self.exchanges.get(reason, 0) + exchanges
+
+    def exchange_lines(self) -> list[str]:
+        """The exchanges that gave no row, a reason a line."""
+        return [f"exchanges left out: {n:,} ({WORDS[why]})" for why, n in self.exchanges.items()]
 
     def check(self, on_bad_row: str, split: str) -> None:
         """Raise RefusedError where conversations gave no row, unless bad rows are skipped; and
@@ -92,8 +105,7 @@ class ChatCounts:
             lines.append(
                 f"cut between turns: {self.split:,} conversations into {self.pieces:,} rows"
             )
-        if self.exchanges:
-            lines.append(f"too long alone and left out: {self.exchanges:,} exchanges")
+        lines += self.exchange_lines()
         if self.dropped:
             lines.append(f"dropped: {self.dropped:,} conversations, {self.dropped_tokens:,} tokens")
         if self.lost:

@@ -19,7 +19,16 @@ from transformers import PreTrainedTokenizerBase
 
 from data.cache import make_key, open_built, read_arrow, write_arrow
 from data.chat.counts import ChatCounts
-from data.chat.length import Excess, Overlong, cut, is_text, split_text, split_turns, targets
+from data.chat.length import (
+    Excess,
+    Overlong,
+    cut,
+    exchanges,
+    is_text,
+    split_text,
+    split_turns,
+    targets,
+)
 from data.chat.render import Learn, Masked, Renderer
 from data.chat.templates import choose_template
 from data.chat.turns import Message
@@ -96,7 +105,7 @@ def encode_chats(
 
 
 def check_encoding(encoding: ChatEncoding) -> None:
-    """Raise ValueError for a setting that is none of the choices."""
+    """Raise ValueError for a setting that is none of the choices, or that another one denies."""
     choices: dict[str, Sequence[Any]] = {
         "overlong": (None, "left", "right", "drop", "split"),
         "learn": ("replies", "all", "last"),
@@ -105,6 +114,12 @@ def check_encoding(encoding: ChatEncoding) -> None:
     errors = wrong_choices(encoding, choices)
     if encoding.max_length < 2:
         errors.append(f"data.max_length: got {encoding.max_length}, expected 2 tokens or more")
+    if encoding.overlong == "split" and encoding.learn == "last":
+        errors.append(
+            'data.overlong: got "split" with data.learn = "last", and a conversation that is cut '
+            'between turns has its last reply in one piece alone; expected "left", "right" or '
+            '"drop"'
+        )
     if errors:
         raise ValueError("\n".join(errors))
 
@@ -138,6 +153,7 @@ def _batches(
             if not targets(masked):
                 counts.note_bad(BadRow(address, "nothing_learned", "no token of it is learned"))
                 continue
+            counts.whole_tokens += len(masked.ids)
             long = len(masked.ids) > encoding.max_length
             counts.overlong += long
             if long and encoding.overlong is None:
@@ -149,7 +165,7 @@ def _batches(
             for piece in pieces:
                 _append(columns, piece, row, len(masked.ids), counts)
         yield pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
-    excess.check(encoding.max_length, counts.read, split)
+    excess.check(encoding.max_length, counts.read, split, encoding.learn)
     counts.check(encoding.on_bad_row, split)
 
 
@@ -187,7 +203,9 @@ def fit(
         kept = cut(masked, most, encoding.overlong)
         counts.cut_tokens += size - most
         if targets(kept):
+            counts.unseen_tokens += size - most
             return [kept]
+        counts.unseen_tokens += size
         counts.lost += 1
         counts.note_bad(BadRow(address, "answer_cut", (
             f"{size:,} tokens, and the {most:,} that data.overlong = {encoding.overlong!r} keeps "
@@ -197,15 +215,58 @@ def fit(
     pieces: list[Masked] = []
     if encoding.overlong == "split" and is_text(messages):
         pieces = [piece for piece in split_text(masked, most) if targets(piece)]
+        short = size - sum(len(piece.ids) for piece in pieces)  # one token has none before it
+        counts.cut_tokens += short
+        counts.unseen_tokens += short
     elif encoding.overlong == "split":
-        parts, lost = split_turns(messages, lambda part: renderer.measure(part) <= most)
-        counts.exchanges += lost
-        made = renderer.mask(parts, [address] * len(parts)) if parts else []
-        pieces = [piece for piece in made if isinstance(piece, Masked) and targets(piece)]
+        pieces = _split(messages, size, address, renderer, most, counts)
     if not pieces:
         counts.dropped += 1
         counts.dropped_tokens += size
+        counts.unseen_tokens += size
         return []
     counts.split += 1
     counts.pieces += len(pieces)
     return pieces
+
+
+def _split(
+    messages: list[Message],
+    size: int,
+    address: str,
+    renderer: Renderer,
+    most: int,
+    counts: ChatCounts,
+) -> list[Masked]:
+    """The rows of a conversation of `size` tokens that is cut between turns; what gives none is
+    counted."""
+
+    def fits(part: list[Message]) -> bool:
+        tokens = renderer.measure(part)
+        return tokens is not None and tokens <= most
+
+    parts, alone = split_turns(messages, fits)
+    for part in alone:
+        refused = renderer.measure(part) is None
+        counts.leave_out("template_refuses" if refused else "too_long", 1)
+    rows, answered, seen = [], [], []
+    for part in parts:
+        if any(message["role"] == "assistant" for message in part):
+            answered.append(part)
+        else:
+            counts.leave_out("no_reply", len(exchanges(part)[1]))
+    made = renderer.mask(answered, [address] * len(answered)) if answered else []
+    for part, masked in zip(answered, made, strict=True):
+        if isinstance(masked, BadRow):
+            counts.leave_out(masked.reason, len(exchanges(part)[1]))
+        elif not targets(masked):
+            counts.leave_out("nothing_learned", len(exchanges(part)[1]))
+        else:
+            rows.append(masked)
+            seen.append(part)
+    if seen and len(seen) < len(parts) + len(alone):
+        head, _ = exchanges(messages)
+        rest = renderer.measure([*head, *(m for part in seen for m in part[len(head) :])])
+        rest = sum(len(masked.ids) for masked in rows) if rest is None else rest
+        counts.unseen_tokens += max(0, size - rest)
+    return rows

@@ -66,6 +66,8 @@ class ChatIntake:
     dropped: Counter[str] = field(default_factory=Counter)
     met: set[str] = field(default_factory=set)  # those of drop_rows that there are
     last: str = ""  # an address, as an example
+    texts: int = 0  # usable rows that are plain text
+    first: dict[bool, str] = field(default_factory=dict)  # address of the first text, conversation
 
     def __post_init__(self) -> None:
         plain = CleanArgs(
@@ -104,6 +106,9 @@ class ChatIntake:
                     self.dropped["drop_rows"] += 1
                     self.left_out.append(exact)
                     continue
+                text = messages[0]["role"] == TEXT
+                self.texts += text
+                self.first.setdefault(text, row.address)
                 if self.group is not None and isinstance(row, Row):
                     self.groups[split].append(group_name(row.values[self.group], row.address))
                 pending.append((messages, number, row.address, exact, key))
@@ -112,6 +117,18 @@ class ChatIntake:
                     pending = []
         if pending:
             yield record_batch(pending, SCHEMA)
+
+    def check_kind(self) -> None:
+        """Raise ValueError for a source of which some rows are plain text and others conversations:
+        all of a text is learned, and a conversation whose form is not known looks like one."""
+        if len(self.first) == 2:
+            raise ValueError(
+                f"data.messages: {self.texts:,} of the rows are plain text (the first is "
+                f"{self.first[True]}), the others conversations (the first is "
+                f"{self.first[False]}). Of a text all is learned, of a conversation the replies: "
+                "correct those rows, leave them out (data.filter, data.drop_rows), or make a "
+                "source of each"
+            )
 
     def _take(self, row: Row | BadRow, table: Table, split: str) -> list[Message] | None:
         """The cleaned messages of a row; None where it is filtered out or bad. What is bad is no
@@ -182,9 +199,11 @@ def _as_keys(chunk: pa.Array) -> np.ndarray:
     return np.frombuffer(chunk.buffers()[1], "V16")[chunk.offset : chunk.offset + len(chunk)]
 
 
-def describe_turns(columns: Mapping[str, None], merged: int) -> list[str]:
-    """What was done to turns beside cleaning, for people."""
+def describe_turns(columns: Mapping[str, None], merged: int, texts: int) -> list[str]:
+    """What was done to turns beside cleaning, and how many rows have none, for people."""
     lines = []
+    if texts:
+        lines.append(f"plain text, all of it learned: {texts:,} rows")
     if merged:
         lines.append(f"turns merged into the one before, of the same speaker: {merged:,}")
     if columns:

@@ -9,9 +9,10 @@ says how.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal
 
-from data.chat.render import Masked
+from data.chat.render import Learn, Masked
 from data.chat.turns import TEXT, Message
 
 Overlong = Literal["left", "right", "drop", "split"]
@@ -42,28 +43,29 @@ def exchanges(messages: list[Message]) -> tuple[list[Message], list[list[Message
 
 def split_turns(
     messages: list[Message], fits: Callable[[list[Message]], bool]
-) -> tuple[list[list[Message]], int]:
-    """A conversation in pieces that fit, each with as many exchanges as do; and how many exchanges
-    do not fit alone, and are left out."""
+) -> tuple[list[list[Message]], list[list[Message]]]:
+    """A conversation in pieces that fit, each with as many exchanges as do; and the exchanges that
+    do not fit alone, and are in none. All begin with the system's message, where there is one."""
     head, parts = exchanges(messages)
-    pieces, lost, start = [], 0, 0
+    pieces: list[list[Message]] = []
+    alone: list[list[Message]] = []
+    start = 0
     while start < len(parts):
         low, high = start, len(parts)  # parts[start:low] fits, or is empty
         step = 1
         while low < high:  # a gallop, then a bisection: few of many are tried
             middle = min(low + step, high)
-            if fits([*head, *(message for part in parts[start:middle] for message in part)]):
+            if fits([*head, *chain(*parts[start:middle])]):
                 low, step = middle, 2 * step
             else:
                 high, step = middle - 1, max(1, (middle - 1 - low + 1) // 2)
         if low == start:
-            lost, start = lost + 1, start + 1
+            alone.append([*head, *parts[start]])
+            start += 1
             continue
-        piece = [message for part in parts[start:low] for message in part]
-        if any(message["role"] == "assistant" for message in piece):
-            pieces.append([*head, *piece])
+        pieces.append([*head, *chain(*parts[start:low])])
         start = low
-    return pieces, lost
+    return pieces, alone
 
 
 def split_text(masked: Masked, max_length: int) -> list[Masked]:
@@ -97,10 +99,13 @@ class Excess:
             had = targets(masked)
             self.lost[side] += had > 0 and not targets(cut(masked, max_length, side))
 
-    def check(self, max_length: int, rows: int, split: str) -> None:
+    def check(self, max_length: int, rows: int, split: str, learn: Learn) -> None:
         """Raise ValueError, with the choices, where anything is too long."""
         if not self.rows:
             return
+        between = (
+            '\n  "split"  cuts them between turns, and leaves out exchanges that are too long alone'
+        )
         raise ValueError(
             f"data.overlong: {self.rows:,} of {rows:,} conversations of {split} are longer than "
             f"data.max_length = {max_length:,} tokens, by {self.over:,} tokens together; say what "
@@ -109,6 +114,7 @@ class Excess:
             "keep nothing that is learned\n"
             f'  "right"  cuts {self.over:,} tokens at their ends; {self.lost["right"]:,} rows keep '
             "nothing that is learned\n"
-            f'  "drop"   leaves out {self.rows:,} rows, {self.tokens:,} tokens\n'
-            '  "split"  cuts them between turns, and leaves out exchanges that are too long alone'
+            f'  "drop"   leaves out {self.rows:,} rows, {self.tokens:,} tokens'
+            + between
+            * (learn != "last")
         )

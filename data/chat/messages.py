@@ -6,6 +6,7 @@ three columns   instruction, input (may be empty), output
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from data.chat.turns import TEXT, Message, TurnReader, check_order
 from data.columns import require_columns
 from data.intake import check_text
 from data.labels.reader import RowError
+
+TURNS = re.compile(r"\s*\[\s*(?:[{\[]|\]\s*$)")  # how a list of turns begins as JSON, or is empty
 
 
 @dataclass
@@ -30,9 +33,11 @@ class MessageReader:
         if len(self.columns) == 3:
             return self._read_instruction(values)
         if len(self.columns) == 2:
+            names: list[str | None] = []  # one conversation: who speaks first is the user in both
             messages = [
-                *self._read_side(values, 0, "user"), *self._read_side(values, 1, "assistant")
-            ]  # fmt: skip
+                *self._read_side(values, 0, "user", names),
+                *self._read_side(values, 1, "assistant", names),
+            ]
         else:
             value = as_turns(self.columns[0], values[self.columns[0]])
             if isinstance(value, str):
@@ -42,12 +47,16 @@ class MessageReader:
         check_order(self.columns[0], messages)
         return messages
 
-    def _read_side(self, values: Mapping[str, Any], side: int, role: str) -> list[Message]:
-        """Prompt or completion: a text of that role, or turns that name their own."""
+    def _read_side(
+        self, values: Mapping[str, Any], side: int, role: str, names: list[str | None]
+    ) -> list[Message]:
+        """Prompt or completion: a text of that role, or turns that name their own; `names` are
+        those who spoke before."""
         column = self.columns[side]
         value = as_turns(column, values[column])
         if not isinstance(value, str):
-            return self.turns.read(column, value)
+            return self.turns.read(column, value, names)
+        names.append(None)
         return [{"role": role, "content": check_text(column, value)}]
 
     def _read_instruction(self, values: Mapping[str, Any]) -> list[Message]:
@@ -69,11 +78,13 @@ def as_turns(column: str, value: Any) -> str | list[Any]:
             # a list of objects as older Hugging Face sets keep it: one list a field
             return [dict(zip(value, items, strict=True)) for items in zip(*lists, strict=True)]
         raise RowError("bad_text", column, "one object, expected a list of turns, or text")
-    if not isinstance(value, str) or value.lstrip()[:2] not in ("[{", "[["):
+    begins = TURNS.match(value) if isinstance(value, str) else None
+    if begins is None:
         return value if isinstance(value, list) else check_text(column, value)
     try:
-        turns = json.loads(value)
+        turns: list[Any] = json.loads(value)
     except (ValueError, RecursionError) as error:
-        hint = "; a list as Python prints it? write it with json.dumps" if "'" in value[:6] else ""
+        printed = value[begins.end() :].lstrip().startswith("'")
+        hint = "; a list as Python prints it? write it with json.dumps" * printed
         raise RowError("broken_json", column, f"broken JSON: {error}{hint}") from None
     return turns

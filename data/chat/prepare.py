@@ -158,6 +158,7 @@ def _build(
     digest = hashlib.sha256()
     for split, piece in pieces.items():
         _write_split(made / f"{split}.arrow", split, piece, read, digest)
+    turns = intake.reader.turns
     report = DataReport(
         read=intake.read,
         filtered=intake.filtered,
@@ -170,7 +171,7 @@ def _build(
         splits={split: len(kept) for split, (_, kept) in pieces.items()},
         origin=describe_origin(pieces, args.split_seed, args.subset, args.subset_seed),
         labels={split: {} for split in pieces},
-        notes=notes + describe_turns(intake.reader.turns.unread, intake.reader.turns.merged) + more,
+        notes=notes + describe_turns(turns.unread, turns.merged, intake.texts) + more,
     )
     meta = {"report": report.as_dict(), "fingerprint": digest.hexdigest()}
     (made / "data.json").write_text(json.dumps(meta), encoding="utf-8")
@@ -191,6 +192,7 @@ def _read_tables(
         intake.read_split(split, parts, made / f"{split}.rows")
     check_drop_rows(named, intake.met, intake.last, str(args.drop_rows))
     intake.bad.check(args.on_bad_row, intake.read)
+    intake.check_kind()
     return intake
 
 

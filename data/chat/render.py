@@ -86,12 +86,12 @@ class Renderer:
             rows[number] = self._learned(ids, of_pieces, text, spans, addresses[number])
         return [row for row in rows if row is not None]
 
-    def measure(self, messages: list[Message]) -> int:
-        """Tokens of a conversation; none where the template refuses it."""
+    def measure(self, messages: list[Message]) -> int | None:
+        """Tokens of a conversation; None where the template refuses it."""
         try:
             return len(self._encode([self._render(messages, False)])[0])
         except Unrenderable:
-            return 0
+            return None
 
     def spans(self, messages: list[Message], address: str) -> tuple[str, list[Span]]:
         """The text of a conversation and where it is learned, (start, end) characters. Raises

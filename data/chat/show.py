@@ -56,7 +56,7 @@ def show_chat(
         return [_shown(tokenizer, masked, start, start + most)], over + end
     if not rows:
         return [_shown(tokenizer, masked, 0, 0)], f"{over}; left out"
-    lost = f"; too long alone and left out: {counts.exchanges}" if counts.exchanges else ""
+    lost = "".join(f"; {line}" for line in counts.exchange_lines())
     shown = [_shown(tokenizer, row, 0, len(row.ids)) for row in rows]
     return shown, f"{over}; cut between turns into {len(rows)} rows{lost}"
 

@@ -40,10 +40,13 @@ class TurnReader:
     merged: int = 0
     unread: dict[str, None] = field(default_factory=dict)
 
-    def read(self, column: str, turns: Sequence[Any]) -> list[Message]:
-        """The messages of turns. Raises RowError, with the number of the turn, for whatever is
-        wrong with one."""
-        names: list[str] = []  # of speakers, in the order in which they speak first
+    def read(
+        self, column: str, turns: Sequence[Any], names: list[str | None] | None = None
+    ) -> list[Message]:
+        """The messages of turns. `names`: who spoke before these turns, in the order in which they
+        spoke first, None for one without a name; it grows. Raises RowError, with the number of the
+        turn, for whatever is wrong with one."""
+        names = [] if names is None else names
         messages: list[Message] = []
         for number, turn in enumerate(turns, start=1):
             try:
@@ -70,7 +73,7 @@ class TurnReader:
                 merged.append(message)
         return merged
 
-    def _read_turn(self, turn: Any, names: list[str]) -> tuple[str, str]:
+    def _read_turn(self, turn: Any, names: list[str | None]) -> tuple[str, str]:
         """Role and content. An inner list is one turn."""
         parts = turn if isinstance(turn, list) else [turn]
         if not parts:
@@ -111,7 +114,7 @@ class TurnReader:
             raise RowError("bad_turn", "", f"{who} is {speaker!r}, expected a name", speaker)
         return str(speaker), _content(what, part[what])
 
-    def _role_of(self, speaker: str, names: list[str]) -> str:
+    def _role_of(self, speaker: str, names: list[str | None]) -> str:
         """The role of a speaker; `names` are those who spoke before."""
         if self.roles != ALTERNATE:
             table = self.roles if isinstance(self.roles, Mapping) else {}
@@ -125,7 +128,10 @@ class TurnReader:
         if speaker == "system":
             return speaker
         if speaker not in names:
-            names.append(speaker)
+            if len(names) == 2 and None in names:
+                names[names.index(None)] = speaker  # a name at last
+            else:
+                names.append(speaker)
         if len(names) > 2:
             raise RowError(
                 "many_speakers", "", "a third speaker, and data.roles = "
@@ -137,7 +143,12 @@ class TurnReader:
 def _content(name: str, value: Any) -> str:
     """What is said: text, or the text of parts as {"type": "text", "text": …}."""
     if isinstance(value, list) and all(isinstance(p, dict) and "text" in p for p in value):
-        value = "\n".join(str(part["text"]) for part in value)
+        for text in (part["text"] for part in value):
+            if not isinstance(text, str):
+                shown = str(text)[:60]
+                message = f"{name} has a part whose text is {shown!r}, expected text"
+                raise RowError("bad_text", "", message, shown)
+        value = "\n".join(part["text"] for part in value)
     if not isinstance(value, str):
         raise RowError(
             "bad_text", "", f"{name} is {str(value)[:60]!r}, expected text", str(value)[:60]

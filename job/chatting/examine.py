@@ -54,9 +54,9 @@ def examine_split(config: Config, tokenizer: Any, chats: Chats, split: str) -> I
             chats.splits[split], tokenizer, encoding, cache, chats.fingerprint, split
         )
     except ValueError as error:
-        what, _, advice = str(error).partition("\n")
-        finding = Finding("length", "error", what, (), "data.overlong", details={"advice": advice})
-        yield Check(split, "a run would be refused", (finding,), "set data.overlong")
+        finding = refused_finding(error)
+        mend = f"{'set' if finding.kind == 'length' else 'correct'} {finding.setting}"
+        yield Check(split, "a run would be refused", (finding,), mend)
         return
     findings = list(split_findings(counts, config.data.on_bad_row))
     first, *others = [line for line in counts.lines() if not line.startswith(WARNING)]
@@ -65,6 +65,14 @@ def examine_split(config: Config, tokenizer: Any, chats: Chats, split: str) -> I
     if split == "train" and config.data.packing:
         most = config.data.max_length
         yield Check("", pack_chats(encoded, most, config.run.seed, cache).line(most))
+
+
+def refused_finding(error: ValueError) -> Finding:
+    """Why a split cannot be encoded: the error begins with the setting that mends it."""
+    what, _, advice = str(error).partition("\n")
+    setting = what.partition(":")[0].partition(" ")[0]
+    kind = "length" if setting == "data.overlong" else setting.rpartition(".")[2]
+    return Finding(kind, "error", what, (), setting, details={"advice": advice})
 
 
 def split_findings(counts: ChatCounts, on_bad_row: str) -> Iterator[Finding]:

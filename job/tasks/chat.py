@@ -38,7 +38,7 @@ class Chat:
 
         truncation = {
             name: Truncation(
-                counts.rows, counts.overlong, counts.tokens + counts.cut_tokens, counts.cut_tokens
+                counts.read, counts.overlong, counts.whole_tokens, counts.unseen_tokens
             )
             for name, counts in job.counts.items()
         }
@@ -57,7 +57,8 @@ class Chat:
 
     def lengths(self, job: Job) -> Any:
         return {
-            name: {"cut_rows": counts.overlong, **counts.as_dict()}
+            name: counts.as_dict()
+            | {"cut_rows": counts.overlong, "cut_tokens": counts.unseen_tokens}
             for name, counts in job.counts.items()
         }
 

@@ -290,6 +290,7 @@ RELATIONS = [
     (["task.kind=chat", "model.source=ngrams"], "model.source"),
     (["task.kind=chat", "eval.metric=mcc"], "eval.metric"),
     (["task.kind=chat", "data.packing=true", "prompt.tokens=2"], "data.packing"),
+    (["task.kind=chat", "data.learn=last", "data.overlong=split"], "data.overlong"),
     (["data.learn=last"], "data.learn"),
     (["head.pool=mean"], "head.pool"),
     (["head.kind=linear", "head.args.width=3"], "head.args"),

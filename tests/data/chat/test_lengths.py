@@ -86,7 +86,7 @@ def test_split_cuts_between_turns_and_repeats_the_system_message(chatml):
     alone = chatml.decode(whole_row(chatml, LONG)["input_ids"])
     assert said == alone
     assert set(encoded.dataset["row"]) == {100}
-    assert (counts.split, counts.pieces, counts.exchanges) == (1, len(texts), 0)
+    assert (counts.split, counts.pieces, counts.exchanges) == (1, len(texts), {})
     assert max(encoded.dataset["length"]) <= 40
 
 
@@ -94,7 +94,8 @@ def test_an_exchange_too_long_alone_is_left_out_of_a_split(chatml):
     long = talk("hi", "yo", "how are you " * 20, "fine", "hi", "yo")
     encoded, counts = encode(chatml, long, overlong="split")
     assert encoded.rows == 2
-    assert counts.exchanges == 1
+    assert counts.exchanges == {"too_long": 1}
+    assert "exchanges left out: 1 (too long alone)" in counts.lines()
 
 
 @settings(max_examples=200, deadline=None)
@@ -109,11 +110,12 @@ def test_a_split_is_greedy_and_loses_only_what_does_not_fit(sizes, room):
     def fits(messages):
         return sum(len(m["content"]) for m in messages if m["role"] == "assistant") <= room
 
-    pieces, lost = split_turns(chat, fits)
+    pieces, alone = split_turns(chat, fits)
     assert all(map(fits, pieces))
     kept = [int(m["content"]) for piece in pieces for m in piece if m["role"] == "user"]
     assert kept == [i for i, size in enumerate(sizes) if size <= room]
-    assert lost == sum(size > room for size in sizes)
+    lost = [int(m["content"]) for part in alone for m in part if m["role"] == "user"]
+    assert lost == [i for i, size in enumerate(sizes) if size > room]
     for piece, following in pairwise(pieces):
         neighbours = int(piece[-2]["content"]) + 1 == int(following[0]["content"])
         assert not (neighbours and fits([*piece, *following[:2]]))
@@ -132,7 +134,8 @@ def test_plain_text_is_cut_into_rows_and_all_of_it_learned(chatml):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"overlong": "middle"}, "data.overlong"), ({"learn": "none"}, "data.learn"),
-     ({"max_length": 1}, "data.max_length"), ({"on_bad_row": "drop"}, "data.on_bad_row")],
+     ({"max_length": 1}, "data.max_length"), ({"on_bad_row": "drop"}, "data.on_bad_row"),
+     ({"learn": "last", "overlong": "split"}, "data.overlong")],
 )  # fmt: skip
 def test_a_wrong_setting_is_named(settings, message, chatml):
     with pytest.raises(ValueError, match=message):
