@@ -102,6 +102,12 @@ class BadRows:
                 'correct them, or set data.on_bad_row = "skip" to leave them out and count them'
             )
             return f"{correct}; {way_out}" if way_out and count > 1 else correct
+        if 2 * count <= total and reason != "bad_encoding":  # nothing explains most of them
+            causes = ", ".join(f"{n:,} {r.replace('_', ' ')}" for r, n in self.counts.most_common())
+            return (
+                f"these are {total / rows:.0%} of the rows, of several causes ({causes}): correct "
+                'them, or set data.on_bad_row = "skip" to leave them out and count them'
+            )
         return (
             f"these are {total / rows:.0%} of the rows, which is no slip in single ones: "
             f"{way_out or f'check how the file is read (data.source; {self.settings})'}"

@@ -11,6 +11,8 @@ from data.reading.detect import looks_like_row
 from data.reading.rows import Row, has_column, list_columns, nearest
 from data.tables import Table
 
+MOST_NAMED = 8  # columns of a row in a message
+
 
 def check_columns(tables: Mapping[str, Sequence[Table]], needed: Mapping[str, str]) -> None:
     """Raise ValueError naming every column of `needed` (column -> the config key that asks for it)
@@ -55,7 +57,8 @@ def require_columns(values: Mapping[str, Any], columns: Sequence[str]) -> None:
     """Raise RowError, with the nearest name, for the first column that a row lacks."""
     for column in columns:
         if column not in values:
-            near = nearest(column, list(values))
+            names = ", ".join(map(str, list(values)[:MOST_NAMED]))
+            near = nearest(column, list(values)) or (f"; it has {names}" if names else "")
             raise RowError("missing_column", column, f"the row has no such field{near}")
 
 

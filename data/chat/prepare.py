@@ -151,7 +151,7 @@ def _build(
             places[split] = np.arange(len(read_arrow(path)))
         if not len(places[split]):
             left = " (data.filter left out all others)" if intake.filtered else ""
-            raise ValueError(f"data.source: no usable conversation for {split}{left}")
+            raise ValueError(f"data.source: no usable conversation for {split}{left}{_why(intake)}")
     read = {split: read_arrow(made / f"{split}.rows") for split in tables}
     pieces, more = _allot(args, intake, places)
     overlap, removed = treat_overlap(args.on_overlap, pieces, read)
@@ -194,6 +194,13 @@ def _read_tables(
     intake.bad.check(args.on_bad_row, intake.read)
     intake.check_kind()
     return intake
+
+
+def _why(intake: ChatIntake) -> str:
+    """Why rows were bad, where any were: the first of them, each a line."""
+    if not intake.bad.counts:
+        return ""
+    return f"; {intake.bad.counts.total():,} rows are bad:\n  " + "\n  ".join(intake.bad.examples)
 
 
 def _allot(
