@@ -40,7 +40,7 @@ def examine_chats(config: Config) -> Iterator[Check]:
     _, lines = split_warnings(chats.report.lines())
     yield from (Check("" if i else "plan", line) for i, line in enumerate(lines))
     if refused:
-        yield Check("rows", "a run would be refused", refused, refused[0].setting)
+        yield Check("rows", "a run would be refused", refused, f"set {refused[0].setting}")
     for split in chats.splits:
         yield from examine_split(config, tokenizer, chats, split)
 

@@ -97,9 +97,11 @@ def read_on(args: Args, error: RefusedError) -> Args:
 
 def as_finding(error: RefusedError) -> Finding:
     first, _, rest = str(error).partition("\n")
+    named = [line.strip() for line in rest.splitlines() if line.startswith("  ")]
+    what = " ".join([first, "; ".join(named)]).strip()
     settings = {"overlap": 'data.on_overlap = "drop"', "bad_row": 'data.on_bad_row = "skip"'}
     return Finding(
-        error.kind, "error", first, error.rows,
+        error.kind, "error", what, error.rows,
         settings.get(error.kind, rest.rpartition("\nset ")[2]),
         drop=error.rows if error.kind == "bad_row" else (),
         details={"advice": rest},
