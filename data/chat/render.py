@@ -10,7 +10,7 @@ A template with {% generation %} says itself what the assistant says; that is us
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -28,6 +28,7 @@ Learn = Literal["replies", "all", "last"]
 Span = tuple[int, int]
 A_SIGN = re.compile(f"([{SIGNS}])")
 AROUND = 30  # characters shown on each side of a place
+AT_ONCE = 32  # beginnings of a conversation tokenised together: all of them would be quadratic
 
 
 @dataclass(frozen=True)
@@ -200,9 +201,9 @@ class Renderer:
         if [token for part in parts for token in part] == ids:
             ends = np.cumsum([len(part) for part in parts])
         else:
-            borders = [place for span in spans for place in span]
-            beginnings = self._encode([text[:border] for border in borders])
-            for border, beginning in zip(borders, beginnings, strict=True):
+            borders, sizes = [place for span in spans for place in span], list[int]()
+            for border, beginning in zip(borders, self._beginnings(text, borders), strict=True):
+                sizes.append(len(beginning))
                 if ids[: len(beginning)] != beginning:
                     message = (
                         f"what is learned begins or ends inside a token, at "
@@ -210,10 +211,15 @@ class Renderer:
                         "here, so generation would see another prompt than training does"
                     )
                     return BadRow(address, "inside_token", message)
-            ends = np.array([*map(len, beginnings), len(ids)])
+            ends = np.array([*sizes, len(ids)])
         for start, end in zip(ends[:-1:2], ends[1::2], strict=True):
             learned[start:end] = True
         return Masked(np.array(ids, dtype=np.int32), learned)
+
+    def _beginnings(self, text: str, borders: Sequence[int]) -> Iterator[list[int]]:
+        """Token ids of the text up to each border."""
+        for at in range(0, len(borders), AT_ONCE):
+            yield from self._encode([text[:border] for border in borders[at : at + AT_ONCE]])
 
     def _all_learned(self, ids: list[int]) -> Masked:
         """Plain text with the tokenizer's own first token, and EOS at its end."""

@@ -5,8 +5,12 @@ Where each beginning of a conversation ends has to be asked of the template: n t
 renderings, each of up to n turns. What it writes depends on who speaks in which order, and hardly
 ever on what is said. So the beginnings are compared for texts that only stand for others; a real
 conversation is rendered once, and has to be those words around its own texts, letter by letter.
+
+Of a beginning its length and a hash are kept, never its text: those of n turns are n texts of up to
+n turns.
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -42,14 +46,31 @@ class Shape:
         return "".join(parts), spans
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """What stands for a text that has to begin another one: its characters and their hash."""
+
+    length: int
+    digest: bytes
+
+    def begins(self, whole: str) -> bool:
+        """Whether `whole` begins with that text."""
+        return self.digest == _digest(whole[: self.length])
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
 @dataclass
 class Shapes:
-    """The shapes of a template, as they are met."""
+    """The shapes of a template, as they are met. `begun`: the beginnings of all of them, by the
+    hash of their roles and whether the assistant is asked to go on."""
 
     tokenizer: PreTrainedTokenizerBase
     template: Template
     known: dict[tuple[str, ...], Shape | None] = field(default_factory=dict)
-    rendered: dict[tuple[tuple[str, ...], bool], str] = field(default_factory=dict)
+    begun: dict[tuple[bytes, bool], Beginning] = field(default_factory=dict)
 
     def of(self, roles: tuple[str, ...]) -> Shape | None:
         """The shape of conversations with these roles; None where the beginnings do not begin the
@@ -76,17 +97,20 @@ class Shapes:
         for i, role in enumerate(roles):
             if role != "assistant":
                 continue
-            before, upto = self._render(roles[:i], True), self._render(roles[: i + 1], False)
-            starts[i], ends[i] = len(before) - places[i], len(upto) - places[i + 1]
+            before, upto = self._begin(roles[:i], True), self._begin(roles[: i + 1], False)
+            starts[i], ends[i] = before.length - places[i], upto.length - places[i + 1]
             inside = 0 <= starts[i] <= len(around[i]) and 0 <= ends[i] <= len(around[i + 1])
-            if not (inside and whole.startswith(before) and whole.startswith(upto)):
+            if not (inside and before.begins(whole) and upto.begins(whole)):
                 return None
         return Shape(around, starts, ends)
 
+    def _begin(self, roles: tuple[str, ...], ask: bool) -> Beginning:
+        key = _digest("\0".join(roles)), ask
+        if key not in self.begun:
+            text = self._render(roles, ask)
+            self.begun[key] = Beginning(len(text), _digest(text))
+        return self.begun[key]
+
     def _render(self, roles: tuple[str, ...], ask: bool) -> str:
-        if (roles, ask) not in self.rendered:
-            messages = [
-                {"role": role, "content": STAND_IN.format(i)} for i, role in enumerate(roles)
-            ]
-            self.rendered[roles, ask] = render(self.tokenizer, self.template, messages, ask)
-        return self.rendered[roles, ask]
+        messages = [{"role": role, "content": STAND_IN.format(i)} for i, role in enumerate(roles)]
+        return render(self.tokenizer, self.template, messages, ask)
