@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
+from data.chat.render import first_special
 from engine.evaluate import inference
 from engine.precision import Precision
 from job.chatting.pieces import Pieces
@@ -38,7 +39,8 @@ class Prompt(NamedTuple):
 class Talker:
     """`encode` gives the tokens of messages, up to where the assistant begins; it raises ValueError
     for what the template cannot say. `ends` are the tokens that end a reply. `args` with
-    dataclasses.replace for other replies by the same model."""
+    dataclasses.replace for other replies by the same model. `texts`: it goes on with plain texts,
+    and reads the last message alone. `special` are the names that no message may say."""
 
     model: nn.Module
     tokenizer: Any
@@ -47,6 +49,8 @@ class Talker:
     args: GenerateArgs
     precision: Precision
     batch_size: int = 8
+    texts: bool = False
+    special: Sequence[str] = ()
 
     def reply(self, messages: Sequence[Message], number: int = 0) -> Reply:
         """The reply to a conversation. `number` decides with the seed what is drawn; at temperature
@@ -117,6 +121,14 @@ class Talker:
             f"the last message has {len(ids):,} tokens with all that goes with it; the model has "
             f"positions for {most:,}, reply included: shorten it"
         )
+
+    def untold(self, system: str) -> str | None:
+        """Why the model cannot be told something before everything else; None where it can."""
+        if self.texts:
+            return "this run goes on with plain texts, and reads nothing before them"
+        if name := first_special(system, self.special):
+            return f"it says {name!r}, which the tokenizer reads as the token of that name"
+        return None
 
     @contextmanager
     def answering(self) -> Iterator[None]:

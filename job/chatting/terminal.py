@@ -105,6 +105,10 @@ class Chat:
 
     def set_system(self, rest: str) -> bool:
         """Tell the model something before everything else, from the next message on."""
+        if rest and (why := self.talker.untold(rest)):
+            self.failed += 1
+            self.shown.warn(f"/system: {why}")
+            return True
         self.system = rest or None
         self.shown.note(f"told first: {clean_line(rest)}" if rest else "nothing is told first")
         return True
