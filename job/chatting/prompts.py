@@ -144,24 +144,23 @@ def answer_prompts(
     seed and its number in the file. Raises ValueError at the first error where `strict`."""
     iterator, begun = iter(rows), 0
     while chunk := list(islice(iterator, CHUNK)):
-        errors, fitting, left_out = [row.error for row in chunk], [], {}
+        errors, fitting = [row.error for row in chunk], {}
         for place, row in enumerate(chunk):
             if row.error is None:
                 try:
                     check_single(talker, row.messages)
-                    left_out[place] = talker.fit(row.messages).left_out
-                    fitting.append(place)
+                    fitting[place] = talker.fit(row.messages)
                 except ValueError as error:
                     errors[place] = str(error)
             if strict and errors[place] is not None:
                 raise ValueError(f"{row.address}: {errors[place]}")
-        conversations = [chunk[place].messages for place in fitting]
-        replies = talker.replies(conversations, [begun + place for place in fitting])
+        replies = talker.answer([*fitting.values()], [begun + place for place in fitting])
         replied = dict(zip(fitting, replies, strict=True))
         done = [
-            Answered(row, replied.get(place), errors[place], left_out.get(place, 0))
+            Answered(row, replied.get(place), errors[place],
+                     fitting[place].left_out if place in fitting else 0)
             for place, row in enumerate(chunk)
-        ]
+        ]  # fmt: skip
         for answered in done:
             tally.note(answered)
         begun += len(chunk)

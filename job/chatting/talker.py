@@ -69,14 +69,19 @@ class Talker:
     ) -> list[Reply]:
         """A reply to each, in order, conversations of like length in one batch. `numbers` of them,
         by default 0, 1, …, decide with the seed what is drawn. Raises ValueError as `fit` does."""
-        prompts = [self.fit(messages).ids for messages in conversations]
+        return self.answer([self.fit(messages) for messages in conversations], numbers)
+
+    def answer(
+        self, prompts: Sequence[Prompt], numbers: Sequence[int] | None = None
+    ) -> list[Reply]:
+        """The same of prompts that `fit` gave."""
         numbers = range(len(prompts)) if numbers is None else numbers
         replies: dict[int, Reply] = {}
-        for places in self.batches(prompts):
+        for places in self.batches([prompt.ids for prompt in prompts]):
             begun = time.perf_counter()
             with self.answering():
                 written = generate(
-                    self.model, [prompts[i] for i in places], self.args, self.ends,
+                    self.model, [prompts[i].ids for i in places], self.args, self.ends,
                     [numbers[i] for i in places],
                 )  # fmt: skip
             seconds = time.perf_counter() - begun
@@ -110,16 +115,28 @@ class Talker:
         first = 1 if messages[0]["role"] == "system" else 0
         # a user begins what is left, and the last message stays
         begins = [i for i in range(first + 1, len(messages)) if messages[i]["role"] == "user"]
-        ids: list[int] = []
-        for begin in (first, *begins):
-            ids = self.encode([*messages[:first], *messages[begin:]])
-            if len(ids) <= wanted:
-                return Prompt(ids, begin - first)
-        if len(ids) < most:  # the reply will be the shorter for it
-            return Prompt(ids, (begins[-1] if begins else first) - first)
+        whole = Prompt(self.encode(messages), 0)
+        if len(whole.ids) <= wanted:
+            return whole
+
+        def rest(begin: int) -> Prompt:
+            return Prompt(self.encode([*messages[:first], *messages[begin:]]), begin - first)
+
+        # the earliest beginning that fits: halves, not one after the other, of a thousand turns
+        shortest = rest(begins[-1]) if begins else whole
+        best, low, high = shortest, 0, len(begins) - 1
+        while low < high and len(shortest.ids) <= wanted:
+            middle = (low + high) // 2
+            tried = rest(begins[middle])
+            if len(tried.ids) <= wanted:
+                best, high = tried, middle
+            else:
+                low = middle + 1
+        if len(best.ids) < most:  # one longer than wanted has the shorter reply for it
+            return best
         raise ValueError(
-            f"the last message has {len(ids):,} tokens with all that goes with it; the model has "
-            f"positions for {most:,}, reply included: shorten it"
+            f"the last message has {len(best.ids):,} tokens with all that goes with it; the model "
+            f"has positions for {most:,}, reply included: shorten it"
         )
 
     def untold(self, system: str) -> str | None:

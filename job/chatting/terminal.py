@@ -127,12 +127,12 @@ class Chat:
         except ValueError as error:
             self.refuse(clean_line(str(error)))
             return
-        if saying.left_out > self.left_out:
+        left_out = self.left_out + saying.left_out
+        if saying.left_out:
             self.shown.warn(
-                f"the model has no room for all of this conversation: its oldest {saying.left_out} "
+                f"the model has no room for all of this conversation: its oldest {left_out} "
                 "messages are left out from now on (/reset begins anew)"
             )
-        self.left_out = saying.left_out
         try:
             for piece in saying:
                 self.shown.say(piece)
@@ -143,7 +143,14 @@ class Chat:
         self.shown.close(saying.reply)
         self.replies += 1
         if saying.reply.text:  # a message to which nothing was said is as if it had not been sent
-            self.messages = [*messages, {"role": "assistant", "content": saying.reply.text}]
+            self.keep(messages[saying.left_out :], saying.reply.text)
+            self.left_out = left_out
+
+    def keep(self, messages: list[Message], reply: str) -> None:
+        """What is read before the next message: this, without what had no room. A run of plain
+        texts goes on with each text alone."""
+        if not self.talker.texts:
+            self.messages = [*messages, {"role": "assistant", "content": reply}]
 
     def refuse(self, reason: str) -> None:
         """Say why a line gets no reply."""

@@ -96,6 +96,6 @@ def test_a_pipe_is_read_in_the_encoding_that_is_named(answer, talk):
         asked.append(messages[-1]["content"])
         return [5]
 
-    stdin = io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), "utf-8")
+    stdin = io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8")
     assert answer(["-", "--encoding", "cp1252"], stdin, replace(talk(), encode=encode))[0] == 0
     assert asked == ["café"]

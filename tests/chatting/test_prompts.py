@@ -177,3 +177,18 @@ def test_a_run_of_plain_texts_refuses_rows_of_several_messages(talk, tmp_path):
     (done,), _ = answered(replace(talk(), texts=True), path)
     assert [row.error is None for row in done] == [True, False]
     assert "goes on with plain texts, and the row has 3 messages" in done[1].error
+
+
+def test_each_row_is_encoded_once(talk, tmp_path):
+    path, calls, talker = tmp_path / "p.jsonl", [], talk(max_tokens=2)
+
+    def encode(messages):
+        calls.append(messages[-1]["content"])
+        return talker.encode(messages)
+
+    path.write_text(
+        "\n".join(json.dumps({"prompt": f"how {i}"}) for i in range(70)), encoding="utf-8"
+    )
+    done, _ = answered(replace(talker, encode=encode), path)
+    assert calls == [f"how {i}" for i in range(70)]
+    assert sum(map(len, done)) == 70

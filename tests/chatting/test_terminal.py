@@ -94,6 +94,28 @@ def test_a_conversation_without_room_goes_on_and_says_so(talk):
     assert "its oldest 2 messages are left out" in notes
 
 
+@pytest.mark.parametrize("count", [5, 40])
+def test_a_long_conversation_is_encoded_no_further_than_it_is_read(talk, count):
+    talker, sizes = talk(max_tokens=8), []
+
+    def encode(messages):
+        sizes.append(len(messages))
+        return talker.encode(messages)
+
+    failed, lines, _ = through_pipe(replace(talker, encode=encode), "how are you today\n" * count)
+    assert failed == 0
+    assert lines.count("\n") == count
+    assert max(sizes) < 16  # so many messages have room, whatever was said before
+    assert len(sizes) <= 4 * count
+
+
+def test_left_out_messages_are_counted_together(talk):
+    _, _, notes = through_pipe(talk(max_tokens=8), "how are you today and how was the film\n" * 9)
+    numbers = [int(note.split("its oldest ")[1].split()[0]) for note in notes.splitlines()]
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] >= 10
+
+
 PROGRAM = """
 import os, sys, time
 sys.path[:0] = {paths!r}
@@ -301,7 +323,7 @@ class Screen(io.StringIO):
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
 def test_what_is_typed_in_another_encoding_is_refused_and_the_talk_goes_on(echo, errors):
     talker, asked = echo
-    keys = Keyboard(OneLine([b"caf\xe9\n", b"caf\xc3\xa9\n"]), "utf-8", errors)
+    keys = Keyboard(OneLine([b"caf\xe9\n", b"caf\xc3\xa9\n"]), encoding="utf-8", errors=errors)
     screen = Screen()
     assert run_chat(talker, keys, screen, screen) == 1
     assert "no reply: what was typed is no" in screen.getvalue()
