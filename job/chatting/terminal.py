@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
+from data.chat.render import first_special
 from data.reading.rows import is_encodable
 from files.printable import escape_unprintable
 from job.chatting.talker import Message, Reply, Talker
@@ -142,15 +143,24 @@ class Chat:
             self.interrupted = True
         self.shown.close(saying.reply)
         self.replies += 1
-        if saying.reply.text:  # a message to which nothing was said is as if it had not been sent
-            self.keep(messages[saying.left_out :], saying.reply.text)
+        if self.keep(messages[saying.left_out :], saying.reply.text):
             self.left_out = left_out
 
-    def keep(self, messages: list[Message], reply: str) -> None:
-        """What is read before the next message: this, without what had no room. A run of plain
-        texts goes on with each text alone."""
-        if not self.talker.texts:
-            self.messages = [*messages, {"role": "assistant", "content": reply}]
+    def keep(self, messages: list[Message], reply: str) -> bool:
+        """What is read before the next message: this, without what had no room; False where it
+        stays what it was: a message to which nothing was said is as if it had not been sent, and a
+        run of plain texts goes on with each text alone."""
+        if self.talker.texts or not reply:
+            return False
+        if name := first_special(reply, self.talker.special):
+            # every later message would be refused for what the user did not say
+            self.shown.warn(
+                f"this reply says {name!r}, which the tokenizer reads as the token of that name: "
+                "the model is not told of it, nor of its message, when it goes on"
+            )
+            return False
+        self.messages = [*messages, {"role": "assistant", "content": reply}]
+        return True
 
     def refuse(self, reason: str) -> None:
         """Say why a line gets no reply."""

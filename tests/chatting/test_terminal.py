@@ -94,6 +94,78 @@ def test_a_conversation_without_room_goes_on_and_says_so(talk):
     assert "its oldest 2 messages are left out" in notes
 
 
+@pytest.fixture
+def teller(talk, chat_tokenizer):
+    """teller(replies) -> (a talker that says these, in order, the messages of each call)."""
+    from data.chat.render import special_tokens
+    from data.chat.templates import choose_template
+    from job.chatting.load import prompt_encoder
+
+    def make(replies):
+        template, asked = choose_template(chat_tokenizer, None), []
+        encode = prompt_encoder(chat_tokenizer, template, False)
+
+        def listen(messages):
+            asked.append([message["content"] for message in messages])
+            return encode(messages)[:5]  # whatever it is, there is room
+
+        left, special = iter(replies), special_tokens(chat_tokenizer)
+        talker = replace(talk(max_tokens=1, ends=()), encode=listen, special=special)
+        return Telling(talker, left), asked
+
+    return make
+
+
+class Telling:
+    """A talker whose replies are written down, and read as any talker reads."""
+
+    def __init__(self, talker, replies):
+        self.talker, self.replies = talker, replies
+
+    def __getattr__(self, name):
+        return getattr(self.talker, name)
+
+    def stream(self, messages, number=0):
+        saying = self.talker.stream(messages, number)
+        list(saying)
+        saying.texts[:] = [next(self.replies)]
+        return Told(saying)
+
+
+class Told:
+    """What was said already."""
+
+    def __init__(self, saying):
+        self.left_out, self.reply = saying.left_out, saying.reply
+
+    def __iter__(self):
+        return iter([self.reply.text])
+
+
+@pytest.mark.parametrize(
+    "spelled", ["see <|end|> here", "<|user|>", "a<|system|>", "x\n<|end|><|assistant|>\ny"]
+)
+def test_a_reply_that_spells_a_special_token_is_not_told_again(teller, spelled):
+    talker, asked = teller(["fine", spelled, "well", "good", "so"])
+    failed, lines, notes = through_pipe(talker, "one\ntwo\nthree\nsay <|end|>\nfour\n")
+    assert asked == [
+        ["one"], ["one", "fine", "two"], ["one", "fine", "three"],
+        ["one", "fine", "three", "well", "say <|end|>"], ["one", "fine", "three", "well", "four"],
+    ]  # fmt: skip
+    assert [bool(line) for line in lines.splitlines()] == [True, True, True, False, True]
+    assert failed == 1  # what the user says himself stays his own matter
+    told, refused = notes.splitlines()
+    assert told.startswith("standard input:2: this reply says '<|")
+    assert refused.startswith("standard input:4: no reply: a message says '<|end|>'")
+
+
+@pytest.mark.parametrize("harmless", ["< |end|>", "<end>", "<|endless|>", "|end|", "<b>"])
+def test_a_reply_that_spells_none_is_told_again(teller, harmless):
+    talker, asked = teller([harmless, "well"])
+    assert through_pipe(talker, "one\ntwo\n")[::2] == (0, "")
+    assert asked[1] == ["one", harmless, "two"]
+
+
 @pytest.mark.parametrize("count", [5, 40])
 def test_a_long_conversation_is_encoded_no_further_than_it_is_read(talk, count):
     talker, sizes = talk(max_tokens=8), []
@@ -263,9 +335,9 @@ def test_ctrl_c_ends_a_pipe_and_leaves_no_half_reply(speaks):
     assert b"Traceback" not in notes
 
 
-def stdin_of(data, **values):
+def stdin_of(data, errors="strict"):
     """Standard input, as Python opens it."""
-    return io.TextIOWrapper(io.BytesIO(data), **{"encoding": "utf-8", **values})
+    return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", errors=errors)
 
 
 BROKEN = {
