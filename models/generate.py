@@ -28,7 +28,7 @@ from models.reader import build_reader
 
 Stopped = Literal["eos", "length"]  # by itself, or where it was cut
 Within = Callable[[], AbstractContextManager]
-FEW = 0.75  # rows that have ended are taken out of a batch once no more than so many go on
+FEW = 0.75  # rows that have ended leave a batch once no more than so many go on
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,9 @@ def write_tokens(
             return
         if seen is not None:
             seen.scatter_(1, chosen.unsqueeze(1), True)
-        if len(going) <= FEW * len(rows):
+        # past its last position nothing can be read of a row, not even what nobody looks at
+        full = any(place + 1 >= limits[row] for row in rows if row not in going)
+        if full or len(going) <= FEW * len(rows):
             kept = [i for i, row in enumerate(rows) if row in going]
             index = torch.tensor(kept, device=chosen.device)
             reader.keep(index, kept)

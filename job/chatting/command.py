@@ -18,6 +18,7 @@ from job.chatting.prompts import (
 )
 from job.chatting.talker import Talker
 from job.chatting.terminal import run_chat
+from job.predicting.inputs import check_encoding
 from job.predicting.outputs import check_output
 from job.tasks.options import OF_LABELS, refuse_options
 
@@ -27,26 +28,50 @@ def answer_chat(options: Namespace, config: Config, opened: Callable[[], Talker]
     refuse_options(options, OF_LABELS, "this run is a language model, which answers with text")
     if options.file is not None:
         return answer_file(options, opened)
-    talker = with_options(opened(), options)
+    refuse_options(options, ("output",), "replies are written to a file where --file gives prompts")
     if options.texts and options.texts != ["-"]:
-        return answer_words(talker, options)
-    failed = run_chat(talker, sys.stdin, sys.stdout, sys.stderr, options.system)
+        return answer_words(told(opened(), options), options)
+    refuse_options(
+        options, ("json", "strict"),
+        "in a chat each line is given one line back, the reply; rows of JSON, and an end at the "
+        "first error, go with --file",
+    )  # fmt: skip
+    check_encoding(options.encoding)
+    failed = run_chat(
+        told(opened(), options), sys.stdin, sys.stdout, sys.stderr, options.system, options.encoding
+    )
     return 2 if failed else 0
 
 
+def told(talker: Talker, options: Namespace) -> Talker:
+    """The same talker, replying as the options ask. Raises ValueError for one out of range, and for
+    something to tell it first that it cannot be told."""
+    if options.system is not None and (why := talker.untold(options.system)):
+        raise ValueError(f"--system: {why}")
+    return with_options(talker, options)
+
+
 def with_options(talker: Talker, options: Namespace) -> Talker:
-    """The same talker, replying as the options ask. Raises ValueError for one out of range."""
+    """The same talker, replying as the options ask. Raises ValueError for one out of range, and for
+    one that does nothing beside the others."""
     names = ("temperature", "top_k", "top_p", "max_tokens", "seed")
     values = {name: value for name in names if (value := getattr(options, name)) is not None}
-    return replace(talker, args=replace(talker.args, **values))
+    args = replace(talker.args, **values)
+    if args.temperature == 0:
+        refuse_options(
+            options, ("top_k", "top_p"),
+            "at temperature 0 the likeliest token is taken, whatever others there are; set a "
+            "temperature (--temperature 1)",
+        )  # fmt: skip
+    return replace(talker, args=args)
 
 
 def answer_file(options: Namespace, opened: Callable[[], Talker]) -> int:
     """A reply to each row of a file of prompts."""
     if options.output:
         check_output(options.output, options.file)
-    rows = read_prompts(options.file, TurnReader().read)
-    talker, tally, columns = with_options(opened(), options), Tally(), Columns()
+    rows = read_prompts(options.file, TurnReader().read, options.encoding, options.system)
+    talker, tally, columns = told(opened(), options), Tally(), Columns()
     if options.output is None:
         for line in reply_lines(columns, answer_prompts(talker, rows(), options.strict, tally)):
             print(line, flush=True)
@@ -66,7 +91,8 @@ def answer_file(options: Namespace, opened: Callable[[], Talker]) -> int:
 
 
 def answer_words(talker: Talker, options: Namespace) -> int:
-    """A reply to each text of the command line."""
+    """A reply to each text of the command line. Raises ValueError at the first without one, with
+    --strict or not."""
     first = [] if options.system is None else [{"role": "system", "content": options.system}]
     conversations = [[*first, {"role": "user", "content": text}] for text in options.texts]
     for text, reply in zip(options.texts, talker.replies(conversations), strict=True):

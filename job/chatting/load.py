@@ -49,7 +49,6 @@ def prompt_encoder(
 ) -> Callable[[Sequence[Message]], list[int]]:
     """Tokens of messages up to where the assistant begins; of a model of plain `texts` those of
     what was said last, which it goes on with. Raises ValueError for what the template refuses."""
-
     special = special_tokens(tokenizer)
 
     def encode(messages: Sequence[Message]) -> list[int]:
@@ -95,6 +94,8 @@ def make_talker(
         ends=[*end_tokens(model, tokenizer), *([] if texts else written_end(tokenizer, template))],
         args=GenerateArgs(seed=config.run.seed, **settings),
         precision=precision,
+        texts=texts,
+        special=special_tokens(tokenizer),
     )
 
 

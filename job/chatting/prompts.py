@@ -4,20 +4,22 @@
 {"messages": [{"role": …, "content": …}, …]}
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from data.intake import check_text
 from data.labels.reader import RowError
+from data.reading.content import sniff
 from data.reading.detect import detect_format
 from data.reading.rows import BadRow
 from data.tables import open_table
 from data.write import column_types, json_text, write_rows
 from files.write import replace_bytes
 from job.chatting.talker import Message, Reply, Talker
+from job.predicting.inputs import check_encoding
 
 ReadTurns = Callable[[str, list[Any]], list[Message]]  # (column, turns) -> messages
 OURS = ("reply", "tokens", "stopped", "left_out", "error")
@@ -76,13 +78,22 @@ class Tally:
         return ", ".join(parts)
 
 
-def read_prompts(path: Path, read_turns: ReadTurns) -> Callable[[], Iterator[PromptRow]]:
+def read_prompts(
+    path: Path, read_turns: ReadTurns, encoding: str | None = None, system: str | None = None
+) -> Callable[[], Iterator[PromptRow]]:
     """The rows of a table (JSON lines, or any other that tables.py reads), which can be gone
-    through again. Raises ValueError for a file that cannot be read as a whole."""
-    table = open_table(path, path.name, detect_format(path).format)
+    through again. `encoding`: that of a text file, where it is not the one its bytes tell.
+    `system` is what the model is told first in each row that does not say so itself. Raises
+    ValueError for a file that cannot be read as a whole."""
+    check_encoding(encoding)
+    if encoding is not None and sniff(path) != "text":
+        raise ValueError(f"--encoding is that of a text file; {path} is none")
+    fmt = detect_format(path).format
+    table = open_table(path, path.name, replace(fmt, encoding=encoding or fmt.encoding))
     names = table.columns
     if names is not None and not {"prompt", "messages"} & set(names):
         raise ValueError(f"{path} has neither a column 'prompt' nor 'messages'")
+    first = [] if system is None else [{"role": "system", "content": system}]
 
     def rows() -> Iterator[PromptRow]:
         for row in table.rows(list(names or ("messages", "prompt"))):
@@ -90,9 +101,12 @@ def read_prompts(path: Path, read_turns: ReadTurns) -> Callable[[], Iterator[Pro
                 yield PromptRow(row.address, [], error=row.message)
                 continue
             try:
-                yield PromptRow(row.address, messages_of(row.values, read_turns), row.values)
+                messages = messages_of(row.values, read_turns)
             except RowError as error:
                 yield PromptRow(row.address, [], row.values, str(error).removeprefix(": "))
+                continue
+            own = messages[:1] and messages[0]["role"] == "system"
+            yield PromptRow(row.address, messages if own else [*first, *messages], row.values)
 
     return rows
 
@@ -114,6 +128,15 @@ def messages_of(values: Mapping[str, Any], read_turns: ReadTurns) -> list[Messag
     return [{"role": "user", "content": check_text(name, values[name])}]
 
 
+def check_single(talker: Talker, messages: Sequence[Message]) -> None:
+    """Raise ValueError for a conversation where the run goes on with plain texts."""
+    if talker.texts and len(messages) > 1:
+        raise ValueError(
+            f"this run goes on with plain texts, and the row has {len(messages)} messages; give "
+            "one prompt"
+        )
+
+
 def answer_prompts(
     talker: Talker, rows: Iterable[PromptRow], strict: bool, tally: Tally
 ) -> Iterator[list[Answered]]:
@@ -121,23 +144,23 @@ def answer_prompts(
     seed and its number in the file. Raises ValueError at the first error where `strict`."""
     iterator, begun = iter(rows), 0
     while chunk := list(islice(iterator, CHUNK)):
-        errors, fitting, left_out = [row.error for row in chunk], [], {}
+        errors, fitting = [row.error for row in chunk], {}
         for place, row in enumerate(chunk):
             if row.error is None:
                 try:
-                    left_out[place] = talker.fit(row.messages).left_out
-                    fitting.append(place)
+                    check_single(talker, row.messages)
+                    fitting[place] = talker.fit(row.messages)
                 except ValueError as error:
                     errors[place] = str(error)
             if strict and errors[place] is not None:
                 raise ValueError(f"{row.address}: {errors[place]}")
-        conversations = [chunk[place].messages for place in fitting]
-        replies = talker.replies(conversations, [begun + place for place in fitting])
+        replies = talker.answer([*fitting.values()], [begun + place for place in fitting])
         replied = dict(zip(fitting, replies, strict=True))
         done = [
-            Answered(row, replied.get(place), errors[place], left_out.get(place, 0))
+            Answered(row, replied.get(place), errors[place],
+                     fitting[place].left_out if place in fitting else 0)
             for place, row in enumerate(chunk)
-        ]
+        ]  # fmt: skip
         for answered in done:
             tally.note(answered)
         begun += len(chunk)

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
+from data.chat.render import first_special
 from engine.evaluate import inference
 from engine.precision import Precision
 from job.chatting.pieces import Pieces
@@ -38,7 +39,8 @@ class Prompt(NamedTuple):
 class Talker:
     """`encode` gives the tokens of messages, up to where the assistant begins; it raises ValueError
     for what the template cannot say. `ends` are the tokens that end a reply. `args` with
-    dataclasses.replace for other replies by the same model."""
+    dataclasses.replace for other replies by the same model. `texts`: it goes on with plain texts,
+    and reads the last message alone. `special` are the names that no message may say."""
 
     model: nn.Module
     tokenizer: Any
@@ -47,6 +49,8 @@ class Talker:
     args: GenerateArgs
     precision: Precision
     batch_size: int = 8
+    texts: bool = False
+    special: Sequence[str] = ()
 
     def reply(self, messages: Sequence[Message], number: int = 0) -> Reply:
         """The reply to a conversation. `number` decides with the seed what is drawn; at temperature
@@ -65,14 +69,19 @@ class Talker:
     ) -> list[Reply]:
         """A reply to each, in order, conversations of like length in one batch. `numbers` of them,
         by default 0, 1, …, decide with the seed what is drawn. Raises ValueError as `fit` does."""
-        prompts = [self.fit(messages).ids for messages in conversations]
+        return self.answer([self.fit(messages) for messages in conversations], numbers)
+
+    def answer(
+        self, prompts: Sequence[Prompt], numbers: Sequence[int] | None = None
+    ) -> list[Reply]:
+        """The same of prompts that `fit` gave."""
         numbers = range(len(prompts)) if numbers is None else numbers
         replies: dict[int, Reply] = {}
-        for places in self.batches(prompts):
+        for places in self.batches([prompt.ids for prompt in prompts]):
             begun = time.perf_counter()
             with self.answering():
                 written = generate(
-                    self.model, [prompts[i] for i in places], self.args, self.ends,
+                    self.model, [prompts[i].ids for i in places], self.args, self.ends,
                     [numbers[i] for i in places],
                 )  # fmt: skip
             seconds = time.perf_counter() - begun
@@ -106,17 +115,37 @@ class Talker:
         first = 1 if messages[0]["role"] == "system" else 0
         # a user begins what is left, and the last message stays
         begins = [i for i in range(first + 1, len(messages)) if messages[i]["role"] == "user"]
-        ids: list[int] = []
-        for begin in (first, *begins):
-            ids = self.encode([*messages[:first], *messages[begin:]])
-            if len(ids) <= wanted:
-                return Prompt(ids, begin - first)
-        if len(ids) < most:  # the reply will be the shorter for it
-            return Prompt(ids, (begins[-1] if begins else first) - first)
+        whole = Prompt(self.encode(messages), 0)
+        if len(whole.ids) <= wanted:
+            return whole
+
+        def rest(begin: int) -> Prompt:
+            return Prompt(self.encode([*messages[:first], *messages[begin:]]), begin - first)
+
+        # the earliest beginning that fits: halves, not one after the other, of a thousand turns
+        shortest = rest(begins[-1]) if begins else whole
+        best, low, high = shortest, 0, len(begins) - 1
+        while low < high and len(shortest.ids) <= wanted:
+            middle = (low + high) // 2
+            tried = rest(begins[middle])
+            if len(tried.ids) <= wanted:
+                best, high = tried, middle
+            else:
+                low = middle + 1
+        if len(best.ids) < most:  # one longer than wanted has the shorter reply for it
+            return best
         raise ValueError(
-            f"the last message has {len(ids):,} tokens with all that goes with it; the model has "
-            f"positions for {most:,}, reply included: shorten it"
+            f"the last message has {len(best.ids):,} tokens with all that goes with it; the model "
+            f"has positions for {most:,}, reply included: shorten it"
         )
+
+    def untold(self, system: str) -> str | None:
+        """Why the model cannot be told something before everything else; None where it can."""
+        if self.texts:
+            return "this run goes on with plain texts, and reads nothing before them"
+        if name := first_special(system, self.special):
+            return f"it says {name!r}, which the tokenizer reads as the token of that name"
+        return None
 
     @contextmanager
     def answering(self) -> Iterator[None]:

@@ -8,9 +8,12 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
+from data.chat.render import first_special
+from data.reading.rows import is_encodable
 from files.printable import escape_unprintable
 from job.chatting.talker import Message, Reply, Talker
-from job.console import CleanStream, takes_style
+from job.console import CleanStream, read_word, takes_style
+from job.predicting.inputs import stdin_items
 from report.format import clean_line, format_seconds
 
 PROMPT = "> "
@@ -25,11 +28,14 @@ LEAVES = "Ctrl-C again leaves, as Ctrl-D does; /help lists what else there is"
 
 
 def run_chat(
-    talker: Talker, input: TextIO, output: TextIO, notes: TextIO, system: str | None = None
-) -> int:
-    """Talk until the input ends, /quit, or Ctrl-C twice. `system` is what the model is told first.
-    The number of lines that got no reply; why is said on `notes`, or on a terminal."""
-    shown = Terminal(input, output) if is_terminal(input, output) else Pipe(input, output, notes)
+    talker: Talker, input: TextIO, output: TextIO, notes: TextIO, system: str | None = None,
+    encoding: str | None = None,
+) -> int:  # fmt: skip
+    """Talk until the input ends, /quit, or Ctrl-C twice. `system` is what the model is told first,
+    `encoding` that of a pipe's input, UTF-8 if nothing is said. The number of lines that got no
+    reply; why is said on `notes`, or on a terminal. Through a pipe KeyboardInterrupt is raised."""
+    person = is_terminal(input, output)
+    shown = Terminal(input, output) if person else Pipe(input, output, notes, encoding)
     return Chat(talker, shown, system).run()
 
 
@@ -52,7 +58,7 @@ class Chat:
         self.shown.note("/help lists what you can type beside messages; Ctrl-D leaves.")
         while True:
             try:
-                line = self.shown.ask()
+                line = self.next_line()
                 if line is None:
                     break
                 if line.strip():
@@ -60,12 +66,22 @@ class Chat:
                     if not self.take(line.strip()):
                         break
             except KeyboardInterrupt:
+                if not self.shown.person:
+                    raise
                 if self.interrupted:
                     break
                 self.interrupted = True
                 self.shown.note(LEAVES, begin="\n")
         self.shown.leave()
         return self.failed
+
+    def next_line(self) -> str | None:
+        """A line; "" for one that cannot be read, and is refused; None where there are no more."""
+        try:
+            return self.shown.ask()
+        except ValueError as error:
+            self.refuse(clean_line(str(error)))
+            return ""
 
     def take(self, line: str) -> bool:
         """Do what a line says; False where that is to leave."""
@@ -90,6 +106,10 @@ class Chat:
 
     def set_system(self, rest: str) -> bool:
         """Tell the model something before everything else, from the next message on."""
+        if rest and (why := self.talker.untold(rest)):
+            self.failed += 1
+            self.shown.warn(f"/system: {why}")
+            return True
         self.system = rest or None
         self.shown.note(f"told first: {clean_line(rest)}" if rest else "nothing is told first")
         return True
@@ -108,21 +128,39 @@ class Chat:
         except ValueError as error:
             self.refuse(clean_line(str(error)))
             return
-        if saying.left_out > self.left_out:
+        left_out = self.left_out + saying.left_out
+        if saying.left_out:
             self.shown.warn(
-                f"the model has no room for all of this conversation: its oldest {saying.left_out} "
+                f"the model has no room for all of this conversation: its oldest {left_out} "
                 "messages are left out from now on (/reset begins anew)"
             )
-        self.left_out = saying.left_out
         try:
             for piece in saying:
                 self.shown.say(piece)
         except KeyboardInterrupt:
+            if not self.shown.person:  # a program would take half a reply for a whole one
+                raise
             self.interrupted = True
         self.shown.close(saying.reply)
         self.replies += 1
-        if saying.reply.text:  # a message to which nothing was said is as if it had not been sent
-            self.messages = [*messages, {"role": "assistant", "content": saying.reply.text}]
+        if self.keep(messages[saying.left_out :], saying.reply.text):
+            self.left_out = left_out
+
+    def keep(self, messages: list[Message], reply: str) -> bool:
+        """What is read before the next message: this, without what had no room; False where it
+        stays what it was: a message to which nothing was said is as if it had not been sent, and a
+        run of plain texts goes on with each text alone."""
+        if self.talker.texts or not reply:
+            return False
+        if name := first_special(reply, self.talker.special):
+            # every later message would be refused for what the user did not say
+            self.shown.warn(
+                f"this reply says {name!r}, which the tokenizer reads as the token of that name: "
+                "the model is not told of it, nor of its message, when it goes on"
+            )
+            return False
+        self.messages = [*messages, {"role": "assistant", "content": reply}]
+        return True
 
     def refuse(self, reason: str) -> None:
         """Say why a line gets no reply."""
@@ -133,6 +171,8 @@ class Chat:
 
 class Terminal:
     """A person with a keyboard: lines can be edited, and called back with the arrow keys."""
+
+    person = True  # who stops a reply with Ctrl-C, and goes on
 
     def __init__(self, input: TextIO, output: TextIO) -> None:
         self.input, self.output = input, output
@@ -146,7 +186,21 @@ class Terminal:
                 return
 
     def ask(self) -> str | None:
-        """A line that was typed; None where there will be no more."""
+        """A line that was typed; None where there will be no more. Raises ValueError for one that
+        is no text."""
+        try:
+            line = self._read()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"what was typed is no {error.encoding} text") from None
+        if line is None:
+            return None
+        line = read_word(line)
+        if not is_encodable(line):  # a locale that takes any byte (LC_ALL=C)
+            raise ValueError("what was typed is no UTF-8 text")
+        return line
+
+    def _read(self) -> str | None:
+        """A line as it comes."""
         try:
             if self.input is sys.stdin:
                 return input(PROMPT)
@@ -195,17 +249,25 @@ class Terminal:
 class Pipe:
     """Another program: a line in, a line out. A message without a reply leaves an empty line."""
 
-    def __init__(self, input: TextIO, output: TextIO, notes: TextIO) -> None:
-        self.input, self.output, self.notes = input, output, notes
-        self.line = 0
+    person = False
+
+    def __init__(
+        self, input: TextIO, output: TextIO, notes: TextIO, encoding: str | None = None
+    ) -> None:
+        self.output, self.notes = output, notes
+        self.items = stdin_items(input, encoding)
+        self.address = "standard input"  # of the line that was read last
 
     def ask(self) -> str | None:
-        """The next line; None at the end. Raises ValueError for one that is not UTF-8."""
-        self.line += 1
-        try:
-            return self.input.readline() or None
-        except UnicodeDecodeError as error:
-            raise ValueError(f"standard input:{self.line}: no {error.encoding} text") from None
+        """The next line; None at the end. Raises ValueError for one that is not in its encoding;
+        the next ones are read all the same."""
+        item = next(self.items, None)
+        if item is None:
+            return None
+        self.address = item.address
+        if not isinstance(item.text, str):
+            raise ValueError(item.error)
+        return item.text
 
     def say(self, piece: str) -> None:
         """Nothing yet: a reply may have several lines, and is given one."""
@@ -219,7 +281,7 @@ class Pipe:
 
     def warn(self, text: str) -> None:
         """Something that has to be known, with the place of the line that it is about."""
-        print(f"standard input:{self.line}: {text}", file=self.notes, flush=True)
+        print(f"{self.address}: {text}", file=self.notes, flush=True)
 
     def skip(self) -> None:
         """An empty line in the place of a reply."""

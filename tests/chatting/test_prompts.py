@@ -1,7 +1,9 @@
 """A file of prompts and the file of its replies."""
 
 import json
+from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from chats import ask
@@ -128,3 +130,65 @@ def test_what_had_no_room_is_counted(talk, tmp_path):
     (done,), tally = answered(talk(), path)
     assert [row.left_out > 0 for row in done] == [True, False]
     assert "1 read without their oldest messages" in tally.line()
+
+
+def test_what_the_model_is_told_first_goes_before_each_row_without_its_own(talk, tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    own = [{"role": "system", "content": "mine"}, *ask("two")]
+    rows = [{"prompt": "one"}, {"messages": own}, {"messages": ask("three")}, {"text": "none"}]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    read = list(read_prompts(path, read_turns, system="be kind")())
+    told = [{"role": "system", "content": "be kind"}]
+    assert [row.messages for row in read] == [[*told, *ask("one")], own, [*told, *ask("three")], []]
+    (done, *_), _ = answered(talk(), path)
+    assert [row.prompt.messages for row in done][:2] == [ask("one"), own]
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"), [("p.csv", "cp1250"), ("p.jsonl", "cp1252"), ("p.csv", "koi8_r")]
+)
+def test_a_file_is_read_in_the_encoding_that_is_named(tmp_path, name, encoding):
+    text = bytes(range(0xE0, 0xEA)).decode(encoding)
+    path = tmp_path / name
+    table = f"prompt,n\n{text},1\n"
+    lines = json.dumps({"prompt": text}, ensure_ascii=False) if "json" in name else table
+    path.write_bytes(lines.encode(encoding))
+    (row,) = read_prompts(path, read_turns, encoding)()
+    assert row.messages == ask(text)
+
+
+def test_an_encoding_that_cannot_be_is_refused(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("prompt,n\none,1\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="--encoding"):
+        read_prompts(path, read_turns, "klingon")
+    table = tmp_path / "p.parquet"
+    pq.write_table(pa.table({"prompt": ["one"]}), table)
+    with pytest.raises(ValueError, match="--encoding is that of a text file"):
+        read_prompts(table, read_turns, "cp1252")
+
+
+def test_a_run_of_plain_texts_refuses_rows_of_several_messages(talk, tmp_path):
+    path = tmp_path / "p.jsonl"
+    spoken = [*ask("a"), {"role": "assistant", "content": "b"}, *ask("c")]
+    path.write_text(
+        "\n".join(json.dumps({"messages": m}) for m in (ask("one"), spoken)), encoding="utf-8"
+    )
+    (done,), _ = answered(replace(talk(), texts=True), path)
+    assert [row.error is None for row in done] == [True, False]
+    assert "goes on with plain texts, and the row has 3 messages" in done[1].error
+
+
+def test_each_row_is_encoded_once(talk, tmp_path):
+    path, calls, talker = tmp_path / "p.jsonl", [], talk(max_tokens=2)
+
+    def encode(messages):
+        calls.append(messages[-1]["content"])
+        return talker.encode(messages)
+
+    path.write_text(
+        "\n".join(json.dumps({"prompt": f"how {i}"}) for i in range(70)), encoding="utf-8"
+    )
+    done, _ = answered(replace(talker, encode=encode), path)
+    assert calls == [f"how {i}" for i in range(70)]
+    assert sum(map(len, done)) == 70

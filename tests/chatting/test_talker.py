@@ -1,5 +1,7 @@
 """Replies, whole and in pieces: the same text, whatever it is asked beside."""
 
+import math
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -90,6 +92,35 @@ def test_a_last_message_without_room_is_refused(talk):
     close = ask("x!" * 40)  # some room, less than wanted
     assert 76 < len(talker.fit([*history(1)[:-1], *close]).ids) < 96
     assert talker.reply(close).tokens < 20
+
+
+@pytest.mark.parametrize("turns", [3, 4, 5, 9, 30, 77, 400])
+@pytest.mark.parametrize("system", [True, False], ids=["told first", "not told"])
+@pytest.mark.parametrize("widths", [[1], [1, 40, 1, 3], [30, 1, 1], [1, 1, 60]])
+def test_what_is_left_out_is_what_trying_all_leaves_out_in_few_tries(talk, turns, system, widths):
+    calls, talker = [], talk(max_tokens=20)
+
+    def encode(messages):
+        calls.append(sum(len(message["content"]) for message in messages))
+        return [5] * calls[-1]
+
+    talker = replace(talker, encode=encode)
+    spoken = [{"role": "system", "content": "s" * 7}] * system
+    for i in range(turns):
+        spoken += [{"role": "user", "content": "u" * widths[i % len(widths)]},
+                   {"role": "assistant", "content": "a" * (2 + i % 3)}]  # fmt: skip
+    spoken += ask("last")
+    got = talker.fit(spoken)
+    begins = range(system, len(spoken), 2)
+    wanted = next(b for b in begins if 7 * system + letters(spoken[b:]) <= 96 - 20) - system
+    assert (got.left_out, len(got.ids)) == (wanted, 7 * system + letters(spoken[system + wanted :]))
+    assert len(calls) <= 3 + math.log2(turns + 1)
+    assert sum(calls) <= 3 * letters(spoken) + 1000
+
+
+def letters(messages):
+    """How long they are together."""
+    return sum(len(message["content"]) for message in messages)
 
 
 @pytest.mark.parametrize("messages", [[], [{"role": "assistant", "content": "fine"}]])

@@ -255,6 +255,52 @@ def test_the_models_positions_end_a_reply(model):
         ours(model, [[]])
 
 
+UNEVEN = {  # lengths of prompts, 64 positions: some replies end at the last one, others go on
+    "one long": [60, *[4] * 7],
+    "full at different places": [63, 62, 58, 50, *[3] * 9],
+    "no room but one": [63, 1],
+}
+
+
+def uneven(lengths):
+    """Prompts of these lengths, no two alike."""
+    return [[3 + (i * 7 + at * 5) % (V - 3) for at in range(n)] for i, n in enumerate(lengths)]
+
+
+@pytest.mark.parametrize("lengths", UNEVEN.values(), ids=UNEVEN)
+def test_a_reply_at_the_last_position_does_not_end_the_others(model, lengths):
+    prompts = uneven(lengths)
+    together = ours(model, prompts, ends=(), max_tokens=20)
+    assert [len(reply.tokens) for reply in together] == [min(20, 64 - n) for n in lengths]
+    assert together == [ours(model, [prompt], ends=(), max_tokens=20)[0] for prompt in prompts]
+
+
+def test_a_reply_that_ended_by_itself_is_not_read_past_the_last_position():
+    model = make_model("gpt2")
+    prompts = uneven([60, *[4] * 7])
+    (long,) = ours(model, prompts[:1], ends=(), max_tokens=20)
+    others = ours(model, prompts[1:], ends=(), max_tokens=20)
+    spoken = {token for reply in others for token in reply.tokens}
+    for place, end in enumerate(long.tokens):  # the long one ends before the table does
+        if end in spoken or end in long.tokens[:place]:
+            continue
+        together = ours(model, prompts, ends=(end,), max_tokens=20)
+        assert (len(together[0].tokens), together[0].stopped) == (place, "eos")
+        assert together[1:] == others
+        break
+    else:
+        pytest.fail("this model says no token that only the long reply has")
+
+
+def test_texts_that_are_read_whole_stop_at_the_last_position_too(monkeypatch):
+    from models.reader import WholeReader
+
+    model, prompts = make_model("gpt2"), uneven([60, *[4] * 7])
+    wanted = ours(model, prompts, ends=(), max_tokens=20)
+    monkeypatch.setattr("models.generate.build_reader", WholeReader)
+    assert ours(model, prompts, ends=(), max_tokens=20) == wanted
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("max_tokens", 0), ("temperature", -1.0), ("temperature", float("nan")), ("top_k", 0),
