@@ -109,24 +109,10 @@ def a_split_learns_more_than_the_last_reply(s: Settings) -> Verdict:
     return None
 
 
-def the_likeliest_is_drawn_from_none(s: Settings) -> Verdict:
-    if s["generate.temperature"] != 0:
-        return None
-    for name in ("generate.top_k", "generate.top_p"):
-        if s[name] != OF_CHAT[name]:
-            return (
-                f"{name}: got {s[name]} with generate.temperature = 0, which takes the likeliest "
-                "token whatever others there are: set a temperature (generate.temperature=1), or "
-                f"leave it out (--unset {name})"
-            )
-    return None
-
-
 CHAT_RULES = (
     settings_are_of_the_task,
     a_bag_does_not_talk,
     chats_have_their_own_figures,
     virtual_tokens_are_not_packed,
     a_split_learns_more_than_the_last_reply,
-    the_likeliest_is_drawn_from_none,
 )

@@ -52,18 +52,10 @@ def told(talker: Talker, options: Namespace) -> Talker:
 
 
 def with_options(talker: Talker, options: Namespace) -> Talker:
-    """The same talker, replying as the options ask. Raises ValueError for one out of range, and for
-    one that does nothing beside the others."""
+    """The same talker, replying as the options ask. Raises ValueError for one out of range."""
     names = ("temperature", "top_k", "top_p", "max_tokens", "seed")
     values = {name: value for name in names if (value := getattr(options, name)) is not None}
-    args = replace(talker.args, **values)
-    if args.temperature == 0:
-        refuse_options(
-            options, ("top_k", "top_p"),
-            "at temperature 0 the likeliest token is taken, whatever others there are; set a "
-            "temperature (--temperature 1)",
-        )  # fmt: skip
-    return replace(talker, args=args)
+    return replace(talker, args=replace(talker.args, **values))
 
 
 def answer_file(options: Namespace, opened: Callable[[], Talker]) -> int:

@@ -99,17 +99,3 @@ def test_a_pipe_is_read_in_the_encoding_that_is_named(answer, talk):
     stdin = io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8")
     assert answer(["-", "--encoding", "cp1252"], stdin, replace(talk(), encode=encode))[0] == 0
     assert asked == ["café"]
-
-
-@pytest.mark.parametrize(
-    "words", [["--top-p", "0.9"], ["--top-k", "3"], ["--top-k", "3", "--temperature", "0"]]
-)
-def test_what_is_drawn_from_is_refused_where_nothing_is_drawn(answer, talk, prompts, words):
-    for before in (["hello"], ["-"], ["--file", prompts]):
-        status, lines, _ = answer([*before, *words], "how\n")
-        assert f"{words[0]}: at temperature 0 the likeliest token is taken" in str(status)
-        assert lines == ""
-        assert answer([*before, *words[:2], "--temperature", "1"], "how\n")[0] == 0
-    drawn = talk(max_tokens=3, temperature=0.7, top_k=4)  # as the run has it
-    assert answer(["hello", *words[:2]], "", drawn)[0] == 0
-    assert answer(["hello", "--temperature", "0"], "", drawn)[0] == 0

@@ -291,8 +291,6 @@ RELATIONS = [
     (["task.kind=chat", "eval.metric=mcc"], "eval.metric"),
     (["task.kind=chat", "data.packing=true", "prompt.tokens=2"], "data.packing"),
     (["task.kind=chat", "data.learn=last", "data.overlong=split"], "data.overlong"),
-    (["task.kind=chat", "generate.top_k=5"], "generate.top_k"),
-    (["task.kind=chat", "generate.temperature=0", "generate.top_p=0.9"], "generate.top_p"),
     (["data.learn=last"], "data.learn"),
     (["head.pool=mean"], "head.pool"),
     (["head.kind=linear", "head.args.width=3"], "head.args"),
@@ -405,7 +403,7 @@ def test_a_student_that_starts_from_nothing_needs_no_source(small):
 def test_every_relation_is_tried_above():
     from configs.relations import RULES
 
-    assert len(RELATIONS) == len(RULES) + 17  # some are tried twice, expectations four times
+    assert len(RELATIONS) == len(RULES) + 16  # some are tried twice, expectations four times
 
 
 def test_nothing_heavy_is_imported_to_read_a_config():
