@@ -7,12 +7,16 @@ from typing import Any
 from torch import nn
 
 from configs.schema import Config
+from data.chat.intake import ChatClean, ChatIntake
+from data.chat.messages import MessageReader
 from data.chat.render import first_special, special_tokens
 from data.chat.templates import Template, Unrenderable, choose_template, render
-from data.chat.turns import TEXT
+from data.chat.turns import TEXT, TurnReader
+from data.clean import Step, trace_steps
 from engine.precision import Precision
 from files.read import read_json
 from files.write import save_text, to_json
+from job.chatting.rows import chat_args
 from job.chatting.talker import Message, Talker
 from job.ending import reading
 from job.folder import Folder, finished_config
@@ -44,14 +48,28 @@ def write_form(texts: bool, folder: Path) -> None:
     save_text(folder / FORM, to_json({"texts": texts}, indent=1) + "\n")
 
 
+def cleaning_of(clean: ChatClean, texts: bool) -> list[Step]:
+    """What was done to each message of the rows, or to each of plain `texts`."""
+    intake = ChatIntake(MessageReader(("messages",), TurnReader()), clean)
+    return intake.text_steps if texts else intake.steps
+
+
 def prompt_encoder(
-    tokenizer: Any, template: Template, texts: bool
+    tokenizer: Any, template: Template, texts: bool, steps: Sequence[Step] = ()
 ) -> Callable[[Sequence[Message]], list[int]]:
-    """Tokens of messages up to where the assistant begins; of a model of plain `texts` those of
-    what was said last, which it goes on with. Raises ValueError for what the template refuses."""
+    """Tokens of messages, cleaned by these steps, up to where the assistant begins; of a model of
+    plain `texts` those of what was said last, which it goes on with. Raises ValueError for what the
+    template refuses, and for a message of which cleaning leaves nothing."""
     special = special_tokens(tokenizer)
 
+    def clean(message: Message) -> Message:
+        text = trace_steps((message["content"],), steps)[0][0]
+        if message["role"] != "system" and not text.strip():
+            raise ValueError("cleaning leaves nothing of a message")
+        return {**message, "content": text}
+
     def encode(messages: Sequence[Message]) -> list[int]:
+        messages = [clean(message) for message in messages]
         if texts:
             ids: list[int] = tokenizer(messages[-1]["content"])["input_ids"]
             return ids
@@ -86,11 +104,12 @@ def make_talker(
 ) -> Talker:
     """A talker for a model in memory; its tokenizer holds the template of its training."""
     template = choose_template(tokenizer, None)
+    steps = cleaning_of(chat_args(config).clean, texts)
     settings = config.generate.model_dump(exclude={"replies"})
     return Talker(
         model=model,
         tokenizer=tokenizer,
-        encode=prompt_encoder(tokenizer, template, texts),
+        encode=prompt_encoder(tokenizer, template, texts, steps),
         ends=[*end_tokens(model, tokenizer), *([] if texts else written_end(tokenizer, template))],
         args=GenerateArgs(seed=config.run.seed, **settings),
         precision=precision,
