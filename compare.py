@@ -51,7 +51,8 @@ def compare(options: argparse.Namespace) -> None:
         differences = [] if pair is None else [asdict(one) for one in pair.differences]
         print(json.dumps(as_json(runs) | {"differences": differences}, ensure_ascii=False))
     else:
-        lines = pair_lines(*runs, pair) if len(options.runs) == 2 else list_lines(runs)
+        alone = len(options.runs) != 2
+        lines = list_lines(runs) if alone else pair_lines(runs[0], runs[1], pair)
         print("\n".join(lines))
 
 

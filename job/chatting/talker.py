@@ -1,7 +1,7 @@
 """A language model that one talks to: messages in, replies out, whole or as they come."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from torch import nn
 
 from data.chat.render import first_special
+from data.chat.turns import ROLES, TEXT
 from engine.evaluate import inference
 from engine.precision import Precision
 from job.chatting.pieces import Pieces
@@ -33,6 +34,28 @@ class Prompt(NamedTuple):
 
     ids: list[int]
     left_out: int
+
+
+def check_messages(messages: Any) -> None:
+    """Raise ValueError for what is no conversation that somebody could reply to."""
+    like = 'a list such as [{"role": "user", "content": "Hello!"}]'
+    if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
+        raise ValueError(f"messages: got {str(messages)[:60]!r}; expected {like}")
+    for number, message in enumerate(messages, start=1):
+        if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+            raise ValueError(f"message {number} is {str(message)[:60]!r}; expected {like}")
+        if message["role"] not in (*ROLES, TEXT):
+            raise ValueError(
+                f"message {number}: got role {str(message['role'])[:60]!r}; expected one of "
+                f"{', '.join(ROLES)}"
+            )
+        if not isinstance(message["content"], str):
+            raise ValueError(f"message {number}: its content is no text")
+    if not messages or messages[-1]["role"] in ("assistant", "system"):
+        raise ValueError(
+            "a reply needs a message to reply to; "
+            + (f"the last one is the {messages[-1]['role']}'s own" if messages else "there is none")
+        )
 
 
 @dataclass(frozen=True)
@@ -103,11 +126,7 @@ class Talker:
         Raises ValueError for a conversation that nobody would reply to, or whose last message
         alone is longer than the model's positions.
         """
-        if not messages or messages[-1]["role"] == "assistant":
-            raise ValueError(
-                "a reply needs a message to reply to; "
-                + ("the last one is the assistant's own" if messages else "there is none")
-            )
+        check_messages(messages)
         most = room(self.model)
         if most is None:
             return Prompt(self.encode(messages), 0)

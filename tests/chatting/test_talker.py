@@ -158,3 +158,22 @@ def test_a_tokenizer_that_drops_the_first_blank_drops_no_other():
     raw.decoder = decoders.Metaspace()
     pieces = Pieces(raw.decode)
     assert [pieces.add(token) for token in (0, 1, 2, 3)] == ["how", " are", " you", "r"]
+
+
+@pytest.mark.parametrize(("messages", "named"), [
+    ("Hello", "got 'Hello'; expected a list"),
+    ({"role": "user", "content": "Hello"}, "expected a list"),
+    (None, "got 'None'"),
+    (["Hello"], "message 1 is 'Hello'"),
+    ([{"role": "user"}], "message 1 is"),
+    ([{"role": "robot", "content": "Hello"}], "got role 'robot'; expected one of system, user"),
+    ([{"role": ["user"], "content": "Hello"}], "got role"),
+    ([{"role": "user", "content": 3}], "its content is no text"),
+    ([{"role": "system", "content": "be kind"}], "the system's own"),
+    ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "assistant's own"),
+    ([], "there is none"),
+])  # fmt: skip
+def test_what_is_no_conversation_to_reply_to_is_refused(talk, messages, named):
+    with pytest.raises(ValueError, match="message") as refused:
+        talk().reply(messages)
+    assert named in str(refused.value)
