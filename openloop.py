@@ -100,7 +100,7 @@ def open_job(
     set_up_environment()
     with garbage_left_alone():
         from job.folder import run_folder
-        from job.predicting.predictor import recorded_dtype
+        from job.meeting import agreed_dtype, check_together, meet
         from job.reporting.banner import make_plan
         from job.tasks.table import prepare, task_of
         from report.plan import difference_lines, plan_lines
@@ -110,7 +110,9 @@ def open_job(
     if shown is None:
         print("loading data and model …", flush=True)
     folder = run_folder(config)
-    job = prepare(config, allow_code, recorded_dtype(folder) if resume else None)
+    meet(config)
+    job = prepare(config, allow_code, agreed_dtype(config, folder, resume))
+    check_together(job)
     job.resume, job.fresh = resume, fresh
     job.banner = make_plan(job, folder)
     lines = (
@@ -128,7 +130,9 @@ def run_job(job: "Job", *, allow_drift: bool = False, command: str | None = None
     where the run's folder is in the way, SystemExit(143, 130 or 129) when stopped, which is saved.
     """
     from engine.storage import hold_run
+    from engine.world import from_first, world
     from job.folder import open_folder, run_folder
+    from job.follow import follow
     from job.run import train_and_finish
     from job.training.probe import check_loss
 
@@ -136,10 +140,13 @@ def run_job(job: "Job", *, allow_drift: bool = False, command: str | None = None
     notes = check_loss(job)
     if command is None:
         command = shlex.join(["python", *sys.orig_argv[1:]])
+    if world().rank:
+        follow(job)
+        return from_first({})
     with hold_run(folder.path):
         notes += open_folder(job.config, folder, job.resume, job.fresh)
         print("".join(line + "\n" for line in notes), end="")
-        return train_and_finish(job, folder, command, allow_drift)
+        return from_first(train_and_finish(job, folder, command, allow_drift))
 
 
 def load_run(

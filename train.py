@@ -17,7 +17,9 @@ from typing import Any
 from openloop import open_job, run_job, set_up_environment
 from configs.read import difference, parse_config, read_config, trajectory, write_config
 from configs.schema import Config
+from engine.gate import open_gate
 from engine.wait_policy import wait_passively
+from engine.world import started
 from files.errors import UnreadableError
 from job.console import prepare_console, read_words, write_marked
 from job.ending import run_command
@@ -89,10 +91,12 @@ def train_run(
 ) -> tuple[dict[str, Any], Plan | None]:
     """One run from start to end; its result, and the plan that was shown. Where one was `shown`
     before, only what differs is printed. Raises SystemExit(143, 130 or 129) when stopped."""
-    folder = run_folder(config)
-    if not options.dry_run or options.resume:
+    folder, leads = run_folder(config), started().rank == 0
+    if leads and (not options.dry_run or options.resume):
         check_folder(config, folder, options.resume, options.fresh)
-    if options.resume and folder.result.exists():
+    if agree(config, options.resume and folder.result.exists()):
+        if not leads:
+            return {}, shown
         try:
             result = read_result(folder)
             notes = [] if options.dry_run else mend_config(folder, saved_config(folder))
@@ -121,6 +125,17 @@ def train_run(
         if not options.seeds:
             print(f"run folder: {folder.path}")
     return result, shown or job.banner
+
+
+def agree(config: Config, answer: bool) -> bool:
+    """Rank 0's answer, on all processes of the run."""
+    if started().alone:
+        return answer
+    from engine.world import from_first
+    from job.meeting import meet
+
+    meet(config)
+    return from_first(answer)
 
 
 def ask_again(
@@ -251,6 +266,7 @@ def main(arguments: list[str] | None = None) -> int:
     on."""
     wait_passively()
     prepare_console()
+    open_gate()
     words = read_words(sys.argv[1:] if arguments is None else arguments)
     options = parse_arguments(words)
     words = [word for word in words if word not in ("--resume", "--fresh", "-v", "--verbose")]

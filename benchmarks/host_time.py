@@ -84,7 +84,7 @@ def batch_of() -> Callable[[], Any]:
         nonlocal batches
         batch = next(batches, None)
         if batch is None:
-            batches = train_batches(dataset, order, 0, 32, Padding(0))
+            batches = train_batches(dataset, order, range(len(order) // 32), 32, Padding(0))
             batches = (lay_out(batch, in_front=0) for batch in batches)
             next(batches)
 

@@ -550,6 +550,14 @@ class Precision(Section):
     )
 
 
+class Parallel(Section):
+    """Several processes, as torchrun starts them."""
+
+    timeout: Count = field(
+        30, "Minutes that processes wait for one that does not come, before the run ends.", False
+    )
+
+
 class Speed(Section):
     """Fast paths: each gives the same training as the plain code, and can be switched off."""
 
@@ -676,6 +684,7 @@ class Config(Section):
     eval: Eval = Eval()
     decide: Decide = Decide()
     precision: Precision = Precision()
+    parallel: Parallel = Parallel()
     speed: Speed = Speed()
     samples: Samples = Samples()
     generate: Generate = Generate()

@@ -6,7 +6,7 @@ meet the same batches again, and the number of workers changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -93,19 +93,19 @@ def make_labels(labels: list[Any]) -> torch.Tensor:
 def train_batches(
     dataset: datasets.Dataset,
     order: np.ndarray,
-    start: int,
+    numbers: Iterable[int],
     micro_batch_size: int,
     padding: Padding,
     workers: int = 0,
     kept: Kept | None = None,
     join: Join = collate,
 ) -> Iterator[Batch]:
-    """The micro-batches of an epoch from number `start` on, of the rows in `order`; the last one
-    may be smaller. With what was `kept` of them, where a frozen part of the model was cut off.
+    """The micro-batches of these numbers of an epoch, of the rows in `order`; its last one may be
+    smaller. With what was `kept` of them, where a frozen part of the model was cut off.
     `join` makes a batch of rows: a function of a module, which workers can be handed."""
     _check_size(micro_batch_size)
-    firsts = range(start * micro_batch_size, len(order), micro_batch_size)
-    batches = [order[first : first + micro_batch_size].tolist() for first in firsts]
+    size = micro_batch_size
+    batches = [order[number * size : (number + 1) * size].tolist() for number in numbers]
     return _load(dataset, batches, padding, workers, kept, join)
 
 
@@ -116,8 +116,10 @@ def eval_batches(
     workers: int = 0,
     kept: Kept | None = None,
     join: Join = collate,
+    share: slice = slice(None),
 ) -> Iterator[Batch]:
-    """Every row exactly once, longest first: little padding, and the most memory at once.
+    """Every row exactly once, longest first: little padding, and the most memory at once. Of
+    several processes each takes its `share` of the batches.
 
     `micro_batch_size` rows of the longest, and as many more of the shorter ones as take no more
     room.
@@ -128,7 +130,7 @@ def eval_batches(
     elif "windows" in dataset.column_names:
         widest = widest_window(dataset["windows"])
     batches = fill_batches(lengths, micro_batch_size, padding.multiple, widest)
-    return _load(dataset, batches, padding, workers, kept, join)
+    return _load(dataset, batches[share], padding, workers, kept, join)
 
 
 def fill_batches(

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from engine.plan import Progress
 from engine.precision import Precision
 from engine.storage import rotate, step_folder
+from engine.world import world
 from files.publish import publish, set_aside, verify
 from files.read import read_json
 from files.verify import DamagedError
@@ -74,6 +75,7 @@ def environment(precision: Precision, speed: dict[str, str]) -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "processes": world().size,
         "device": str(precision.device),
         "gpu": torch.cuda.get_device_name(precision.device)
         if precision.device.type == "cuda"
@@ -155,21 +157,30 @@ def load_weights(folder: Path, model: nn.Module) -> None:
 def load_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put a checkpoint's optimizer state in place. Raises ValueError if any of it is missing, or
     does not fit this model."""
+    tensors = load_file(folder / "optimizer.safetensors")
+    put_optimizer_tensors(tensors, model, optimizer, str(folder))
+    missing = without_state(model, optimizer) - set(read_state(folder)["without_state"])
+    if missing:
+        raise ValueError(f"{folder}: no optimizer state for {sorted(missing)[:5]}")
+
+
+def put_optimizer_tensors(
+    tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer, source: str
+) -> None:
+    """Put what optimizer_tensors gave in place. Raises ValueError, beginning with the `source`,
+    where it does not fit this model."""
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer.state.clear()
-    for full_name, tensor in load_file(folder / "optimizer.safetensors").items():
+    for full_name, tensor in tensors.items():
         key, name = full_name.split("/", 1)
         parameter = parameters.get(name)
         if parameter is None or (tensor.ndim and tensor.shape != parameter.shape):
             raise ValueError(
-                f"{folder}: optimizer state {full_name} {tuple(tensor.shape)} fits no trainable "
+                f"{source}: optimizer state {full_name} {tuple(tensor.shape)} fits no trainable "
                 "parameter of this model"
             )
         device = torch.device("cpu") if key == "step" and not fused(optimizer) else parameter.device
         optimizer.state[parameter][key] = tensor.to(device, copy=True)  # not the mapped file
-    missing = without_state(model, optimizer) - set(read_state(folder)["without_state"])
-    if missing:
-        raise ValueError(f"{folder}: no optimizer state for {sorted(missing)[:5]}")
 
 
 def fused(optimizer: torch.optim.Optimizer) -> bool:

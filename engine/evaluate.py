@@ -11,6 +11,7 @@ from engine.losses import Batch, LossFn, count_items, logits_of
 from engine.metrics import Counter
 from engine.precision import Precision
 from engine.randomness import preserve_randomness
+from engine.world import in_order, world
 
 PARTS = ("inputs", "teacher", "learned")  # of a batch, each a table of tensors
 
@@ -44,6 +45,36 @@ def inference(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+def answers(
+    model: nn.Module, batches: Iterable[Batch], precision: Precision, shared: bool = False
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Each batch, on its device, with its logits (B, C). To be used within inference().
+
+    `shared`: each process of the run has its share of the batches. All of them get the answers of
+    all, in the order of the whole, so that what is counted does not depend on their number; those
+    of several come without the inputs.
+    """
+
+    def own() -> Iterator[tuple[Batch, Tensor]]:
+        for on_host in batches:
+            batch = to_device(on_host, precision.device)
+            with precision.autocast():
+                logits = logits_of(model(**batch["inputs"]))
+            yield batch, logits
+
+    if not shared or world().alone:
+        yield from own()
+        return
+    sent = (({n: v for n, v in to_host(b).items() if n not in PARTS}, a.cpu()) for b, a in own())
+    for batch, logits in in_order(sent):
+        yield to_device({**batch, "inputs": {}}, precision.device), logits.to(precision.device)
+
+
+def to_host(batch: Batch) -> Batch:
+    """The batch with its labels on the host, as another process can be sent them."""
+    return {**batch, "labels": batch["labels"].cpu()}
+
+
 def evaluate(
     model: nn.Module,
     batches: Iterable[Batch],
@@ -51,23 +82,21 @@ def evaluate(
     counter: Counter,
     precision: Precision,
     on_batch: Callable[[Batch, Tensor], None] | None = None,
+    shared: bool = False,
 ) -> dict[str, Any]:
     """Metrics of `model` over `batches`: "loss" and the counter's results.
 
     The loss is the sum over all items divided by their number, so an uneven last batch weighs what
     it should. `on_batch(batch, logits)` sees each batch, on its device, and its logits (B, C), to
-    write predictions.
+    write predictions. `shared` as answers() has it.
     """
     device = precision.device
     home = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
     loss_sum = torch.zeros((), dtype=torch.float64, device=home)
     count = 0
     with inference(model):
-        for batch in batches:
+        for batch, logits in answers(model, batches, precision, shared):  # (B, C)
             count += count_items(batch)
-            batch = to_device(batch, device)
-            with precision.autocast():
-                logits = logits_of(model(**batch["inputs"]))  # (B, C)
             loss_sum += loss_fn(logits, batch["labels"]).to(home)
             counter.update(logits, batch["labels"])
             if on_batch is not None:

@@ -5,7 +5,7 @@ own sums, in float64: the tokens of one hang together, so intervals are over con
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from engine.intervals import ratio_interval
 from engine.losses import IGNORE, Batch
 from engine.precision import Precision
 from engine.tokens import choose_learned, score_tokens
+from engine.world import in_order, world
 
 
 class Head(Protocol):
@@ -38,33 +39,49 @@ def evaluate_tokens(
     hidden_of: Callable[[nn.Module, dict[str, Tensor]], Tensor],
     head_of: Callable[[nn.Module], Head],
     precision: Precision,
+    shared: bool = False,
 ) -> dict[str, Any]:
     """Figures over all learned tokens: "loss", "perplexity", "token_accuracy" (the likeliest token
     is the true one), "n" tokens of so many "conversations", "intervals" of the three, 95 % each.
 
     `hidden_of(model, inputs)` gives hidden (B, T, D), `head_of(model)` the output layer. What is in
     one batch or one packed row moves nothing: not the batch size, nor the order. Memory goes with
-    the learned tokens, 13 bytes each. Raises ValueError where no token is learned.
+    the learned tokens, 13 bytes each. `shared` as in evaluate.answers(). Raises ValueError where no
+    token is learned.
     """
-    kept: list[tuple[Tensor, Tensor]] = []  # losses and what is right (n,), on the device
-    numbers: list[Tensor] = []  # of the conversation of each, (n,)
     with inference(model):
-        for on_host in batches:
-            places = (on_host["labels"].flatten() != IGNORE).nonzero().squeeze(1)  # (n,)
-            numbers.append(on_host["rows"][conversations_of(on_host).flatten()[places]])
-            batch = to_device(on_host, precision.device)
-            places = places.to(precision.device, non_blocking=True)
-            with precision.autocast():
-                hidden = hidden_of(model, batch["inputs"])  # (B, T, D)
-                rows, targets = choose_learned(hidden, batch["labels"], places)
-                head = head_of(model)
-                kept.append(
-                    score_tokens(rows, head.weight, head.bias, targets, head.softcap, head.scale)
-                )
-    if not sum(map(len, numbers)):
+        scored = score_batches(model, batches, hidden_of, head_of, precision)
+        if shared and not world().alone:
+            scored = in_order(tuple(part.cpu() for part in batch) for batch in scored)
+        kept = list(scored)
+    if not sum(len(numbers) for numbers, _, _ in kept):
         raise ValueError("nothing to evaluate: no token of the split is learned")
-    losses, right = (torch.cat(part).cpu().double() for part in zip(*kept, strict=True))
-    return token_figures(torch.cat(numbers), losses, right)
+    numbers, losses, right = (torch.cat(part).cpu() for part in zip(*kept, strict=True))
+    return token_figures(numbers, losses.double(), right.double())
+
+
+def score_batches(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    hidden_of: Callable[[nn.Module, dict[str, Tensor]], Tensor],
+    head_of: Callable[[nn.Module], Head],
+    precision: Precision,
+) -> Iterator[tuple[Tensor, ...]]:
+    """Of the learned tokens of each batch (n,): the conversation they are of, their losses, and
+    whether each is the likeliest; the two last on the model's device."""
+    for on_host in batches:
+        places = (on_host["labels"].flatten() != IGNORE).nonzero().squeeze(1)  # (n,)
+        numbers = on_host["rows"][conversations_of(on_host).flatten()[places]]
+        batch = to_device(on_host, precision.device)
+        places = places.to(precision.device, non_blocking=True)
+        with precision.autocast():
+            hidden = hidden_of(model, batch["inputs"])  # (B, T, D)
+            rows, targets = choose_learned(hidden, batch["labels"], places)
+            head = head_of(model)
+            losses, right = score_tokens(
+                rows, head.weight, head.bias, targets, head.softcap, head.scale
+            )
+        yield numbers, losses, right
 
 
 def conversations_of(batch: Batch) -> Tensor:

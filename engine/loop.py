@@ -4,15 +4,16 @@
              └─ window ──┘ └─ window ──┘ └ ragged ┘       `accumulate` of them: one optimizer step
 
 Every loss is a sum; a window's sum is divided once, by the window's own number of items. So one
-step over k micro-batches equals, to rounding, one step over the concatenated batch.
+step over k micro-batches equals, to rounding, one step over the concatenated batch. Of several
+processes each takes its share of a window (world.py), and the same holds.
 
 A reader who wants another loop copies fit() and edits it.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import torch
@@ -21,18 +22,12 @@ from torch import Tensor, nn
 from engine.evaluate import to_device
 from engine.losses import Batch
 from engine.optim import Schedule, rest_waiting, set_learning_rate
-from engine.plan import (
-    Plan,
-    Progress,
-    advance,
-    check_epoch_end,
-    evaluation_due,
-    finished,
-    save_due,
-)
+from engine.plan import Plan, Progress, advance, evaluation_due, finished, save_due
 from engine.precision import Precision
 from engine.randomness import seed_forward
 from engine.stop import Stopped, StopRequest
+from engine.windows import windows
+from engine.world import agree_to_stop, deal, gather, sum_counts, sum_gradients
 
 MAX_SKIPS = 50  # fp16 steps skipped in a row before we call it hopeless: the scale fell by 2^50
 
@@ -50,8 +45,8 @@ class StepResult:
     loss: float  # mean over the window's items
     grad_norm: float  # before clipping
     skipped: bool  # fp16 only: the gradient overflowed, the weights did not move
-    count: int  # items
-    tokens: int  # real tokens, padding not counted
+    count: int  # items, of all processes
+    tokens: int  # real tokens of all processes, padding not counted
 
 
 @dataclass(frozen=True)
@@ -62,10 +57,11 @@ class Launched:
     figures: Tensor  # (2,) loss and gradient norm, on the host or on their way there
     arrival: torch.cuda.Event | None
     optimizer: torch.optim.Optimizer
-    micro_batches: list[Batch]
+    micro_batches: list[Batch]  # of this process
     before: Progress  # a copy
     skipped: bool
-    items: int
+    items: int  # of all processes, and real tokens
+    tokens: int
 
     def result(self, progress: Progress) -> StepResult:
         """Its figures. Raises NonFiniteError for those that are no numbers: neither this step nor
@@ -77,15 +73,7 @@ class Launched:
             vars(progress).update(vars(self.before))
             self.optimizer.found_inf = None  # type: ignore[attr-defined]  # the next one may move
             raise non_finite(loss, grad_norm, self.micro_batches, progress)
-        tokens = sum(batch.get("tokens", 0) for batch in self.micro_batches)
-        return StepResult(loss, grad_norm, self.skipped, self.items, tokens)
-
-
-def windows(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """Consecutive lists of `size` micro-batches; the last one of an epoch may be shorter."""
-    iterator = iter(batches)
-    while window := list(islice(iterator, size)):
-        yield window
+        return StepResult(loss, grad_norm, self.skipped, self.items, self.tokens)
 
 
 def train_step(
@@ -107,9 +95,13 @@ def train_step(
     when the caller likes; fp16, and an optimizer that cannot be held back on the device, wait here.
     """
     before = replace(progress)
-    items = sum(count(batch) for batch in micro_batches)  # known on the host before any backward
+    items, tokens = sum_counts(  # known on all hosts before any backward
+        sum(count(batch) for batch in micro_batches),
+        sum(batch.get("tokens", 0) for batch in micro_batches),
+    )
     losses = []  # stay on the device until the window is done
-    for index, on_host in enumerate(micro_batches, start=progress.micro_batch):
+    numbers = deal(range(progress.micro_batch, sys.maxsize))  # in the epoch, whoever does the rest
+    for index, on_host in zip(numbers, micro_batches, strict=False):
         seed_forward(plan.seed, progress.epoch, index)
         batch = to_device(on_host, precision.device)
         with precision.autocast():
@@ -117,16 +109,18 @@ def train_step(
             micro_loss = compute_loss(model, batch) / max(items, 1)
         scaler.scale(micro_loss).backward()
         losses.append(micro_loss.detach())
+    loss = sum_gradients(trained(optimizer), losses, precision.device)
     # fp16 gradients are `scale` times too large so far: max_norm is meant for the true ones
     scaler.unscale_(optimizer)
     rest_waiting(optimizer, progress.step)
     grad_norm = clip_gradients(optimizer, plan.max_grad_norm)
-    figures = torch.stack([torch.stack(losses).sum(), grad_norm])  # (2,)
+    figures = torch.stack([loss.to(grad_norm), grad_norm])  # (2,)
     overflow = False
     if scaler.is_enabled() or not hold_back(optimizer, figures):
         figures = figures.cpu()  # the host has to know before it updates
         overflow = scaler.is_enabled() and not math.isfinite(figures[1])
-        Launched(figures, None, optimizer, micro_batches, before, overflow, items).result(progress)
+        counts = (overflow, items, tokens)
+        Launched(figures, None, optimizer, micro_batches, before, *counts).result(progress)
     if not overflow:
         # not scaler.step(optimizer): it skips in silence, and the step counter would move on
         optimizer.step()
@@ -138,7 +132,7 @@ def train_step(
     progress.skipped += overflow
     progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if overflow else 0
     check_skips(progress)
-    return Launched(*send_home(figures), optimizer, micro_batches, before, overflow, items)
+    return Launched(*send_home(figures), optimizer, micro_batches, before, overflow, items, tokens)
 
 
 def hold_back(optimizer: torch.optim.Optimizer, figures: Tensor) -> bool:
@@ -165,16 +159,21 @@ def send_home(figures: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
 
 def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float | None) -> Tensor:
     """Scale all gradients to a joint norm of at most `max_norm`; returns the norm before."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     limit = math.inf if max_norm is None else max_norm
-    return nn.utils.clip_grad_norm_(parameters, limit)
+    return nn.utils.clip_grad_norm_(trained(optimizer), limit)
+
+
+def trained(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """All that the optimizer moves."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def non_finite(
     loss: float, grad_norm: float, micro_batches: list[Batch], progress: Progress
 ) -> NonFiniteError:
     """The error for a step that must not reach the weights: it names the step and the rows."""
-    rows = [row for batch in micro_batches for row in batch["rows"].tolist()]
+    own = [row for batch in micro_batches for row in batch["rows"].tolist()]
+    rows = [row for part in gather(own) for row in part]
     return NonFiniteError(
         f"step {progress.step + 1} (epoch {progress.epoch + 1}, micro-batch "
         f"{progress.micro_batch + 1}): the loss is {loss} and the gradient norm {grad_norm}; both "
@@ -213,30 +212,29 @@ def fit(
         evaluate_and_save(progress, evaluate, save)
     unsaved = False
     with Unread(progress, on_step) as unread:
-        while not (stop.requested or finished(progress, plan)):
-            epoch = windows(batches(progress.epoch, progress.micro_batch), plan.accumulate)
-            for micro_batches in epoch:
+        while not (agree_to_stop(stop) or finished(progress, plan)):
+            start = progress.micro_batch
+            for micro_batches in windows(batches(progress.epoch, start), plan, start):
                 rate = optimizer.param_groups[0]["lr"]
                 launched = train_step(
                     model, micro_batches, compute_loss, count,
                     optimizer, scaler, schedule, precision, plan, progress,
                 )  # fmt: skip
                 unread.report()  # the step before
-                advance(progress, plan, used=len(micro_batches))
+                advance(progress, plan)
                 unread.add(launched, rate)
                 unsaved, saves = True, save_due(launched.skipped, progress, plan)
                 if saves or evaluation_due(progress, plan) or progress.micro_batch == 0:
                     unread.report()
-                if not stop.requested and evaluation_due(progress, plan):
+                stopping = agree_to_stop(stop)
+                if not stopping and evaluation_due(progress, plan):
                     evaluate_and_save(progress, evaluate, save)
-                    unsaved = False
-                elif not stop.requested and saves:
+                    unsaved, stopping = False, agree_to_stop(stop)
+                elif not stopping and saves:
                     save(progress)
-                    unsaved = False
-                if stop.requested or finished(progress, plan):
+                    unsaved, stopping = False, agree_to_stop(stop)
+                if stopping or finished(progress, plan):
                     break
-            else:  # the epoch is used up, so it must have rolled over
-                check_epoch_end(progress, plan)
         unread.report()
         if unsaved:  # stopped, whenever it was
             save(progress)

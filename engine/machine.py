@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from engine.world import started
+
 # glibc's mallopt: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
 LARGE = 1 << 30  # bytes
@@ -24,11 +26,21 @@ def choose_threads(wanted: int | None) -> str:
     if wanted is not None:
         torch.set_num_threads(wanted)
         return f"threads: {wanted}, as configured"
+    here = started()
+    if not here.alone:
+        share = max(1, (granted_cores() or available_cores()) // here.local_size)
+        torch.set_num_threads(share)
+        return f"threads: {share} for each of {here.local_size} processes on this machine"
     threads, granted = torch.get_num_threads(), granted_cores()
     if granted is not None and granted < threads:
         torch.set_num_threads(granted)
         return f"threads: {granted}, the cores this container is granted (torch counts {threads})"
     return f"threads: {threads}, torch's own choice for this machine"
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def use_deterministic_algorithms() -> str:

@@ -46,21 +46,17 @@ def planned_steps(epochs: int, micro_batches: int, accumulate: int, max_steps: i
     return steps if max_steps is None else min(steps, max_steps)
 
 
-def advance(progress: Progress, plan: Plan, used: int) -> None:
+def window(plan: Plan, first: int) -> range:
+    """The micro-batches of the optimizer step that begins with number `first` of an epoch; the last
+    step of an epoch may have fewer."""
+    return range(first, min(first + plan.accumulate, plan.micro_batches_per_epoch))
+
+
+def advance(progress: Progress, plan: Plan) -> None:
     """Count the micro-batches of a finished window; roll over at the end of an epoch."""
-    progress.micro_batch += used
+    progress.micro_batch += len(window(plan, progress.micro_batch))
     if progress.micro_batch >= plan.micro_batches_per_epoch:
         progress.epoch, progress.micro_batch = progress.epoch + 1, 0
-
-
-def check_epoch_end(progress: Progress, plan: Plan) -> None:
-    """Raise ValueError where `batches` gave another number of micro-batches than planned."""
-    if progress.micro_batch != 0:
-        raise ValueError(
-            f"batches() ended at micro-batch {progress.micro_batch} of epoch {progress.epoch + 1}; "
-            f"the plan has {plan.micro_batches_per_epoch} an epoch: batches(epoch, start) must "
-            "give all of them from index start on"
-        )
 
 
 def finished(progress: Progress, plan: Plan) -> bool:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from engine.world import started
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -61,7 +63,10 @@ def choose_device(device: str) -> tuple[torch.device, str]:
     """The device named by `precision.device`, and why."""
     if device == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", 0), f"found {torch.cuda.get_device_name(0)}"
+            own = torch.device("cuda", started().local_rank)
+            if not started().alone:
+                torch.cuda.set_device(own)  # where the others' collectives expect this process
+            return own, f"found {torch.cuda.get_device_name(own)}"
         return torch.device("cpu"), "no CUDA device found"
     try:
         resolved = torch.device(device)

@@ -14,7 +14,11 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Stopped(Exception):
-    """Raised inside an evaluation that a stop request cut short."""
+    """Raised inside an evaluation that a stop request cut short, by whichever process was asked."""
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(number)
+        self.signal = number
 
 
 class StopRequest:
@@ -34,8 +38,8 @@ class StopRequest:
 
     def check(self) -> None:
         """Raise Stopped once a stop was requested."""
-        if self.requested:
-            raise Stopped
+        if self.signal is not None:
+            raise Stopped(self.signal)
 
     def guard(self, batches: "Iterable[Batch]") -> "Iterator[Batch]":
         """The same batches; raises Stopped between two of them once a stop was requested."""
@@ -54,6 +58,8 @@ def stop_on_signals() -> Iterator[StopRequest]:
         if request.requested:
             os._exit(128 + number)  # asked twice: no saving, no cleaning up
         request.signal = number
+        if os.environ.get("RANK", "0") != "0":
+            return  # one of several processes says it
         try:
             os.write(2, b"\nstopping once this step is saved; once more ends it at once, unsaved\n")
         except OSError:  # the terminal is gone, and nothing that is printed may end the run

@@ -17,20 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from openloop import open_job, read_config, run_job
-from engine.loop import StepResult, Unread, evaluate_and_save, train_step, windows
+from engine.loop import StepResult, Unread, evaluate_and_save, train_step
 from engine.losses import Batch
 from engine.optim import Schedule, set_learning_rate
-from engine.plan import (
-    Plan,
-    Progress,
-    advance,
-    check_epoch_end,
-    evaluation_due,
-    finished,
-    save_due,
-)
+from engine.plan import Plan, Progress, advance, evaluation_due, finished, save_due
 from engine.precision import Precision
 from engine.stop import StopRequest
+from engine.windows import windows
+from engine.world import agree_to_stop
 
 
 def fit_until(end: float) -> Callable[..., None]:
@@ -59,32 +53,31 @@ def fit_until(end: float) -> Callable[..., None]:
             evaluate_and_save(progress, evaluate, save)
         unsaved = False
         with Unread(progress, on_step) as unread:
-            while not (stop.requested or finished(progress, plan)):
-                epoch = windows(batches(progress.epoch, progress.micro_batch), plan.accumulate)
-                for micro_batches in epoch:
+            while not (agree_to_stop(stop) or finished(progress, plan)):
+                start = progress.micro_batch
+                for micro_batches in windows(batches(progress.epoch, start), plan, start):
                     rate = optimizer.param_groups[0]["lr"]
                     launched = train_step(
                         model, micro_batches, compute_loss, count,
                         optimizer, scaler, schedule, precision, plan, progress,
                     )  # fmt: skip
                     unread.report()  # the step before
-                    advance(progress, plan, used=len(micro_batches))
+                    advance(progress, plan)
                     unread.add(launched, rate)
                     if time.monotonic() > end:  # added
                         plan = replace(plan, total_steps=progress.step)  # added
                     unsaved, saves = True, save_due(launched.skipped, progress, plan)
                     if saves or evaluation_due(progress, plan) or progress.micro_batch == 0:
                         unread.report()
-                    if not stop.requested and evaluation_due(progress, plan):
+                    stopping = agree_to_stop(stop)
+                    if not stopping and evaluation_due(progress, plan):
                         evaluate_and_save(progress, evaluate, save)
-                        unsaved = False
-                    elif not stop.requested and saves:
+                        unsaved, stopping = False, agree_to_stop(stop)
+                    elif not stopping and saves:
                         save(progress)
-                        unsaved = False
-                    if stop.requested or finished(progress, plan):
+                        unsaved, stopping = False, agree_to_stop(stop)
+                    if stopping or finished(progress, plan):
                         break
-                else:  # the epoch is used up, so it must have rolled over
-                    check_epoch_end(progress, plan)
             unread.report()
             if unsaved:  # stopped, whenever it was
                 save(progress)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from engine.gate import claim_end, close_gate, sign
 from engine.stop import leave_terminal
 from files.errors import is_panic, meets_limit
 
@@ -16,6 +17,7 @@ def run_command(program: str, work: Callable[[], int | None], way_on: str = "") 
     as of `| head`."""
     try:
         status = work() or 0
+        close_gate()
         sys.stdout.flush()
     except BrokenPipeError:
         leave_terminal()
@@ -26,6 +28,10 @@ def run_command(program: str, work: Callable[[], int | None], way_on: str = "") 
         return complain(program, str(error), 2)
     except BaseException as error:  # libraries tell of a limit in errors of every kind
         if not meets_limit(error):
+            if isinstance(error, SystemExit):
+                close_gate()
+            elif not claim_end(1):
+                return 1
             raise
         reason = str(error).strip().partition("\n")[0] or "out of memory"
         message = (
@@ -56,9 +62,12 @@ def reading(what: str) -> Iterator[None]:
 
 
 def complain(program: str, message: str, status: int) -> int:
-    """Say it on standard error, if anybody listens there."""
+    """Say it on standard error, if anybody listens there; of a run of several processes the first
+    that has something to say."""
+    if not claim_end(status):
+        return status
     try:
-        print(f"{program}: {message}", file=sys.stderr, flush=True)
+        print(f"{program}: {sign(message)}", file=sys.stderr, flush=True)
     except OSError:
         leave_terminal()
     return status

@@ -14,6 +14,7 @@ from files.write import save_text
 from job.fit import load_best
 from job.folder import Folder
 from job.job import Job
+from job.orders import give, spread_weights
 from job.reporting.page import PAGE, write_page
 from job.verify import list_files, seal
 from models.build import source_state
@@ -57,6 +58,8 @@ def finish(
     time cannot be told. Raises Stopped where it was asked to end before the model is written.
     """
     weights = load_best(job, folder, progress)
+    give(job, ("weights", None))
+    spread_weights(job)
     done = job.task.conclude(job, folder, progress, tracker, command, weights, begun, stop)
     save_text(folder.path / "README.md", done.card)
     figures = {f"test/{k}": v for k, v in done.metrics.items() if isinstance(v, int | float)}

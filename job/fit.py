@@ -21,8 +21,11 @@ from engine.plan import Progress
 from engine.stop import StopRequest
 from engine.storage import newest_valid
 from engine.tracker import LOG, Tracker, mend_log
+from engine.windows import own_micro_batches
+from engine.world import gather
 from job.folder import Folder
 from job.job import Job
+from job.orders import give
 from job.own_code import describe_own_code
 from job.predicting.predictor import made_with
 from job.speed import feed_batches
@@ -40,8 +43,16 @@ def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]
     record = make_record(job)
     # the first checkpoints did not note these
     saved = {"tokenizer": record["tokenizer"], "code": record["code"]} | saved
+    then, now = {"processes": 1} | saved["environment"], record["environment"]
+    notes = []
+    if then["processes"] != now["processes"]:  # then each had other threads too
+        notes = [
+            f"going on with {now['processes']} processes, before with {then['processes']}: the "
+            "same training to rounding, not to the bit"
+        ]
+        then = then | {key: now[key] for key in ("processes", "threads")}
     lines = [
-        *drift(saved["environment"], record["environment"]),
+        *drift(then, now),
         *drift(saved["base"], record["base"]),
         *drift(saved["code"], record["code"]),
         *(
@@ -56,7 +67,7 @@ def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]
             f"this run cannot go on to the same bits, since something changed:\n{shown}\n"
             "Restore it, or go on all the same with --allow-drift."
         )
-    return [f"going on although it changed: {line}" for line in lines]
+    return notes + [f"going on although it changed: {line}" for line in lines]
 
 
 def describe_data(job: Job) -> dict[str, Any]:
@@ -109,13 +120,14 @@ def restore(job: Job, folder: Folder, allow_drift: bool) -> tuple[Progress, int 
 
 
 def epoch_batches(job: Job, epoch: int, start: int) -> Iterator[Batch]:
-    """The micro-batches of an epoch from index `start` on."""
-    batches = job.task.train_batches(job, epoch, start)
+    """This process's micro-batches of an epoch from index `start` on."""
+    batches = job.task.train_batches(job, epoch, own_micro_batches(job.plan, start))
     return feed_batches(batches, job.speed, job.precision.device)
 
 
 def split_batches(job: Job, split: str) -> Iterator[Batch]:
-    """All rows of a split once, for evaluation."""
+    """All rows of a split once, for evaluation; of several processes this one's share of them."""
+    give(job, ("pass", split))
     batches = job.task.split_batches(job, split)
     return feed_batches(batches, job.speed, job.precision.device)
 
@@ -163,6 +175,7 @@ def train(
         tracker.say(line + (" — best so far" if best else ""))
 
     def save(progress: Progress) -> None:
+        meet_after(progress)
         if not folder.config.exists():
             raise ValueError(
                 f"{folder.path} is gone: it was moved or deleted while the run trained. Nothing is "
@@ -189,6 +202,12 @@ def train(
         raise ValueError(f"{error}\n{describe_rows(job, error.rows)}") from error
     if job.speed.compilations is not None:
         tracker.say(job.speed.compilations.line())
+
+
+def meet_after(progress: Progress) -> None:
+    """Before a checkpoint is published: all processes are there, after the same step."""
+    steps = gather(progress.step)
+    assert len(set(steps)) == 1, f"ranks after steps {steps}"
 
 
 def describe_rows(job: Job, rows: list[int]) -> str:

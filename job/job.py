@@ -73,6 +73,7 @@ class Job:
     counts: dict[str, ChatCounts] = field(default_factory=dict)  # what became of conversations
     resume: bool = False  # whether it goes on where a run of its name stopped
     fresh: bool = False  # whether a run of its name is put aside
+    leads: bool = False  # whether other processes wait for its orders (orders.py)
     banner: Banner | None = None  # the plan as it was printed
 
     @property

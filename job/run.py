@@ -1,16 +1,17 @@
 """A prepared job from its first step, or where it stopped, to its result."""
 
 import time
-from contextlib import suppress
 from typing import Any
 
 from engine.plan import Progress
 from engine.stop import Stopped, stop_on_signals
 from engine.tracker import Tracker
+from engine.world import world
 from job.finish import finish
 from job.fit import describe_data, describe_environment, restore, train
 from job.folder import Folder
 from job.job import Job
+from job.orders import give, nobody_leads, spread_state
 
 
 def train_and_finish(job: Job, folder: Folder, command: str, allow_drift: bool) -> dict[str, Any]:
@@ -18,7 +19,7 @@ def train_and_finish(job: Job, folder: Folder, command: str, allow_drift: bool) 
 
     Raises SystemExit(143, 130 or 129) when stopped; what was done is saved.
     """
-    progress = Progress()
+    job.leads, progress = not world().alone, Progress()
     metrics_bytes: int | None = 0
     if job.resume:
         progress, metrics_bytes, notes = restore(job, folder, allow_drift)
@@ -27,20 +28,27 @@ def train_and_finish(job: Job, folder: Folder, command: str, allow_drift: bool) 
         folder.write_json("environment.json", describe_environment(job))
         folder.write_json("data.json", describe_data(job))
     resumed = progress.step > 0
-    job.task.begin(job, folder, not resumed)
+    job.task.begin(job, None if resumed else folder)
     tracker = Tracker(
         folder.path, progress.step, job.plan.total_steps, job.config.run.log_every, metrics_bytes
     )
     start = time.perf_counter()
+    give(job, ("train", None))
+    spread_state(job, progress)
     try:
         with stop_on_signals() as stop:
-            train(job, folder, progress, tracker, stop)
-            with suppress(Stopped):
+            with nobody_leads(job):
+                train(job, folder, progress, tracker, stop)
+            try:
                 stop.check()
                 begun = None if resumed else start
                 result = finish(job, folder, progress, tracker, command, begun, stop)
                 stop.check()
+                give(job, ("end", None))
                 return result
+            except Stopped as stopped:
+                stop.signal = stopped.signal
+            give(job, ("end", stop.signal))
             tracker.say(
                 f"stopped at step {progress.step}, saved; go on with --resume "
                 "(in Python resume=True)"

@@ -166,8 +166,9 @@ TABLE = {
 }  # fmt: skip
 
 
-# of a GPU alone: tests/models/test_fast_cuda.py; of decoders: tests/models/test_fast_decoder.py
-ELSEWHERE = {"speed.compile", "speed.gate", "speed.rotary"}
+# of a GPU alone: tests/models/test_fast_cuda.py; of decoders: tests/models/test_fast_decoder.py; of
+# several processes: tests/test_parallel.py
+ELSEWHERE = {"speed.compile", "speed.gate", "speed.rotary", "parallel.timeout"}
 
 HEAD = """
 from torch import Tensor, nn

@@ -31,6 +31,7 @@ from engine.optim import Schedule, build_optimizer, parameter_groups
 from engine.plan import Plan, Progress
 from engine.precision import DTYPES, Precision, choose_precision
 from engine.stop import StopRequest
+from engine.windows import own_micro_batches
 from gpu_steps.shapes import CLS, PAD, SEP, Rows, Task, make_rows
 from models.args import ModelArgs
 from models.build import build_model
@@ -167,7 +168,9 @@ def train(
     def batches(epoch: int, start: int) -> Iterator[Batch]:
         rows: Any = work.rows
         order = epoch_order(len(rows), work.plan.seed, epoch)
-        made = train_batches(rows, order, start, work.task.batch, work.padding)
+        made = train_batches(
+            rows, order, own_micro_batches(work.plan, start), work.task.batch, work.padding
+        )
         return feed_batches(made, work, on_batch)
 
     fit(

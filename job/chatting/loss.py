@@ -42,7 +42,7 @@ def with_places(batches: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def evaluate_chats(
-    model: nn.Module, batches: Iterator[Batch], precision: Precision
+    model: nn.Module, batches: Iterator[Batch], precision: Precision, shared: bool = False
 ) -> dict[str, Any]:
     """Figures over the learned tokens of a split, as evaluate_tokens has them."""
-    return evaluate_tokens(model, batches, hidden_of, head_of, precision)
+    return evaluate_tokens(model, batches, hidden_of, head_of, precision, shared)

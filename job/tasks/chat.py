@@ -62,20 +62,20 @@ class Chat:
             for name, counts in job.counts.items()
         }
 
-    def begin(self, job: Job, folder: Folder, new: bool) -> None:
+    def begin(self, job: Job, new: Folder | None) -> None:
         from job.chatting.before import store_before
 
-        if new:
-            store_before(job, folder)
+        if new is not None:
+            store_before(job, new)
 
-    def train_batches(self, job: Job, epoch: int, start: int) -> Iterator[Batch]:
+    def train_batches(self, job: Job, epoch: int, numbers: Sequence[int]) -> Iterator[Batch]:
         from data.chat.batches import collate_chats
         from data.loaders import train_batches
         from job.chatting.loss import with_places
 
         return with_places(
             train_batches(
-                job.encoded["train"].dataset, job.order.epoch(epoch), start,
+                job.encoded["train"].dataset, job.order.epoch(epoch), numbers,
                 job.config.train.micro_batch_size, job.padding, job.config.data.workers,
                 join=collate_chats,
             )
@@ -84,16 +84,17 @@ class Chat:
     def split_batches(self, job: Job, split: str) -> Iterator[Batch]:
         from data.chat.batches import collate_chats
         from data.loaders import eval_batches
+        from engine.world import world
 
         return eval_batches(
             job.encoded[split].dataset, job.evaluation_rows, job.padding,
-            job.config.data.workers, join=collate_chats,
+            job.config.data.workers, join=collate_chats, share=world().share,
         )  # fmt: skip
 
     def evaluate(self, job: Job, batches: Iterator[Batch]) -> dict[str, Any]:
         from job.chatting.loss import evaluate_chats
 
-        return evaluate_chats(job.built.model, batches, job.precision)
+        return evaluate_chats(job.built.model, batches, job.precision, shared=True)
 
     def metric(self, job: Job) -> str:
         return "loss"

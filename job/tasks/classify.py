@@ -84,22 +84,22 @@ class Classify:
 
         return length_counts(job)
 
-    def begin(self, job: Job, folder: Folder, new: bool) -> None:
+    def begin(self, job: Job, new: Folder | None) -> None:
         from job.predicting.samples import store_samples
         from job.training.cached import open_cached
 
-        if new and job.config.samples.texts:
-            store_samples(job, folder)
+        if new is not None and job.config.samples.texts:
+            store_samples(job, new)
         if job.cached is not None:
             print(open_cached(job.cached, job.encoded, job.padding, job.precision), flush=True)
         if job.distilled is not None:
             print(job.distilled.ask("train"), flush=True)
 
-    def train_batches(self, job: Job, epoch: int, start: int) -> Iterator[Batch]:
+    def train_batches(self, job: Job, epoch: int, numbers: Sequence[int]) -> Iterator[Batch]:
         from data.loaders import train_batches
 
         batches = train_batches(
-            job.encoded["train"].dataset, job.order.epoch(epoch), start,
+            job.encoded["train"].dataset, job.order.epoch(epoch), numbers,
             job.config.train.micro_batch_size, job.padding, job.config.data.workers,
             job.kept("train"),
         )  # fmt: skip
@@ -109,16 +109,17 @@ class Classify:
 
     def split_batches(self, job: Job, split: str) -> Iterator[Batch]:
         from data.loaders import eval_batches
+        from engine.world import world
 
         return eval_batches(
             job.encoded[split].dataset, job.evaluation_rows, job.padding,
-            job.config.data.workers, job.kept(split),
+            job.config.data.workers, job.kept(split), share=world().share,
         )  # fmt: skip
 
     def evaluate(self, job: Job, batches: Iterator[Batch]) -> dict[str, Any]:
         from job.testing.scorer import scorer_of
 
-        return scorer_of(job).evaluate(job.built.model, batches)
+        return scorer_of(job).evaluate(job.built.model, batches, shared=True)
 
     def metric(self, job: Job) -> str:
         return "loss" if job.data.kind == "regression" else "accuracy"

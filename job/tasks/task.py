@@ -76,17 +76,19 @@ class Task(Protocol):
     def lengths(self, job: Job) -> Any:
         """What data.json says of the rows' lengths."""
 
-    def begin(self, job: Job, folder: Folder, new: bool) -> None:
-        """What is worked out before the first step; of a `new` run also what is shown before."""
+    def begin(self, job: Job, new: Folder | None) -> None:
+        """What is worked out before the first step; of a `new` run, into its folder, also what is
+        shown before."""
 
-    def train_batches(self, job: Job, epoch: int, start: int) -> Iterator[Batch]:
-        """The micro-batches of an epoch from index `start` on, in memory of the host."""
+    def train_batches(self, job: Job, epoch: int, numbers: Sequence[int]) -> Iterator[Batch]:
+        """The micro-batches of these numbers of an epoch, in memory of the host."""
 
     def split_batches(self, job: Job, split: str) -> Iterator[Batch]:
-        """All rows of a split once, for evaluation."""
+        """This process's share of the batches that hold all rows of a split once."""
 
     def evaluate(self, job: Job, batches: Iterator[Batch]) -> dict[str, Any]:
-        """The figures of the model over batches of a split, "loss" and "n" among them."""
+        """The figures of the model over a split, "loss" and "n" among them; `batches` are this
+        process's share."""
 
     def metric(self, job: Job) -> str:
         """The figure by which eval.metric = "auto" picks the best checkpoint."""

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from data.bags import encode_bags, filled_rows, flat_terms
 from data.cache import cache_root
 from engine.decision import Decision
-from engine.evaluate import inference, to_device
-from engine.losses import Batch, LossFn, logits_of
+from engine.evaluate import answers, inference
+from engine.losses import Batch, LossFn
 from engine.memory import give_back_memory
 from engine.precision import Precision
 from engine.stop import StopRequest
@@ -42,9 +42,7 @@ def collect_logits(
     places = {row: place for place, row in enumerate(rows["row"])}
     collected: Tensor | None = None
     with inference(model):
-        for batch in batches:
-            with precision.autocast():
-                logits = logits_of(model(**to_device(batch, precision.device)["inputs"]))  # (B, C)
+        for batch, logits in answers(model, batches, precision, shared=True):  # (B, C)
             if collected is None:
                 collected = torch.zeros(len(places), logits.shape[1])
             numbers = [places.get(row, -1) for row in batch["rows"].tolist()]

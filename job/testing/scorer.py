@@ -29,11 +29,11 @@ class Scorer:
 
     def evaluate(
         self, model: nn.Module, batches: Iterable[Batch],
-        on_batch: Callable[[Batch, Tensor], None] | None = None,
+        on_batch: Callable[[Batch, Tensor], None] | None = None, shared: bool = False,
     ) -> dict[str, Any]:  # fmt: skip
-        """The metrics of a model over batches of rows."""
+        """The metrics of a model over batches of rows; `shared` as evaluate() has it."""
         counter = build_counter(self.decision, self.num_labels, self.precision.device)
-        return evaluate(model, batches, self.loss_fn, counter, self.precision, on_batch)
+        return evaluate(model, batches, self.loss_fn, counter, self.precision, on_batch, shared)
 
     def score(
         self, rows: Any, logits: Tensor,

@@ -136,7 +136,7 @@ def run_test(
             parts = test_fused(job, fusion, decision, stop, writer)
             return parts[BOTH], writer, parts
         batches = stop.guard(split_batches(job, "test"))
-        metrics = scorer_of(job, decision).evaluate(job.built.model, batches, writer)
+        metrics = scorer_of(job, decision).evaluate(job.built.model, batches, writer, shared=True)
     return metrics, writer, {}
 
 

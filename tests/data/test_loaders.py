@@ -15,6 +15,13 @@ from data.loaders import (
 )
 
 
+def micro_batches(dataset, order, start, size, padding, **named):
+    """train_batches of an epoch from number `start` on."""
+    return train_batches(
+        dataset, order, range(start, -(-len(order) // max(1, size))), size, padding, **named
+    )
+
+
 def make(lengths, labels=None):
     """Rows whose tokens all are their own number, from 1 on."""
     return Dataset.from_dict(
@@ -59,7 +66,7 @@ def test_epochs_and_seeds_have_orders_of_their_own():
 )
 def test_batches_hold_every_row_once_in_epoch_order(lengths, size, seed):
     dataset = make(lengths)
-    batches = list(train_batches(dataset, epoch_order(len(lengths), seed, 3), 0, size, Padding(0)))
+    batches = list(micro_batches(dataset, epoch_order(len(lengths), seed, 3), 0, size, Padding(0)))
     rows = torch.cat([batch["rows"] for batch in batches]) - 100
     assert rows.tolist() == epoch_order(len(lengths), seed, 3).tolist()
     assert all(len(batch["rows"]) == size for batch in batches[:-1])
@@ -71,8 +78,8 @@ def test_batches_hold_every_row_once_in_epoch_order(lengths, size, seed):
 def test_starting_at_k_equals_skipping_k_batches(rows, size, start):
     dataset = make([1 + i % 5 for i in range(rows)])
     order = epoch_order(rows, 1, 0)
-    whole = list(train_batches(dataset, order, 0, size, Padding(0)))
-    rest = list(train_batches(dataset, order, start, size, Padding(0)))
+    whole = list(micro_batches(dataset, order, 0, size, Padding(0)))
+    rest = list(micro_batches(dataset, order, start, size, Padding(0)))
     assert len(rest) == max(0, len(whole) - start)
     assert all(equal(a, b) for a, b in zip(whole[start:], rest, strict=True))
 
@@ -80,8 +87,8 @@ def test_starting_at_k_equals_skipping_k_batches(rows, size, start):
 def test_workers_change_no_batch():
     dataset = make([1 + i % 9 for i in range(25)])
     order = epoch_order(len(dataset), 1, 2)
-    alone = list(train_batches(dataset, order, 1, 4, Padding(0)))
-    helped = list(train_batches(dataset, order, 1, 4, Padding(0), workers=2))
+    alone = list(micro_batches(dataset, order, 1, 4, Padding(0)))
+    helped = list(micro_batches(dataset, order, 1, 4, Padding(0), workers=2))
     assert len(alone) == len(helped) == 6
     assert all(equal(a, b) for a, b in zip(alone, helped, strict=True))
 
@@ -91,7 +98,7 @@ def test_loading_leaves_every_global_generator_alone(workers):
     dataset = make([3] * 8)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     order = epoch_order(len(dataset), 1, 0)
-    list(train_batches(dataset, order, 0, 4, Padding(0), workers=workers))
+    list(micro_batches(dataset, order, 0, 4, Padding(0), workers=workers))
     list(eval_batches(dataset, 4, Padding(0), workers=workers))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (np.random.get_state()[1] == before[1]).all()
@@ -141,7 +148,7 @@ def test_rounding_up_does_not_pass_the_last_position():
     ],
 )
 def test_labels_have_the_type_of_their_kind(labels, dtype, shape):
-    (batch,) = train_batches(make([1, 2, 3], labels), epoch_order(3, 0, 0), 0, 3, Padding(0))
+    (batch,) = micro_batches(make([1, 2, 3], labels), epoch_order(3, 0, 0), 0, 3, Padding(0))
     assert batch["labels"].dtype == dtype
     assert batch["labels"].shape == shape
 
@@ -176,7 +183,7 @@ def test_shorter_rows_go_more_at_a_time_in_the_room_of_the_longest(lengths, size
 
 def test_a_batch_of_nothing_is_refused():
     for batches in (
-        lambda: train_batches(make([1]), epoch_order(1, 0, 0), 0, 0, Padding(0)),
+        lambda: micro_batches(make([1]), epoch_order(1, 0, 0), 0, 0, Padding(0)),
         lambda: eval_batches(make([1]), 0, Padding(0)),
     ):
         with pytest.raises(ValueError, match="micro_batch_size: got 0"):

@@ -141,9 +141,17 @@ def test_eos_is_learned_where_it_pads_and_the_usual_collator_hides_it(chatml):
 def test_batches_are_the_same_with_workers_and_from_any_place_on(packed, encoded):
     rows = pack_chats(encoded, 60, 0, None).encoded.dataset if packed else encoded.dataset
     order = epoch_order(len(rows), 3, 1)
-    usual = list(train_batches(rows, order, 0, 4, Padding(0), join=collate_chats))
-    helped = list(train_batches(rows, order, 0, 4, Padding(0), workers=2, join=collate_chats))
-    later = list(train_batches(rows, order, 2, 4, Padding(0), join=collate_chats))
+    usual = list(
+        train_batches(rows, order, range(-(-len(order) // 4)), 4, Padding(0), join=collate_chats)
+    )
+    helped = list(
+        train_batches(
+            rows, order, range(-(-len(order) // 4)), 4, Padding(0), workers=2, join=collate_chats
+        )
+    )
+    later = list(
+        train_batches(rows, order, range(2, -(-len(order) // 4)), 4, Padding(0), join=collate_chats)
+    )
     assert len(usual) == -(-len(rows) // 4)
     for one, other in [*zip(usual, helped, strict=True), *zip(usual[2:], later, strict=True)]:
         assert one["rows"].tolist() == other["rows"].tolist()

@@ -1,0 +1,48 @@
+"""Any process of a run but rank 0: it does what it is told (orders.py)."""
+
+from contextlib import suppress
+
+from engine.losses import count_items
+from engine.plan import Progress
+from engine.stop import Stopped, StopRequest, stop_on_signals
+from job.fit import epoch_batches, meet_after, note_evaluation, split_batches
+from job.job import Job
+from job.orders import spread_state, spread_weights, take
+
+
+def follow(job: Job) -> None:
+    """Until rank 0 is through. Raises SystemExit(143, 130 or 129) where the run is stopped."""
+    with stop_on_signals() as stop:
+        while True:
+            what, subject = take()
+            if what == "pass":
+                with suppress(Stopped):  # rank 0 has it too, and says what follows
+                    job.task.evaluate(job, stop.guard(split_batches(job, subject)))
+            elif what == "train":
+                train_along(job, stop)
+            elif what == "weights":
+                spread_weights(job)
+            else:
+                stop.signal = subject
+                break
+    if stop.requested:
+        raise SystemExit(stop.exit_code)
+
+
+def train_along(job: Job, stop: StopRequest) -> None:
+    """The steps of the run, and the evaluations between them, as rank 0 does them."""
+    job.task.begin(job, None)
+    progress = Progress()
+    spread_state(job, progress)
+
+    def run_evaluation(progress: Progress) -> None:
+        if "validation" in job.encoded:
+            batches = stop.guard(split_batches(job, "validation"))
+            metrics = job.task.evaluate(job, batches)
+            note_evaluation(progress, job.metric, metrics, job.config.eval.patience)
+
+    job.fit(
+        job.built.model, lambda epoch, start: epoch_batches(job, epoch, start), job.compute_loss,
+        count_items, job.optimizer, job.scaler, job.schedule, job.precision, job.plan, progress,
+        lambda *_: None, run_evaluation, meet_after, stop,
+    )  # fmt: skip
