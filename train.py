@@ -244,6 +244,9 @@ def write_recipe(config: Config) -> None:
 
 def run(options: argparse.Namespace, command: str) -> int:
     """Read the recipe and do what the options ask for; the exit status."""
+    if not started().alone and (options.eval_only or options.csv is not None):
+        word = "--eval-only" if options.eval_only else "--csv"
+        raise ValueError(f"{word} is for one process: leave torchrun out")
     if options.csv is not None:
         config = config_for_csv(options)
     else:

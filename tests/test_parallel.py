@@ -11,6 +11,7 @@ from datetime import timedelta
 
 import pytest
 
+import train
 from configs.read import read_config
 from engine.world import World
 from job import meeting
@@ -112,3 +113,12 @@ def test_processes_wait_for_each_other_as_long_as_the_recipe_says(recipe, monkey
     monkeypatch.setattr(meeting, "join", lambda timeout, device: waited.append(timeout) or World())
     meeting.meet(read_config(recipe(), ["parallel.timeout=7"]))
     assert waited == [timedelta(minutes=7)]
+
+
+@pytest.mark.parametrize("words", [["--eval-only", "--config", "x"], ["--csv", "x"]])
+def test_what_one_process_does_is_refused_with_several(monkeypatch, capsys, words):
+    monkeypatch.setattr(train, "started", lambda: World(0, 2))
+    monkeypatch.setattr(train, "open_gate", lambda: None)
+    monkeypatch.setattr(train, "read_recipe", lambda *_: None)
+    assert train.main(words) == 2
+    assert f"{words[0]} is for one process" in capsys.readouterr().err
