@@ -130,7 +130,7 @@ def train_run(
 def agree(config: Config, answer: bool) -> bool:
     """Rank 0's answer, on all processes of the run."""
     if started().alone:
-        return answer
+        return answer  # nothing heavy is imported to say so
     from engine.world import from_first
     from job.meeting import meet
 

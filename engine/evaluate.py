@@ -65,14 +65,12 @@ def answers(
     if not shared or world().alone:
         yield from own()
         return
-    sent = (({n: v for n, v in to_host(b).items() if n not in PARTS}, a.cpu()) for b, a in own())
+    sent = (
+        ({n: v for n, v in b.items() if n not in PARTS} | {"labels": b["labels"].cpu()}, a.cpu())
+        for b, a in own()
+    )
     for batch, logits in in_order(sent):
         yield to_device({**batch, "inputs": {}}, precision.device), logits.to(precision.device)
-
-
-def to_host(batch: Batch) -> Batch:
-    """The batch with its labels on the host, as another process can be sent them."""
-    return {**batch, "labels": batch["labels"].cpu()}
 
 
 def evaluate(

@@ -12,16 +12,16 @@ def windows(batches: Iterable[Batch], plan: Plan, start: int) -> Iterator[list[B
     """This process's micro-batches of each window, from that of number `start` to the epoch's end;
     of a ragged one some processes have none. Raises ValueError where `batches` gives others than
     the plan has."""
-    iterator, given = iter(batches), 0
+    iterator, taken = iter(batches), 0
     for first in range(start, plan.micro_batches_per_epoch, plan.accumulate):
         share = len(deal(window(plan, first)))
         own = list(islice(iterator, share))
-        given += len(own)
+        taken += len(own)
         if len(own) < share:
-            raise wrong_number(plan, start, f"only {given}")
+            raise wrong_number(plan, start, f"only {taken}")
         yield own
     if next(iterator, None) is not None:
-        raise wrong_number(plan, start, f"more than {given}")
+        raise wrong_number(plan, start, f"more than {taken}")
 
 
 def own_micro_batches(plan: Plan, start: int) -> list[int]:
@@ -30,10 +30,10 @@ def own_micro_batches(plan: Plan, start: int) -> list[int]:
     return [number for first in firsts for number in deal(window(plan, first))]
 
 
-def wrong_number(plan: Plan, start: int, given: str) -> ValueError:
+def wrong_number(plan: Plan, start: int, number: str) -> ValueError:
     """The error for an epoch of another length than planned."""
     return ValueError(
-        f"batches(epoch, {start}) gave {given} micro-batches; the plan has "
+        f"batches(epoch, {start}) gave {number} micro-batches; the plan has "
         f"{plan.micro_batches_per_epoch} an epoch: it must give all of them from index start on, "
         "in one of several processes those that are its own"
     )

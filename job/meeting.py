@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from configs.schema import Config
 from engine.precision import choose_precision
-from engine.world import from_first, gather, join, world
+from engine.world import from_first, gather, join, started, world
 from job.folder import Folder
 from job.job import Job
 from job.predicting.predictor import recorded_dtype
@@ -17,6 +17,8 @@ from job.predicting.predictor import recorded_dtype
 def meet(config: Config) -> None:
     """Join the processes that torchrun started beside this one, if any; once. All but rank 0 are
     silent from then on."""
+    if started().alone:
+        return
     device = choose_precision(config.precision.device, "fp32").device
     if join(timedelta(minutes=config.parallel.timeout), device.type).rank:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  as long as it runs

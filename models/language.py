@@ -149,17 +149,19 @@ def _some_ids(inner: Any) -> Tensor:
 def end_tokens(model: nn.Module, tokenizer: Any) -> list[int]:
     """Ids after which a reply has ended: the tokenizer's end token, which is learned, and those
     that the model's published settings name."""
-    inner: Any = transformers_model(model)
-    named = inner.generation_config.eos_token_id
-    named = named if isinstance(named, list) else [] if named is None else [named]
-    return list(dict.fromkeys([tokenizer.eos_token_id, *named]))
+    return list(dict.fromkeys([tokenizer.eos_token_id, *_named_ends(model)]))
 
 
 def add_ends(model: nn.Module, ends: Sequence[int]) -> None:
     """Note among the model's settings for writing that a reply ends after these tokens too, so that
     an export has them wherever it is opened."""
+    both = list(dict.fromkeys([*_named_ends(model), *ends]))
     settings: Any = transformers_model(model).generation_config
-    named = settings.eos_token_id
-    named = named if isinstance(named, list) else [] if named is None else [named]
-    both = list(dict.fromkeys([*named, *ends]))
     settings.eos_token_id = both[0] if len(both) == 1 else both
+
+
+def _named_ends(model: nn.Module) -> list[int]:
+    """Ends of a reply by the model's settings for writing."""
+    inner: Any = transformers_model(model)
+    named = inner.generation_config.eos_token_id
+    return named if isinstance(named, list) else [] if named is None else [named]
