@@ -51,8 +51,8 @@ def compare(options: argparse.Namespace) -> None:
         differences = [] if pair is None else [asdict(one) for one in pair.differences]
         print(json.dumps(as_json(runs) | {"differences": differences}, ensure_ascii=False))
     else:
-        alone = len(options.runs) != 2
-        lines = list_lines(runs) if alone else pair_lines(runs[0], runs[1], pair)
+        two = len(options.runs) == 2
+        lines = pair_lines(runs[0], runs[1], pair) if two else list_lines(runs)
         print("\n".join(lines))
 
 

@@ -153,6 +153,14 @@ def note_evaluation(
     return better
 
 
+def validate(job: Job, progress: Progress, stop: StopRequest) -> tuple[dict[str, Any], bool]:
+    """The figures of the validation rows, and whether they are the best so far, which `progress`
+    notes. Raises Stopped where the run is asked to end meanwhile."""
+    batches = stop.guard(split_batches(job, "validation"))
+    metrics = job.task.evaluate(job, batches)
+    return metrics, note_evaluation(progress, job.metric, metrics, job.config.eval.patience)
+
+
 def train(
     job: Job, folder: Folder, progress: Progress, tracker: Tracker, stop: StopRequest
 ) -> None:
@@ -166,9 +174,7 @@ def train(
     def run_evaluation(progress: Progress) -> None:
         if "validation" not in job.encoded:
             return
-        batches = stop.guard(split_batches(job, "validation"))
-        metrics = job.task.evaluate(job, batches)
-        best = note_evaluation(progress, job.metric, metrics, config.eval.patience)
+        metrics, best = validate(job, progress, stop)
         tracker.log_evaluation(progress.step, "eval", metrics)
         job.task.log(job, tracker, progress.step, metrics)
         line = job.task.line("validation", progress.step, metrics, job.metric)

@@ -5,7 +5,7 @@ from contextlib import suppress
 from engine.losses import count_items
 from engine.plan import Progress
 from engine.stop import Stopped, StopRequest, stop_on_signals
-from job.fit import epoch_batches, meet_after, note_evaluation, split_batches
+from job.fit import epoch_batches, meet_after, split_batches, validate
 from job.job import Job
 from job.orders import spread_state, spread_weights, take
 
@@ -37,9 +37,7 @@ def train_along(job: Job, stop: StopRequest) -> None:
 
     def run_evaluation(progress: Progress) -> None:
         if "validation" in job.encoded:
-            batches = stop.guard(split_batches(job, "validation"))
-            metrics = job.task.evaluate(job, batches)
-            note_evaluation(progress, job.metric, metrics, job.config.eval.patience)
+            validate(job, progress, stop)
 
     job.fit(
         job.built.model, lambda epoch, start: epoch_batches(job, epoch, start), job.compute_loss,

@@ -47,6 +47,12 @@ class ChatClean:
     duplicates: bool = True
 
 
+def message_steps(clean: ChatClean, texts: bool) -> list[Step]:
+    """What is done to each message, or to each of plain `texts`, which keep their ends."""
+    plain = CleanArgs(html=False, control=clean.control, unicode=clean.unicode, spaces=False)
+    return [*cleaning_steps(plain), *[("ends", str.strip)] * (clean.ends and not texts)]
+
+
 @dataclass
 class ChatIntake:
     """Reads tables into Arrow files, whatever their size. `groups[split]`: the group of each row
@@ -70,11 +76,8 @@ class ChatIntake:
     first: dict[bool, str] = field(default_factory=dict)  # address of the first text, conversation
 
     def __post_init__(self) -> None:
-        plain = CleanArgs(
-            html=False, control=self.clean.control, unicode=self.clean.unicode, spaces=False
-        )
-        self.text_steps = cleaning_steps(plain)
-        self.steps: list[Step] = [*self.text_steps, *[("ends", str.strip)] * self.clean.ends]
+        self.text_steps = message_steps(self.clean, texts=True)
+        self.steps = message_steps(self.clean, texts=False)
         self.next_row = 0  # numbers the records of the whole source, used or not
 
     def needed(self) -> dict[str, str]:

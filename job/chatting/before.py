@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from engine.tracker import Tracker
 from job.chatting.load import talker_of
-from job.chatting.talker import Message, Reply, Talker
+from job.chatting.talker import Message, Prompt, Reply, Talker
 from job.fit import split_batches
 from job.folder import Folder
 from job.job import Job
@@ -16,10 +16,11 @@ BEFORE = "before.json"
 
 
 class TestPrompt(NamedTuple):
-    """A conversation up to its last reply, where it stands, and that reply."""
+    """A conversation up to its last reply, its tokens, where it stands, and that reply."""
 
     address: str
     messages: list[Message]
+    prompt: Prompt
     reference: str
 
 
@@ -45,11 +46,12 @@ def test_prompts(job: Job, talker: Talker) -> tuple[list[TestPrompt], list[str]]
             continue
         last = replies[-1]
         try:
-            talker.fit(turns[:last])
+            prompt = talker.fit(turns[:last])
         except ValueError as error:
             refused.append(f"{row['address']} is not asked for a reply: {error}")
         else:
-            prompts.append(TestPrompt(row["address"], turns[:last], turns[last]["content"]))
+            true = turns[last]["content"]
+            prompts.append(TestPrompt(row["address"], turns[:last], prompt, true))
     return prompts, refused
 
 
@@ -74,7 +76,7 @@ def store_before(job: Job, folder: Folder) -> None:
         print(job.task.line("before training, test", 0, metrics, job.metric), flush=True)
     prompts, refused = test_prompts(job, talker)
     print("".join(f"{line}\n" for line in refused), end="", flush=True)
-    replies = [asdict(reply) for reply in talker.replies([one.messages for one in prompts])]
+    replies = [asdict(reply) for reply in talker.answer([one.prompt for one in prompts])]
     folder.write_json(BEFORE, {"test": metrics, "replies": replies})
 
 

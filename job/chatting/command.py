@@ -30,29 +30,23 @@ def answer_chat(options: Namespace, config: Config, opened: Callable[[], Talker]
         return answer_file(options, opened)
     refuse_options(options, ("output",), "replies are written to a file where --file gives prompts")
     if options.texts and options.texts != ["-"]:
-        return answer_words(told(opened(), options), options)
+        return answer_words(with_options(opened(), options), options)
     refuse_options(
         options, ("json", "strict"),
         "in a chat each line is given one line back, the reply; rows of JSON, and an end at the "
         "first error, go with --file",
     )  # fmt: skip
     check_encoding(options.encoding)
-    failed = run_chat(
-        told(opened(), options), sys.stdin, sys.stdout, sys.stderr, options.system, options.encoding
-    )
+    talker = with_options(opened(), options)
+    failed = run_chat(talker, sys.stdin, sys.stdout, sys.stderr, options.system, options.encoding)
     return 2 if failed else 0
 
 
-def told(talker: Talker, options: Namespace) -> Talker:
+def with_options(talker: Talker, options: Namespace) -> Talker:
     """The same talker, replying as the options ask. Raises ValueError for one out of range, and for
     something to tell it first that it cannot be told."""
     if options.system is not None and (why := talker.untold(options.system)):
         raise ValueError(f"--system: {why}")
-    return with_options(talker, options)
-
-
-def with_options(talker: Talker, options: Namespace) -> Talker:
-    """The same talker, replying as the options ask. Raises ValueError for one out of range."""
     names = ("temperature", "top_k", "top_p", "max_tokens", "seed")
     values = {name: value for name in names if (value := getattr(options, name)) is not None}
     return replace(talker, args=replace(talker.args, **values))
@@ -63,7 +57,7 @@ def answer_file(options: Namespace, opened: Callable[[], Talker]) -> int:
     if options.output:
         check_output(options.output, options.file)
     rows = read_prompts(options.file, TurnReader().read, options.encoding, options.system)
-    talker, tally, columns = told(opened(), options), Tally(), Columns()
+    talker, tally, columns = with_options(opened(), options), Tally(), Columns()
     if options.output is None:
         for line in reply_lines(columns, answer_prompts(talker, rows(), options.strict, tally)):
             print(line, flush=True)

@@ -80,7 +80,7 @@ def put_beside(
     if not prompts:
         return {}, ""
     first: Sequence[Reply | None] = before if len(before) == len(prompts) else [None] * len(prompts)
-    after = talker.replies([one.messages for one in prompts])
+    after = talker.answer([one.prompt for one in prompts])
     rows = [
         Compared(one.messages, old, new, one.reference)
         for one, old, new in zip(prompts, first, after, strict=True)

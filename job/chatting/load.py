@@ -7,11 +7,10 @@ from typing import Any
 from torch import nn
 
 from configs.schema import Config
-from data.chat.intake import ChatClean, ChatIntake
-from data.chat.messages import MessageReader
+from data.chat.intake import message_steps
 from data.chat.render import first_special, special_tokens
 from data.chat.templates import Template, Unrenderable, choose_template, render
-from data.chat.turns import TEXT, TurnReader
+from data.chat.turns import TEXT
 from data.clean import Step, trace_steps
 from engine.precision import Precision
 from files.read import read_json
@@ -46,12 +45,6 @@ def of_texts(rows: Any) -> bool:
 def write_form(texts: bool, folder: Path) -> None:
     """Note beside the weights whether the model goes on with texts or answers messages."""
     save_text(folder / FORM, to_json({"texts": texts}, indent=1) + "\n")
-
-
-def cleaning_of(clean: ChatClean, texts: bool) -> list[Step]:
-    """What was done to each message of the rows, or to each of plain `texts`."""
-    intake = ChatIntake(MessageReader(("messages",), TurnReader()), clean)
-    return intake.text_steps if texts else intake.steps
 
 
 def prompt_encoder(
@@ -104,7 +97,7 @@ def make_talker(
 ) -> Talker:
     """A talker for a model in memory; its tokenizer holds the template of its training."""
     template = choose_template(tokenizer, None)
-    steps = cleaning_of(chat_args(config).clean, texts)
+    steps = message_steps(chat_args(config).clean, texts)
     settings = config.generate.model_dump(exclude={"replies"})
     return Talker(
         model=model,

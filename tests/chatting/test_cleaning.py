@@ -6,12 +6,12 @@ import pytest
 from chats import ask
 
 from data.cache import read_arrow
-from data.chat.intake import ChatClean, ChatIntake
+from data.chat.intake import ChatClean, ChatIntake, message_steps
 from data.chat.messages import MessageReader
 from data.chat.templates import choose_template
 from data.chat.turns import TurnReader
 from data.tables import open_table
-from job.chatting.load import cleaning_of, prompt_encoder
+from job.chatting.load import prompt_encoder
 
 DIRTY = [
     "  how are you \n", "cafe\u0301 \u212b", "a\x00b\x1b[2Jc", "\u2000fine\u2003", "line\n\n  line",
@@ -31,7 +31,7 @@ def encoder(chat_tokenizer):
 
     def make(clean, texts=False):
         template = choose_template(chat_tokenizer, None)
-        return prompt_encoder(chat_tokenizer, template, texts, cleaning_of(clean, texts))
+        return prompt_encoder(chat_tokenizer, template, texts, message_steps(clean, texts))
 
     return make
 
