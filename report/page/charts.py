@@ -25,7 +25,8 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Frame:
-    """The sheet, and how far the plot stays from its edges."""
+    """The sheet, and how far the plot stays from its edges. The legend stands right of the plot
+    (`beside`), or above it."""
 
     width: int
     height: int
@@ -33,12 +34,11 @@ class Frame:
     right: int = 16
     top: int = 40
     bottom: int = 48
+    beside: bool = False
 
 
-WIDE = Frame(760, 420, right=190)  # a picture by itself: the legend stands right of the plot
-SMALL = Frame(
-    380, 270, left=62
-)  # one of many: the legend stands above it; letters are read on a phone
+WIDE = Frame(760, 420, right=190, beside=True)  # a picture by itself
+SMALL = Frame(380, 270, left=62)  # one of many: letters are read on a phone
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,11 @@ def chart(
     if log_x and min(xs) <= 0:
         raise ValueError(f"{title}: on a logarithmic axis every x must be more than 0")
     ys = [*(y for _, y in points), *bounds, *(y_range or ())]
+    letters = max(len(_word(tick)) for tick in Scale(ys, 0.0, 1.0, False).ticks)
+    # room for the numbers beside the axis' name
+    frame = replace(frame, left=max(frame.left, round(30 + LETTER * letters)))
     frame, rows = _legend([one.name for one in series], frame)
     place_y = Scale(ys, frame.height - frame.bottom, frame.top, False)
-    longer = max(0, round(30 + LETTER * max(len(_word(t)) for t in place_y.ticks)) - frame.left)
-    frame = replace(frame, left=frame.left + longer)  # room for the numbers beside the axis' name
-    if frame.right < 100:  # the legend stands above the plot and begins where that does
-        rows = [(x + longer, y) for x, y in rows]
     place_x = Scale(xs, frame.left, frame.width - frame.right, log_x)
     about = "; ".join(f"{one.name}: {one.points[-1][1]:.4g}" for one in series if one.points)
     parts = [
@@ -116,9 +115,9 @@ def chart(
 def _legend(names: Sequence[str], frame: Frame) -> tuple[Frame, list[tuple[float, float]]]:
     """Where each name's row of the legend stands (x, y), and the frame with room for them. One
     series alone is named by the title and the axis."""
-    if len(names) < 2 and frame is SMALL:
+    if len(names) < 2 and not frame.beside:
         return frame, []
-    if frame is WIDE:
+    if frame.beside:
         left = frame.width - frame.right + 16
         return frame, [(left, frame.top + 18 * number + 6) for number in range(len(names))]
     rows, x, y = list[tuple[float, float]](), float(frame.left), frame.top
