@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from models.fast.cpu.attention import attend_stream
 from models.fast.cpu.dropout import NamedRows
@@ -201,7 +201,7 @@ def embed(
 def run_decoder(
     backbone: Any, input_ids: Tensor, position_ids: Tensor, layout: Layout,
     token_type_ids: Tensor | None = None, **others: Any,
-) -> BaseModelOutputWithPast:  # fmt: skip
+) -> BaseModelOutputWithPastAndCrossAttentions:  # fmt: skip
     """All layers on a stream, input_ids (1, N), and the norm behind them."""
     how: Written = backbone.how
     x, turn = embed(backbone, input_ids, position_ids, token_type_ids)
@@ -211,7 +211,9 @@ def run_decoder(
     for layer, norm in zip(layers, norms, strict=True):
         x, h = layer(x, h, Stream(layout, turn, how, norm, layer is layers[-1]))
     # behind layers that others stand for (models/cut.py) there is no norm of theirs
-    return BaseModelOutputWithPast(last_hidden_state=norms[-1](x) if h is None else h)
+    return BaseModelOutputWithPastAndCrossAttentions(
+        last_hidden_state=norms[-1](x) if h is None else h
+    )
 
 
 def write_out(backbone: Any, how: Written) -> None:
