@@ -187,6 +187,17 @@ def test_training_equals_the_stock_layers(model_of, native_kernels, name, adapte
     assert all("lora" in parameter for parameter in found[1]) == adapted
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_models_own_head_takes_the_layers_output(model_of, native_kernels, name):
+    """The head of transformers, which reads more of the output than its last hidden state."""
+    inputs = padded()
+    found, expected = (
+        model_of(name, **switches).eval()(**inputs).logits[inputs["attention_mask"].bool()]
+        for switches in ({"native": "on"}, PLAIN)
+    )
+    torch.testing.assert_close(found, expected, **CLOSE)
+
+
 @pytest.mark.parametrize("name", ["gpt2", "qwen3"])
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_each_switch_changes_nothing_but_its_path(model_of, native_kernels, name, switch):
