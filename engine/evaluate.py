@@ -11,7 +11,7 @@ from engine.losses import Batch, LossFn, count_items, logits_of
 from engine.metrics import Counter
 from engine.precision import Precision
 from engine.randomness import preserve_randomness
-from engine.world import in_order, world
+from engine.world import in_order, in_step, world
 
 PARTS = ("inputs", "teacher", "learned")  # of a batch, each a table of tensors
 
@@ -55,22 +55,27 @@ def answers(
     of several come without the inputs.
     """
 
-    def own() -> Iterator[tuple[Batch, Tensor]]:
-        for on_host in batches:
+    def own() -> Iterator[tuple[Batch, Tensor] | None]:
+        for on_host, counts in in_step(iter(batches)):
             batch = to_device(on_host, precision.device)
             with precision.autocast():
                 logits = logits_of(model(**batch["inputs"]))
-            yield batch, logits
+            yield (batch, logits) if counts else None
 
     if not shared or world().alone:
-        yield from own()
+        yield from filter(None, own())
         return
-    sent = (
-        ({n: v for n, v in b.items() if n not in PARTS} | {"labels": b["labels"].cpu()}, a.cpu())
-        for b, a in own()
-    )
-    for batch, logits in in_order(sent):
+    for batch, logits in in_order(map(send, own())):
         yield to_device({**batch, "inputs": {}}, precision.device), logits.to(precision.device)
+
+
+def send(answered: tuple[Batch, Tensor] | None) -> tuple[Batch, Tensor] | None:
+    """What other processes are sent of a batch and its logits."""
+    if answered is None:
+        return None
+    batch, logits = answered
+    few = {name: value for name, value in batch.items() if name not in PARTS}
+    return {**few, "labels": batch["labels"].cpu()}, logits.cpu()
 
 
 def evaluate(

@@ -17,7 +17,7 @@ from engine.intervals import ratio_interval
 from engine.losses import IGNORE, Batch
 from engine.precision import Precision
 from engine.tokens import choose_learned, score_tokens
-from engine.world import in_order, world
+from engine.world import in_order, in_step, world
 
 
 class Head(Protocol):
@@ -52,8 +52,8 @@ def evaluate_tokens(
     with inference(model):
         scored = score_batches(model, batches, hidden_of, head_of, precision)
         if shared and not world().alone:
-            scored = in_order(tuple(part.cpu() for part in batch) for batch in scored)
-        kept = list(scored)
+            scored = in_order(batch and tuple(part.cpu() for part in batch) for batch in scored)
+        kept = [batch for batch in scored if batch is not None]
     if not sum(len(numbers) for numbers, _, _ in kept):
         raise ValueError("nothing to evaluate: no token of the split is learned")
     numbers, losses, right = (torch.cat(part).cpu() for part in zip(*kept, strict=True))
@@ -66,10 +66,11 @@ def score_batches(
     hidden_of: Callable[[nn.Module, dict[str, Tensor]], Tensor],
     head_of: Callable[[nn.Module], Head],
     precision: Precision,
-) -> Iterator[tuple[Tensor, ...]]:
+) -> Iterator[tuple[Tensor, ...] | None]:
     """Of the learned tokens of each batch (n,): the conversation they are of, their losses, and
-    whether each is the likeliest; the two last on the model's device."""
-    for on_host in batches:
+    whether each is the likeliest; the two last on the model's device. None for one that does not
+    count (world.in_step)."""
+    for on_host, counts in in_step(iter(batches)):
         places = (on_host["labels"].flatten() != IGNORE).nonzero().squeeze(1)  # (n,)
         numbers = on_host["rows"][conversations_of(on_host).flatten()[places]]
         batch = to_device(on_host, precision.device)
@@ -81,7 +82,7 @@ def score_batches(
             losses, right = score_tokens(
                 rows, head.weight, head.bias, targets, head.softcap, head.scale
             )
-        yield numbers, losses, right
+        yield (numbers, losses, right) if counts else None
 
 
 def conversations_of(batch: Batch) -> Tensor:

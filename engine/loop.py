@@ -20,14 +20,20 @@ import torch
 from torch import Tensor, nn
 
 from engine.evaluate import to_device
+from engine.gradients import (
+    agree_on_overflow,
+    clip_gradients,
+    sum_gradients,
+    sum_in_this_backward,
+)
 from engine.losses import Batch
-from engine.optim import Schedule, rest_waiting, set_learning_rate
+from engine.optim import Schedule, rest_waiting, set_learning_rate, trained
 from engine.plan import Plan, Progress, advance, evaluation_due, finished, save_due
 from engine.precision import Precision
 from engine.randomness import seed_forward
 from engine.stop import Stopped, StopRequest
-from engine.windows import windows
-from engine.world import agree_to_stop, deal, gather, sum_counts, sum_gradients
+from engine.windows import real, windows
+from engine.world import agree_to_stop, deal, gather_shares, sum_counts
 
 MAX_SKIPS = 50  # fp16 steps skipped in a row before we call it hopeless: the scale fell by 2^50
 
@@ -96,24 +102,28 @@ def train_step(
     """
     before = replace(progress)
     items, tokens = sum_counts(  # known on all hosts before any backward
-        sum(count(batch) for batch in micro_batches),
-        sum(batch.get("tokens", 0) for batch in micro_batches),
+        sum(count(batch) for batch in real(micro_batches)),
+        sum(batch.get("tokens", 0) for batch in real(micro_batches)),
     )
     losses = []  # stay on the device until the window is done
     numbers = deal(range(progress.micro_batch, sys.maxsize))  # in the epoch, whoever does the rest
     for index, on_host in zip(numbers, micro_batches, strict=False):
         seed_forward(plan.seed, progress.epoch, index)
+        sum_in_this_backward(last=len(losses) == len(micro_batches) - 1)
         batch = to_device(on_host, precision.device)
         with precision.autocast():
             # a window without items (every label -100) has loss 0, not 0 / 0
             micro_loss = compute_loss(model, batch) / max(items, 1)
+        if "stand_in" in batch:  # of this window this process has fewer than others
+            micro_loss = micro_loss * 0
         scaler.scale(micro_loss).backward()
         losses.append(micro_loss.detach())
     loss = sum_gradients(trained(optimizer), losses, precision.device)
     # fp16 gradients are `scale` times too large so far: max_norm is meant for the true ones
     scaler.unscale_(optimizer)
+    agree_on_overflow(scaler, optimizer)
     rest_waiting(optimizer, progress.step)
-    grad_norm = clip_gradients(optimizer, plan.max_grad_norm)
+    grad_norm = clip_gradients(trained(optimizer), plan.max_grad_norm)
     figures = torch.stack([loss.to(grad_norm), grad_norm])  # (2,)
     overflow = False
     if scaler.is_enabled() or not hold_back(optimizer, figures):
@@ -157,23 +167,12 @@ def send_home(figures: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     return home, arrival
 
 
-def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float | None) -> Tensor:
-    """Scale all gradients to a joint norm of at most `max_norm`; returns the norm before."""
-    limit = math.inf if max_norm is None else max_norm
-    return nn.utils.clip_grad_norm_(trained(optimizer), limit)
-
-
-def trained(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """All that the optimizer moves."""
-    return [p for group in optimizer.param_groups for p in group["params"]]
-
-
 def non_finite(
     loss: float, grad_norm: float, micro_batches: list[Batch], progress: Progress
 ) -> NonFiniteError:
     """The error for a step that must not reach the weights: it names the step and the rows."""
     own = [row for batch in micro_batches for row in batch["rows"].tolist()]
-    rows = [row for part in gather(own) for row in part]
+    rows = [row for part in gather_shares(own) for row in part]
     return NonFiniteError(
         f"step {progress.step + 1} (epoch {progress.epoch + 1}, micro-batch "
         f"{progress.micro_batch + 1}): the loss is {loss} and the gradient norm {grad_norm}; both "

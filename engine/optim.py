@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 NONE: Mapping[str, Any] = MappingProxyType({})
 
@@ -97,6 +97,11 @@ def build_optimizer(
         group["lr"] = group["base_lr"]
     kind = torch.optim.AdamW if decoupled else torch.optim.Adam
     return kind(groups, betas=(betas[0], betas[1]), eps=eps, fused=fused)
+
+
+def trained(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """All that the optimizer moves."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def rest_waiting(optimizer: torch.optim.Optimizer, step: int) -> None:

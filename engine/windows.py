@@ -5,7 +5,7 @@ from itertools import islice
 
 from engine.losses import Batch
 from engine.plan import Plan, window
-from engine.world import deal
+from engine.world import deal, from_first, world
 
 
 def windows(batches: Iterable[Batch], plan: Plan, start: int) -> Iterator[list[Batch]]:
@@ -19,9 +19,25 @@ def windows(batches: Iterable[Batch], plan: Plan, start: int) -> Iterator[list[B
         taken += len(own)
         if len(own) < share:
             raise wrong_number(plan, start, f"only {taken}")
-        yield own
+        yield in_lockstep(own, len(window(plan, first))) if world().lockstep else own
     if next(iterator, None) is not None:
         raise wrong_number(plan, start, f"more than {taken}")
+
+
+def in_lockstep(own: list[Batch], micro_batches: int) -> list[Batch]:
+    """A window's own ones, as many for each process: who has fewer gets a stand-in behind, which is
+    worked on like the others and counts for nothing."""
+    shares = world().shares
+    model = own[-1:]
+    if micro_batches < shares:  # some have none at all; rank 0 has
+        model = from_first(own[:1])
+    missing = -(-micro_batches // shares) - len(own)
+    return own + [{**model[0], "rows": model[0]["rows"][:0], "stand_in": True}] * missing
+
+
+def real(micro_batches: list[Batch]) -> list[Batch]:
+    """Those that are no stand-ins."""
+    return [batch for batch in micro_batches if "stand_in" not in batch]
 
 
 def own_micro_batches(plan: Plan, start: int) -> list[int]:

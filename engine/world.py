@@ -17,19 +17,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.stop import Stopped, StopRequest
 
 if TYPE_CHECKING:  # commands need this file before torch is loaded
-    import torch
     from torch import Tensor
 
 T = TypeVar("T")
-BUCKET = 2**25  # elements of gradients that are summed at once: 128 MiB of fp32
 ITEM, END, STOPPED = range(3)  # what a rank brings to a round of in_order
 
 
@@ -41,6 +38,8 @@ class World:
     size: int = 1
     local_rank: int = 0  # on its machine
     local_size: int = 1
+    tensor: int = 1  # neighbours that split every layer between them, and see the same rows
+    lockstep: bool = False  # no forward pass is possible without that of all others
 
     @property
     def alone(self) -> bool:
@@ -49,11 +48,17 @@ class World:
 
     @property
     def share(self) -> slice:
-        """What is its own of a sequence: every size-th, from its rank on."""
-        return slice(self.rank, None, self.size)
+        """What is its own of a sequence: every so-manyth, from its place on."""
+        return slice(self.rank // self.tensor, None, self.shares)
+
+    @property
+    def shares(self) -> int:
+        """In how many parts rows are dealt out."""
+        return self.size // self.tensor
 
 
 _joined = World()
+_data: Any = None  # the processes with other rows than this one's and the same part of each layer
 
 
 def world() -> World:
@@ -77,27 +82,43 @@ def started() -> World:
     return World(rank, size, local_rank, local_size)
 
 
-def join(timeout: timedelta, device: str) -> World:
+def join(timeout: timedelta, device: str, tensor: int = 1) -> World:
     """Meet the other processes; with one process, nothing. `device` is "cpu" or "cuda". A rank that
-    does not come to a meeting within `timeout` ends the run."""
-    global _joined
+    does not come to a meeting within `timeout` ends the run. Raises ValueError where they cannot be
+    put in groups of `tensor`."""
+    global _joined, _data
     told = started()
+    if told.size % tensor:
+        raise ValueError(
+            f"parallel.tensor is {tensor}, and {told.size} processes make no whole groups of "
+            f"{tensor}: start a multiple of {tensor}, with torchrun --nproc-per-node"
+        )
     if told.alone or not _joined.alone:
         return told
     import torch.distributed as dist
 
     dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=timeout)
-    _joined = told
-    return told
+    _joined = replace(told, tensor=tensor)
+    if tensor > 1:
+        columns = [list(range(place, told.size, tensor)) for place in range(tensor)]
+        groups = [dist.new_group(column) for column in columns]  # every process makes all of them
+        _data = groups[told.rank % tensor]
+    return _joined
+
+
+def keep_step() -> None:
+    """From now on no process can do a forward pass without the others."""
+    global _joined
+    _joined = replace(_joined, lockstep=True)
 
 
 def leave() -> None:
     """The end of the run's meetings."""
-    global _joined
+    global _joined, _data
     if not _joined.alone:
         import torch.distributed as dist
 
-        _joined = World()
+        _joined, _data = World(), None
         dist.destroy_process_group()
 
 
@@ -106,15 +127,23 @@ def deal(numbers: Sequence[T]) -> Sequence[T]:
     return numbers[_joined.share]
 
 
+def sum_shares(tensor: Tensor) -> None:
+    """In place: its sum over all shares of the rows."""
+    if not _joined.alone:
+        import torch.distributed as dist
+
+        dist.all_reduce(tensor, group=_data)
+
+
 def sum_counts(*counts: int) -> list[int]:
-    """Each count summed over all processes, exactly."""
+    """Each count summed over all shares of the rows, exactly."""
     if _joined.alone:
         return list(counts)
     import torch
     import torch.distributed as dist
 
     summed = torch.tensor(counts, dtype=torch.int64)
-    dist.all_reduce(summed)
+    dist.all_reduce(summed, group=_data)
     return summed.tolist()
 
 
@@ -147,6 +176,11 @@ def gather(value: T) -> list[T]:
     return values
 
 
+def gather_shares(value: T) -> list[T]:
+    """What is made of each share of the rows, in their order."""
+    return gather(value)[:: _joined.tensor]
+
+
 def from_first(value: T) -> T:
     """What rank 0 brings, for all."""
     if _joined.alone:
@@ -168,20 +202,19 @@ def spread(tensors: Iterable[Tensor]) -> None:
         dist.broadcast(tensor, src=0)
 
 
-def in_order(own: Iterator[T]) -> Iterator[T]:
+def in_order(own: Iterator[T | None]) -> Iterator[T]:
     """What all processes make of their share, on each of them in the order of the whole: first that
-    of rank 0's first, then that of rank 1's first. Where one raises Stopped, all do."""
-    if _joined.alone:
-        yield from own
-        return
+    of rank 0's first, then that of rank 1's first. None is nothing, and stands behind all others.
+    Where one raises Stopped, all do."""
     while True:
         try:
-            brought: tuple[int, Any] = (ITEM, next(own))
+            item = next(own)
+            brought: tuple[int, Any] = (END if item is None else ITEM, item)
         except StopIteration:
             brought = (END, None)
         except Stopped as stopped:
             brought = (STOPPED, stopped.signal)
-        everyone = gather(brought)
+        everyone = gather_shares(brought)
         if signals := [signal for kind, signal in everyone if kind == STOPPED]:
             raise Stopped(max(signals))
         items = [item for kind, item in everyone if kind == ITEM]
@@ -190,45 +223,25 @@ def in_order(own: Iterator[T]) -> Iterator[T]:
             return
 
 
-def sum_gradients(
-    parameters: Sequence[Tensor], losses: Sequence[Tensor], device: torch.device
-) -> Tensor:
-    """The sum of all processes' losses, (). Every gradient becomes such a sum too. What no process
-    has a gradient of keeps none; a process without one takes part with zeros.
-
-    A sum, not the mean of torch's DistributedDataParallel: each loss was divided by the items of
-    the whole window before.
-    """
-    import torch
-
-    if _joined.alone:
-        return torch.stack(list(losses)).sum()
-    import torch.distributed as dist
-
-    present = sum_counts(*(p.grad is not None for p in parameters))
-    wanted = [p for p, ranks in zip(parameters, present, strict=True) if ranks]
-    for p in wanted:
-        if p.grad is None:
-            p.grad = torch.zeros_like(p)
-    for bucket in buckets(wanted):
-        flat = torch.cat([p.grad.flatten() for p in bucket])  # type: ignore[union-attr]
-        dist.all_reduce(flat)
-        for p, part in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
-            p.grad = part.view_as(p)
-    own = torch.zeros((), dtype=torch.float64, device=device)  # whatever dtype others have
-    for loss in losses:
-        own += loss
-    dist.all_reduce(own)
-    return own
-
-
-def buckets(parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Parameters of one dtype together, in their order, up to BUCKET elements."""
-    for _, alike in groupby(parameters, key=lambda p: (p.grad.dtype, p.grad.device)):  # type: ignore[union-attr]
-        bucket: list[Tensor] = []
-        for p in alike:
-            if bucket and sum(one.numel() for one in bucket) + p.numel() > BUCKET:
-                yield bucket
-                bucket = []
-            bucket.append(p)
-        yield bucket
+def in_step(batches: Iterator[T]) -> Iterator[tuple[T, bool]]:
+    """The batches, each True. In lockstep all processes get as many: who has no more gets one
+    again, which is False, and is to be worked on like the others. Where one raises Stopped, all
+    do."""
+    if not _joined.lockstep:
+        yield from ((batch, True) for batch in batches)
+        return
+    spare: Any = None
+    while True:
+        signal, batch = 0, None
+        try:
+            batch = next(batches, None)
+        except Stopped as stopped:
+            signal = stopped.signal
+        if signal := highest(signal):
+            raise Stopped(signal)
+        if not highest(batch is not None):
+            return
+        if spare is None:  # the first round: rank 0 has one if any has
+            spare = from_first(batch)
+        spare = spare if batch is None else batch
+        yield spare, batch is not None

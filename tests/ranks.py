@@ -20,23 +20,30 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def environment_of(rank: int, size: int, port: int) -> dict[str, str]:
+def environment_of(rank: int, size: int, port: int, local_size: int) -> dict[str, str]:
     """What torchrun tells a process."""
     told = {
-        "RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size,
+        "RANK": rank, "WORLD_SIZE": size,
+        "LOCAL_RANK": rank % local_size, "LOCAL_WORLD_SIZE": local_size,
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1,
     }  # fmt: skip
     return os.environ | {name: str(value) for name, value in told.items()}
 
 
-def start_ranks(function: str, size: int, *arguments: Any, seconds: float = 120) -> list[Any]:
+def start_ranks(
+    function: str, size: int, *arguments: Any, seconds: float = 120, local_size: int | None = None,
+    tensor: int = 1,
+) -> list[Any]:  # fmt: skip
     """What `function`, "module:name", gives in each of `size` processes that have joined, by rank:
     anything that JSON holds. Raises AssertionError with what a process says that fails."""
-    port, command = free_port(), [sys.executable, __file__, function, json.dumps(arguments)]
+    port, command = (
+        free_port(),
+        [sys.executable, __file__, function, json.dumps(arguments), str(tensor)],
+    )
     started = [
         subprocess.Popen(
-            command, env=environment_of(rank, size, port), cwd=ROOT, encoding="utf-8",
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            command, env=environment_of(rank, size, port, local_size or size), cwd=ROOT,
+            encoding="utf-8", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
         for rank in range(size)
     ]  # fmt: skip
@@ -55,7 +62,7 @@ def main() -> None:
     from engine.world import join, leave
 
     torch.set_num_threads(1)
-    join(timedelta(seconds=60), "cpu")
+    join(timedelta(seconds=60), "cpu", int(sys.argv[3]))
     module, name = sys.argv[1].split(":")
     given = getattr(import_module(module), name)(*json.loads(sys.argv[2]))
     leave()

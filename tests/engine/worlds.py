@@ -12,11 +12,12 @@ from torch import nn
 from engine.decision import Decision
 from engine.evaluate import evaluate
 from engine.evaluate_tokens import evaluate_tokens
+from engine.gradients import sum_gradients
 from engine.losses import build_loss
 from engine.metrics import build_counter
 from engine.stop import Stopped
 from engine.windows import own_micro_batches
-from engine.world import gather, in_order, sum_gradients, world
+from engine.world import gather, in_order, world
 from tests.engine.conftest import Toy, build_rig, cut, fp32, make_rows
 
 CASES = list(itertools.product((1, 3, 7), (10, 11), (0.0, 0.3)))  # accumulate, rows, dropout
