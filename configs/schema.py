@@ -553,6 +553,26 @@ class Precision(Section):
 class Parallel(Section):
     """Several processes, as torchrun starts them."""
 
+    strategy: Literal["auto", "ddp", "fsdp"] = field(
+        "auto",
+        "ddp: the whole model on each; fsdp: weights, gradients and optimizer in shards; auto: ddp "
+        "where it fits.",
+    )
+    shard: Literal["full", "grad_op", "hybrid"] = field(
+        "full",
+        "Of fsdp: full (ZeRO-3); grad_op (ZeRO-2): weights stay gathered between forward and "
+        "backward; hybrid: shards within a machine, a copy on each.",
+    )
+    tensor: Count = field(1, "So many neighbouring processes split every layer between them.")
+    offload: bool = field(
+        False, "Of fsdp on GPUs: keep the shards on the host; slower, for models that fit nowhere."
+    )
+    gathered_gib: Count = field(
+        8,
+        "Of fsdp: checkpoints of more GiB are written in parts, one a process, into a folder that "
+        "all share.",
+        False,
+    )
     timeout: Count = field(
         30, "Minutes that processes wait for one that does not come, before the run ends.", False
     )

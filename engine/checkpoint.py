@@ -6,7 +6,8 @@
       state.json              counters, scaler, base weights (source and hash), environment, config
       manifest.json           sizes and sha256, written last (files/publish.py)
 
-Frozen weights are not copied: they are named by source and hash, and checked on resume.
+Frozen weights are not copied: they are named by source and hash, and checked on resume. Of a model
+in shards the same files are put together; above a size there is parts/ in their place (parts.py).
 """
 
 import json
@@ -21,15 +22,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from engine.gradients import is_split, whole
 from engine.plan import Progress
 from engine.precision import Precision
 from engine.storage import rotate, step_folder
-from engine.world import world
+from engine.world import from_first, world
 from files.publish import publish, set_aside, verify
 from files.read import read_json
 from files.verify import DamagedError
 
 FORMAT = 1
+PARTS = "parts"  # the folder within a checkpoint's
+WHOLE, NOTHING = "", "nothing"  # what the others are told of one, beside the path of its parts
 
 
 def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -57,8 +61,16 @@ def without_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> set[str
 
 
 def on_host(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Own, contiguous CPU copies, as safetensors wants them."""
-    return {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    """Own, contiguous CPU copies, as safetensors wants them; what is split is put together, for
+    which all processes have to ask."""
+    return {name: whole(t.detach()).cpu().contiguous().clone() for name, t in tensors.items()}
+
+
+def all_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What a checkpoint holds, as its parts name it."""
+    own = {f"trainable/{name}": t for name, t in saved_tensors(model).items()}
+    kept = optimizer_tensors(model, optimizer)
+    return own | {f"optimizer/{name}": t for name, t in kept.items()}
 
 
 def environment(precision: Precision, speed: dict[str, str]) -> dict[str, Any]:
@@ -103,16 +115,20 @@ def save_checkpoint(
     progress: Progress,
     keep: int,
     record: dict[str, Any],
+    gathered: int | None = None,
 ) -> None:
     """Publish the checkpoint of `progress.step` under `root`, then remove old ones.
 
     A valid checkpoint of the same step is left as it is (a run is deterministic, so it holds the
-    same bits). `record` is the caller's JSON: config, environment, base, log position.
+    same bits). `record` is the caller's JSON: config, environment, base, log position. Of a model
+    that is split it is rank 0 that calls this, and all others help_save; one of more than
+    `gathered` bytes is written in parts.
     """
-    folder = step_folder(root, progress.step)
+    folder, split = step_folder(root, progress.step), is_split(model)
     if os.path.lexists(folder):
         try:
-            return verify(folder)
+            verify(folder)
+            return tell(split, NOTHING)
         except DamagedError:
             set_aside(folder, "damaged")
     state = {
@@ -123,11 +139,54 @@ def save_checkpoint(
         "record": record,
     }
     root.mkdir(exist_ok=True)  # and not what holds it: of a run that was deleted nothing comes back
+    tensors = all_tensors(model, optimizer)
+    size = sum(t.numel() * t.element_size() for t in tensors.values())
     with publish(folder) as temporary:
-        save_file(on_host(saved_tensors(model)), temporary / "trainable.safetensors")
-        save_file(on_host(optimizer_tensors(model, optimizer)), temporary / "optimizer.safetensors")
+        if split and gathered is not None and size > gathered:
+            tell(split, str(temporary.resolve() / PARTS))
+            write_own_parts(temporary.resolve() / PARTS, tensors)
+        else:
+            tell(split, WHOLE)
+            own, kept = saved_tensors(model), optimizer_tensors(model, optimizer)
+            save_file(on_host(own), temporary / "trainable.safetensors")
+            save_file(on_host(kept), temporary / "optimizer.safetensors")
         (temporary / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
     rotate(root, keep, progress.best_step)
+
+
+def tell(split: bool, what: str) -> None:
+    """Say to the other processes, where they have parts of it, how a checkpoint is written."""
+    if split:
+        from_first(what)
+
+
+def help_save(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """What all but rank 0 have to do with a checkpoint of a model that is split."""
+    if not is_split(model):
+        return
+    what, tensors = from_first(NOTHING), all_tensors(model, optimizer)
+    if what == WHOLE:
+        for tensor in tensors.values():
+            whole(tensor.detach())
+    elif what != NOTHING:
+        write_own_parts(Path(what), tensors)
+
+
+def write_own_parts(folder: Path, tensors: dict[str, Tensor]) -> None:
+    """All processes together."""
+    from engine.parts import write_parts
+
+    write_parts(folder, tensors)
+
+
+def read_tensors(folder: Path, kind: str) -> dict[str, Tensor]:
+    """The whole tensors of a checkpoint, of one "trainable" or "optimizer", on the host, whichever
+    way it was written."""
+    if not (folder / PARTS).is_dir():
+        return load_file(folder / f"{kind}.safetensors")
+    from engine.parts import read_whole
+
+    return read_whole(folder / PARTS, f"{kind}/")
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -141,7 +200,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 def load_weights(folder: Path, model: nn.Module) -> None:
     """Put a checkpoint's tensors into the model. Raises ValueError unless names and shapes fit."""
-    saved, own = load_file(folder / "trainable.safetensors"), saved_tensors(model)
+    saved, own = read_tensors(folder, "trainable"), saved_tensors(model)
     missing, unknown = sorted(own.keys() - saved.keys()), sorted(saved.keys() - own.keys())
     shapes = [n for n in own.keys() & saved.keys() if own[n].shape != saved[n].shape]
     if missing or unknown or shapes:
@@ -157,7 +216,7 @@ def load_weights(folder: Path, model: nn.Module) -> None:
 def load_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put a checkpoint's optimizer state in place. Raises ValueError if any of it is missing, or
     does not fit this model."""
-    tensors = load_file(folder / "optimizer.safetensors")
+    tensors = read_tensors(folder, "optimizer")
     put_optimizer_tensors(tensors, model, optimizer, str(folder))
     missing = without_state(model, optimizer) - set(read_state(folder)["without_state"])
     if missing:

@@ -17,7 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from engine.evaluate import inference, to_device
+from engine.gradients import is_split, own_part
 from engine.losses import Batch
+from engine.memory import forget_peak
 from engine.precision import Precision
 from engine.randomness import preserve_randomness
 
@@ -93,6 +95,11 @@ def most_bytes(run: Callable[[], object], model: nn.Module, device: torch.device
         run()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
+    if is_split(model):  # shards are gathered into storages that grow and shrink: not countable
+        forget_peak()
+        before = resident_bytes("VmRSS")
+        run()
+        return max(0, resident_bytes("VmHWM") - before)
     with LiveBytes([*model.parameters(), *model.buffers()]) as live:
         run()
     return live.most
@@ -124,7 +131,7 @@ def estimate(
     left behind.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    trained = sum(p.nbytes for p in trainable.values())
+    trained = sum(own_part(p).nbytes for p in trainable.values())
     probe_tokens = probe["inputs"]["input_ids"].numel()
     small, large = (to_device(batch, precision.device) for batch in (probe, repeat(probe)))
     on_cpu = precision.device.type == "cpu"
@@ -155,7 +162,7 @@ def estimate(
             model.get_buffer(name).copy_(before)
     peak = max(grow(steps, tokens / probe_tokens), grow(evaluations, evaluated / probe_tokens))
     return Estimate(
-        weights=sum(p.nbytes for p in model.parameters()),
+        weights=sum(own_part(p).nbytes for p in model.parameters()),
         gradients=trained,
         optimizer=2 * trained,
         activations=peak,

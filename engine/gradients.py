@@ -59,6 +59,11 @@ def own_part(tensor: Tensor) -> Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
+def is_split(model: nn.Module) -> bool:
+    """Whether this process has but a part of some tensors."""
+    return any(own_part(p) is not p for p in model.parameters())
+
+
 def buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Gradients of one dtype together, in their order, up to BUCKET elements."""
     for _, alike in groupby(gradients, key=lambda g: (g.dtype, g.device)):

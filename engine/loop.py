@@ -105,7 +105,7 @@ def train_step(
         sum(count(batch) for batch in real(micro_batches)),
         sum(batch.get("tokens", 0) for batch in real(micro_batches)),
     )
-    losses = []  # stay on the device until the window is done
+    losses: list[Tensor] = []  # stay on the device until the window is done
     numbers = deal(range(progress.micro_batch, sys.maxsize))  # in the epoch, whoever does the rest
     for index, on_host in zip(numbers, micro_batches, strict=False):
         seed_forward(plan.seed, progress.epoch, index)

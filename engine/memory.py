@@ -23,6 +23,18 @@ def token_budget(model: nn.Module, device: torch.device) -> int:
     return 1 << (fits.bit_length() - 1)
 
 
+def room_of(device: torch.device, processes: int) -> int:
+    """Bytes that one of so many processes of this machine may take, nine tenths of what is there:
+    of its own GPU, or of the memory that is free, divided."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory * 9 // 10
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        free = next(line for line in lines if line.startswith("MemAvailable:"))
+        return int(free.split()[1]) * 1024 * 9 // 10 // processes
+    return 2**63 - 1  # of another system nothing is known: whatever fits
+
+
 def bytes_per_token(model: nn.Module) -> int:
     """What a token takes at the widest place of a forward pass without gradients: input and output
     of the widest linear layer in fp32, four times over for all that stands beside them."""
@@ -59,6 +71,11 @@ def release_memory() -> None:
     give_back_memory()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
+    forget_peak()
+
+
+def forget_peak() -> None:
+    """Let the process's peak of memory be what it holds now. Elsewhere than on Linux, nothing."""
     if sys.platform == "linux":
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # VmHWM is VmRSS again

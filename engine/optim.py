@@ -92,11 +92,20 @@ def build_optimizer(
 ) -> torch.optim.Adam:  # fmt: skip
     """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101); not `decoupled`: Adam, where the decay
     is part of the gradient, so that it rests where loss + weight_decay / 2 * |W|^2 is least. Fused:
-    one pass over the memory."""
+    one pass over the memory, of which parameters that are split over processes have their own."""
     for group in groups:
         group["lr"] = group["base_lr"]
+    groups = [{**group, "params": own} for group in groups for own in _alike(group["params"])]
     kind = torch.optim.AdamW if decoupled else torch.optim.Adam
     return kind(groups, betas=(betas[0], betas[1]), eps=eps, fused=fused)
+
+
+def _alike(parameters: list[Tensor]) -> list[list[Tensor]]:
+    """Those that are split over processes in one way together."""
+    lists: dict[Any, list[Tensor]] = {}
+    for p in parameters:
+        lists.setdefault(getattr(p, "device_mesh", None), []).append(p)
+    return list(lists.values())
 
 
 def trained(optimizer: torch.optim.Optimizer) -> list[Tensor]:

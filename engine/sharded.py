@@ -43,21 +43,20 @@ class Whole(nn.Module):
 _whole: Any = None  # of this run, where it is sharded
 
 
-def shard_mesh(device: str, shard: str) -> DeviceMesh:
-    """The processes that share a model between them: those with other rows. With "hybrid" those of
-    one machine, and each machine has a copy. Raises ValueError where they make no such groups."""
-    here, names = world(), ("replicate", "shard", "tensor")
-    copies, tensor = 1, here.tensor
+def mesh_of(device: str, shard: str) -> DeviceMesh:
+    """The processes as (copies, shards, parts of a layer). With "hybrid" those of one machine share
+    a model between them, and each machine has a copy. Raises ValueError where they make no such
+    groups."""
+    here, copies = world(), 1
     if shard == HYBRID:
-        if here.size % here.local_size or here.local_size % tensor:
+        if here.size % here.local_size or here.local_size % here.tensor:
             raise ValueError(
                 f"parallel.shard is 'hybrid', and {here.size} processes make no whole machines of "
                 f"{here.local_size}: start as many on each, or take parallel.shard = 'full'"
             )
         copies = here.size // here.local_size
-    sizes = (copies, here.shares // copies, tensor)
-    mesh = init_device_mesh(device, sizes, mesh_dim_names=names)
-    return mesh["replicate", "shard"] if shard == HYBRID else mesh["shard"]
+    sizes = (copies, here.shares // copies, here.tensor)
+    return init_device_mesh(device, sizes, mesh_dim_names=("replicate", "shard", "tensor"))
 
 
 def shard_model(
@@ -69,7 +68,8 @@ def shard_model(
     stay until the backward pass. `compiled`: each block by torch.compile."""
     global _whole
     keep_step()
-    mesh = shard_mesh(device.type, shard)
+    mesh = mesh_of(device.type, shard)
+    mesh = mesh["replicate", "shard"] if shard == HYBRID else mesh["shard"]
     policy = CPUOffloadPolicy() if offload else OffloadPolicy()
     whole = Whole(model)
     for block in blocks:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from data.encode import tokenizer_digest
 from engine.checkpoint import (
@@ -22,11 +23,12 @@ from engine.stop import StopRequest
 from engine.storage import newest_valid
 from engine.tracker import LOG, Tracker, mend_log
 from engine.windows import own_micro_batches
-from engine.world import gather
+from engine.world import gather, world
 from job.folder import Folder
 from job.job import Job
 from job.orders import give
 from job.own_code import describe_own_code
+from job.parallel.place import ready, through
 from job.predicting.predictor import made_with
 from job.speed import feed_batches
 from job.training.needs import memory_advice
@@ -45,12 +47,18 @@ def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]
     saved = {"tokenizer": record["tokenizer"], "code": record["code"]} | saved
     then, now = {"processes": 1} | saved["environment"], record["environment"]
     notes = []
-    if then["processes"] != now["processes"]:  # then each had other threads too
+    spread = [key for key in ("processes", "spread") if then.get(key) != now.get(key)]
+    if spread:  # then each had other threads too, and maybe no fast paths
+        before, after = (
+            f"{one['processes']} processes ({one.get('spread', 'ddp')})" for one in (then, now)
+        )
         notes = [
-            f"going on with {now['processes']} processes, before with {then['processes']}: the "
-            "same training to rounding, not to the bit"
+            f"going on with {after}, before with {before}: the same training to rounding, not to "
+            "the bit"
         ]
-        then = then | {key: now[key] for key in ("processes", "threads")}
+        free = ("processes", "spread", "threads", *speed_keys(then, now))
+        then = {k: v for k, v in then.items() if k not in free}
+        now = {k: v for k, v in now.items() if k not in free}
     lines = [
         *drift(then, now),
         *drift(saved["base"], record["base"]),
@@ -70,6 +78,11 @@ def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]
     return notes + [f"going on although it changed: {line}" for line in lines]
 
 
+def speed_keys(*environments: dict[str, Any]) -> set[str]:
+    """What they say of fast paths."""
+    return {key for one in environments for key in one if key.startswith("speed.")}
+
+
 def describe_data(job: Job) -> dict[str, Any]:
     """The data report, what is read of long texts and the fingerprint of the rows, as they stand in
     data.json."""
@@ -79,7 +92,8 @@ def describe_data(job: Job) -> dict[str, Any]:
 
 def describe_environment(job: Job) -> dict[str, Any]:
     """What "the same bits" depends on outside the config, as it stands in environment.json."""
-    return environment(job.precision, job.speed.resolved) | job.task.environment(job)
+    spread = {} if job.placed is None or world().alone else {"spread": str(job.placed.way)}
+    return environment(job.precision, job.speed.resolved) | spread | job.task.environment(job)
 
 
 def make_record(job: Job) -> dict[str, Any]:
@@ -98,17 +112,29 @@ def make_record(job: Job) -> dict[str, Any]:
     return record
 
 
-def restore(job: Job, folder: Folder, allow_drift: bool) -> tuple[Progress, int | None, list[str]]:
-    """Progress to go on from, the size metrics.jsonl had then (None: a new run), what to say."""
+class Restored(NamedTuple):
+    """Where a run goes on from: its counters, the size metrics.jsonl had then (None: a new run),
+    what to say, and the checkpoint."""
+
+    progress: Progress
+    metrics_bytes: int | None
+    notes: list[str]
+    checkpoint: Path | None = None
+
+
+def restore(job: Job, folder: Folder, allow_drift: bool) -> Restored:
+    """Go back to the newest checkpoint; the weights of a model in parts are left to spread_state.
+    Raises ValueError where it does not fit."""
     checkpoint, notes = newest_valid(folder.checkpoints)
     if checkpoint is None:
         if (folder.path / LOG).exists():  # it had begun, so a word is owed
             notes.append("it had no checkpoint yet: starting at step 1")
-        return Progress(), 0, notes
+        return Restored(Progress(), 0, notes)
     state = read_state(checkpoint)
     notes += check_drift(state["record"], job, allow_drift)
-    load_weights(checkpoint, job.built.model)
-    load_optimizer(checkpoint, job.built.model, job.optimizer)
+    if not job.in_parts:
+        load_weights(checkpoint, job.built.model)
+        load_optimizer(checkpoint, job.built.model, job.optimizer)
     job.scaler.load_state_dict(state["scaler"])
     progress = Progress(**state["progress"])
     notes.append(f"resuming from {checkpoint} (step {progress.step} of {job.plan.total_steps})")
@@ -116,7 +142,7 @@ def restore(job: Job, folder: Folder, allow_drift: bool) -> tuple[Progress, int 
     notes += folder.mend_json("environment.json", then, lambda: made_with(folder))
     notes += folder.mend_json("data.json", describe_data(job))
     size, more = mend_log(folder.path, state["record"]["metrics"], progress.step)
-    return progress, size, notes + more
+    return Restored(progress, size, notes + more, checkpoint)
 
 
 def epoch_batches(job: Job, epoch: int, start: int) -> Iterator[Batch]:
@@ -156,8 +182,8 @@ def note_evaluation(
 def validate(job: Job, progress: Progress, stop: StopRequest) -> tuple[dict[str, Any], bool]:
     """The figures of the validation rows, and whether they are the best so far, which `progress`
     notes. Raises Stopped where the run is asked to end meanwhile."""
-    batches = stop.guard(split_batches(job, "validation"))
-    metrics = job.task.evaluate(job, batches)
+    with ready(job.placed):
+        metrics = job.task.evaluate(job, stop.guard(split_batches(job, "validation")))
     return metrics, note_evaluation(progress, job.metric, metrics, job.config.eval.patience)
 
 
@@ -176,7 +202,8 @@ def train(
             return
         metrics, best = validate(job, progress, stop)
         tracker.log_evaluation(progress.step, "eval", metrics)
-        job.task.log(job, tracker, progress.step, metrics)
+        if not job.in_parts:  # what it shows besides is of rank 0 alone
+            job.task.log(job, tracker, progress.step, metrics)
         line = job.task.line("validation", progress.step, metrics, job.metric)
         tracker.say(line + (" — best so far" if best else ""))
 
@@ -189,7 +216,7 @@ def train(
             )
         save_checkpoint(
             folder.checkpoints, model, job.optimizer, job.scaler, progress, config.run.keep,
-            {**record, "metrics": tracker.mark()},
+            {**record, "metrics": tracker.mark()}, config.parallel.gathered_gib * 2**30,
         )  # fmt: skip
         tracker.restart_clock()
 
@@ -200,8 +227,8 @@ def train(
     try:
         with explained(memory_advice(config)):
             job.fit(
-                model, batches, job.compute_loss, count_items, job.optimizer, job.scaler,
-                job.schedule, job.precision, job.plan, progress,
+                model, batches, through(job.placed, job.compute_loss), count_items, job.optimizer,
+                job.scaler, job.schedule, job.precision, job.plan, progress,
                 on_step, run_evaluation, save, stop,
             )  # fmt: skip
     except NonFiniteError as error:

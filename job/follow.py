@@ -2,12 +2,15 @@
 
 from contextlib import suppress
 
+from engine.checkpoint import help_save
 from engine.losses import count_items
 from engine.plan import Progress
 from engine.stop import Stopped, StopRequest, stop_on_signals
+from engine.world import leave
 from job.fit import epoch_batches, meet_after, split_batches, validate
 from job.job import Job
 from job.orders import spread_state, spread_weights, take
+from job.parallel.place import ready, through
 
 
 def follow(job: Job) -> None:
@@ -16,7 +19,7 @@ def follow(job: Job) -> None:
         while True:
             what, subject = take()
             if what == "pass":
-                with suppress(Stopped):  # rank 0 has it too, and says what follows
+                with suppress(Stopped), ready(job.placed):  # rank 0 has it too, and goes on
                     job.task.evaluate(job, stop.guard(split_batches(job, subject)))
             elif what == "train":
                 train_along(job, stop)
@@ -25,6 +28,8 @@ def follow(job: Job) -> None:
             else:
                 stop.signal = subject
                 break
+    if job.in_parts and not stop.requested:
+        leave()  # what is left to do, rank 0 does alone
     if stop.requested:
         raise SystemExit(stop.exit_code)
 
@@ -39,8 +44,13 @@ def train_along(job: Job, stop: StopRequest) -> None:
         if "validation" in job.encoded:
             validate(job, progress, stop)
 
+    def save(progress: Progress) -> None:
+        meet_after(progress)
+        help_save(job.built.model, job.optimizer)
+
     job.fit(
-        job.built.model, lambda epoch, start: epoch_batches(job, epoch, start), job.compute_loss,
-        count_items, job.optimizer, job.scaler, job.schedule, job.precision, job.plan, progress,
-        lambda *_: None, run_evaluation, meet_after, stop,
+        job.built.model, lambda epoch, start: epoch_batches(job, epoch, start),
+        through(job.placed, job.compute_loss), count_items, job.optimizer, job.scaler,
+        job.schedule, job.precision, job.plan, progress,
+        lambda *_: None, run_evaluation, save, stop,
     )  # fmt: skip

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from engine.optim import Schedule
     from engine.plan import Plan
     from engine.precision import Precision
+    from job.parallel.place import Placed
     from job.tasks.task import Task
     from job.training.cached import Cached
     from job.training.distill import Distilled
@@ -71,6 +72,7 @@ class Job:
     cached: Cached | None = None  # what the frozen part of the model made of each row
     bag_needs: BagNeeds | None = None  # of a bag of n-grams beside the encoder
     counts: dict[str, ChatCounts] = field(default_factory=dict)  # what became of conversations
+    placed: Placed | None = None  # how the model is spread over the processes
     resume: bool = False  # whether it goes on where a run of its name stopped
     fresh: bool = False  # whether a run of its name is put aside
     leads: bool = False  # whether other processes wait for its orders (orders.py)
@@ -88,6 +90,11 @@ class Job:
     def kept(self, split: str) -> Kept | None:
         """What the frozen part of the model made of a split's rows, where that is kept."""
         return None if self.cached is None else self.cached.kept[split]
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether no process has the whole model, so that each forward pass is one of all."""
+        return self.placed is not None and self.placed.in_parts
 
     @property
     def metric(self) -> str:

@@ -20,7 +20,8 @@ def meet(config: Config) -> None:
     if started().alone:
         return
     device = choose_precision(config.precision.device, "fp32").device
-    if join(timedelta(minutes=config.parallel.timeout), device.type).rank:
+    minutes = timedelta(minutes=config.parallel.timeout)
+    if join(minutes, device.type, config.parallel.tensor).rank:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  as long as it runs
 
 

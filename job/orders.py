@@ -11,7 +11,10 @@ steps and the evaluations between them all do the same, and nobody leads.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
+
+from torch import Tensor
 
 from engine.checkpoint import optimizer_tensors, put_optimizer_tensors, saved_tensors
 from engine.plan import Progress
@@ -41,19 +44,30 @@ def nobody_leads(job: Job) -> Iterator[None]:
     job.leads = leads
 
 
-def spread_state(job: Job, progress: Progress) -> None:
-    """Rank 0's weights, optimizer, scaler and counters for all; `progress` is changed in place."""
+def spread_state(job: Job, progress: Progress, checkpoint: Path | None = None) -> None:
+    """Rank 0's weights, optimizer, scaler and counters for all; `progress` is changed in place. Of
+    a model in parts they are read from rank 0's `checkpoint`, where it goes on from one."""
     if world().alone:
         return
-    own = optimizer_tensors(job.built.model, job.optimizer) if world().rank == 0 else {}
-    state = from_first(
+    own: dict[str, Tensor] = {}
+    if world().rank == 0 and not job.in_parts:
+        own = optimizer_tensors(job.built.model, job.optimizer)
+    state: dict[str, Any] = from_first(
         {
             "progress": vars(progress),
             "scaler": job.scaler.state_dict(),
             "optimizer": {name: tensor.cpu() for name, tensor in own.items()},
+            "resumed": checkpoint is not None,
         }
     )
     vars(progress).update(state["progress"])
+    if job.in_parts:
+        job.scaler.load_state_dict(state["scaler"])
+        if state["resumed"]:
+            from engine.parts import load_split
+
+            load_split(checkpoint, job.built.model, job.optimizer)
+        return
     if world().rank:
         put_optimizer_tensors(state["optimizer"], job.built.model, job.optimizer, "rank 0")
         job.scaler.load_state_dict(state["scaler"])

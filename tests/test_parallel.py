@@ -123,3 +123,27 @@ def test_what_one_process_does_is_refused_with_several(monkeypatch, capsys, word
     monkeypatch.setattr(train, "read_recipe", lambda *_: None)
     assert train.main(words) == 2
     assert f"{words[0]} is for one process" in capsys.readouterr().err
+
+
+PARTS = {
+    "full": (2, {"strategy": "fsdp"}),
+    "grad_op": (3, {"strategy": "fsdp", "shard": "grad_op"}),
+    "tensor": (2, {"tensor": 2}),
+    "both": (4, {"strategy": "fsdp", "tensor": 2}),
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "way", ["full", *(pytest.param(way, marks=pytest.mark.slow) for way in list(PARTS)[1:])]
+)
+def test_a_model_in_parts_trains_as_a_whole_one(start, recipe, way):
+    size, parallel = PARTS[way]
+    # dropout inside of a layer that is split is refused
+    words = ["model.dropout=0"] if "tensor" in parallel else []
+    alone = start("alone", *words)[0]
+    path = recipe(**SETTINGS, parallel=parallel)
+    code, said = torchrun(size, path, "run.name=parts", *words)
+    assert code == 0, said
+    assert_same(alone, alone.parent / "parts")
+    assert "spread: " in said

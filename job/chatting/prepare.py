@@ -23,16 +23,16 @@ from job.chatting.loss import chat_loss
 from job.chatting.rows import chat_args, chat_encoding
 from job.ending import reading
 from job.job import Job
+from job.parallel.place import Placed, place_model, through
 from job.predicting.predictor import make_padding
 from job.prepare import Problems, make_method, make_optimizer, plan_steps
-from job.speed import evaluation_rows, set_up_torch, speed_up_model
+from job.speed import evaluation_rows, set_up_torch
 from job.tasks.task import Task
 from job.training.needs import describe_idle, measure_needs, memory_advice
 from job.training.probe import trial_step
 from job.training.rates import rate_notes
 from models.args import ModelArgs
 from models.build import Built
-from models.fast.speed import Speed
 from models.generate import room
 from models.language import add_ends, packs
 from models.methods.method import added_parameters
@@ -73,12 +73,11 @@ def prepare_chat(
         packs_made = pack_chats(encoded["train"], config.data.max_length, config.run.seed, cache)
         encoded["train"] = packs_made.encoded
         packed = [packs_made.line(config.data.max_length)]
-    model.to(opened.precision.device)
-    speed = speed_up_model(model, config, opened.precision, config.model.compile)
+    placed = place_model(model, config, opened.precision, config)
     chats = opened.chats
     notes = [*opened.built.notes, *packed]
     data = Data(chats.splits, "chat", (), chats.report, chats.fingerprint)
-    return assemble(task, config, opened, data, encoded, counts, speed, notes, details)
+    return assemble(task, config, opened, data, encoded, counts, placed, notes, details)
 
 
 def open_parts(
@@ -140,10 +139,11 @@ def encode_split(
 
 def assemble(
     task: Task, config: Config, opened: Opened, data: Data, encoded: dict[str, Encoded],
-    counts: dict[str, ChatCounts], speed: Speed, notes: list[str], details: list[str],
+    counts: dict[str, ChatCounts], placed: Placed, notes: list[str], details: list[str],
 ) -> Job:  # fmt: skip
     """Optimizer, schedule, plan and estimate for a model and its conversations."""
     train, built, precision = config.train, opened.built, opened.precision
+    speed = placed.speed
     padding, order = (
         make_padding(opened.tokenizer),
         Order(config.run.seed, None, encoded["train"].rows),
@@ -157,18 +157,19 @@ def assemble(
     built.model.train()
     with trial_step(opened.args.source), explained(memory_advice(config)):
         needs = measure_needs(
-            built.model, compute_loss, encoded, order, padding, precision, plan,
+            built.model, through(placed, compute_loss), encoded, order, padding, precision, plan,
             train.micro_batch_size, rows_at_once, speed.streams, collate=collate_chats,
         )  # fmt: skip
     notes += rate_notes(train, opened.args)
-    notes += describe_idle(needs.idle, added_parameters(built.model))
-    if config.model.compile:
+    notes += describe_idle(needs.idle, added_parameters(built.model)) + placed.notes
+    if config.model.compile and not placed.in_parts:
         built.model.compile()  # in place: the parameters keep their names
     return Job(
         config=config, task=task, precision=precision, tokenizer=opened.tokenizer, data=data,
         encoded=encoded, order=order, padding=padding, model_args=opened.args, built=built,
-        speed=speed, loss_fn=cross_entropy, loss_note=LOSS, compute_loss=compute_loss,
-        groups=groups, optimizer=optimizer, scaler=precision.scaler(), schedule=schedule,
-        plan=plan, estimate=needs, resident_before=resident, evaluation_rows=rows_at_once,
+        speed=speed, placed=placed, loss_fn=cross_entropy, loss_note=LOSS,
+        compute_loss=compute_loss, groups=groups, optimizer=optimizer, scaler=precision.scaler(),
+        schedule=schedule, plan=plan, estimate=needs, resident_before=resident,
+        evaluation_rows=rows_at_once,
         notes=notes, details=details, probed_loss=compute_loss, counts=counts,
     )  # fmt: skip

@@ -19,10 +19,11 @@ from engine.precision import Precision
 from engine.targets import Target
 from job.ending import reading
 from job.job import Job
+from job.parallel.place import Placed, place_model, ready, through
 from job.predicting.predictor import length_args, make_padding, window_pool
 from job.prepare import Problems, make_method, make_optimizer, plan_steps
 from job.rows import data_args, text_columns
-from job.speed import evaluation_rows, set_up_torch, speed_up_model
+from job.speed import evaluation_rows, set_up_torch
 from job.tasks.task import Task
 from job.training.bag import check_beside, check_source, settle_precision, weigh_terms
 from job.training.cached import choose_cache
@@ -36,7 +37,6 @@ from job.training.relations import check_relations
 from job.training.teacher import reads_all, student_source
 from models.args import ModelArgs
 from models.build import Built
-from models.fast.speed import Speed
 from models.methods.method import added_parameters
 from models.ngrams.bag import NgramTokenizer
 from models.start import open_model, open_tokenizer
@@ -118,10 +118,9 @@ def prepare_labelled(
     with reading("the tokenizer"):
         encoded = {name: encode_split(config, tokenizer, data, name) for name in data.splits}
     weigh_terms(built.model, encoded["train"])
-    built.model.to(precision.device)
-    speed = speed_up_model(built.model, reads_all(config), precision, config.model.compile)
+    placed = place_model(built.model, config, precision, reads_all(config))
     return assemble(
-        task, config, precision, tokenizer, data, encoded, model_args, built, speed,
+        task, config, precision, tokenizer, data, encoded, model_args, built, placed,
         loss, taught[0], [*built.notes, *taught[1], *beside, *label_notes], details,
     )  # fmt: skip
 
@@ -135,14 +134,14 @@ def assemble(
     encoded: dict[str, Encoded],
     model_args: ModelArgs,
     built: Built,
-    speed: Speed,
+    placed: Placed,
     loss: tuple[LossFn, str],
     distilled: Distilled | None,
     notes: list[str],
     details: list[str],
 ) -> Job:
     """Optimizer, schedule, plan and estimate for a model and its data."""
-    train = config.train
+    train, speed = config.train, placed.speed
     padding = make_padding(tokenizer)
     order, order_notes = choose_order(config, encoded["train"])
     plan = plan_steps(config, order.rows)
@@ -150,26 +149,30 @@ def assemble(
     compute_loss, loss_note = pair_up(
         config, built.model, *choose_compute_loss(config, data.kind, loss, distilled)
     )
-    check_head(built, model_args, encoded["train"], padding, precision)
+    with ready(placed):
+        check_head(built, model_args, encoded["train"], padding, precision)
     resident = held_memory(precision.device)
     rows_at_once = evaluation_rows(config, built.model, precision.device)
-    cached, cache_notes = choose_cache(
-        config, built, encoded, padding, precision, plan, speed, order.rows
+    cached, cache_notes = (
+        (None, [])
+        if placed.in_parts
+        else choose_cache(config, built, encoded, padding, precision, plan, speed, order.rows)
     )
     built.model.train()
     with trial_step(model_args.source), explained(memory_advice(config)):
         needs = measure_needs(
-            built.model, try_loss(compute_loss, distilled), encoded, order, padding, precision,
+            built.model, through(placed, try_loss(compute_loss, distilled)), encoded, order,
+            padding, precision,
             plan, train.micro_batch_size, rows_at_once, speed.streams, cached,
         )  # fmt: skip
     notes += rate_notes(train, model_args) + order_notes + cache_notes
-    notes += describe_idle(needs.idle, added_parameters(built.model))
-    if config.model.compile:
+    notes += describe_idle(needs.idle, added_parameters(built.model)) + placed.notes
+    if config.model.compile and not placed.in_parts:
         built.model.compile()  # in place: the parameters keep their names
     return Job(
         config=config, task=task, precision=precision, tokenizer=tokenizer, data=data,
         encoded=encoded, order=order, padding=padding, model_args=model_args, built=built,
-        speed=speed,
+        speed=speed, placed=placed,
         loss_fn=loss[0], loss_note=loss_note, compute_loss=compute_loss, groups=groups,
         optimizer=optimizer, scaler=precision.scaler(), schedule=schedule,
         plan=plan, estimate=needs, resident_before=resident, distilled=distilled, cached=cached,

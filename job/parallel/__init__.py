@@ -1,0 +1,1 @@
+"""How the model of a run is spread over its processes."""

@@ -1,0 +1,175 @@
+"""The model on its device: whole, with the fast paths, or in parts over the processes of the run.
+
+build (all, on the host) ──> choose a way ──> whole      to the device, fast paths
+                                        └──> in parts   layers split, then shards, plain layers
+training over ──> the processes part; rank 0 goes on alone with the model put together
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from configs.schema import Config
+from engine.checkpoint import load_weights
+from engine.losses import Batch
+from engine.memory import room_of
+from engine.plan import Progress
+from engine.precision import Precision
+from engine.storage import step_folder
+from engine.ways import Processes, Way, choose, held
+from engine.world import from_first, leave, world
+from job.folder import Folder
+from job.job import Job
+from job.orders import give
+from job.parallel.sizes import sizes_of
+from job.speed import speed_up_model
+from models.blocks import blocks_of
+from models.fast.speed import Speed
+from models.ngrams.bag import NgramBag
+from report.format import format_bytes
+
+Loss = Callable[[nn.Module, Batch], Tensor]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where a model is. `plain`: on rank 0 of a model in parts, the whole of it as it was built."""
+
+    way: Way
+    speed: Speed
+    notes: list[str]
+    plain: nn.Module | None = None
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether no process has all of it."""
+        return self.way.strategy == "fsdp" or self.way.tensor > 1
+
+
+def place_model(
+    model: nn.Module, config: Config, precision: Precision, speed_config: Config
+) -> Placed:
+    """Put a built model on its device, in place. `speed_config` has the [speed] that is to hold for
+    a whole one. Raises ValueError for a way that does not fit the model or the processes."""
+    way, notes = choose_way(model, config, precision)
+    compiled = config.model.compile
+    if way.strategy == "ddp" and way.tensor == 1:
+        model.to(precision.device)
+        return Placed(way, speed_up_model(model, speed_config, precision, compiled), notes)
+    if (reason := why_not_in_parts(model, config)) is not None:
+        raise ValueError(f"parallel: {way} does not go with {reason}")
+    from engine.sharded import (  # they take a second, which others need not wait
+        mesh_of,
+        shard_model,
+    )
+
+    plain = copy.deepcopy(model) if world().rank == 0 else None
+    speed = speed_up_model(model, frozen_alone(config), precision, compiled)
+    notes.append("layers run plain, without fast paths, in parts")
+    blocks, device = blocks_of(model), precision.device
+    if way.tensor > 1:
+        from models.split import split_layers
+
+        split_layers(model, mesh_of(device.type, way.shard)["tensor"])
+    if way.strategy == "fsdp":
+        shard_model(model, blocks, device, way.shard, way.offload, compiled)
+        if not blocks:
+            notes.append("fsdp: this backbone has no list of layers, so all of it is gathered")
+    else:
+        model.to(device)
+    return Placed(way, speed, notes, plain)
+
+
+def frozen_alone(config: Config) -> Config:
+    """With no fast path but that frozen weights are kept in the dtype of the products."""
+    on = [name for name, value in config.speed.model_dump().items() if value is True]
+    switches: dict[str, Any] = dict.fromkeys(on, False)
+    switches |= {"frozen": config.speed.frozen and not config.speed.plain, "native": "off"}
+    return config.model_copy(update={"speed": config.speed.model_copy(update=switches)})
+
+
+def why_not_in_parts(model: nn.Module, config: Config) -> str | None:
+    """What stands against a model in parts; None where nothing does."""
+    if isinstance(model, NgramBag):
+        return "a bag of n-grams, which is small: take parallel.strategy = 'ddp'"
+    if config.distill is not None:
+        return "[distill], whose teacher is whole on each process: take parallel.strategy = 'ddp'"
+    if config.model.compile and config.parallel.tensor > 1:
+        return "model.compile beside parallel.tensor: leave one of them out"
+    return None
+
+
+def choose_way(model: nn.Module, config: Config, precision: Precision) -> tuple[Way, list[str]]:
+    """How the model is spread, and why. Raises ValueError for what cannot be."""
+    wanted, here = config.parallel, world()
+    if here.alone:
+        return Way("ddp"), []
+    if wanted.offload and precision.device.type != "cuda":
+        raise ValueError(
+            f"parallel.offload keeps shards on the host of a GPU; this runs on "
+            f"{precision.device.type}, whose memory is the host's: leave it out"
+        )
+    fsdp = Way("fsdp", wanted.shard, wanted.tensor, wanted.offload)
+    if wanted.strategy != "auto":
+        way = fsdp if wanted.strategy == "fsdp" else Way("ddp", tensor=wanted.tensor)
+        return way, [f"spread: {way}, as configured"]
+    sizes = sizes_of(model, config, precision)
+    processes = Processes(here.size, here.local_size)
+    room = from_first(room_of(precision.device, here.local_size))  # which differs a little
+    way = choose(sizes, processes, config.train.accumulate, room, fsdp)
+    whole = held(sizes, Way("ddp", tensor=wanted.tensor), processes, config.train.accumulate)
+    verb = "fit" if way.strategy == "ddp" else "do not fit"
+    return way, [
+        f"spread: {way}: weights {format_bytes(whole.weights)}, gradients "
+        f"{format_bytes(whole.gradients)}, optimizer {format_bytes(whole.optimizer)} and "
+        f"activations of about {format_bytes(whole.activations)} {verb} into the "
+        f"{format_bytes(room)} of a process"
+    ]
+
+
+def through(placed: Placed | None, compute_loss: Loss) -> Loss:
+    """The loss as it is worked out on a model that may be in shards."""
+    if placed is None or placed.way.strategy == "ddp":
+        return compute_loss
+    from engine.sharded import through_whole
+
+    return through_whole(compute_loss)
+
+
+@contextmanager
+def ready(placed: Placed | None) -> Iterator[None]:
+    """For forward passes without a loss, of a model that may be in shards."""
+    if placed is None or placed.way.strategy == "ddp":
+        yield
+        return
+    from engine.sharded import gathered
+
+    with gathered():
+        yield
+
+
+def come_apart(job: Job, folder: Folder, progress: Progress) -> None:
+    """After the training of a model in parts: the other processes leave, and rank 0 has all of the
+    model, as its last checkpoint has it, on the device where it fits, else on the host."""
+    if job.placed is None or not job.placed.in_parts:
+        return
+    assert job.placed.plain is not None
+    give(job, ("end", None))
+    job.leads = False
+    leave()
+    model, device = job.placed.plain, job.precision.device
+    load_weights(step_folder(folder.checkpoints, progress.step), model)
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    job.optimizer.state.clear()
+    if device.type == "cuda" and size > room_of(device, 1):
+        device = torch.device("cpu")
+        print("the whole model does not fit the GPU: it is tested on the CPU", flush=True)
+    job.precision = replace(job.precision, device=device)
+    job.built = replace(job.built, model=model)
+    job.placed = place_model(model, job.config, job.precision, job.config)
+    job.speed = job.placed.speed
