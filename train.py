@@ -48,6 +48,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--show", type=int, default=0, metavar="N",
                         help="with --dry-run: N training rows as the model reads them")  # fmt: skip
+    parser.add_argument(
+        "--processes", metavar="N", help="with --dry-run: what N of them (or MACHINESxN) would need"
+    )
     parser.add_argument("-v", "--verbose", action="store_true",
                         help="the plan with kernels, threads and fast paths")  # fmt: skip
     parser.add_argument("--plain", action="store_true",
@@ -78,6 +81,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--eval-only scores one finished run; only --allow-… and --base go with it")
     if options.show and not options.dry_run:
         parser.error("--show prints rows beside the plan: it goes with --dry-run")
+    if options.processes and not options.dry_run:
+        parser.error("--processes is worked out beside the plan: it goes with --dry-run; to start "
+                     "several, torchrun --nproc-per-node N train.py … (docs/scale.md)")  # fmt: skip
     if options.strict and (options.eval_only or options.dry_run):
         parser.error("--strict is about what a run answers when it is trained; a finished one is "
                      "asked with predict.py --expect FILE")  # fmt: skip
@@ -116,6 +122,8 @@ def train_run(
     if options.dry_run:
         for line in job.task.row_lines(config, options.show) if options.show else ():
             write_marked(sys.stdout, line)
+        if options.processes:
+            print_processes(job, options.processes)
         return {}, job.banner
     if options.csv is not None:
         write_recipe(config)
@@ -125,6 +133,13 @@ def train_run(
         if not options.seeds:
             print(f"run folder: {folder.path}")
     return result, shown or job.banner
+
+
+def print_processes(job: Any, processes: str) -> None:
+    """What the run would be on so many."""
+    from job.parallel.lines import parse_processes, processes_lines
+
+    print("\n".join(processes_lines(job, parse_processes(processes))))
 
 
 def agree(config: Config, answer: bool) -> bool:

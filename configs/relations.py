@@ -15,6 +15,7 @@ from configs.relations_chat import CHAT_RULES
 from configs.relations_contrast import CONTRAST_RULES
 from configs.relations_distill import DISTILL_RULES
 from configs.relations_eval import EVAL_RULES
+from configs.relations_parallel import PARALLEL_RULES
 from configs.schema import METHODS
 
 Settings = Mapping[str, Any]
@@ -276,4 +277,5 @@ RULES = (
     class_weights_need_classes,
     one_weight_a_class,
     smoothing_needs_classes,
+    *PARALLEL_RULES,
 )

@@ -567,10 +567,10 @@ class Parallel(Section):
     offload: bool = field(
         False, "Of fsdp on GPUs: keep the shards on the host; slower, for models that fit nowhere."
     )
-    gathered_gib: Count = field(
+    gathered_gib: Annotated[int, Field(ge=0)] = field(
         8,
         "Of fsdp: checkpoints of more GiB are written in parts, one a process, into a folder that "
-        "all share.",
+        "all share; 0: all of them.",
         False,
     )
     timeout: Count = field(

@@ -32,8 +32,8 @@ from engine.plan import Plan, Progress, advance, evaluation_due, finished, save_
 from engine.precision import Precision
 from engine.randomness import seed_forward
 from engine.stop import Stopped, StopRequest
-from engine.windows import real, windows
-from engine.world import agree_to_stop, deal, gather_shares, sum_counts
+from engine.windows import count_window, windows
+from engine.world import agree_to_stop, deal, gather_shares
 
 MAX_SKIPS = 50  # fp16 steps skipped in a row before we call it hopeless: the scale fell by 2^50
 
@@ -101,10 +101,7 @@ def train_step(
     when the caller likes; fp16, and an optimizer that cannot be held back on the device, wait here.
     """
     before = replace(progress)
-    items, tokens = sum_counts(  # known on all hosts before any backward
-        sum(count(batch) for batch in real(micro_batches)),
-        sum(batch.get("tokens", 0) for batch in real(micro_batches)),
-    )
+    items, tokens = count_window(micro_batches, count)  # known on all hosts before any backward
     losses: list[Tensor] = []  # stay on the device until the window is done
     numbers = deal(range(progress.micro_batch, sys.maxsize))  # in the epoch, whoever does the rest
     for index, on_host in zip(numbers, micro_batches, strict=False):

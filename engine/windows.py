@@ -1,11 +1,11 @@
 """Which micro-batches make a window, and which of them are this process's."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from engine.losses import Batch
 from engine.plan import Plan, window
-from engine.world import deal, from_first, world
+from engine.world import deal, from_first, sum_counts, world
 
 
 def windows(batches: Iterable[Batch], plan: Plan, start: int) -> Iterator[list[Batch]]:
@@ -35,9 +35,13 @@ def in_lockstep(own: list[Batch], micro_batches: int) -> list[Batch]:
     return own + [{**model[0], "rows": model[0]["rows"][:0], "stand_in": True}] * missing
 
 
-def real(micro_batches: list[Batch]) -> list[Batch]:
-    """Those that are no stand-ins."""
-    return [batch for batch in micro_batches if "stand_in" not in batch]
+def count_window(micro_batches: list[Batch], count: Callable[[Batch], int]) -> tuple[int, int]:
+    """Items and real tokens of a window, those of all processes; stand-ins have none."""
+    real = [batch for batch in micro_batches if "stand_in" not in batch]
+    items, tokens = sum_counts(
+        sum(count(batch) for batch in real), sum(batch.get("tokens", 0) for batch in real)
+    )
+    return items, tokens
 
 
 def own_micro_batches(plan: Plan, start: int) -> list[int]:

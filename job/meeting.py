@@ -40,17 +40,20 @@ def check_together(job: Job) -> None:
     settings, rows or weights than rank 0, and for a model that several cannot train as one does."""
     if world().alone:
         return
-    size, accumulate = world().size, job.config.train.accumulate
+    size, accumulate, shares = world().size, job.config.train.accumulate, world().shares
     norms = [name for name, one in job.built.model.named_modules() if isinstance(one, _BatchNorm)]
     if norms:
         raise ValueError(
             f"{norms[0]} is a norm over a batch: each of {size} processes would take it over rows "
             "of its own. Train with one process, or with another norm"
         )
-    job.notes.append(f"{size} processes share the {accumulate} micro-batches of a step")
-    if accumulate < size:
+    who = (
+        f"{size} processes" if shares == size else f"{shares} groups of {size // shares} processes"
+    )
+    job.notes.append(f"{who} share the {accumulate} micro-batches of a step")
+    if accumulate < shares:
         job.notes[-1] += (
-            f", so {size - accumulate} of them have none: raise train.accumulate to {size} or "
+            f", so {shares - accumulate} of them have none: raise train.accumulate to {shares} or "
             "more, and lower train.micro_batch_size as much"
         )
     own = {

@@ -168,7 +168,11 @@ TABLE = {
 
 # of a GPU alone: tests/models/test_fast_cuda.py; of decoders: tests/models/test_fast_decoder.py; of
 # several processes: tests/test_parallel.py
-ELSEWHERE = {"speed.compile", "speed.gate", "speed.rotary", "parallel.timeout"}
+ELSEWHERE = {
+    "speed.compile", "speed.gate", "speed.rotary",
+    *(f"parallel.{key}" for key in
+      ("timeout", "strategy", "shard", "tensor", "offload", "gathered_gib")),
+}  # fmt: skip
 
 HEAD = """
 from torch import Tensor, nn

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -141,9 +142,60 @@ def test_a_model_in_parts_trains_as_a_whole_one(start, recipe, way):
     size, parallel = PARTS[way]
     # dropout inside of a layer that is split is refused
     words = ["model.dropout=0"] if "tensor" in parallel else []
-    alone = start("alone", *words)[0]
+    alone = start("alone", "speed.plain=true", *words)[0]  # the fast paths draw other dropouts
     path = recipe(**SETTINGS, parallel=parallel)
     code, said = torchrun(size, path, "run.name=parts", *words)
     assert code == 0, said
     assert_same(alone, alone.parent / "parts")
     assert "spread: " in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("gathered", [8, 0])
+def test_a_model_in_parts_goes_on_as_any_other_number_of_them(start, recipe, gathered):
+    """From files put together, and from parts; to shards, to whole ones, and to one process."""
+    alone = start("alone", "speed.plain=true")[0]
+    run = alone.parent / "parts"
+    parallel = {"strategy": "fsdp", "gathered_gib": gathered}
+    path = recipe(**SETTINGS, run={"save_every": 1, "keep": 99}, parallel=parallel)
+    process = torchrun(3, path, "run.name=parts", "speed.plain=true", wait=False)
+    while not list(run.glob("checkpoints/step-*2")):
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    newest = max(run.glob("checkpoints/step-*"))
+    assert (newest / "parts").is_dir() == (gathered == 0)
+    words = ["run.name=parts", "speed.plain=true", "--resume"]
+    for size, more in ((2, []), (2, ["parallel.strategy=ddp"]), (1, [])):
+        copied = run.with_name(f"parts-{size}-{len(more)}")
+        shutil.copytree(run, copied)
+        code, said = torchrun(size, path, *words, *more, f"run.name={copied.name}")
+        assert code == 0, said
+        assert "the same training to rounding" in said
+        assert_same(alone, copied)
+
+
+def test_what_several_would_need_is_told_by_one(start):
+    words = ["--dry-run", "--processes", "2x4", "train.accumulate=8"]
+    _, said = start("told", *words)
+    assert "8 processes on 2 machines with 4 each" in said
+    for way in ("ddp", "fsdp, full", "fsdp, grad_op", "fsdp, hybrid"):
+        assert re.search(rf"{way} +\d", said), way
+    assert 'parallel.strategy = "auto" would take ddp' in said
+    _, said = start("told", *words, "parallel.tensor=2")
+    assert "dropout inside of a split layer" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [(["--processes", "0"], "--processes is '0'"), (["--processes", "two"], "'two'"),
+     (["--processes", "3", "parallel.tensor=2"], "no whole groups")],
+)  # fmt: skip
+def test_processes_that_cannot_be_are_refused(start, words, part):
+    assert part in start("told", "--dry-run", *words, code=2)[1]
+
+
+def test_one_process_says_that_it_has_all_of_the_model(start):
+    assert "one process has all of the model" in start("one", "--dry-run", "parallel.tensor=2")[1]

@@ -29,6 +29,7 @@ PACKAGES = (
     "job/chatting",
     "job/training",
     "job/testing",
+    "job/parallel",
     "job/predicting",
     "job/reporting",
     "job/checking",

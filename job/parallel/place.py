@@ -33,6 +33,7 @@ from models.fast.speed import Speed
 from models.ngrams.bag import NgramBag
 from report.format import format_bytes
 
+ALONE = "parallel: one process has all of the model; start several with torchrun (docs/scale.md)"
 Loss = Callable[[nn.Module, Batch], Tensor]
 
 
@@ -108,7 +109,8 @@ def choose_way(model: nn.Module, config: Config, precision: Precision) -> tuple[
     """How the model is spread, and why. Raises ValueError for what cannot be."""
     wanted, here = config.parallel, world()
     if here.alone:
-        return Way("ddp"), []
+        usual = wanted.strategy != "fsdp" and wanted.tensor == 1
+        return Way("ddp"), [] if usual else [ALONE]
     if wanted.offload and precision.device.type != "cuda":
         raise ValueError(
             f"parallel.offload keeps shards on the host of a GPU; this runs on "

@@ -286,6 +286,9 @@ def test_parse_config_leaves_its_tables_alone():
 
 CONTRAST = ["contrast.pairs=8", "head.kind=linear"]
 RELATIONS = [
+    (["parallel.strategy=ddp", "parallel.shard=hybrid"], "parallel.shard"),
+    (["parallel.strategy=ddp", "parallel.offload=true"], "parallel.offload"),
+    (["precision.device=cpu", "parallel.offload=true"], "parallel.offload"),
     (["task.kind=chat", "data.label=stars"], "data.label"),
     (["task.kind=chat", "model.source=ngrams"], "model.source"),
     (["task.kind=chat", "eval.metric=mcc"], "eval.metric"),
@@ -403,7 +406,7 @@ def test_a_student_that_starts_from_nothing_needs_no_source(small):
 def test_every_relation_is_tried_above():
     from configs.relations import RULES
 
-    assert len(RELATIONS) == len(RULES) + 16  # some are tried twice, expectations four times
+    assert len(RELATIONS) == len(RULES) + 17  # some are tried twice, expectations four times
 
 
 def test_nothing_heavy_is_imported_to_read_a_config():
