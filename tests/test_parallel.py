@@ -199,3 +199,21 @@ def test_processes_that_cannot_be_are_refused(start, words, part):
 
 def test_one_process_says_that_it_has_all_of_the_model(start):
     assert "one process has all of the model" in start("one", "--dry-run", "parallel.tensor=2")[1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("way", ["full", "tensor"])
+def test_a_language_model_in_parts_trains_as_a_whole_one(chat_place, tmp_path, way):
+    size, parallel = PARTS[way]
+    path = chat_place(tmp_path) / "chat.toml"
+    assert train.main(["--config", str(path), "run.name=alone", "speed.plain=true"]) == 0
+    words = [f"parallel.{name}={value}" for name, value in parallel.items()]
+    code, said = torchrun(size, path, "run.name=parts", *words)
+    assert code == 0, said
+    alone, run = tmp_path / "runs/alone", tmp_path / "runs/parts"
+    for one, two in zip(losses(alone), losses(run), strict=True):
+        assert one == pytest.approx(two, abs=1e-5)
+    tests = [result_of(one)["test"] for one in (alone, run)]
+    assert tests[0]["n"] == tests[1]["n"]
+    assert tests[0]["perplexity"] == pytest.approx(tests[1]["perplexity"], rel=1e-4)

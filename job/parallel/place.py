@@ -71,7 +71,7 @@ def place_model(
 
     plain = copy.deepcopy(model) if world().rank == 0 else None
     speed = speed_up_model(model, frozen_alone(config), precision, compiled)
-    notes.append("layers run plain, without fast paths, in parts")
+    speed.notes[:] = ["layers run plain in parts, but for frozen weights in the products' dtype"]
     blocks, device = blocks_of(model), precision.device
     if way.tensor > 1:
         from models.split import split_layers
