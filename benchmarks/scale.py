@@ -104,7 +104,7 @@ def measure(sizes: Sequence[int], rounds: int, settings: Mapping[str, Any], limi
             row["load"] = os.getloadavg()[0]
             measured[size].append(row)
             print(f"round {number + 1}, {size} processes: {1 / row['step_s']:.2f} steps/s, "
-                  f"{row['waiting_s']:.3f} s of a step waiting", flush=True)  # fmt: skip
+                  f"{row['waiting_s']:.3f} s of a step in sums", flush=True)  # fmt: skip
     losses = [row["loss"] for rows in measured.values() for row in rows]
     if max(losses) - min(losses) > 1e-3 * abs(max(losses)):
         raise ValueError(f"the processes did not train the same steps: last losses {losses}")
@@ -130,7 +130,9 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=900, help="seconds for a start")
     parser.add_argument("--name", default="results", help="of the files in benchmarks/scale/")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "scale")
-    parser.add_argument("--quick", action="store_true", help="short rows, one round, three steps")
+    parser.add_argument(
+        "--quick", action="store_true", help="short rows, one round, three steps; no files"
+    )
     options = parser.parse_intermixed_args()
     try:
         sizes = [int(n) for n in options.processes.split(",")] if options.processes else None
@@ -153,10 +155,11 @@ def main() -> int:
         "recipe": [options.config.name, *words],
         "steps": options.steps, "rounds": {str(size): rows for size, rows in measured.items()},
     }  # fmt: skip
-    options.out.mkdir(parents=True, exist_ok=True)
-    save_text(options.out / f"{options.name}.json", json.dumps(result, indent=1) + "\n")
-    save_text(options.out / f"{options.name}.md", page(result) + "\n")
     print("\n" + page(result))
+    if not options.quick:
+        options.out.mkdir(parents=True, exist_ok=True)
+        save_text(options.out / f"{options.name}.json", json.dumps(result, indent=1) + "\n")
+        save_text(options.out / f"{options.name}.md", page(result) + "\n")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The costs on paper: the page shows what is worked out, and it agrees with other people's counts."""
+"""The costs on paper: the page shows what is worked out, which agrees with counts of others."""
 
 import pytest
 import scale_cost
