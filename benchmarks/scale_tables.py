@@ -57,7 +57,7 @@ def page(result: Mapping[str, Any]) -> str:
         f"{machine['processor']}, {machine['cores']} cores, {last['device']}, {last['backend']}; "
         f"{result['steps']} steps a turn, {len(alone)} rounds, medians (lowest to highest). "
         f"The load of the machine was {min(loads):.1f} to {max(loads):.1f}: above the processes "
-        "measured it is that of others, who share it.",
+        f"measured it is that of others, who share it. Recipe: `{shlex.join(result['recipe'])}`.",
         "",
         "| processes | steps/s | tokens/s | times "
         f"{'one process' if smallest == 1 else f'{smallest} processes'} | efficiency "

@@ -37,9 +37,10 @@ def test_each_round_is_compared_with_its_own():
     ]
     shown = page({
         "command": ["python", "benchmarks/scale.py"], "machine": {"processor": "P", "cores": 8},
-        "steps": 10, "rounds": {"1": one, "2": two},
+        "steps": 10, "rounds": {"1": one, "2": two}, "recipe": ["a.toml", "train.lr=1"],
     })  # fmt: skip
     assert "3.0 to 4.0" in shown
+    assert "`a.toml train.lr=1`" in shown
     assert "| 1 | 0.67 | 75 | 1.00 | 100% | – | – | – | – |" in shown
     assert "| 2 | 1.33 | 150 | 2.00 (2.00 to 2.00) | 100% | 0.100 (13%) " in shown
     assert "| 3.9 KiB | 4.0 KiB | 4.00 GB/s |" in shown
