@@ -42,6 +42,7 @@ kernels: $(VENV)/.run-installed ## build the CPU kernels now rather than at the 
 
 bench-quick: $(VENV)/.dev-installed ## speed beside the stock Trainer, three minutes; fails if slow
 	$(PY) benchmarks/speed.py --quick $(ARGS)
+	$(PY) benchmarks/scale.py --quick
 
 gpu-check: $(VENV)/.dev-installed ## all that is said about CUDA, proven on a GPU in eight minutes (docs/gpu.md)
 	PYTHON=$(PY) bash benchmarks/gpu_check.sh $(ARGS)
@@ -51,7 +52,7 @@ lint: $(VENV)/.dev-installed ## ruff (rules and format) and mypy
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	MYPYPATH=benchmarks $(PY) -m mypy --explicit-package-bases benchmarks/*.py benchmarks/gpu_steps
-	$(PY) -m mypy --explicit-package-bases benchmarks/architectures
+	$(PY) -m mypy --explicit-package-bases benchmarks/architectures docs/launch/ray_train.py
 
 clean: ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -560,8 +560,8 @@ class Parallel(Section):
     )
     shard: Literal["full", "grad_op", "hybrid"] = field(
         "full",
-        "Of fsdp: full (ZeRO-3); grad_op (ZeRO-2): weights stay gathered between forward and "
-        "backward; hybrid: shards within a machine, a copy on each.",
+        "Of fsdp: full (ZeRO-3); grad_op (ZeRO-2): weights are gathered once a step and stay; "
+        "hybrid: shards within a machine, a copy on each.",
     )
     tensor: Count = field(1, "So many neighbouring processes split every layer between them.")
     offload: bool = field(

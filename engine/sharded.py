@@ -40,7 +40,8 @@ class Whole(nn.Module):
         return run()
 
 
-_whole: Any = None  # of this run, where it is sharded
+_whole: Any = None  # of this run, where it is sharded, and how
+_shard = FULL
 
 
 def mesh_of(device: str, shard: str) -> DeviceMesh:
@@ -65,9 +66,10 @@ def shard_model(
 ) -> None:  # fmt: skip
     """Put the model's parameters in shards, in place: each becomes a DTensor of the same name, on
     `device` or, to `offload`, on the host. `blocks` are gathered one at a time; with "grad_op" they
-    stay until the backward pass. `compiled`: each block by torch.compile."""
-    global _whole
+    stay for the whole step. `compiled`: each block by torch.compile."""
+    global _whole, _shard
     keep_step()
+    _shard = shard
     mesh = mesh_of(device.type, shard)
     mesh = mesh["replicate", "shard"] if shard == HYBRID else mesh["shard"]
     policy = CPUOffloadPolicy() if offload else OffloadPolicy()
@@ -110,8 +112,11 @@ def gathered() -> Iterator[None]:
 
 
 def sum_in_backward(last: bool) -> None:
-    """Whether the next backward pass, a window's last, sums the gradients over all processes."""
+    """Whether the next backward pass, a window's last, sums the gradients over all processes. With
+    "grad_op" weights stay gathered until then: no update moves them before."""
     _whole.set_requires_gradient_sync(last)
+    if _shard == GRAD_OP:
+        _whole.set_reshard_after_backward(last)
 
 
 def whole_tensors(tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

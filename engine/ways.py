@@ -2,7 +2,7 @@
 
     ddp             each has all of it; gradients are summed
     fsdp, full      weights, gradients and optimizer in shards (ZeRO-3)
-          grad_op   the same, but a window's weights stay gathered until its backward pass (ZeRO-2)
+          grad_op   the same, but weights are gathered once a step and stay (ZeRO-2)
           hybrid    shards within a machine, a copy on each (HSDP)
     tensor          so many neighbours split every layer, with any of these
 
@@ -114,7 +114,7 @@ def sent(sizes: Sizes, way: Way, processes: Processes, accumulate: int) -> int:
     if way.strategy == "ddp":
         return int(2 * _around(processes.shares(way)) * trained)
     own = math.ceil(accumulate / processes.shares(way))
-    gathers = own if way.shard == "grad_op" else 2 * own
+    gathers = 1 if way.shard == "grad_op" else 2 * own
     copies = processes.shares(way) // shards
     inside = _around(shards) * (gathers * weights + trained)
     return int(inside + 2 * _around(copies) * trained / shards)

@@ -19,7 +19,7 @@ MAY_IMPORT |= {package: {"files"} for package in PACKAGES}
 MAY_IMPORT["files"] = set()
 MAY_IMPORT["examples"] = {*PACKAGES, "openloop"}  # programs of a user's, who may import all
 MAY_IMPORT["job"] = set(PACKAGES)
-NO_SOURCE = {"benchmarks", "build", "dist", "runs", "tests"}  # folders outside these rules
+NO_SOURCE = {"benchmarks", "build", "dist", "docs", "runs", "tests"}  # folders outside these rules
 
 # package -> what it may import besides the standard library and itself
 THIRD_PARTY = {

@@ -46,8 +46,8 @@ PACKAGES += (
     "report/page",
 )
 PACKAGES += ("examples", "benchmarks/architectures")
-PACKAGES += ("benchmarks/gpu_steps", "benchmarks/gpu_steps/bare")
-ENDS = (".py", ".toml", ".cpp", ".h")
+PACKAGES += ("benchmarks/gpu_steps", "benchmarks/gpu_steps/bare", "docs/launch")
+ENDS = (".py", ".toml", ".cpp", ".h", ".sh", ".sbatch", ".yaml")
 BASH = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [
     line.split("#")[0].strip()
