@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from engine.checkpoint import optimizer_tensors, saved_tensors
 from engine.decision import Decision
 from engine.evaluate import evaluate
+from engine.gradients import own_part
 from engine.loop import NonFiniteError
 from engine.losses import build_loss
 from engine.metrics import build_counter
 from engine.sharded import gathered, put_whole, shard_model, through_whole, whole_tensors
+from engine.ways import Processes, Sizes, Way, held
 from engine.windows import own_micro_batches
 from engine.world import world
 from tests.engine.conftest import VOCABULARY, build_rig, cut, fp32, make_rows
@@ -168,6 +170,16 @@ def overflow(how: str) -> dict[str, Any]:
     }
 
 
+def own_bytes(how: str) -> list[int]:
+    """What this process has of the weights, and what the arithmetic says, which rounds no shard."""
+    model = make_rig(1, 4, 0.0, how).model
+    own = sum(own_part(p).nbytes for p in model.parameters())
+    every = sum(p.nbytes for p in model.parameters())
+    processes = Processes(world().size, world().local_size)
+    sizes = Sizes(0, every, 0, 0, 0, 0)
+    return [own, held(sizes, Way("fsdp", how), processes, 1).weights]
+
+
 def restored(how: str) -> bool:
     """What rank 0 brings is, in parts, what all have."""
     rig = make_rig(3, 10, 0.0, how)
@@ -213,7 +225,7 @@ def everything(how: str | None = None) -> dict[str, Any]:
     }  # fmt: skip
     if how is not None:
         results |= {
-            "bad": bad_loss(how), "overflow": overflow(how), "restored": restored(how),
-            "steps": world().lockstep,
+            "own": own_bytes(how), "bad": bad_loss(how), "overflow": overflow(how),
+            "restored": restored(how), "steps": world().lockstep,
         }  # fmt: skip
     return results

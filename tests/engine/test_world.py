@@ -6,9 +6,11 @@ import sys
 from contextlib import contextmanager
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine import windows as windows_module
 from engine import world
 from engine.plan import Plan
 from engine.windows import own_micro_batches, windows
@@ -116,6 +118,37 @@ def test_every_micro_batch_is_one_processs_own(size, per_epoch, accumulate, data
             assert all(first <= number < first + accumulate for number in part)
         dealt += own
     assert sorted(dealt) == list(range(start, per_epoch))
+
+
+def batch_of(number):
+    return {"rows": torch.tensor([number])}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 2), st.integers(1, 20), st.integers(1, 8))
+def test_in_lockstep_all_do_as_many_and_each_micro_batch_counts_once(
+    shares, tensor, per_epoch, accumulate
+):
+    plan, counted = Plan(0, 1, per_epoch, accumulate, 1, None, None, None), []
+    passes = set()
+    with pytest.MonkeyPatch.context() as patch:
+        for rank in range(shares * tensor):
+            here = World(rank, shares * tensor, tensor=tensor, lockstep=True)
+            with as_rank(here):
+                own = own_micro_batches(plan, 0)
+                # what rank 0 has first of the window
+                firsts = iter([n for n in range(0, per_epoch, accumulate)
+                               if min(accumulate, per_epoch - n) < shares])  # fmt: skip
+                patch.setattr(windows_module, "from_first",
+                              lambda _, firsts=firsts: [batch_of(next(firsts))])  # fmt: skip
+                parts = list(windows(map(batch_of, own), plan, 0))
+            passes.add(tuple(len(part) for part in parts))
+            real = [b["rows"].item() for part in parts for b in part if "stand_in" not in b]
+            assert real == own
+            if rank % tensor == 0:
+                counted += real
+    assert len(passes) == 1
+    assert sorted(counted) == list(range(per_epoch))
 
 
 @contextmanager
