@@ -99,6 +99,7 @@ def open_job(
         raise ValueError("resume goes on, fresh starts again: one of them")
     set_up_environment()
     with garbage_left_alone():
+        from engine.signs import note
         from job.folder import run_folder
         from job.meeting import agreed_dtype, check_together, meet
         from job.reporting.banner import make_plan
@@ -107,6 +108,7 @@ def open_job(
 
         task_of(config).libraries()
 
+    note("loading data and model")
     if shown is None:
         print("loading data and model …", flush=True)
     folder = run_folder(config)

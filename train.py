@@ -244,6 +244,7 @@ def write_recipe(config: Config) -> None:
 
 def run(options: argparse.Namespace, command: str) -> int:
     """Read the recipe and do what the options ask for; the exit status."""
+    open_gate()
     if not started().alone and (options.eval_only or options.csv is not None):
         word = "--eval-only" if options.eval_only else "--csv"
         raise ValueError(f"{word} is for one process: leave torchrun out")
@@ -269,7 +270,6 @@ def main(arguments: list[str] | None = None) -> int:
     on."""
     wait_passively()
     prepare_console()
-    open_gate()
     words = read_words(sys.argv[1:] if arguments is None else arguments)
     options = parse_arguments(words)
     words = [word for word in words if word not in ("--resume", "--fresh", "-v", "--verbose")]

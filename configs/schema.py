@@ -553,7 +553,7 @@ class Precision(Section):
 class Parallel(Section):
     """Several processes, as torchrun starts them."""
 
-    timeout: Count = field(
+    timeout: Positive = field(
         30, "Minutes that processes wait for one that does not come, before the run ends.", False
     )
 

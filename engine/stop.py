@@ -26,6 +26,17 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.announced = False
+
+    def announce(self) -> None:
+        """Say, once, that the run stops, and what it does before."""
+        if self.announced or self.signal is None:
+            return
+        self.announced = True
+        try:
+            os.write(2, b"\nstopping once this step is saved; once more ends it at once, unsaved\n")
+        except OSError:  # the terminal is gone, and nothing that is printed may end the run
+            leave_terminal()
 
     @property
     def requested(self) -> bool:
@@ -58,12 +69,8 @@ def stop_on_signals() -> Iterator[StopRequest]:
         if request.requested:
             os._exit(128 + number)  # asked twice: no saving, no cleaning up
         request.signal = number
-        if os.environ.get("RANK", "0") != "0":
-            return  # one of several processes says it
-        try:
-            os.write(2, b"\nstopping once this step is saved; once more ends it at once, unsaved\n")
-        except OSError:  # the terminal is gone, and nothing that is printed may end the run
-            leave_terminal()
+        if os.environ.get("WORLD_SIZE", "1") == "1":
+            request.announce()  # of several processes one says it, once all know (agree_to_stop)
 
     heard = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, note) for number in heard}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from data.encode import tokenizer_digest
@@ -18,6 +19,7 @@ from engine.loop import NonFiniteError, StepResult
 from engine.losses import Batch, count_items
 from engine.memory import explained
 from engine.plan import Progress
+from engine.signs import note
 from engine.stop import StopRequest
 from engine.storage import newest_valid
 from engine.tracker import LOG, Tracker, mend_log
@@ -128,6 +130,7 @@ def epoch_batches(job: Job, epoch: int, start: int) -> Iterator[Batch]:
 def split_batches(job: Job, split: str) -> Iterator[Batch]:
     """All rows of a split once, for evaluation; of several processes this one's share of them."""
     give(job, ("pass", split))
+    note(f"an evaluation of the {split} rows")
     batches = job.task.split_batches(job, split)
     return feed_batches(batches, job.speed, job.precision.device)
 
@@ -197,23 +200,31 @@ def train(
         tracker.restart_clock()
         return epoch_batches(job, epoch, start)
 
-    try:
-        with explained(memory_advice(config)):
-            job.fit(
-                model, batches, job.compute_loss, count_items, job.optimizer, job.scaler,
-                job.schedule, job.precision, job.plan, progress,
-                on_step, run_evaluation, save, stop,
-            )  # fmt: skip
-    except NonFiniteError as error:
-        raise ValueError(f"{error}\n{describe_rows(job, error.rows)}") from error
+    with explained(memory_advice(config)), named_rows(job):
+        job.fit(
+            model, batches, job.compute_loss, count_items, job.optimizer, job.scaler,
+            job.schedule, job.precision, job.plan, progress,
+            on_step, run_evaluation, save, stop,
+        )  # fmt: skip
     if job.speed.compilations is not None:
         tracker.say(job.speed.compilations.line())
 
 
 def meet_after(progress: Progress) -> None:
     """Before a checkpoint is published: all processes are there, after the same step."""
+    note(f"saving step {progress.step}")
     steps = gather(progress.step)
     assert len(set(steps)) == 1, f"ranks after steps {steps}"
+
+
+@contextmanager
+def named_rows(job: Job) -> Iterator[None]:
+    """Within the block a loss that is no number is a ValueError which shows the rows, whichever
+    process says it."""
+    try:
+        yield
+    except NonFiniteError as error:
+        raise ValueError(f"{error}\n{describe_rows(job, error.rows)}") from error
 
 
 def describe_rows(job: Job, rows: list[int]) -> str:

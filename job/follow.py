@@ -3,11 +3,13 @@
 from contextlib import suppress
 
 from engine.losses import count_items
+from engine.memory import explained
 from engine.plan import Progress
 from engine.stop import Stopped, StopRequest, stop_on_signals
-from job.fit import epoch_batches, meet_after, split_batches, validate
+from job.fit import epoch_batches, meet_after, named_rows, split_batches, validate
 from job.job import Job
 from job.orders import spread_state, spread_weights, take
+from job.training.needs import memory_advice
 
 
 def follow(job: Job) -> None:
@@ -39,8 +41,9 @@ def train_along(job: Job, stop: StopRequest) -> None:
         if "validation" in job.encoded:
             validate(job, progress, stop)
 
-    job.fit(
-        job.built.model, lambda epoch, start: epoch_batches(job, epoch, start), job.compute_loss,
-        count_items, job.optimizer, job.scaler, job.schedule, job.precision, job.plan, progress,
-        lambda *_: None, run_evaluation, meet_after, stop,
-    )  # fmt: skip
+    with explained(memory_advice(job.config)), named_rows(job):
+        job.fit(
+            job.built.model, lambda epoch, start: epoch_batches(job, epoch, start),
+            job.compute_loss, count_items, job.optimizer, job.scaler, job.schedule, job.precision,
+            job.plan, progress, lambda *_: None, run_evaluation, meet_after, stop,
+        )  # fmt: skip
