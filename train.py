@@ -9,8 +9,11 @@ imported before the config is known to be right, so a typo is answered at once.
 """
 
 import argparse
+import os
 import shlex
 import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +87,19 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     if options.seeds and options.dry_run:
         parser.error("--dry-run shows the plan of one run; leave --seeds out")
     return options
+
+
+def parse_once(words: list[str]) -> argparse.Namespace:
+    """The options; of the processes on a machine one alone complains of them, or gives help. The
+    others give it the time, since torchrun ends all as soon as one has left."""
+    if started().local_rank == 0:
+        return parse_arguments(words)
+    try:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            return parse_arguments(words)
+    except SystemExit:
+        time.sleep(3)
+        raise
 
 
 def train_run(
@@ -242,8 +258,11 @@ def write_recipe(config: Config) -> None:
     print(f"recipe: {path} (edit it and train with --config {path})")
 
 
-def run(options: argparse.Namespace, command: str) -> int:
-    """Read the recipe and do what the options ask for; the exit status."""
+def run(words: list[str]) -> int:
+    """Read the recipe and do what the words ask for; the exit status."""
+    options = parse_once(words)
+    words = [word for word in words if word not in ("--resume", "--fresh", "-v", "--verbose")]
+    command = shlex.join(["python", "train.py", *words])  # as it is repeated elsewhere
     open_gate()
     if not started().alone and (options.eval_only or options.csv is not None):
         word = "--eval-only" if options.eval_only else "--csv"
@@ -271,10 +290,7 @@ def main(arguments: list[str] | None = None) -> int:
     wait_passively()
     prepare_console()
     words = read_words(sys.argv[1:] if arguments is None else arguments)
-    options = parse_arguments(words)
-    words = [word for word in words if word not in ("--resume", "--fresh", "-v", "--verbose")]
-    command = shlex.join(["python", "train.py", *words])  # as it is repeated elsewhere
-    return run_command("train.py", lambda: run(options, command), "go on with --resume")
+    return run_command("train.py", lambda: run(words), "go on with --resume")
 
 
 if __name__ == "__main__":

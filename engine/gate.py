@@ -10,6 +10,7 @@ that a process leaves too that waits for one that has gone; it also gives the si
 
 from __future__ import annotations
 
+import atexit
 import os
 import queue
 import signal
@@ -33,21 +34,28 @@ class Gate:
 
     def __init__(self, here: World) -> None:
         self.store: Any = open_store(here, "gate")
-        self.here, self.open, self.closed = here, True, False
-        threading.Thread(target=self.watch, name="gate", daemon=True).start()
+        self.here, self.open, self.ended = here, True, False
+        self.closed = threading.Event()
+        by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        self.may_end_store = not by_agent or here.local_size < here.size
+        self.thread = threading.Thread(target=self.watch, name="gate", daemon=True)
+        self.thread.start()
+        atexit.register(self.close)
 
     def claim(self, status: int) -> bool | None:
         """Whether this process is the first to end the run, with this exit status; None where the
         store does not answer."""
         mine = f"{self.here.rank} {status}"
         self.open = False  # it leaves by itself
+        if self.ended:
+            return False
         claimed = within(ANSWER, lambda: self.store.compare_set("claim", "", mine).decode())
         return None if claimed is None else claimed == mine
 
     def watch(self) -> None:
         """Give signs of life, and leave once another process has claimed the end."""
         beat, due = 0, 0.0
-        while not self.closed:
+        while not self.closed.is_set():
             try:
                 if time.monotonic() >= due:
                     beat, due = beat + 1, time.monotonic() + SIGN_EVERY
@@ -61,13 +69,34 @@ class Gate:
             if rank == str(self.here.rank):
                 return
             if claimed:
-                time.sleep(GRACE)
-                os._exit(int(status))
-            time.sleep(EVERY)
+                self.ended = True
+                self.seen()
+                if not self.closed.wait(GRACE):
+                    os._exit(int(status))
+                return
+            self.closed.wait(EVERY)
 
     def close(self) -> None:
-        """The run has ended: nothing is watched any more."""
-        self.open, self.closed = False, True
+        """The run has ended: nothing is watched any more. A thread that asks the store while Python
+        goes down would end the process by SIGABRT. Where the store may go with this process, those
+        that have not yet heard of the end are waited for."""
+        if self.closed.is_set():
+            return
+        self.open = False
+        self.closed.set()
+        self.thread.join(ANSWER)
+        if not self.ended:
+            self.seen()
+        until = time.monotonic() + GRACE
+        while self.may_end_store and time.monotonic() < until:
+            left = within(ANSWER, lambda: self.store.add("left", 0))
+            if left is None or left >= self.here.size:
+                return
+            time.sleep(EVERY)
+
+    def seen(self) -> None:
+        """Let the others know that this process knows of the end."""
+        within(ANSWER, lambda: self.store.add("left", 1))
 
 
 def leave_alone(here: World) -> None:

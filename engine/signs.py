@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -35,6 +36,7 @@ class Sign:
 
     beat: int  # one more with each sign
     host: str
+    machine: str  # whose processes this one sees by their numbers
     pid: int
     doing: str  # as note() was told
     seconds: float  # since then
@@ -67,8 +69,19 @@ def own_sign(beat: int) -> Sign:
         if makes and any(one.f_code.co_name == "ahead" for one in inner(frame, 4)):
             frame = frames.get(makes[0] or 0, frame)
     seconds = round(time.monotonic() - _since, 1)
-    host = socket.gethostname()
-    return Sign(beat, host, os.getpid(), _doing, seconds, place_of(frame), waits)
+    host, here = socket.gethostname(), machine()
+    return Sign(beat, host, here, os.getpid(), _doing, seconds, place_of(frame), waits)
+
+
+@cache
+def machine() -> str:
+    """What tells this machine from others, which may have its name; containers are machines too.
+    Empty where the system does not say."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return " ".join([boot, *(os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "net"))])
+    except OSError:
+        return ""
 
 
 def inner(frame: FrameType | None, most: int) -> list[FrameType]:
@@ -115,7 +128,7 @@ def read_signs(store: Any, size: int) -> dict[int, Sign]:
 
 def fate(first: Sign, last: Sign) -> str | None:
     """What has become of a process, from two of its signs; None where it is alive."""
-    if last.host == socket.gethostname():
+    if last.machine and last.machine == machine():
         try:
             stat = Path(f"/proc/{last.pid}/stat").read_text(encoding="utf-8", errors="replace")
         except OSError:

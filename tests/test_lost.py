@@ -33,7 +33,8 @@ def start_failing(size, *words, absent=()):
     return [
         subprocess.Popen(
             [sys.executable, "tests/failing.py", *words], cwd=ROOT, encoding="utf-8",
-            env=environment_of(rank, size, port) | PLACE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=environment_of(rank, size, port) | PLACE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
         for rank in range(size)
         if rank not in absent
