@@ -146,6 +146,12 @@ def claim_end(status: int) -> bool:
     return _gate is None or _gate.claim(status) is not False
 
 
+def let_go() -> None:
+    """It is said why the run ends: the others need wait no longer."""
+    if (gate := _gate) is not None:
+        within(ANSWER, lambda: gate.store.set("told", ""))
+
+
 def explain_lost(error: BaseException, status: int) -> str | None:
     """Who did not come to the meeting that failed with this error; None where it is for another
     process to say it, which this one gives the time to look. torchrun ends those that are left by
@@ -163,13 +169,12 @@ def explain_lost(error: BaseException, status: int) -> str | None:
         )
     if not mine:
         until = time.monotonic() + GRACE
-        while time.monotonic() < until and not within(ANSWER, lambda: gate.store.check(["seen"])):
+        while time.monotonic() < until and not within(ANSWER, lambda: gate.store.check(["told"])):
             time.sleep(EVERY)
         return None
     seen = signs.watch(
         lambda: within(ANSWER, lambda: signs.read_signs(gate.store, here.size)), here.rank
     )
-    within(ANSWER, lambda: gate.store.set("seen", ""))
     return signs.absent(seen, here.rank, here.size, time_limit(error))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.gate import claim_end, close_gate, explain_lost, sign
+from engine.gate import claim_end, close_gate, explain_lost, let_go, sign
 from engine.stop import leave_terminal
 from engine.world import lost_meeting
 from files.errors import is_panic, meets_limit
@@ -83,3 +83,4 @@ def say(program: str, message: str) -> None:
         print(f"{program}: {sign(message)}", file=sys.stderr, flush=True)
     except OSError:
         leave_terminal()
+    let_go()

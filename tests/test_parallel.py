@@ -25,7 +25,7 @@ SETTINGS = {
 }
 
 
-def torchrun(size, recipe, *words, wait=True):
+def torchrun(size, recipe, *words, wait=True, seconds=180):
     """The command with so many processes; its status and what it said, or the process."""
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(size),
@@ -37,7 +37,7 @@ def torchrun(size, recipe, *words, wait=True):
     )  # fmt: skip
     if not wait:
         return process
-    said = process.communicate(timeout=180)[0]
+    said = process.communicate(timeout=seconds)[0]
     return process.returncode, said
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.faults.shim import build_shim
-from tests.ranks import free_port
+from tests.ranks import environment_of, free_port
 from tests.test_parallel import SETTINGS, assert_same, torchrun
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("signals_arrive")]
@@ -104,6 +104,33 @@ def test_a_loss_that_is_no_number_names_the_rows_of_all_processes(recipe):
     rows = re.search(r"Rows of this step: \[(.*?)\]", message)[1].split(", ")
     assert len(set(rows)) == 10  # five micro-batches of two rows
     assert len(re.findall(r"^  .*reviews.csv:\d+: ", told, re.MULTILINE)) == 10
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=["TERM", "INT", "HUP"]
+)
+def test_a_signal_to_one_process_saves_once_and_all_exit_by_it(recipe, alone, number):
+    path, run = recipe(**SAVING), alone.parent / "crashed"
+    started, port = [], free_port()  # without torchrun, whose own status is 1
+    for rank in range(2):
+        command = [sys.executable, "train.py", "--config", str(path), "run.name=crashed"]
+        environment = environment_of(rank, 2, port)
+        started.append(
+            subprocess.Popen(
+                command, cwd=ROOT, encoding="utf-8", stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, env=environment,
+            )
+        )  # fmt: skip
+    while not list(run.glob("checkpoints/step-*")):
+        time.sleep(0.02)
+        assert all(process.poll() is None for process in started)
+    started[1].send_signal(number)
+    started[1].send_signal(number)  # from a job's starter, and from torchrun: it is one
+    told = "".join(process.communicate(timeout=120)[0] for process in started)
+    assert [process.returncode for process in started] == [128 + number] * 2, told
+    assert told.count("stopping once this step is saved") == 1
+    assert len(re.findall("stopped at step [0-9]+, saved", told)) == 1
+    goes_on(path, alone)
 
 
 def test_words_that_are_wrong_are_complained_of_once(recipe):
