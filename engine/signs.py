@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any
 
 WATCH = 3.0  # seconds until a process that gives no sign is taken for silent
+SILENT = "gives no sign of life: it was killed or stopped, its machine has gone, or the link to it is cut"
 MOST = 3  # processes that one message names
 HERE = Path(__file__).parent.parent
 LIBRARIES = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib"))
@@ -126,24 +127,18 @@ def read_signs(store: Any, size: int) -> dict[int, Sign]:
     return {rank: Sign(**json.loads(text)) for rank, text in zip(keys, texts, strict=True)}
 
 
-def fate(first: Sign, last: Sign) -> str | None:
-    """What has become of a process, from two of its signs; None where it is alive."""
-    if last.machine and last.machine == machine():
-        try:
-            stat = Path(f"/proc/{last.pid}/stat").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            stat = ") X"
-        state = stat.rpartition(")")[2].split()[0]
-        if state in "ZX":
-            return "has gone: it crashed, or was killed by hand or for want of memory"
-        if state in "Tt":
-            return "is stopped, by SIGSTOP or a debugger"
-    elif last.beat == first.beat:
-        return (
-            "gives no sign of life: it was killed or stopped, its machine has gone, or the link to "
-            "it is cut"
-        )
-    return None
+def fate(sign: Sign) -> str | None:
+    """What has become of a process of this machine: "" where it is alive; None of any other."""
+    if not sign.machine or sign.machine != machine():
+        return None
+    try:
+        stat = Path(f"/proc/{sign.pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        stat = ") X"
+    state = stat.rpartition(")")[2].split()[0]
+    if state in "ZX":
+        return "has gone: it crashed, or was killed by hand or for want of memory"
+    return "is stopped, by SIGSTOP or a debugger" if state in "Tt" else ""
 
 
 def watch(read: Callable[[], dict[int, Sign] | None], own: int) -> dict[int, tuple[Sign, str]]:
@@ -152,14 +147,14 @@ def watch(read: Callable[[], dict[int, Sign] | None], own: int) -> dict[int, tup
     first = read() or {}
     deadline = time.monotonic() + WATCH
     while True:
-        last = read() or first
-        fates = {rank: fate(first.get(rank, sign), sign) for rank, sign in last.items()}
-        moved = [rank for rank, sign in last.items() if sign.beat > first.get(rank, sign).beat]
-        known = all(told or rank in moved or rank == own for rank, told in fates.items())
-        if known or time.monotonic() > deadline:
-            return {
-                rank: (sign, fates[rank] or "") for rank, sign in last.items() if rank != own
-            }  # fmt: skip
+        last = {rank: sign for rank, sign in (read() or first).items() if rank != own}
+        fates = {rank: fate(sign) for rank, sign in last.items()}
+        for rank, sign in last.items():
+            if fates[rank] is None and sign.beat > first.get(rank, sign).beat:
+                fates[rank] = ""
+        if None not in fates.values() or time.monotonic() > deadline:
+            return {rank: (sign, SILENT if (told := fates[rank]) is None else told)
+                    for rank, sign in last.items()}  # fmt: skip
         time.sleep(0.2)
 
 
