@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Any
 
 WATCH = 3.0  # seconds until a process that gives no sign is taken for silent
-SILENT = "gives no sign of life: it was killed or stopped, its machine has gone, or the link to it is cut"
+SILENT = "gives no sign of life: it was killed or stopped, or the link to its machine is cut"
 MOST = 3  # processes that one message names
 HERE = Path(__file__).parent.parent
 LIBRARIES = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib"))
