@@ -106,21 +106,34 @@ def test_a_loss_that_is_no_number_names_the_rows_of_all_processes(recipe):
     assert len(re.findall(r"^  .*reviews.csv:\d+: ", told, re.MULTILINE)) == 10
 
 
+def start_each(path, *words):
+    """The processes of a run without torchrun, as srun would start them, each with words of its
+    own."""
+    port = free_port()
+    return [
+        subprocess.Popen(
+            [sys.executable, "train.py", "--config", str(path), "run.name=crashed", *own],
+            cwd=ROOT, encoding="utf-8", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=environment_of(rank, len(words), port),
+        )
+        for rank, own in enumerate(words)
+    ]  # fmt: skip
+
+
+def test_processes_with_other_recipes_are_told_which_differ(recipe):
+    started = start_each(recipe(**SAVING), ["train.lr=1e-3"], ["train.lr=2e-3"])
+    told = "".join(process.communicate(timeout=120)[0] for process in started)
+    assert [process.returncode for process in started] == [2, 2], told
+    (message,) = messages(told)
+    assert "rank 1 has other settings than rank 0" in message
+
+
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=["TERM", "INT", "HUP"]
 )
 def test_a_signal_to_one_process_saves_once_and_all_exit_by_it(recipe, alone, number):
     path, run = recipe(**SAVING), alone.parent / "crashed"
-    started, port = [], free_port()  # without torchrun, whose own status is 1
-    for rank in range(2):
-        command = [sys.executable, "train.py", "--config", str(path), "run.name=crashed"]
-        environment = environment_of(rank, 2, port)
-        started.append(
-            subprocess.Popen(
-                command, cwd=ROOT, encoding="utf-8", stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, env=environment,
-            )
-        )  # fmt: skip
+    started = start_each(path, [], [])  # without torchrun, whose own status is 1
     while not list(run.glob("checkpoints/step-*")):
         time.sleep(0.02)
         assert all(process.poll() is None for process in started)
