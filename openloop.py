@@ -133,6 +133,7 @@ def run_job(job: "Job", *, allow_drift: bool = False, command: str | None = None
     """
     from engine.storage import hold_run
     from engine.world import from_first, world
+    from files.errors import placed
     from job.folder import open_folder, run_folder
     from job.follow import follow
     from job.run import train_and_finish
@@ -145,7 +146,7 @@ def run_job(job: "Job", *, allow_drift: bool = False, command: str | None = None
     if world().rank:
         follow(job)
         return from_first({})
-    with hold_run(folder.path):
+    with hold_run(folder.path), placed(folder.path):
         notes += open_folder(job.config, folder, job.resume, job.fresh)
         print("".join(line + "\n" for line in notes), end="")
         return from_first(train_and_finish(job, folder, command, allow_drift))

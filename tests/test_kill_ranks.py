@@ -16,7 +16,7 @@ import train
 from tests.conftest import figures, weights
 from tests.test_kill import traces
 from tests.test_parallel import losses, torchrun
-from tests.test_parallel_faults import messages, rank_of
+from tests.test_parallel_faults import messages, ranks_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -49,8 +49,11 @@ def kill_one(path, folder, size, moments, number):
     """Start or resume with `size` processes and kill one; a line on it, None where the run was done
     before."""
     process = torchrun(size, path, f"run.name={folder.name}", "--resume", wait=False)
-    rank, begun, before = moments.randrange(size), time.monotonic(), steps_done(folder)
-    wanted, wait = before + moments.randrange(1, 7), moments.uniform(3, 20)
+    rank, before = moments.randrange(size), steps_done(folder)
+    wanted, wait = before + moments.randrange(1, 7), moments.uniform(0, 15)
+    while rank not in ranks_of(process) and process.poll() is None:
+        time.sleep(0.01)
+    begun = time.monotonic()
     if number % 3 == 2:  # wherever it is: import, load, step or save
         while time.monotonic() < begun + wait and process.poll() is None:
             time.sleep(0.05)
@@ -58,17 +61,12 @@ def kill_one(path, folder, size, moments, number):
         while steps_done(folder) < wanted and process.poll() is None:
             time.sleep(0.005)
         time.sleep(moments.uniform(0, 0.05))
-    try:
-        os.kill(rank_of(process, rank), signal.SIGKILL)
-    except (OSError, AssertionError):  # it has ended, or not begun
-        rank = None
-        process.terminate()
+    if rank in (pids := ranks_of(process)):
+        os.kill(pids[rank], signal.SIGKILL)
     told, at = process.communicate(timeout=300)[0], steps_done(folder)
     if process.returncode == 0:
         return None
     assert len(messages(told)) <= 1, told  # none where torchrun ended the others as they loaded
-    if rank is None:
-        return f"torchrun ended after {wait:.1f} s"
     assert all(f"rank {rank} (host" in one for one in messages(told)), told
     return f"rank {rank} of {size} killed after step {at}, {len(messages(told))} message"
 

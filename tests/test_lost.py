@@ -62,7 +62,7 @@ def check(kind, size, *words):
     status = {"bug": 1, "interrupt": 130}.get(kind, 2)
     own = {"SIGKILL": -9, "SIGSEGV": -11, "SIGSTOP": -9, "exit": 7}.get(kind, status)
     assert [code for code, _ in ended] == [own if r == 1 else status for r in range(size)]
-    assert time.monotonic() - begun < 45
+    assert time.monotonic() - begun < 100
 
 
 @pytest.mark.parametrize("kind", ["SIGKILL", "SIGSTOP"])

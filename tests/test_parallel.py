@@ -87,7 +87,7 @@ def test_an_error_is_one_message_and_ends_all(recipe):
     assert code != 0
     assert said.count("train.py: ") == 1, said
     assert re.search(r"train.py: rank \d of 2: .*nowhere", said)
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 150
 
 
 @pytest.mark.slow

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -175,20 +177,21 @@ def test_a_signal_to_a_restarted_torchrun_goes_on(recipe, alone):
     while not list((alone.parent / "crashed").glob("checkpoints/step-*")):
         time.sleep(0.05)
         assert process.poll() is None
-    os.kill(rank_of(process, 1), signal.SIGKILL)
+    os.kill(ranks_of(process)[1], signal.SIGKILL)
     told = process.communicate(timeout=300)[0]
     assert process.returncode == 0, told
     assert "resuming from" in told
     assert_same(alone, alone.parent / "crashed")
 
 
-def rank_of(torchrun, rank):
-    """The process of a rank, of those that torchrun has started."""
-    children = f"/proc/{torchrun.pid}/task/{torchrun.pid}/children"
-    with open(children, encoding="ascii") as file:
-        pids = [int(pid) for pid in file.read().split()]
-    for pid in pids:
-        with open(f"/proc/{pid}/environ", encoding="utf-8") as file:
-            if f"RANK={rank}" in file.read().split("\0"):
-                return pid
-    raise AssertionError(f"rank {rank} is not among {pids}")
+def ranks_of(torchrun):
+    """The processes that torchrun has started, by rank."""
+    pids = {}
+    with suppress(OSError):  # one may end meanwhile
+        children = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children")
+        for pid in children.read_text(encoding="ascii").split():
+            words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            named = dict(word.split(b"=", 1) for word in words if b"=" in word)
+            if b"TORCHELASTIC_RUN_ID" in named:
+                pids[int(named[b"RANK"])] = int(pid)
+    return pids
