@@ -9,7 +9,7 @@ imported before the config is known to be right, so a typo is answered at once.
 """
 
 import argparse
-import os
+import io
 import shlex
 import sys
 import time
@@ -95,7 +95,8 @@ def parse_once(words: list[str]) -> argparse.Namespace:
     if started().local_rank == 0:
         return parse_arguments(words)
     try:
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        nowhere = io.StringIO()
+        with redirect_stdout(nowhere), redirect_stderr(nowhere):
             return parse_arguments(words)
     except SystemExit:
         time.sleep(3)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from data.encode import tokenizer_digest
@@ -200,12 +199,15 @@ def train(
         tracker.restart_clock()
         return epoch_batches(job, epoch, start)
 
-    with explained(memory_advice(config)), named_rows(job):
-        job.fit(
-            model, batches, job.compute_loss, count_items, job.optimizer, job.scaler,
-            job.schedule, job.precision, job.plan, progress,
-            on_step, run_evaluation, save, stop,
-        )  # fmt: skip
+    try:
+        with explained(memory_advice(config)):
+            job.fit(
+                model, batches, job.compute_loss, count_items, job.optimizer, job.scaler,
+                job.schedule, job.precision, job.plan, progress,
+                on_step, run_evaluation, save, stop,
+            )  # fmt: skip
+    except NonFiniteError as error:
+        raise with_rows(job, error) from error
     if job.speed.compilations is not None:
         tracker.say(job.speed.compilations.line())
 
@@ -217,14 +219,9 @@ def meet_after(progress: Progress) -> None:
     assert len(set(steps)) == 1, f"ranks after steps {steps}"
 
 
-@contextmanager
-def named_rows(job: Job) -> Iterator[None]:
-    """Within the block a loss that is no number is a ValueError which shows the rows, whichever
-    process says it."""
-    try:
-        yield
-    except NonFiniteError as error:
-        raise ValueError(f"{error}\n{describe_rows(job, error.rows)}") from error
+def with_rows(job: Job, error: NonFiniteError) -> ValueError:
+    """The error of a loss that is no number with the rows of its step, whichever process says it."""
+    return ValueError(f"{error}\n{describe_rows(job, error.rows)}")
 
 
 def describe_rows(job: Job, rows: list[int]) -> str:

@@ -2,11 +2,12 @@
 
 from contextlib import suppress
 
+from engine.loop import NonFiniteError
 from engine.losses import count_items
 from engine.memory import explained
 from engine.plan import Progress
 from engine.stop import Stopped, StopRequest, stop_on_signals
-from job.fit import epoch_batches, meet_after, named_rows, split_batches, validate
+from job.fit import epoch_batches, meet_after, split_batches, validate, with_rows
 from job.job import Job
 from job.orders import spread_state, spread_weights, take
 from job.training.needs import memory_advice
@@ -21,7 +22,11 @@ def follow(job: Job) -> None:
                 with suppress(Stopped):  # rank 0 has it too, and says what follows
                     job.task.evaluate(job, stop.guard(split_batches(job, subject)))
             elif what == "train":
-                train_along(job, stop)
+                try:
+                    with explained(memory_advice(job.config)):
+                        train_along(job, stop)
+                except NonFiniteError as error:
+                    raise with_rows(job, error) from error
             elif what == "weights":
                 spread_weights(job)
             else:
@@ -41,9 +46,8 @@ def train_along(job: Job, stop: StopRequest) -> None:
         if "validation" in job.encoded:
             validate(job, progress, stop)
 
-    with explained(memory_advice(job.config)), named_rows(job):
-        job.fit(
-            job.built.model, lambda epoch, start: epoch_batches(job, epoch, start),
-            job.compute_loss, count_items, job.optimizer, job.scaler, job.schedule, job.precision,
-            job.plan, progress, lambda *_: None, run_evaluation, meet_after, stop,
-        )  # fmt: skip
+    job.fit(
+        job.built.model, lambda epoch, start: epoch_batches(job, epoch, start), job.compute_loss,
+        count_items, job.optimizer, job.scaler, job.schedule, job.precision, job.plan, progress,
+        lambda *_: None, run_evaluation, meet_after, stop,
+    )  # fmt: skip
