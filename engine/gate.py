@@ -20,7 +20,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from engine import signs
-from engine.world import World, open_store, started, time_limit
+from engine.store import open_store, time_limit
+from engine.world import World, started
 
 T = TypeVar("T")
 EVERY = 0.2  # seconds between two looks
@@ -33,7 +34,7 @@ class Gate:
     """Who ends the run."""
 
     def __init__(self, here: World) -> None:
-        self.store: Any = open_store(here, "gate")
+        self.store: Any = open_store(here.rank, "gate")
         self.here, self.open, self.ended = here, True, False
         self.closed = threading.Event()
         by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"

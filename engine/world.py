@@ -23,6 +23,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.stop import Stopped, StopRequest
+from engine.store import open_store
 
 if TYPE_CHECKING:  # commands need this file before torch is loaded
     import torch
@@ -54,7 +55,6 @@ class World:
 
 
 _joined = World()
-_limit = timedelta(minutes=30)
 
 
 def world() -> World:
@@ -81,69 +81,18 @@ def started() -> World:
 def join(timeout: timedelta, device: str) -> World:
     """Meet the other processes; with one process, nothing. `device` is "cpu" or "cuda". A rank that
     does not come to a meeting within `timeout` ends the run."""
-    global _joined, _limit
+    global _joined
     told = started()
     if told.alone or not _joined.alone:
         return told
     import torch.distributed as dist
 
-    backend, _limit = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout
-    store = open_store(told, "meetings")
     dist.init_process_group(
-        backend, store=store, rank=told.rank, world_size=told.size, timeout=timeout
-    )
+        "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=timeout,
+        store=open_store(told.rank, "meetings", timeout), rank=told.rank, world_size=told.size,
+    )  # fmt: skip
     _joined = told
     return told
-
-
-def open_store(here: World, name: str) -> Any:
-    """The store at which the processes meet, for the keys of `name` and of this attempt: what
-    `torchrun --max-restarts` starts again must not meet the dead at their addresses, and torchrun
-    keeps the store. Raises ValueError where the starter does not say which place it is at, and
-    where nobody answers there."""
-    from torch.distributed import DistNetworkError, PrefixStore, TCPStore
-
-    host, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT", "")
-    if not host or not port.isdecimal():
-        raise ValueError(
-            f"WORLD_SIZE is {here.size}, but MASTER_ADDR={host!r} and MASTER_PORT={port!r} name no "
-            "place to meet: start the processes by torchrun, or set both; for one process unset "
-            "WORLD_SIZE"
-        )
-    # without torchrun, whose agent has one, rank 0 opens the store that all meet at
-    opens = here.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    try:
-        store = TCPStore(
-            host, int(port), is_master=opens, wait_for_workers=False, multi_tenant=True
-        )
-    except DistNetworkError as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"the processes cannot meet at {host}:{port} (MASTER_ADDR, MASTER_PORT): {reason}. "
-            "Another program may have the port, or the machine of rank 0 cannot be reached"
-        ) from None
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return PrefixStore(f"openloop/{attempt}/{name}", store)
-
-
-def lost_meeting(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, tells of a meeting that failed for want of others."""
-    while error is not None:
-        kinds = {one.__name__ for one in type(error).__mro__}
-        if "DistError" in kinds or (isinstance(error, RuntimeError) and "gloo/" in str(error)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def time_limit(error: BaseException | None) -> str:
-    """How long the meeting was waited for that the error tells of; "" where it ended before."""
-    words = str(error).lower()
-    if not any(word in words for word in ("timed out", "timeout")):
-        return ""
-    seconds = _limit.total_seconds()
-    shown = f"{seconds:g} s" if seconds < 60 else f"{seconds / 60:g} minutes"
-    return f"{shown} (parallel.timeout)"
 
 
 def leave() -> None:
@@ -188,7 +137,7 @@ def highest(number: int) -> int:
 def agree_to_stop(stop: StopRequest) -> bool:
     """Whether any process was asked to stop; then all are."""
     stop.signal = highest(stop.signal or 0) or None
-    if _joined.rank == 0:
+    if not _joined.alone and _joined.rank == 0:
         stop.announce()
     return stop.requested
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.gate import claim_end, close_gate, explain_lost, let_go, sign
 from engine.stop import leave_terminal
-from engine.world import lost_meeting
+from engine.store import lost_meeting
 from files.errors import is_panic, meets_limit
 
 

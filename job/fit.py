@@ -220,7 +220,7 @@ def meet_after(progress: Progress) -> None:
 
 
 def with_rows(job: Job, error: NonFiniteError) -> ValueError:
-    """The error of a loss that is no number with the rows of its step, whichever process says it."""
+    """The error of a loss that is no number with the rows of its step, whoever says it."""
     return ValueError(f"{error}\n{describe_rows(job, error.rows)}")
 
 

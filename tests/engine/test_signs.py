@@ -13,7 +13,7 @@ from engine import signs
 from engine.feed import ahead
 from engine.signs import Sign, absent, fate, own_sign, read_signs, show, watch
 from engine.stop import stop_on_signals
-from engine.world import lost_meeting, time_limit
+from engine.store import lost_meeting, time_limit
 
 HERE = Sign(3, "a", signs.machine(), os.getpid(), "step 7", 2.0, "engine/loop.py:9 (fit)", True)
 FAR = replace(HERE, host="b", machine="another", pid=4711)
