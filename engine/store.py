@@ -36,6 +36,8 @@ def open_store(rank: int, name: str, timeout: timedelta | None = None) -> Any:
             f"the processes cannot meet at {host}:{port} (MASTER_ADDR, MASTER_PORT): {reason}. "
             "Another program may have the port, or the machine of rank 0 cannot be reached"
         ) from None
+    if timeout is not None:
+        store.set_timeout(timeout)  # else five minutes
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return PrefixStore(f"openloop/{attempt}/{name}", store)
 
