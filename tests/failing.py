@@ -38,7 +38,7 @@ def fail(kind: str) -> None:
 
 def work(kind: str, within_torch: bool) -> None:
     open_gate()
-    join(timedelta(seconds=4), "cpu")
+    join(timedelta(seconds=8), "cpu")
     sum_counts(1)
     note("step 7")
     time.sleep(0.7)  # the sign is given

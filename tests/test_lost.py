@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.usefixtures("signals_arrive"), pytest.mark.timeout(120
 PLACE = {"PYTHONPATH": str(ROOT)}
 NAMES = r"x.py: rank \d of \d: rank 1 \(host \S+, process \d+\) "
 GONE = NAMES + r"has gone: .*; it was last in step 7; go on with --resume\n"
-STUCK = NAMES + r"%s The others waited 4 s \(parallel.timeout\).*; go on with --resume\n"
+STUCK = NAMES + r"%s The others waited 8 s \(parallel.timeout\).*; go on with --resume\n"
 SAYS = {
     "SIGKILL": GONE,
     "SIGSEGV": GONE,

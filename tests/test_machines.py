@@ -68,7 +68,7 @@ def test_a_cut_cable_ends_both_machines_with_a_message_and_the_run_goes_on(
 ):
     folders = [tmp_path / "first", tmp_path / "second"]
     settings = SETTINGS | {"train": SETTINGS["train"] | {"epochs": 2}}
-    words = words_of(recipe(**settings), folders, "parallel.timeout=0.25")
+    words = words_of(recipe(**settings), folders, "parallel.timeout=0.5")
     started = [machines.torchrun(n, *words[n]) for n in (0, 1)]
     while not list(folders[0].glob("two/checkpoints/step-*")):
         time.sleep(0.02)
@@ -76,13 +76,13 @@ def test_a_cut_cable_ends_both_machines_with_a_message_and_the_run_goes_on(
     machines.plug("down")
     cut = time.monotonic()
     (code, told), (other, there) = finish(started)
-    assert time.monotonic() - cut < 90
+    assert time.monotonic() - cut < 150
     assert (code, other) == (1, 1)  # torchrun's own
     says = [re.findall(r"^train\.py: .*", words, re.MULTILINE) for words in (told, there)]
     assert [len(one) for one in says] == [1, 1], told + there
     assert re.search(r"rank 1 \(host .*\) gives no sign of life: .* machine is cut; it was", told)
     assert "10.77.0.1:29511 does not answer, where the processes meet" in there
-    assert "waited 15 s (parallel.timeout)" in told
+    assert "waited 30 s (parallel.timeout)" in told
     assert not folders[1].exists()
     machines.plug("up")
     again = [machines.torchrun(n, *words[n], "--resume") for n in (0, 1)]
