@@ -164,7 +164,7 @@ def test_a_folder_in_the_way_is_said_once(recipe, alone):
     assert re.match("train.py: rank 0 of 2: .*holds a finished run; it is not touched", message)
 
 
-def test_a_signal_to_a_restarted_torchrun_goes_on(recipe, alone):
+def test_torchrun_starts_anew_after_a_kill_and_the_run_goes_on(recipe, alone):
     path = recipe(**SAVING)
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts",
