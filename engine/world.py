@@ -135,11 +135,13 @@ def highest(number: int) -> int:
 
 
 def agree_to_stop(stop: StopRequest) -> bool:
-    """Whether any process was asked to stop; then all are."""
-    stop.signal = highest(stop.signal or 0) or None
-    if not _joined.alone and _joined.rank == 0:
-        stop.announce()
-    return stop.requested
+    """Whether any process was asked to stop; then all are. A signal that comes while they agree is
+    for the next time: none may stop that the others do not know of."""
+    if agreed := highest(stop.signal or 0):
+        stop.signal = agreed
+        if not _joined.alone and _joined.rank == 0:
+            stop.announce()
+    return agreed > 0
 
 
 def gather(value: T) -> list[T]:

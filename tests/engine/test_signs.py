@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from engine import signs
+from engine import signs, world
 from engine.feed import ahead
 from engine.signs import Sign, absent, fate, own_sign, read_signs, show, watch
-from engine.stop import stop_on_signals
+from engine.stop import StopRequest, stop_on_signals
 from engine.store import lost_meeting, time_limit
 
 HERE = Sign(3, "a", signs.machine(), os.getpid(), "step 7", 2.0, "engine/loop.py:9 (fit)", True)
@@ -124,6 +124,19 @@ def test_only_errors_of_meetings_are_taken_for_such():
     assert not lost_meeting(ValueError("bad rows"))
     assert time_limit(gloo) == ""
     assert time_limit(RuntimeError("Timed out waiting 9ms")) == "30 minutes (parallel.timeout)"
+
+
+def test_a_signal_that_comes_while_all_agree_is_kept_for_the_next_time(monkeypatch):
+    stop = StopRequest()
+
+    def highest(number):
+        stop.signal = 15
+        return number
+
+    monkeypatch.setattr(world, "highest", highest)
+    assert not world.agree_to_stop(stop)
+    assert world.agree_to_stop(stop)
+    assert stop.signal == 15
 
 
 @pytest.mark.usefixtures("signals_arrive")
