@@ -139,7 +139,8 @@ def test_a_signal_to_one_process_saves_once_and_all_exit_by_it(recipe, tmp_path,
     started = start_each(path, ["train.epochs=999"], ["train.epochs=999"])
     while not list(run.glob("checkpoints/step-*")):
         time.sleep(0.02)
-        assert all(process.poll() is None for process in started)
+        ended = [process for process in started if process.poll() is not None]
+        assert not ended, ended[0].communicate()[0]
     started[1].send_signal(number)
     started[1].send_signal(number)  # from a job's starter, and from torchrun: it is one
     told = "".join(process.communicate(timeout=120)[0] for process in started)
