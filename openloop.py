@@ -99,6 +99,7 @@ def open_job(
         raise ValueError("resume goes on, fresh starts again: one of them")
     set_up_environment()
     with garbage_left_alone():
+        from engine.signs import note
         from job.folder import run_folder
         from job.meeting import agreed_dtype, check_together, meet
         from job.reporting.banner import make_plan
@@ -107,6 +108,7 @@ def open_job(
 
         task_of(config).libraries()
 
+    note("loading data and model")
     if shown is None:
         print("loading data and model …", flush=True)
     folder = run_folder(config)
@@ -131,6 +133,7 @@ def run_job(job: "Job", *, allow_drift: bool = False, command: str | None = None
     """
     from engine.storage import hold_run
     from engine.world import from_first, world
+    from files.errors import placed
     from job.folder import open_folder, run_folder
     from job.follow import follow
     from job.run import train_and_finish
@@ -143,7 +146,7 @@ def run_job(job: "Job", *, allow_drift: bool = False, command: str | None = None
     if world().rank:
         follow(job)
         return from_first({})
-    with hold_run(folder.path):
+    with hold_run(folder.path), placed(folder.path):
         notes += open_folder(job.config, folder, job.resume, job.fresh)
         print("".join(line + "\n" for line in notes), end="")
         return from_first(train_and_finish(job, folder, command, allow_drift))

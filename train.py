@@ -21,7 +21,7 @@ from engine.gate import open_gate
 from engine.wait_policy import wait_passively
 from engine.world import started
 from files.errors import UnreadableError
-from job.console import prepare_console, read_words, write_marked
+from job.console import parse_once, prepare_console, read_words, write_marked
 from job.ending import run_command
 from job.folder import Folder, check_folder, mend_config, read_recipe, run_folder, saved_config
 from job.verify import read_result
@@ -257,8 +257,12 @@ def write_recipe(config: Config) -> None:
     print(f"recipe: {path} (edit it and train with --config {path})")
 
 
-def run(options: argparse.Namespace, command: str) -> int:
-    """Read the recipe and do what the options ask for; the exit status."""
+def run(words: list[str]) -> int:
+    """Read the recipe and do what the words ask for; the exit status."""
+    options = parse_once(parse_arguments, words)
+    words = [word for word in words if word not in ("--resume", "--fresh", "-v", "--verbose")]
+    command = shlex.join(["python", "train.py", *words])  # as it is repeated elsewhere
+    open_gate()
     if not started().alone and (options.eval_only or options.csv is not None):
         word = "--eval-only" if options.eval_only else "--csv"
         raise ValueError(f"{word} is for one process: leave torchrun out")
@@ -287,12 +291,8 @@ def main(arguments: list[str] | None = None) -> int:
     on."""
     wait_passively()
     prepare_console()
-    open_gate()
     words = read_words(sys.argv[1:] if arguments is None else arguments)
-    options = parse_arguments(words)
-    words = [word for word in words if word not in ("--resume", "--fresh", "-v", "--verbose")]
-    command = shlex.join(["python", "train.py", *words])  # as it is repeated elsewhere
-    return run_command("train.py", lambda: run(options, command), "go on with --resume")
+    return run_command("train.py", lambda: run(words), "go on with --resume")
 
 
 if __name__ == "__main__":

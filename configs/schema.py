@@ -573,7 +573,7 @@ class Parallel(Section):
         "all share; 0: all of them.",
         False,
     )
-    timeout: Count = field(
+    timeout: Positive = field(
         30, "Minutes that processes wait for one that does not come, before the run ends.", False
     )
 

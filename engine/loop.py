@@ -31,6 +31,7 @@ from engine.optim import Schedule, rest_waiting, set_learning_rate, trained
 from engine.plan import Plan, Progress, advance, evaluation_due, finished, save_due
 from engine.precision import Precision
 from engine.randomness import seed_forward
+from engine.signs import note
 from engine.stop import Stopped, StopRequest
 from engine.windows import count_window, windows
 from engine.world import agree_to_stop, deal, gather_shares
@@ -211,6 +212,7 @@ def fit(
         while not (agree_to_stop(stop) or finished(progress, plan)):
             start = progress.micro_batch
             for micro_batches in windows(batches(progress.epoch, start), plan, start):
+                note(f"step {progress.step + 1}")
                 rate = optimizer.param_groups[0]["lr"]
                 launched = train_step(
                     model, micro_batches, compute_loss, count,

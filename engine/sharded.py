@@ -22,7 +22,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, 
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from engine.losses import Batch
-from engine.world import keep_step, world
+from engine.world import keep_step, wait_as_all, world
 
 FULL, GRAD_OP, HYBRID = "full", "grad_op", "hybrid"
 Loss = Callable[[nn.Module, Batch], Tensor]
@@ -57,7 +57,10 @@ def mesh_of(device: str, shard: str) -> DeviceMesh:
             )
         copies = here.size // here.local_size
     sizes = (copies, here.shares // copies, here.tensor)
-    return init_device_mesh(device, sizes, mesh_dim_names=("replicate", "shard", "tensor"))
+    mesh = init_device_mesh(device, sizes, mesh_dim_names=("replicate", "shard", "tensor"))
+    for group in mesh.get_all_groups():
+        wait_as_all(group)
+    return mesh
 
 
 def shard_model(

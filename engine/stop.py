@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # commands need this file before torch is loaded
     from engine.losses import Batch
 
+ECHO = 2.0  # seconds in which a signal may come by several ways
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -26,6 +28,17 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.announced = False
+
+    def announce(self) -> None:
+        """Say, once, that the run stops, and what it does before."""
+        if self.announced or self.signal is None:
+            return
+        self.announced = True
+        try:
+            os.write(2, b"\nstopping once this step is saved; once more ends it at once, unsaved\n")
+        except OSError:  # the terminal is gone, and nothing that is printed may end the run
+            leave_terminal()
 
     @property
     def requested(self) -> bool:
@@ -52,18 +65,17 @@ class StopRequest:
 def stop_on_signals() -> Iterator[StopRequest]:
     """Within the block the first signal is only noted; the handlers before it come back after. One
     that is ignored already, as nohup ignores SIGHUP, stays so."""
-    request = StopRequest()
+    request, alone, first = StopRequest(), os.environ.get("WORLD_SIZE", "1") == "1", 0.0
 
     def note(number: int, frame: FrameType | None) -> None:
+        nonlocal first
         if request.requested:
+            if not alone and time.monotonic() < first + ECHO:
+                return  # to all processes of a job, and once more from torchrun
             os._exit(128 + number)  # asked twice: no saving, no cleaning up
-        request.signal = number
-        if os.environ.get("RANK", "0") != "0":
-            return  # one of several processes says it
-        try:
-            os.write(2, b"\nstopping once this step is saved; once more ends it at once, unsaved\n")
-        except OSError:  # the terminal is gone, and nothing that is printed may end the run
-            leave_terminal()
+        request.signal, first = number, time.monotonic()
+        if alone:
+            request.announce()  # of several processes one says it, once all know (agree_to_stop)
 
     heard = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, note) for number in heard}

@@ -22,6 +22,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.stop import Stopped, StopRequest
+from engine.store import open_store
 
 if TYPE_CHECKING:  # commands need this file before torch is loaded
     from torch import Tensor
@@ -58,6 +59,7 @@ class World:
 
 
 _joined = World()
+_timeout: timedelta | None = None  # of a meeting
 _data: Any = None  # the processes with other rows than this one's and the same part of each layer
 
 
@@ -86,7 +88,7 @@ def join(timeout: timedelta, device: str, tensor: int = 1) -> World:
     """Meet the other processes; with one process, nothing. `device` is "cpu" or "cuda". A rank that
     does not come to a meeting within `timeout` ends the run. Raises ValueError where they cannot be
     put in groups of `tensor`."""
-    global _joined, _data
+    global _joined, _timeout, _data
     told = started()
     if told.size % tensor:
         raise ValueError(
@@ -97,11 +99,15 @@ def join(timeout: timedelta, device: str, tensor: int = 1) -> World:
         return told
     import torch.distributed as dist
 
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=timeout)
-    _joined = replace(told, tensor=tensor)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=timeout,
+        store=open_store(told.rank, "meetings", timeout), rank=told.rank, world_size=told.size,
+    )  # fmt: skip
+    _joined, _timeout = replace(told, tensor=tensor), timeout
     if tensor > 1:
         columns = [list(range(place, told.size, tensor)) for place in range(tensor)]
-        groups = [dist.new_group(column) for column in columns]  # every process makes all of them
+        # every process makes all of them
+        groups = [dist.new_group(column, timeout=timeout) for column in columns]
         _data = groups[told.rank % tensor]
     return _joined
 
@@ -110,6 +116,14 @@ def keep_step() -> None:
     """From now on no process can do a forward pass without the others."""
     global _joined
     _joined = replace(_joined, lockstep=True)
+
+
+def wait_as_all(group: Any) -> None:
+    """Have a group of processes wait as long for one of them as all do, not torch's half hour."""
+    if _timeout is not None:
+        from torch.distributed.distributed_c10d import _set_pg_timeout
+
+        _set_pg_timeout(_timeout, group)
 
 
 def leave() -> None:
@@ -160,9 +174,13 @@ def highest(number: int) -> int:
 
 
 def agree_to_stop(stop: StopRequest) -> bool:
-    """Whether any process was asked to stop; then all are."""
-    stop.signal = highest(stop.signal or 0) or None
-    return stop.requested
+    """Whether any process was asked to stop; then all are. A signal that comes while they agree is
+    for the next time: none may stop that the others do not know of."""
+    if agreed := highest(stop.signal or 0):
+        stop.signal = agreed
+        if not _joined.alone and _joined.rank == 0:
+            stop.announce()
+    return agreed > 0
 
 
 def gather(value: T) -> list[T]:

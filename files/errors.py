@@ -1,5 +1,9 @@
 """Errors of libraries, as they are told in a message of ours, and of files that are not ours."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 # what libraries and the system say of a limit on memory or threads, in exceptions of many kinds
 LIMITS = (
     "can't start new thread",
@@ -12,6 +16,18 @@ LIMITS = (
 
 class UnreadableError(ValueError):
     """A file that this user may not read. It may be whole: nobody puts another in its place."""
+
+
+@contextmanager
+def placed(path: Path) -> Iterator[None]:
+    """Within the block an error of the system that names no file, as of a full disk at a file that
+    is open, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def one_line(error: BaseException, most: int = 400) -> str:

@@ -1,12 +1,17 @@
 """What is printed: it never steers a terminal, and a character that a console or a locale lacks
 never ends a run, nor changes what is in a file."""
 
+import argparse
 import codecs
+import io
 import os
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any, TextIO
 
+from engine.world import started
 from files.printable import escape_unprintable
 
 
@@ -130,3 +135,19 @@ def read_word(word: str) -> str:
         return word.encode("utf-8", errors="surrogateescape").decode("utf-8")
     except UnicodeError:
         return word
+
+
+def parse_once(
+    parse: Callable[[list[str]], argparse.Namespace], words: list[str]
+) -> argparse.Namespace:
+    """The options; of the processes on a machine one alone complains of them, or gives help. The
+    others give it the time, since torchrun ends all as soon as one has left."""
+    if started().local_rank == 0:
+        return parse(words)
+    try:
+        nowhere = io.StringIO()
+        with redirect_stdout(nowhere), redirect_stderr(nowhere):
+            return parse(words)
+    except SystemExit:
+        time.sleep(3)
+        raise

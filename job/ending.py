@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.gate import claim_end, close_gate, sign
+from engine.gate import claim_end, close_gate, explain_lost, let_go, sign
 from engine.stop import leave_terminal
+from engine.store import lost_meeting
 from files.errors import is_panic, meets_limit
 
 
 def run_command(program: str, work: Callable[[], int | None], way_on: str = "") -> int:
     """Do the work and return the exit status: that of the work, 0 where it gives none; 2 with one
-    message for what a user can mend; 130 interrupted, with the `way_on`; 141 where nobody reads on,
-    as of `| head`."""
+    message for what a user can mend, and where another process of the run did not come to a
+    meeting; 130 interrupted, with the `way_on`; 141 where nobody reads on, as of `| head`."""
     try:
         status = work() or 0
         close_gate()
@@ -24,10 +25,15 @@ def run_command(program: str, work: Callable[[], int | None], way_on: str = "") 
         return 141
     except KeyboardInterrupt:
         return complain(program, "; ".join(filter(None, ["interrupted", way_on])), 130)
-    except (ValueError, OSError) as error:
-        return complain(program, str(error), 2)
-    except BaseException as error:  # libraries tell of a limit in errors of every kind
-        if not meets_limit(error):
+    except BaseException as error:
+        if lost_meeting(error):
+            reason = explain_lost(error, 2)
+            if reason is not None:
+                say(program, "; ".join(filter(None, [reason, way_on])))
+            return 2
+        if isinstance(error, ValueError | OSError):
+            return complain(program, str(error), 2)
+        if not meets_limit(error):  # which libraries tell of in errors of every kind
             if isinstance(error, SystemExit):
                 close_gate()
             elif not claim_end(1):
@@ -52,6 +58,8 @@ def reading(what: str) -> Iterator[None]:
     except BaseException as error:
         if meets_limit(error) or not (is_panic(error) or isinstance(error, Exception)):
             raise
+        if lost_meeting(error):
+            raise
         place = traceback.extract_tb(error.__traceback__)[-1]
         message = " ".join(str(error).split())[:300]
         raise ValueError(
@@ -64,10 +72,15 @@ def reading(what: str) -> Iterator[None]:
 def complain(program: str, message: str, status: int) -> int:
     """Say it on standard error, if anybody listens there; of a run of several processes the first
     that has something to say."""
-    if not claim_end(status):
-        return status
+    if claim_end(status):
+        say(program, message)
+    return status
+
+
+def say(program: str, message: str) -> None:
+    """The message on standard error, with the rank it comes from."""
     try:
         print(f"{program}: {sign(message)}", file=sys.stderr, flush=True)
     except OSError:
         leave_terminal()
-    return status
+    let_go()

@@ -7,6 +7,7 @@ from typing import Any
 
 from configs.read import trajectory
 from engine.plan import Progress
+from engine.signs import note
 from engine.stop import StopRequest
 from engine.tracker import Tracker
 from files.publish import publish, remove
@@ -61,6 +62,7 @@ def finish(
     give(job, ("weights", None))
     spread_weights(job)
     done = job.task.conclude(job, folder, progress, tracker, command, weights, begun, stop)
+    note("writing what the run leaves")
     save_text(folder.path / "README.md", done.card)
     figures = {f"test/{k}": v for k, v in done.metrics.items() if isinstance(v, int | float)}
     tracker.log_hyperparameters(trajectory(job.config), figures)

@@ -19,6 +19,7 @@ from engine.loop import NonFiniteError, StepResult
 from engine.losses import Batch, count_items
 from engine.memory import explained
 from engine.plan import Progress
+from engine.signs import note
 from engine.stop import StopRequest
 from engine.storage import newest_valid
 from engine.tracker import LOG, Tracker, mend_log
@@ -154,6 +155,7 @@ def epoch_batches(job: Job, epoch: int, start: int) -> Iterator[Batch]:
 def split_batches(job: Job, split: str) -> Iterator[Batch]:
     """All rows of a split once, for evaluation; of several processes this one's share of them."""
     give(job, ("pass", split))
+    note(f"an evaluation of the {split} rows")
     batches = job.task.split_batches(job, split)
     return feed_batches(batches, job.speed, job.precision.device)
 
@@ -232,15 +234,21 @@ def train(
                 on_step, run_evaluation, save, stop,
             )  # fmt: skip
     except NonFiniteError as error:
-        raise ValueError(f"{error}\n{describe_rows(job, error.rows)}") from error
+        raise with_rows(job, error) from error
     if job.speed.compilations is not None:
         tracker.say(job.speed.compilations.line())
 
 
 def meet_after(progress: Progress) -> None:
     """Before a checkpoint is published: all processes are there, after the same step."""
+    note(f"saving step {progress.step}")
     steps = gather(progress.step)
     assert len(set(steps)) == 1, f"ranks after steps {steps}"
+
+
+def with_rows(job: Job, error: NonFiniteError) -> ValueError:
+    """The error of a loss that is no number with the rows of its step, whoever says it."""
+    return ValueError(f"{error}\n{describe_rows(job, error.rows)}")
 
 
 def describe_rows(job: Job, rows: list[int]) -> str:

@@ -3,14 +3,17 @@
 from contextlib import suppress
 
 from engine.checkpoint import help_save
+from engine.loop import NonFiniteError
 from engine.losses import count_items
+from engine.memory import explained
 from engine.plan import Progress
 from engine.stop import Stopped, StopRequest, stop_on_signals
 from engine.world import leave
-from job.fit import epoch_batches, meet_after, split_batches, validate
+from job.fit import epoch_batches, meet_after, split_batches, validate, with_rows
 from job.job import Job
 from job.orders import spread_state, spread_weights, take
 from job.parallel.place import ready, through
+from job.training.needs import memory_advice
 
 
 def follow(job: Job) -> None:
@@ -22,7 +25,11 @@ def follow(job: Job) -> None:
                 with suppress(Stopped), ready(job.placed):  # rank 0 has it too, and goes on
                     job.task.evaluate(job, stop.guard(split_batches(job, subject)))
             elif what == "train":
-                train_along(job, stop)
+                try:
+                    with explained(memory_advice(job.config)):
+                        train_along(job, stop)
+                except NonFiniteError as error:
+                    raise with_rows(job, error) from error
             elif what == "weights":
                 spread_weights(job)
             else:
