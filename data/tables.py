@@ -10,6 +10,7 @@ cannot be read is handed on as a BadRow: whether that ends the run is for the ca
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from data.reading.columnar import (
@@ -31,12 +32,16 @@ SUFFIXES = (*DELIMITED, *JSON, ".parquet", ".xlsx")
 UNSAID = (".txt", ".data", ".dat", "")  # delimited text, but by what has to be said
 
 Rows = Callable[[Sequence[str]], Iterator[Row | BadRow]]
+RowsFrom = Callable[[Sequence[str], int], Iterator[Row | BadRow]]
+Digest = Callable[[Path], str]
+STRETCHES, STRETCH = 16, 1 << 16  # of a file, and bytes in each, that a sampled digest reads
 
 
 @dataclass(frozen=True)
 class Table:
     """A readable table. `columns` is None where each row brings its own names (JSON). `notes` say
-    what was decided about how it is written."""
+    what was decided about how it is written. `count` is the number of rows where the table says it,
+    `rows_from` reads from a row on where that is quicker than reading all before it."""
 
     path: str  # as errors name it
     digest: str  # identity of the content
@@ -44,10 +49,43 @@ class Table:
     rows: Rows
     class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of numbered classes
     notes: tuple[str, ...] = ()
+    count: int | None = None
+    rows_from: RowsFrom | None = None
+
+    def read(self, needed: Sequence[str], start: int) -> Iterator[Row | BadRow]:
+        """The rows from number `start` on, bad ones counted."""
+        if self.rows_from is not None:
+            return self.rows_from(needed, start)
+        return islice(self.rows(needed), start, None)
 
 
-def open_table(path: Path, name: str, fmt: Format = Format()) -> Table:  # noqa: B008  frozen
-    """Open a file by its first bytes and its ending; `name` is what addresses call it.
+def whole_digest(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sampled_digest(path: Path) -> str:
+    """sha256 of a file's size and of stretches of it, its first and last bytes among them: a
+    megabyte is read of the largest file. A change of the same length between the stretches is not
+    noticed; a Parquet file's last bytes say much of all others."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for i in range(STRETCHES):
+            file.seek(max(0, size - STRETCH) * i // (STRETCHES - 1))
+            digest.update(file.read(STRETCH))
+    return digest.hexdigest()
+
+
+def open_table(
+    path: Path,
+    name: str,
+    fmt: Format = Format(),  # noqa: B008  frozen
+    identify: Digest = whole_digest,
+) -> Table:
+    """Open a file by its first bytes and its ending; `name` is what addresses call it, and
+    `identify` gives the table's digest.
 
     Raises ValueError for a file that is missing, that is no table, or without a usable header.
     """
@@ -59,8 +97,7 @@ def open_table(path: Path, name: str, fmt: Format = Format()) -> Table:  # noqa:
             f"one of {', '.join(SUFFIXES)} (and {', '.join(PACKED_SUFFIXES)} behind it){why}"
         )
     content = sniff(path)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = identify(path)
     if content == "parquet":
         return _parquet_table(path, name, digest)
     if content == "excel":
@@ -72,10 +109,10 @@ def open_table(path: Path, name: str, fmt: Format = Format()) -> Table:  # noqa:
         )
     if suffix in JSON:
 
-        def read(needed: Sequence[str]) -> Iterator[Row | BadRow]:
-            return read_json(path, name, needed, fmt.encoding)
+        def read(needed: Sequence[str], start: int = 0) -> Iterator[Row | BadRow]:
+            return read_json(path, name, needed, fmt.encoding, start)
 
-        return Table(str(path), digest, None, read)
+        return Table(str(path), digest, None, read, rows_from=read)
     layout = read_layout(path, fmt, tabs=suffix in (".tsv", ".tab"))
     return Table(
         str(path), digest, layout.names, lambda needed: read_delimited(layout, name),
@@ -85,10 +122,14 @@ def open_table(path: Path, name: str, fmt: Format = Format()) -> Table:  # noqa:
 
 def _parquet_table(path: Path, name: str, digest: str) -> Table:
     with open_parquet(path) as file:
-        schema = file.schema_arrow
+        schema, count = file.schema_arrow, file.metadata.num_rows
+
+    def read(needed: Sequence[str], start: int = 0) -> Iterator[Row | BadRow]:
+        return read_parquet(path, name, needed, start)
+
     return Table(
-        str(path), digest, tuple(schema.names),
-        lambda needed: read_parquet(path, name, needed), parquet_class_names(schema),
+        str(path), digest, tuple(schema.names), read, parquet_class_names(schema),
+        count=count, rows_from=read,
     )  # fmt: skip
 
 

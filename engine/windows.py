@@ -24,10 +24,10 @@ def windows(batches: Iterable[Batch], plan: Plan, start: int) -> Iterator[list[B
         raise wrong_number(plan, start, f"more than {taken}")
 
 
-def own_micro_batches(plan: Plan, start: int) -> list[int]:
+def own_micro_batches(plan: Plan, start: int) -> Iterator[int]:
     """The numbers of an epoch's micro-batches from `start` on that are this process's."""
-    firsts = range(start, plan.micro_batches_per_epoch, plan.accumulate)
-    return [number for first in firsts for number in deal(window(plan, first))]
+    for first in range(start, plan.micro_batches_per_epoch, plan.accumulate):
+        yield from deal(window(plan, first))
 
 
 def wrong_number(plan: Plan, start: int, number: str) -> ValueError:

@@ -206,6 +206,8 @@ def train(
             )  # fmt: skip
     except NonFiniteError as error:
         raise ValueError(f"{error}\n{describe_rows(job, error.rows)}") from error
+    if job.data.stream is not None and (lines := job.data.stream.taker.lines()):
+        tracker.say("of the rows that streamed: " + "; ".join(lines))
     if job.speed.compilations is not None:
         tracker.say(job.speed.compilations.line())
 
@@ -218,6 +220,9 @@ def meet_after(progress: Progress) -> None:
 
 def describe_rows(job: Job, rows: list[int]) -> str:
     """Address and beginning of each training row."""
+    if job.data.stream is not None:
+        shown = job.data.stream.find(rows)
+        return "\n".join(f"  {row['address']}: {job.task.show_row(row)[:80]}" for row in shown)
     split, wanted = job.data.splits["train"], set(rows)
     lines = [
         f"  {split[i]['address']}: {job.task.show_row(split[i])[:80]}"

@@ -16,7 +16,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from data.allot import Piece, allot, treat_overlap
+from data.allot import Piece, allot, describe_origin, treat_overlap
 from data.cache import cache_root, make_key, open_built, read_arrow, write_arrow
 from data.chat.intake import SCHEMA, ChatClean, ChatIntake, describe_turns, first_places
 from data.chat.messages import MessageReader
@@ -26,7 +26,6 @@ from data.columns import check_columns
 from data.drop import check_drop_rows, read_drop_rows
 from data.filters import parse_filter
 from data.grouped import describe_groups
-from data.prepare import describe_origin
 from data.reading.columnar import CHUNK
 from data.reading.formats import FIRST_LINE, Format, check_format, describe_format
 from data.sources import Source, open_source

@@ -37,19 +37,27 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         ) from None
 
 
-def read_parquet(path: Path, name: str, needed: Sequence[str]) -> Iterator[Row | BadRow]:
-    """The rows with the columns needed; a dotted name reaches into a struct."""
+def read_parquet(
+    path: Path, name: str, needed: Sequence[str], start: int = 0
+) -> Iterator[Row | BadRow]:
+    """The rows from number `start` on with the columns needed; a dotted name reaches into a struct.
+    Row groups that end before `start` are not read."""
     with open_parquet(path) as file:
         there = set(file.schema_arrow.names)
         columns = list(dict.fromkeys(c if c in there else c.partition(".")[0] for c in needed))
-        start = 0
+        groups = list(range(file.num_row_groups))
+        begin = 0
+        while groups and begin + file.metadata.row_group(groups[0]).num_rows <= start:
+            begin += file.metadata.row_group(groups.pop(0)).num_rows
         try:
-            for batch in file.iter_batches(batch_size=CHUNK, columns=columns):
-                for i, values in enumerate(batch.to_pylist()):
-                    yield Row(f"{name}[{start + i}]", with_nested(decode_bytes(values), needed))
-                start += batch.num_rows
+            for batch in file.iter_batches(batch_size=CHUNK, row_groups=groups, columns=columns):
+                rest = batch.slice(max(0, start - begin))
+                begin += batch.num_rows
+                first = begin - rest.num_rows
+                for i, values in enumerate(rest.to_pylist()):
+                    yield Row(f"{name}[{first + i}]", with_nested(decode_bytes(values), needed))
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{path}: damaged behind row {start:,} ({str(error)[:100]})") from None
+            raise ValueError(f"{path}: damaged behind row {begin:,} ({str(error)[:100]})") from None
 
 
 def parquet_class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:

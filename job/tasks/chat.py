@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from configs.schema import Config
@@ -68,7 +68,7 @@ class Chat:
         if new is not None:
             store_before(job, new)
 
-    def train_batches(self, job: Job, epoch: int, numbers: Sequence[int]) -> Iterator[Batch]:
+    def train_batches(self, job: Job, epoch: int, numbers: Iterable[int]) -> Iterator[Batch]:
         from data.chat.batches import collate_chats
         from data.loaders import train_batches
         from job.chatting.loss import with_places
