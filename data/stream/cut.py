@@ -42,8 +42,8 @@ class Cut:
         origin = report.origin | {"train": "a sample of those that stream"}
         origin |= dict.fromkeys(self.held, "held out of the stream")
         notes = [
-            f"train streams: {rows:,} rows of {parts}; labels, lengths, memory and time are told by "
-            f"a sample of {sample:,}",
+            f"train streams: {rows:,} rows of {parts}; labels, lengths, memory and time are told "
+            f"by a sample of {sample:,}",
             *(note for note in report.notes if "no training row has the label" not in note),
         ]
         overlap = {sides: n for sides, n in report.overlap.items() if "train" not in sides}
