@@ -1,9 +1,8 @@
 """Labelled texts that stream: what is known before step 1, and how each row is taken in."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ class LabelledTaker:
     drop_held: bool
     read: int = 0
     checked: int = 0  # bad rows that were there at the last check
-    seen: Counter[str] = field(default_factory=Counter)  # rows in `held`
+    seen: int = 0  # rows in `held`
 
     def __post_init__(self) -> None:
         self.readers: dict[str, Any] = {}
@@ -70,7 +69,7 @@ class LabelledTaker:
             return None
         pair = cleaned[1] if len(cleaned) == 2 else None
         if self.held and normalised_keys([(cleaned[0], pair)])[0] in self.held:
-            self.seen["held"] += 1
+            self.seen += 1
             if self.drop_held:
                 return None
         columns = {"text": cleaned[0]} | ({} if pair is None else {"text_pair": pair})
@@ -85,10 +84,13 @@ class LabelledTaker:
     def lines(self) -> list[str]:
         lines = bad_lines(self.intake.bad)
         lines += [f"{n:,} {WORDS[reason]}" for reason, n in self.intake.dropped.items()]
-        if seen := self.seen["held"]:
-            what = "left out" if self.drop_held else "trained on all the same"
-            lines.append(f"{seen:,} had the text of a validation or test row, {what}")
-        return lines
+        return lines + held_line(self.seen, self.drop_held)
+
+
+def held_line(seen: int, dropped: bool) -> list[str]:
+    """How many rows had the text of a held-out one, if any."""
+    what = "left out" if dropped else "trained on all the same"
+    return [f"{seen:,} had the text of a validation or test row, {what}"] if seen else []
 
 
 def bad_lines(bad: BadRows) -> list[str]:
@@ -143,14 +145,14 @@ def streamed_batches(
 ) -> Iterator[Batch]:
     """The micro-batches of these numbers of an epoch, as train_batches (loaders.py) makes them.
     `tokenizer` is used by whichever thread asks for them, and by no other."""
-    for rows in stream.micro_batches(epoch, numbers, size):
+
+    def encode(rows: list[Taken]) -> list[Taken]:
         texts = [row["text"] for row in rows]
         pairs = [row["text_pair"] for row in rows] if "text_pair" in rows[0] else None
         encoded = encode_texts(tokenizer, texts, pairs, length)
-        yield collate(
-            [
-                {**tokens, "labels": row["label"], "row": row["row"]}
-                for tokens, row in zip(encoded, rows, strict=True)
-            ],
-            padding,
-        )
+        return [
+            {**tokens, "labels": row["label"], "row": row["row"]}
+            for tokens, row in zip(encoded, rows, strict=True)
+        ]
+
+    return (collate(rows, padding) for rows in stream.micro_batches(epoch, numbers, size, encode))

@@ -5,7 +5,7 @@ depends on no other. The next block is read piece by piece beside the micro-batc
 that no step waits for a whole block; two blocks of rows are all that memory holds.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from data.stream.parts import Part, rows_at
 from data.tables import Table
 
 Taken = dict[str, Any]  # a row with the columns of a prepared split
+Encode = Callable[[list[Taken]], list[Any]]  # each as tokens; None where it gives none
 
 
 class Taker(Protocol):
@@ -52,10 +53,12 @@ class Stream:
         """Rows of an epoch."""
         return sum(part.rows for part in self.parts)
 
-    def micro_batches(self, epoch: int, numbers: Iterable[int], size: int) -> Iterator[list[Taken]]:
-        """The rows of the micro-batches of these numbers of an epoch, `size` each, the epoch's last
-        one what is left. The numbers go up. Raises ValueError for rows that cannot be used, unless
-        they are skipped."""
+    def micro_batches(
+        self, epoch: int, numbers: Iterable[int], size: int, encode: Encode
+    ) -> Iterator[list[Any]]:
+        """The rows of the micro-batches of these numbers of an epoch as `encode` gives them, `size`
+        each, the epoch's last one what is left. The numbers go up. Raises ValueError for rows that
+        cannot be used, unless they are skipped."""
         blocks, before = None, 0
         for number in numbers:
             first = number * size
@@ -64,7 +67,10 @@ class Stream:
             else:
                 blocks.read_ahead(first - before)
             before = first
-            yield [blocks.at(place) for place in range(first, min(first + size, self.rows))]
+            end = min(first + size, self.rows)
+            rows = encode([blocks.at(place) for place in range(first, end)])
+            made = [row for row in rows if row is not None]
+            yield made + blocks.stand_ins(end, end - first - len(made), encode)
 
     def take_from(self, epoch: int, start: int) -> Iterator[Taken | None]:
         """The rows of an epoch from place `start` of its parts on, before blocks are shuffled."""
@@ -108,6 +114,19 @@ class Blocks:
             self._next()
         return self.rows[inside]
 
+    def stand_ins(self, place: int, wanted: int, encode: Encode) -> list[Any]:
+        """So many rows of the block as tokens, from its place on and round, for some that give
+        none."""
+        made: list[Any] = []
+        tried = 0
+        while len(made) < wanted and tried < len(self.rows):
+            at = [(place + tried + i) % len(self.rows) for i in range(wanted - len(made))]
+            tried += len(at)
+            made += [row for row in encode([self.rows[i] for i in at]) if row is not None]
+        if wanted and not made:
+            raise self._useless(len(self.rows))
+        return [made[i % len(made)] for i in range(wanted)]
+
     def read_ahead(self, rows: int) -> None:
         """Read so many rows of the next block."""
         left = max(0, self.size(self.number + 1) - len(self.coming))
@@ -121,9 +140,12 @@ class Blocks:
         order = block_order(size, self.stream.seed, self.epoch, self.number).tolist()
         usable = [row for row in map(self.coming.__getitem__, order) if row is not None]
         if not usable:
-            raise ValueError(
-                f"not one of {size:,} rows that follow each other can be used (block "
-                f"{self.number + 1} of epoch {self.epoch + 1}):\n  "
-                + "\n  ".join(self.stream.taker.lines())
-            )
+            raise self._useless(size)
         self.rows, self.coming = [usable[i % len(usable)] for i in range(size)], []
+
+    def _useless(self, size: int) -> ValueError:
+        """The error for a block without a row to train on."""
+        return ValueError(
+            f"not one of {size:,} rows that follow each other can be used (block {self.number + 1} "
+            f"of epoch {self.epoch + 1}):\n  " + "\n  ".join(self.stream.taker.lines())
+        )

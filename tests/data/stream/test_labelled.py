@@ -48,7 +48,7 @@ def load(tmp_path):
 def all_rows(data, size=8, epoch=0):
     """The rows of an epoch."""
     return list(chain.from_iterable(
-        data.stream.micro_batches(epoch, range(-(-data.stream.rows // size)), size)
+        data.stream.micro_batches(epoch, range(-(-data.stream.rows // size)), size, list)
     ))  # fmt: skip
 
 

@@ -50,9 +50,14 @@ def make_stream(sizes, buffer, seed=3, held=(), unusable=()):
     return Stream(parts, buffer, seed, Takes(unusable), "tables")
 
 
+def as_they_are(rows):
+    """Rows that need no encoding."""
+    return rows
+
+
 def numbers_of(stream, epoch, numbers, size):
     """The numbers of the rows of each of these micro-batches."""
-    made = stream.micro_batches(epoch, numbers, size)
+    made = stream.micro_batches(epoch, numbers, size, as_they_are)
     return [[row["row"] for row in rows] for rows in made]
 
 
@@ -153,13 +158,14 @@ def test_what_cannot_be_used_moves_no_other_row(rows, buffer, size, data):
 
 def test_a_resumed_stream_reads_nothing_before_its_block():
     stream = make_stream([100], 10)
-    list(islice(stream.micro_batches(0, range(16, 25), 4), 1))  # places 64 to 67, of block 6
+    made = stream.micro_batches(0, range(16, 25), 4, as_they_are)
+    list(islice(made, 1))  # places 64 to 67, of block 6
     assert stream.taker.read == list(range(60, 70))
 
 
 def test_no_step_waits_for_a_whole_block():
     stream, read = make_stream([100], 20), []
-    for _ in stream.micro_batches(0, range(25), 4):
+    for _ in stream.micro_batches(0, range(25), 4, as_they_are):
         read.append(len(stream.taker.read))
     assert read == [20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60, 64, 68, 72, 76, 80,
                     84, 88, 92, 96, 100, 100, 100, 100, 100]  # fmt: skip
@@ -173,3 +179,30 @@ def test_runs_are_as_many_rows_as_wanted(rows, wanted, most, seed):
     assert (np.diff(drawn) > 0).all()
     assert not wanted or (drawn[0] >= 0 and drawn[-1] < rows)
     assert (np.diff(drawn) > 1).sum() < most
+
+
+@given(sources, st.integers(1, 40), sizes, st.data())
+def test_rows_that_give_no_tokens_have_stand_ins_of_their_block(rows, buffer, size, data):
+    stream = make_stream(rows, buffer)
+    refused = data.draw(st.sets(st.integers(0, sum(rows) - 1), max_size=3))
+    order = flat(numbers_of(stream, 0, every(stream, size), size))
+    blocks = [set(order[i : i + buffer]) for i in range(0, sum(rows), buffer)]
+    if any(block <= refused for block in blocks):
+        return
+
+    def encode(taken):
+        return [None if row["row"] in refused else row for row in taken]
+
+    made = list(stream.micro_batches(0, every(stream, size), size, encode))
+    seen = [[row["row"] for row in batch] for batch in made]
+    assert [len(batch) for batch in seen[:-1]] == [size] * (len(seen) - 1)
+    assert len(flat(seen)) == len(order)
+    for number, batch in enumerate(seen):
+        planned = order[number * size : (number + 1) * size]
+        kept = [row for row in planned if row not in refused]
+        assert batch[: len(kept)] == kept
+        block = blocks[(number * size + len(planned) - 1) // buffer]
+        assert set(batch[len(kept) :]) <= block - refused
+    start = data.draw(st.integers(0, len(seen)))
+    rest = stream.micro_batches(0, every(stream, size)[start:], size, encode)
+    assert [[row["row"] for row in batch] for batch in rest] == seen[start:]
