@@ -1,4 +1,4 @@
-"""Strict readers: one file (CSV, TSV, JSON, Parquet, Excel) becomes rows that know their address.
+"""Strict readers: one file (CSV, TSV, JSON, Parquet, Arrow, Excel) becomes rows with addresses.
 
     open_table(path, name, Format()) -> Table; its .rows(columns) gives Row("file.csv:12", {...}) |
     BadRow
@@ -14,9 +14,11 @@ from itertools import islice
 from pathlib import Path
 
 from data.reading.columnar import (
+    arrow_batches,
     open_parquet,
     open_sheet,
     parquet_class_names,
+    read_arrow_file,
     read_parquet,
     read_sheet,
     sheet_names,
@@ -28,7 +30,8 @@ from data.reading.json_rows import read_json
 from data.reading.rows import BadRow, Row
 
 DELIMITED, JSON = (".csv", ".tsv", ".tab"), (".jsonl", ".ndjson", ".json")
-SUFFIXES = (*DELIMITED, *JSON, ".parquet", ".xlsx")
+SUFFIXES = (*DELIMITED, *JSON, ".parquet", ".arrow", ".feather", ".xlsx")
+NO_TEXT = {".parquet": "Parquet", ".arrow": "Arrow", ".feather": "Arrow", ".xlsx": "Excel"}
 UNSAID = (".txt", ".data", ".dat", "")  # delimited text, but by what has to be said
 
 Rows = Callable[[Sequence[str]], Iterator[Row | BadRow]]
@@ -100,12 +103,14 @@ def open_table(
     digest = identify(path)
     if content == "parquet":
         return _parquet_table(path, name, digest)
+    if content == "arrow":
+        return _arrow_table(path, name, digest)
     if content == "excel":
         return _sheet_table(path, name, digest, suffix, fmt)
-    if suffix in (".parquet", ".xlsx"):
+    if suffix in NO_TEXT:
         raise ValueError(
-            f"{path} is text, and no {'Parquet' if suffix == '.parquet' else 'Excel'} file; call "
-            "it what it is (.csv, .tsv or .jsonl)"
+            f"{path} is text, and no {NO_TEXT[suffix]} file; call it what it is (.csv, .tsv or "
+            ".jsonl)"
         )
     if suffix in JSON:
 
@@ -126,6 +131,22 @@ def _parquet_table(path: Path, name: str, digest: str) -> Table:
 
     def read(needed: Sequence[str], start: int = 0) -> Iterator[Row | BadRow]:
         return read_parquet(path, name, needed, start)
+
+    return Table(
+        str(path), digest, tuple(schema.names), read, parquet_class_names(schema),
+        count=count, rows_from=read,
+    )  # fmt: skip
+
+
+def _arrow_table(path: Path, name: str, digest: str) -> Table:
+    count, schema = 0, None
+    for batch in arrow_batches(path):
+        count, schema = count + batch.num_rows, batch.schema
+    if schema is None:
+        raise ValueError(f"{path}: an Arrow file without a row")
+
+    def read(needed: Sequence[str], start: int = 0) -> Iterator[Row | BadRow]:
+        return read_arrow_file(path, name, needed, start)
 
     return Table(
         str(path), digest, tuple(schema.names), read, parquet_class_names(schema),

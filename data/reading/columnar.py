@@ -1,4 +1,4 @@
-"""Parquet and Excel: files that know their columns."""
+"""Parquet, Arrow and Excel: files that know their columns."""
 
 import json
 import tempfile
@@ -58,6 +58,40 @@ def read_parquet(
                     yield Row(f"{name}[{first + i}]", with_nested(decode_bytes(values), needed))
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{path}: damaged behind row {begin:,} ({str(error)[:100]})") from None
+
+
+def arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """The batches of an Arrow file, mapped and not copied: of the file format (Feather), or of the
+    stream format, as `datasets` keeps its own. Raises ValueError, naming the file, where it is
+    damaged."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            if source.read(6) == b"ARROW1":
+                file = pa.ipc.open_file(source)
+                yield from (file.get_batch(i) for i in range(file.num_record_batches))
+                return
+            source.seek(0)
+            yield from pa.ipc.open_stream(source)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path}: an Arrow file that is cut short, damaged or packed ({str(error)[:100]}); "
+            "fetch it again, unpacked"
+        ) from None
+
+
+def read_arrow_file(
+    path: Path, name: str, needed: Sequence[str], start: int = 0
+) -> Iterator[Row | BadRow]:
+    """The rows from number `start` on with the columns needed, as read_parquet."""
+    begin = 0
+    for batch in arrow_batches(path):
+        there = set(batch.schema.names)
+        columns = list(dict.fromkeys(c if c in there else c.partition(".")[0] for c in needed))
+        for first in range(max(0, start - begin), batch.num_rows, CHUNK):
+            rows = batch.select(columns).slice(first, CHUNK).to_pylist()
+            for i, values in enumerate(rows, start=begin + first):
+                yield Row(f"{name}[{i}]", with_nested(decode_bytes(values), needed))
+        begin += batch.num_rows
 
 
 def parquet_class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:

@@ -21,11 +21,21 @@ def as_csv(rows):
     return "text,n\n" + "".join(f'"{row["text"]}",{row["n"]}\n' for row in rows)
 
 
+def as_arrow(path, stream):
+    """Batches of ten rows, as Feather files have them or as `datasets` keeps them."""
+    table = pa.Table.from_pylist(ROWS)
+    opened = pa.ipc.new_stream if stream else pa.ipc.new_file
+    with pa.OSFile(str(path), "wb") as sink, opened(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=10)
+
+
 WAYS = {
     "a.csv": lambda path: path.write_text(as_csv(ROWS)),
     "a.jsonl": lambda path: path.write_text("\n\n".join(map(json.dumps, ROWS))),
     "a.json": lambda path: path.write_text(json.dumps(ROWS, indent=1)),
     "a.parquet": lambda path: pq.write_table(pa.Table.from_pylist(ROWS), path, row_group_size=10),
+    "a.feather": lambda path: as_arrow(path, stream=False),
+    "a.arrow": lambda path: as_arrow(path, stream=True),
 }
 
 
