@@ -47,7 +47,7 @@ def test_a_stream_that_was_killed_goes_on_to_the_same_bits(start, source, recipe
     assert figures(cut) == figures(whole)
     first, second = weights(whole), weights(cut)
     assert all((first[name] == second[name]).all() for name in first)
-    answers = [(run / "test_predictions.jsonl").read_text() for run in (whole, cut)]
+    answers = [(run / "test_predictions.jsonl").read_text(encoding="utf-8") for run in (whole, cut)]
     assert answers[0] == answers[1]
 
 
@@ -109,7 +109,7 @@ def test_memory_stays_flat_and_step_1_comes_at_once(tmp_path, recipe):
     for i in range(20):
         for row in rows:
             row["text"] = f"{i}" + row["text"][1:]
-        with (tmp_path / f"{i}.jsonl").open("w") as file:
+        with (tmp_path / f"{i}.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
     code = (
         "import resource, sys, time; from data.stream.labelled import *;"

@@ -1,6 +1,5 @@
 """data/stream/labelled.py: rows that stream are what they would be if they were all read first."""
 
-import json
 from itertools import chain
 
 import pyarrow as pa
@@ -15,7 +14,7 @@ from data.prepare import DataArgs, load_data
 from data.refused import RefusedError
 from data.stream.cut import StreamArgs
 from data.stream.labelled import load_streamed, streamed_batches
-from tests.conftest import make_reviews
+from tests.conftest import make_reviews, write_rows
 
 PLAIN = CleanArgs(duplicates=False)
 
@@ -101,7 +100,7 @@ def test_batches_are_those_of_the_encoded_rows(tmp_path, load, tiny_tokenizer):
 def test_labels_are_read_as_those_before_step_1(tmp_path, load, labels, named, kind):
     rows = [{"text": f"text {i}", "label": labels[i % 2]} for i in range(30)]
     path = tmp_path / "a.jsonl"
-    path.write_text("\n".join(map(json.dumps, rows)))
+    write_rows(path, rows)
     data = load(str(path), **named)
     whole = load_data(
         DataArgs(str(path), clean=PLAIN, validation=0, test=0, **named), tmp_path / "cache"
@@ -120,7 +119,7 @@ def spoilt(tmp_path):
         rows = [{"text": f"text {i}", "label": ["neg", "pos"][i % 2]} for i in range(3000)]
         rows[place] |= changes
         path = tmp_path / "a.jsonl"
-        path.write_text("\n".join(map(json.dumps, rows)))
+        write_rows(path, rows)
         return str(path)
 
     return write
@@ -161,8 +160,8 @@ def test_a_bad_row_that_is_skipped_is_counted_and_replaced(load, spoilt):
 def test_a_training_row_with_a_held_out_text_is_met_on_the_way(tmp_path, load, action):
     rows = labelled(60)
     train, test = write_files(tmp_path / "train", rows), tmp_path / "test.jsonl"
-    test.write_text(json.dumps({"text": rows[17]["text"].upper(), "label": "pos"}) + "\n"
-                    + json.dumps({"text": "of its own", "label": "neg"}))  # fmt: skip
+    held = [{"text": rows[17]["text"].upper(), "label": "pos"}, {"text": "its own", "label": "neg"}]
+    write_rows(test, held)
     data = load({"train": train, "test": str(test)}, on_overlap=action)
     seen = {row["text"] for row in all_rows(data)}
     assert (rows[17]["text"][3:-4] in seen) is (action == "warn")
@@ -195,7 +194,7 @@ def test_a_row_is_found_by_its_number(tmp_path, load):
 def test_a_sorted_source_gives_a_sample_of_all_its_classes(tmp_path, load):
     path = tmp_path / "a.jsonl"
     rows = [{"text": f"text {i}", "label": f"class {i // 1000}"} for i in range(10_000)]
-    path.write_text("\n".join(map(json.dumps, rows)))
+    write_rows(path, rows)
     data = load(str(path), test=100)
     assert len(data.label_names) == 10
     assert len(set(data.splits["test"]["label"])) == 10

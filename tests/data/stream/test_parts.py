@@ -30,9 +30,9 @@ def as_arrow(path, stream):
 
 
 WAYS = {
-    "a.csv": lambda path: path.write_text(as_csv(ROWS)),
-    "a.jsonl": lambda path: path.write_text("\n\n".join(map(json.dumps, ROWS))),
-    "a.json": lambda path: path.write_text(json.dumps(ROWS, indent=1)),
+    "a.csv": lambda path: path.write_text(as_csv(ROWS), encoding="utf-8"),
+    "a.jsonl": lambda path: path.write_text("\n\n".join(map(json.dumps, ROWS)), encoding="utf-8"),
+    "a.json": lambda path: path.write_text(json.dumps(ROWS, indent=1), encoding="utf-8"),
     "a.parquet": lambda path: pq.write_table(pa.Table.from_pylist(ROWS), path, row_group_size=10),
     "a.feather": lambda path: as_arrow(path, stream=False),
     "a.arrow": lambda path: as_arrow(path, stream=True),
@@ -80,7 +80,7 @@ def hub(request, tmp_path):
             "    dtype: int64\n  - name: label\n    dtype: int64\n  splits:\n  - name: train\n"
             "    num_examples: 57\n    num_bytes: 999\n---\n"
         )
-        (tmp_path / "hub" / "README.md").write_text(card)
+        (tmp_path / "hub" / "README.md").write_text(card, encoding="utf-8")
     return f"{tmp_path / 'hub'}"
 
 
@@ -126,7 +126,7 @@ def test_counts_are_kept_until_a_file_changes(tmp_path, monkeypatch):
 
     assert look() == look() == [Counted(57)]
     assert len(counted) == 1
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write('\n{"text": "more", "n": 1}')
     assert look() == [Counted(58)]
     assert len(counted) == 2
