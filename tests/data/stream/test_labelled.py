@@ -2,6 +2,7 @@
 
 from itertools import chain
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -70,14 +71,19 @@ def test_the_rows_are_those_that_are_read_whole(tmp_path, load):
     assert {row["address"] for row in data.splits["train"]} <= {row["address"] for row in seen}
 
 
-def test_batches_are_those_of_the_encoded_rows(tmp_path, load, tiny_tokenizer):
-    source = write_files(tmp_path / "files", labelled(40), files=1)
-    data, length, padding = load(source, buffer=40), LengthArgs(12), Padding(0)
-    whole = load_data(DataArgs(source, clean=PLAIN, validation=0, test=0), tmp_path / "cache")
+@pytest.mark.parametrize(
+    ("text", "long"), [(("text",), "cut"), (("text", "label"), "cut"), (("text",), "chunks")]
+)
+def test_batches_are_those_of_the_encoded_rows(tmp_path, load, tiny_tokenizer, text, long):
+    rows = [{**row, "class": row["label"]} for row in labelled(40)]
+    source = write_files(tmp_path / "files", rows, files=1)
+    named = {"text": text, "label": ("class",)}
+    length, padding = LengthArgs(12, long=long, stride=2 if long == "chunks" else None), Padding(0)
+    data = load(source, buffer=40, **named)
+    args = DataArgs(source, clean=PLAIN, validation=0, test=0, **named)
+    whole = load_data(args, tmp_path / "cache")
     encoded = encode(whole.splits["train"], tiny_tokenizer, length, None, "x").dataset
     streamed = list(streamed_batches(data.stream, 0, range(5), 8, tiny_tokenizer, length, padding))
-    import numpy as np
-
     order = np.array([row for batch in streamed for row in batch["rows"].tolist()])
     for one, other in zip(
         streamed, train_batches(encoded, order, range(5), 8, padding), strict=True
