@@ -100,7 +100,8 @@ def test_conversations_stream_and_go_on_to_the_same_bits(chat_place, tmp_path, c
 
 
 @pytest.mark.slow
-def test_memory_stays_flat_and_step_1_comes_at_once(tmp_path, recipe):
+@pytest.mark.timeout(900)
+def test_memory_stays_flat(tmp_path):
     """200 MB of rows: the process grows by less than a fifth of that."""
     import subprocess
     import sys
@@ -112,18 +113,18 @@ def test_memory_stays_flat_and_step_1_comes_at_once(tmp_path, recipe):
         with (tmp_path / f"{i}.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
     code = (
-        "import resource, sys, time; from data.stream.labelled import *;"
-        "from data.clean import CleanArgs; from itertools import islice; start = time.time();"
+        "import resource; from data.stream.labelled import *;"
+        "from data.clean import CleanArgs;"
         f"args = DataArgs({str(tmp_path / '*.jsonl')!r}, clean=CleanArgs(duplicates=False),"
         "on_overlap='drop', validation=0, test=100);"
         "data = load_streamed(args, StreamArgs(2000, 1)); made = data.stream.micro_batches(0, "
         "range(12000), 16, list); next(made); peak = lambda: "
         "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; first = peak();"
-        "seconds = time.time() - start; sum(1 for _ in made); print(first, peak(), seconds)"
+        "sum(1 for _ in made); print(first, peak())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True,
         env=os.environ | {"PYTHONPATH": "."},
     )  # fmt: skip
-    first, last, _ = map(float, done.stdout.split())
+    first, last = map(float, done.stdout.split())
     assert last - first < 40_000  # KiB

@@ -73,6 +73,7 @@ class ChatTaker:
         if bad.counts.total() > self.checked:
             self.checked = bad.counts.total()
             bad.check(self.on_bad_row, {"train": self.read})
+            bad.forget()
 
     def lines(self) -> list[str]:
         lines = bad_lines(self.intake.bad) + held_line(self.seen, self.drop_held)
@@ -102,7 +103,10 @@ def load_streamed_chats(args: ChatArgs, stream: StreamArgs, cache_dir: Path | No
     taker = ChatTaker(intake, held, args.on_bad_row, args.on_overlap == "drop", ChatCounts())
     made = Stream(cut.parts, stream.buffer, stream.seed, taker, cut.identity)
     fingerprint = hashlib.sha256(f"{chats.fingerprint} {cut.identity}".encode()).hexdigest()
-    report = cut.describe(chats.report, made.rows)
+    letters = [
+        sum(len(turn["content"]) for turn in row["messages"]) for row in chats.splits["train"]
+    ]
+    report = cut.describe(chats.report, made.rows, stream.buffer, letters)
     return replace(chats, report=report, fingerprint=fingerprint, stream=made)
 
 

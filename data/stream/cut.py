@@ -14,6 +14,7 @@ from data.stream.parts import Part, count_tables, make_parts, rows_at
 from data.summary import DataReport
 from data.tables import Table
 
+ROW = 350  # bytes that a row takes in memory beside its letters: measured
 SAMPLE, RUNS, HELD_RUNS = 1000, 20, 64  # rows read of the training rows, and in how many places
 
 
@@ -35,8 +36,10 @@ class Cut:
     identity: str
     held: dict[str, int]  # rows held out of the training rows, by split
 
-    def describe(self, report: DataReport, rows: int) -> DataReport:
-        """The report of the tables, with what it is of."""
+    def describe(
+        self, report: DataReport, rows: int, buffer: int, letters: Sequence[int]
+    ) -> DataReport:
+        """The report of the tables, with what it is of. `letters` are those of sampled rows."""
         sample = report.splits["train"]
         parts = f"{len(self.parts):,} files or shards" if self.parts[1:] else "one file or shard"
         origin = report.origin | {"train": "a sample of those that stream"}
@@ -44,6 +47,8 @@ class Cut:
         notes = [
             f"train streams: {rows:,} rows of {parts}; labels, lengths, memory and time are told "
             f"by a sample of {sample:,}",
+            f"memory holds two blocks of {min(buffer, rows):,} rows, about "
+            f"{2 * min(buffer, rows) * (ROW + sum(letters) / len(letters)) / 2**20:,.0f} MiB",
             *(note for note in report.notes if "no training row has the label" not in note),
         ]
         overlap = {sides: n for sides, n in report.overlap.items() if "train" not in sides}

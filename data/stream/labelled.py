@@ -80,6 +80,7 @@ class LabelledTaker:
         if bad.counts.total() > self.checked:
             self.checked = bad.counts.total()
             bad.check(self.on_bad_row, {"train": self.read})
+            bad.forget()
 
     def lines(self) -> list[str]:
         lines = bad_lines(self.intake.bad)
@@ -130,7 +131,10 @@ def load_streamed(args: DataArgs, stream: StreamArgs, cache_dir: Path | None = N
     )  # fmt: skip
     made = Stream(cut.parts, stream.buffer, stream.seed, taker, cut.identity)
     fingerprint = hashlib.sha256(f"{data.fingerprint} {cut.identity}".encode()).hexdigest()
-    report = cut.describe(data.report, made.rows)
+    sample = data.splits["train"]
+    texts = [name for name in ("text", "text_pair") if name in sample.column_names]
+    letters = [sum(len(row[name]) for name in texts) for row in sample]
+    report = cut.describe(data.report, made.rows, stream.buffer, letters)
     return replace(data, report=report, fingerprint=fingerprint, stream=made)
 
 

@@ -68,6 +68,7 @@ def test_the_rows_are_those_that_are_read_whole(tmp_path, load):
     assert len(held) == 24
     assert sorted([row["address"] for row in seen] + held) == sorted(told)
     assert data.stream.rows == 66
+    assert "memory holds two blocks of 20 rows, about 0 MiB" in data.report.notes
     assert {row["address"] for row in data.splits["train"]} <= {row["address"] for row in seen}
 
 
@@ -160,6 +161,7 @@ def test_a_bad_row_that_is_skipped_is_counted_and_replaced(load, spoilt):
     assert f"a.jsonl:{place + 1}" not in {row["address"] for row in seen}
     assert any(line.startswith("1 bad (label outside") for line in data.stream.taker.lines())
     assert any(f"a.jsonl:{place + 1}" in line for line in data.stream.taker.lines())
+    assert not data.stream.taker.intake.bad.addresses  # which would grow with the source
 
 
 @pytest.mark.parametrize("action", ["drop", "warn"])
