@@ -14,7 +14,8 @@ from data.reading.formats import FIRST_LINE, NO_HEADER
 from data.reading.rows import BadRow, Row, decode_bytes, with_nested
 from files.errors import meets_limit
 
-CHUNK = 1000  # rows turned into Python objects at a time
+CHUNK = 1000  # rows read at a time
+FEW = 50  # of them turned into Python objects at a time: often no more are wanted
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
@@ -51,13 +52,18 @@ def read_parquet(
             begin += file.metadata.row_group(groups.pop(0)).num_rows
         try:
             for batch in file.iter_batches(batch_size=CHUNK, row_groups=groups, columns=columns):
-                rest = batch.slice(max(0, start - begin))
+                for i, values in numbered(batch, start - begin):
+                    yield Row(f"{name}[{begin + i}]", with_nested(decode_bytes(values), needed))
                 begin += batch.num_rows
-                first = begin - rest.num_rows
-                for i, values in enumerate(rest.to_pylist()):
-                    yield Row(f"{name}[{first + i}]", with_nested(decode_bytes(values), needed))
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{path}: damaged behind row {begin:,} ({str(error)[:100]})") from None
+
+
+def numbered(batch: pa.RecordBatch, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a batch from number `start` on, each with its number, made as they are asked
+    for."""
+    for first in range(max(0, start), batch.num_rows, FEW):
+        yield from enumerate(batch.slice(first, FEW).to_pylist(), start=first)
 
 
 def arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
@@ -87,10 +93,8 @@ def read_arrow_file(
     for batch in arrow_batches(path):
         there = set(batch.schema.names)
         columns = list(dict.fromkeys(c if c in there else c.partition(".")[0] for c in needed))
-        for first in range(max(0, start - begin), batch.num_rows, CHUNK):
-            rows = batch.select(columns).slice(first, CHUNK).to_pylist()
-            for i, values in enumerate(rows, start=begin + first):
-                yield Row(f"{name}[{i}]", with_nested(decode_bytes(values), needed))
+        for i, values in numbered(batch.select(columns), start - begin):
+            yield Row(f"{name}[{begin + i}]", with_nested(decode_bytes(values), needed))
         begin += batch.num_rows
 
 

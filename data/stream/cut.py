@@ -15,7 +15,8 @@ from data.summary import DataReport
 from data.tables import Table
 
 ROW = 350  # bytes that a row takes in memory beside its letters: measured
-SAMPLE, RUNS, HELD_RUNS = 1000, 20, 64  # rows read of the training rows, and in how many places
+SAMPLE = 1000  # training rows read before step 1
+RUNS = 20  # places where they are, and where rows are held out
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def cut_stream(
             f"data.source: {total:,} rows, and {sum(sizes.values()):,} of them are held out: none "
             "is left to train on"
         )
-    held = draw_runs(total, sum(sizes.values()), HELD_RUNS, seed, HELD)
+    held = draw_runs(total, sum(sizes.values()), RUNS, seed, HELD)
     parts = make_parts(train, counted, filter_text, held)
     rows = sum(part.rows for part in parts)
     places = draw_runs(rows, min(SAMPLE, rows), RUNS, seed, SAMPLED)
