@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from data.tables import Table
 from files.read import read_json
 
 STRIDE = 1000  # rows of a table between two marks
+NEAR = 100  # rows that are passed over rather than looked up anew
 
 Numbered = tuple[int, Row | BadRow]
 
@@ -151,14 +152,15 @@ def make_parts(
 def rows_at(
     parts: Sequence[Part], numbers: np.ndarray, needed: Sequence[str]
 ) -> Iterator[Row | BadRow]:
-    """The rows of these numbers (n,), sorted, in the whole source; runs of them are read at
-    once."""
+    """The rows of these numbers (n,), sorted, in the whole source; those that stand near each other
+    are read at once."""
     firsts = [part.first for part in parts]
-    for _, run in groupby(enumerate(numbers.tolist()), key=lambda pair: pair[1] - pair[0]):
-        wanted = [number for _, number in run]
+    for run in np.split(numbers, np.flatnonzero(np.diff(numbers) > NEAR) + 1):
+        wanted = run.tolist()
         while wanted:
             part = parts[bisect_right(firsts, wanted[0]) - 1]
             inside = [n for n in wanted if n < part.first + part.counted.rows]
-            rows = part.read_all(needed, inside[0])
-            yield from (row for _, row in islice(rows, len(inside)))
+            own, rows = set(inside), part.read_all(needed, inside[0])
+            span = islice(rows, inside[-1] - inside[0] + 1)
+            yield from (row for number, row in span if number in own)
             wanted = wanted[len(inside) :]

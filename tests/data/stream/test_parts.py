@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -152,3 +153,14 @@ def test_a_sampled_digest_reads_a_megabyte_and_notices_both_ends(tmp_path):
         assert sampled_digest(tmp_path / "other.bin") != first
     (tmp_path / "other.bin").write_bytes(path.read_bytes() + b"\0")
     assert sampled_digest(tmp_path / "other.bin") != first
+
+
+def test_rows_that_stand_near_each_other_are_read_at_once(tmp_path):
+    WAYS["a.parquet"](tmp_path / "a.parquet")
+    table, begun = open_table(tmp_path / "a.parquet", "a.parquet"), []
+    read = table.rows_from
+    counting = replace(table, rows_from=lambda *words: begun.append(words[1]) or read(*words))
+    made = make_parts([counting], [Counted(57)], None, np.empty(0, dtype=np.int64))
+    rows = rows_at(made, np.array([3, 5, 8, 30, 56]), ["n"])
+    assert [row.values["n"] for row in rows] == [3, 5, 8, 30, 56]
+    assert begun == [3]
