@@ -72,10 +72,12 @@ def check(options: argparse.Namespace) -> bool:
     config, guessed = open_recipe(options.config, options.csv, options.overrides, options.unset)
     from job.checking.examine import findings_path, write_findings
     from job.console import write_marked
+    from job.rows import refuse_stream
     from job.tasks.table import task_of
     from report.check import check_lines, summary_lines
     from report.format import format_seconds
 
+    refuse_stream(config)
     path = findings_path(config, options.out, [options.config, options.csv])
     checks = []
     task = task_of(config)

@@ -16,6 +16,7 @@ from configs.relations_contrast import CONTRAST_RULES
 from configs.relations_distill import DISTILL_RULES
 from configs.relations_eval import EVAL_RULES
 from configs.relations_parallel import PARALLEL_RULES
+from configs.relations_stream import STREAM_RULES
 from configs.schema import METHODS
 
 Settings = Mapping[str, Any]
@@ -260,6 +261,7 @@ RULES = (
     *BAG_RULES,
     *CHAT_RULES,
     *CONTRAST_RULES,
+    *STREAM_RULES,
     source_table_has_train,
     splits_have_train,
     hub_keys_need_a_hub_source,

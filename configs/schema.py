@@ -390,6 +390,14 @@ class Data(Section):
         "edits it: whoever agrees with a line keeps it.",
     )
     split_seed: Seed = field(42, "Seed of those cuts: apart from run.seed, so seeds share rows.")
+    stream: bool = field(
+        False,
+        "Read the training rows while the run trains, and keep none of them: for what is larger "
+        "than the disk, or takes long to encode first.",
+    )
+    shuffle_buffer: Count = field(
+        10_000, "Of a stream: rows that follow each other and are shuffled among each other."
+    )
     subset: dict[Split, Count] = field({}, "Use only this many rows of a split, drawn at random.")
     subset_seed: Seed = field(42, "Seed of that draw.")
     max_length: Annotated[int, Field(ge=3)] = field(

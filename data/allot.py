@@ -1,6 +1,6 @@
 """Which rows make which split: what the source names, what is cut, sampled, and found twice."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -59,6 +59,25 @@ def allot(
         except ValueError as error:
             raise ValueError(f"data.subset.{split}: {error}") from None
     return pieces, ("train", np.setdiff1d(whole, pieces["train"][1]))
+
+
+def describe_origin(
+    pieces: Mapping[str, Piece], split_seed: int, subset: Collection[str], subset_seed: int
+) -> dict[str, str]:
+    """Where each split comes from, for people: the source, or a cut from train, and whether it is a
+    sample, as those in `subset` are."""
+    cut_off = [split for split, (origin, _) in pieces.items() if origin != split]
+    texts = {}
+    for split in pieces:
+        if split in cut_off:
+            texts[split] = f"cut from train (seed {split_seed})"
+        elif split == "train" and cut_off:
+            texts[split] = "what the cuts left"
+        else:
+            texts[split] = "as in the source"
+        if split in subset:
+            texts[split] += f", a sample (seed {subset_seed})"
+    return texts
 
 
 def drop_held_out(

@@ -90,6 +90,11 @@ class BadRows:
         )
         raise RefusedError(message, "bad_row", self.addresses)
 
+    def forget(self) -> None:
+        """Keep counts and examples alone, where bad rows are skipped however many there are."""
+        self.addresses.clear()
+        self.values.clear()
+
     def _advice(self, total: int, rows: int) -> str:
         reason, count = self.counts.most_common(1)[0]
         way_out = self._encoding_advice() if reason == "bad_encoding" else WAYS_OUT.get(reason, "")

@@ -82,6 +82,12 @@ class Intake:
         self.damage.close_split(lambda place: str(read_arrow(path)[place]["address"]))
         self.read[split] = self.next_row - first
 
+    def reader_of(self, table: Table) -> LabelReader:
+        """What reads the labels of a table."""
+        return LabelReader(
+            self.label, self.names, self.kind, table.class_names, self.separator, self._clean_label
+        )
+
     def _clean_label(self, label: str) -> str:
         """Labels are cleaned as texts are, but may hold what looks like HTML."""
         for step in self.label_steps:
@@ -96,20 +102,17 @@ class Intake:
         self.labels[split], self.groups[split] = repeats.labels, []
         pending: list[tuple[Any, ...]] = []
         for table in tables:
-            reader = LabelReader(
-                self.label, self.names, self.kind, table.class_names, self.separator,
-                self._clean_label,
-            )  # fmt: skip
+            reader = self.reader_of(table)
             for row in table.rows(list(self.needed())):
                 number = self.next_row
                 self.next_row += 1
                 named = row.address in self.drop_rows
                 self.last = row.address
-                taken = self._take(row, reader, table, split, named)
+                taken = self.take(row, reader, table, split, named)
                 if taken is None:
                     continue
                 texts, label, group = taken
-                cleaned, trace = self._clean(texts, split, row.address)
+                cleaned, trace = self.clean_texts(texts, split, row.address)
                 if cleaned is None:
                     continue
                 if named:
@@ -137,7 +140,7 @@ class Intake:
         if pending:
             yield record_batch(pending, schema)
 
-    def _take(
+    def take(
         self, row: Row | BadRow, reader: LabelReader, table: Table, split: str, named: bool
     ) -> tuple[tuple[str, ...], Label, str | None] | None:
         """Texts, plain label and group of a row; None where it is filtered out or bad. What is bad
@@ -145,7 +148,7 @@ class Intake:
         if named:
             self.met.add(row.address)
         if isinstance(row, BadRow):
-            self._note_bad(row, table, split, named)
+            self.note_bad(row, table, split, named)
             return None
         try:
             if not is_kept(row.values, self.filter):
@@ -157,11 +160,11 @@ class Intake:
             group = self._group_of(row)
         except RowError as error:
             bad = BadRow(row.address, error.reason, str(error), error.column, error.value)
-            self._note_bad(bad, table, split, named)
+            self.note_bad(bad, table, split, named)
             return None
         return texts, sys.intern(label) if isinstance(label, str) else label, group
 
-    def _note_bad(self, bad: BadRow, table: Table, split: str, named: bool) -> None:
+    def note_bad(self, bad: BadRow, table: Table, split: str, named: bool) -> None:
         if named:
             self.dropped["drop_rows"] += 1
         else:
@@ -185,7 +188,7 @@ class Intake:
         for column in sorted(self.unseen):
             raise ValueError(f"eval.slices: no row has a field {column!r}")
 
-    def _clean(
+    def clean_texts(
         self, texts: tuple[str, ...], split: str, address: str
     ) -> tuple[tuple[str, ...] | None, int]:
         """The cleaned texts and their trace, the steps counted that changed any of them; None for

@@ -80,11 +80,12 @@ class Order:
     classes: np.ndarray | None  # (N,) of the rows, for pairs
     size: int  # N
     pairs: int = 0  # of an epoch; 0: each row once
+    streamed: int = 0  # rows of an epoch that stream; the N are a sample, to reckon with
 
     @property
     def rows(self) -> int:
         """Rows of an epoch."""
-        return 2 * self.pairs or self.size
+        return self.streamed or 2 * self.pairs or self.size
 
     @property
     def together(self) -> int:
@@ -92,7 +93,7 @@ class Order:
         return 2 if self.pairs else 1
 
     def epoch(self, epoch: int) -> np.ndarray:
-        """(rows,) int64 numbers of rows: a pure function."""
+        """(rows,) int64 numbers of rows, of a sample (N,): a pure function."""
         if self.classes is None:
             return epoch_order(self.size, self.seed, epoch)
         return draw_pairs(self.classes, self.pairs, self.seed, epoch)

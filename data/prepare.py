@@ -6,17 +6,19 @@ The result is memory-mapped Arrow in the cache, under a key made of the sources'
 arguments and this package's code: a second call opens that and reads nothing else.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import datasets
 import numpy as np
 
-from data.allot import Piece, allot, drop_seen, treat_overlap
+from data.allot import allot, describe_origin, drop_seen, treat_overlap
 from data.bad_rows import unlabelled
 from data.cache import cache_root, make_key, open_built, read_arrow
 from data.choices import ROW_CHOICES, unknown_splits, wrong_choices
@@ -25,13 +27,17 @@ from data.columns import check_columns
 from data.drop import check_drop_rows, read_drop_rows
 from data.grouped import describe_groups
 from data.intake import Intake
-from data.labels.settle import Kind, Settled, convert_labels, label_counts, settle
+from data.labels.numbers import NumberStyle
+from data.labels.settle import Kind, Settled, Spelling, convert_labels, label_counts, settle
 from data.reading.formats import FIRST_LINE, Format, check_format, describe_format
 from data.sources import Source, open_source
 from data.split_files import write_split
 from data.summary import DataReport
 from data.tables import Table
 from files.read import read_json
+
+if TYPE_CHECKING:
+    from data.stream.rows import Stream
 
 LEFT_OUT = "left_out"  # the file of the training rows that a sample leaves out
 
@@ -78,7 +84,8 @@ class Data:
     class | float64), row (int64, the record's place in the whole source), address ("file.csv:12");
     of the test rows also slices (the values of `args.slices`), where there are any.
     `fingerprint` is a hash of the rows, labels and names of all splits: equal data, equal hash,
-    wherever the files lie.
+    wherever the files lie. `spelling` says how the source writes its labels. Where training rows
+    `stream`, those in `splits` are a sample of them.
     """
 
     splits: dict[str, datasets.Dataset]
@@ -87,6 +94,8 @@ class Data:
     report: DataReport
     fingerprint: str
     left_out: datasets.Dataset | None = None
+    spelling: Spelling = field(default_factory=Spelling)
+    stream: Stream | None = None
 
 
 def learnt_rows(data: Data) -> datasets.Dataset:
@@ -108,18 +117,27 @@ def load_data(args: DataArgs, cache_dir: Path | None = None) -> Data:
     `cache_dir` is `$OPENLOOP_CACHE` or `~/.cache/openloop` unless given. Raises ValueError for
     whatever a source, a row or an argument has wrong, each named with its place.
     """
-    _check(args)
+    check_args(args)
     tables, notes = open_source(
         args.source, args.config, args.revision, args.splits, file_format(args)
     )
-    notes += describe_format(file_format(args))
+    return load_tables(args, tables, notes, cache_dir)
+
+
+def load_tables(
+    args: DataArgs, tables: dict[str, list[Table]], notes: list[str], cache_dir: Path | None = None
+) -> Data:
+    """The same of a source that is opened, with `notes` for people."""
+    notes = notes + describe_format(file_format(args))
     named = read_drop_rows(args.drop_rows) if args.drop_rows is not None else {}
     identity = {split: [(t.path, t.digest) for t in parts] for split, parts in tables.items()}
     which = asdict(args) | {"drop_rows": sorted(named)}  # what the file says, not where it lies
     key = make_key(args=which, tables=identity)
     folder = (cache_dir or cache_root()) / "data" / key[:32]
     open_built(folder, lambda made: _build(args, tables, notes, named, made))
-    meta = read_json(folder / "data.json", ("kind", "label_names", "report", "fingerprint"))
+    keys = ("kind", "label_names", "report", "fingerprint", "spelling")
+    meta = read_json(folder / "data.json", keys)
+    spelling = meta["spelling"]
     return Data(
         splits={name: read_arrow(folder / f"{name}.arrow") for name in meta["report"]["splits"]},
         kind=meta["kind"],
@@ -127,6 +145,7 @@ def load_data(args: DataArgs, cache_dir: Path | None = None) -> Data:
         report=DataReport(**meta["report"]),
         fingerprint=meta["fingerprint"],
         left_out=read_arrow(folder / f"{LEFT_OUT}.arrow") if args.left_out else None,
+        spelling=Spelling(NumberStyle(**spelling.pop("style")), **spelling),
     )
 
 
@@ -135,7 +154,8 @@ def file_format(args: DataArgs) -> Format:
     return Format(args.encoding, args.delimiter, args.quoting, args.escape, args.header)
 
 
-def _check(args: DataArgs) -> None:
+def check_args(args: DataArgs) -> None:
+    """Raise ValueError for arguments that are wrong by themselves."""
     kinds = {"kind": ("auto", "single", "multi", "regression")}
     errors = wrong_choices(args, {**kinds, **ROW_CHOICES})
     if len(args.text) not in (1, 2) or isinstance(args.text, str):
@@ -205,20 +225,26 @@ def _build(
         "label_names": names,
         "report": report.as_dict(),
         "fingerprint": digest.hexdigest(),
+        "spelling": asdict(settled.spelling),
     }
     (made / "data.json").write_text(json.dumps(meta), encoding="utf-8")
     for split in tables:
         (made / f"{split}.rows").unlink()
 
 
+def make_intake(args: DataArgs, named: Collection[str] = ()) -> Intake:
+    """What takes rows in as the arguments say; those `named` by their address are left out."""
+    return Intake(
+        args.text, args.label, args.labels, args.kind, args.clean, args.filter,
+        args.label_separator, args.slices, args.group, named,
+    )  # fmt: skip
+
+
 def _read_tables(
     args: DataArgs, tables: Mapping[str, list[Table]], named: dict[str, str], made: Path
 ) -> Intake:
     """The usable rows of all tables, written into `made`, and what was met on the way."""
-    intake = Intake(
-        args.text, args.label, args.labels, args.kind, args.clean, args.filter,
-        args.label_separator, args.slices, args.group, named,
-    )  # fmt: skip
+    intake = make_intake(args, named)
     check_columns(tables, intake.needed())
     for split, parts in tables.items():
         intake.read_split(split, parts, made / f"{split}.rows")
@@ -260,22 +286,3 @@ def _settle_labels(args: DataArgs, tables: dict[str, list[Table]], intake: Intak
                 f"{', '.join(settled.names)}"
             )
     return settled
-
-
-def describe_origin(
-    pieces: Mapping[str, Piece], split_seed: int, subset: Collection[str], subset_seed: int
-) -> dict[str, str]:
-    """Where each split comes from, for people: the source, or a cut from train, and whether it is a
-    sample, as those in `subset` are."""
-    cut_off = [split for split, (origin, _) in pieces.items() if origin != split]
-    texts = {}
-    for split in pieces:
-        if split in cut_off:
-            texts[split] = f"cut from train (seed {split_seed})"
-        elif split == "train" and cut_off:
-            texts[split] = "what the cuts left"
-        else:
-            texts[split] = "as in the source"
-        if split in subset:
-            texts[split] += f", a sample (seed {subset_seed})"
-    return texts

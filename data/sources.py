@@ -9,18 +9,14 @@ Each becomes Tables under our split names: train, validation, test.
 
 import glob
 import importlib.util
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
-
-from data.reading.columnar import CHUNK
+from data.hub import open_hub
 from data.reading.formats import Format
-from data.reading.rows import BadRow, Row, decode_bytes, nearest, with_nested
-from data.tables import Table, open_table
-from files.errors import meets_limit
+from data.reading.rows import nearest
+from data.tables import Digest, Table, open_table, whole_digest
 
 SPLITS = ("train", "validation", "test")
 Source = str | Sequence[str] | Mapping[str, str | Sequence[str]]
@@ -32,10 +28,13 @@ def open_source(
     revision: str | None,
     splits: Mapping[str, str] | None,
     fmt: Format = Format(),  # noqa: B008  frozen
+    digest: Digest = whole_digest,
+    stream: bool = False,
 ) -> tuple[dict[str, list[Table]], list[str]]:
     """Tables by split name, and notes for people. A source without splits is all `train`.
 
-    `splits` maps our names to those of a hub set. Raises ValueError, naming what was not found.
+    `splits` maps our names to those of a hub set, `digest` identifies a file, and with `stream` hub
+    sets are not loaded but read on. Raises ValueError, naming what was not found.
     """
     _check_split_names("data.splits", splits or {})
     if isinstance(source, Mapping):
@@ -48,10 +47,10 @@ def open_source(
             for one in _as_list(source[split]):
                 if one.startswith("hub:"):
                     theirs = (splits or {}).get(split, split)
-                    loaded = load_hub(one.removeprefix("hub:"), config, revision, theirs)
-                    tables[split].append(hub_table(loaded[theirs], f"{one[4:]}/{theirs}"))
+                    sets = open_hub(one[4:], config, revision, digest, stream, theirs)
+                    tables[split].extend(sets[theirs])
                 else:
-                    tables[split].extend(_open_files([one], fmt))
+                    tables[split].extend(_open_files([one], fmt, digest))
         _check_addresses(tables)
         return tables, _notes(tables)
     names = _as_list(source)
@@ -59,11 +58,12 @@ def open_source(
     if hub and len(names) > 1:
         raise ValueError(f"data.source: {hub[0]} has to stand alone, or as train = … in a table")
     if hub:
-        return _open_hub(hub[0].removeprefix("hub:"), config, revision, splits)
+        sets = open_hub(hub[0][4:], config, revision, digest, stream)
+        return _name_splits(hub[0][4:], sets, splits)
     for key, value in (("config", config), ("revision", revision), ("splits", splits)):
         if value:
             raise ValueError(f"data.{key}: got {value!r}, but only hub: sources have one")
-    tables = {"train": _open_files(names, fmt)}
+    tables = {"train": _open_files(names, fmt, digest)}
     return tables, _notes(tables)
 
 
@@ -99,7 +99,7 @@ def _check_addresses(tables: Mapping[str, list[Table]]) -> None:
 # Files
 
 
-def _open_files(names: Sequence[str], fmt: Format) -> list[Table]:
+def _open_files(names: Sequence[str], fmt: Format, digest: Digest) -> list[Table]:
     """Every file that the names stand for, in order; addresses use bare file names while clear."""
     paths = [path for name in names for path in find_files(name)]
     doubled = sorted({str(path) for path in paths if paths.count(path) > 1})
@@ -107,7 +107,7 @@ def _open_files(names: Sequence[str], fmt: Format) -> list[Table]:
         raise ValueError(f"data.source: {doubled[0]} is named twice")
     bare = [path.name for path in paths]
     return [
-        open_table(path, path.name if bare.count(path.name) == 1 else str(path), fmt)
+        open_table(path, path.name if bare.count(path.name) == 1 else str(path), fmt, digest)
         for path in paths
     ]
 
@@ -160,86 +160,26 @@ def find_in_package(name: str) -> Path:
 # Hugging Face sets
 
 
-def _open_hub(
-    name: str, config: str | None, revision: str | None, splits: Mapping[str, str] | None
+def _name_splits(
+    name: str, sets: Mapping[str, list[Table]], splits: Mapping[str, str] | None
 ) -> tuple[dict[str, list[Table]], list[str]]:
     """A hub set's own splits under our names; what is left aside is said in a note."""
-    loaded = load_hub(name, config, revision)
-    wanted = splits or {split: split for split in SPLITS if split in loaded}
+    wanted = splits or {split: split for split in SPLITS if split in sets}
     if "train" not in wanted:
         raise ValueError(
-            f"data.splits: hub:{name} has the splits {', '.join(loaded)}; say which of them is "
+            f"data.splits: hub:{name} has the splits {', '.join(sets)}; say which of them is "
             'train, as in splits = {train = "…"}'
         )
     for theirs in wanted.values():
-        if theirs not in loaded:
+        if theirs not in sets:
             raise ValueError(
-                f"data.splits: hub:{name} has no split {theirs!r}{nearest(theirs, list(loaded))}; "
-                f"it has {', '.join(loaded)}"
+                f"data.splits: hub:{name} has no split {theirs!r}{nearest(theirs, list(sets))}; "
+                f"it has {', '.join(sets)}"
             )
-    tables = {
-        split: [hub_table(loaded[wanted[split]], f"{name}/{wanted[split]}")]
-        for split in SPLITS
-        if split in wanted
-    }
-    used = wanted.values()
-    left = [f"{split} ({len(loaded[split])} rows)" for split in loaded if split not in used]
+    tables = {split: sets[wanted[split]] for split in SPLITS if split in wanted}
+    left = [
+        f"{split} ({sum(table.count or 0 for table in parts)} rows)"
+        for split, parts in sets.items()
+        if split not in wanted.values()
+    ]
     return tables, [f"not used: split {', '.join(left)} of hub:{name}"] if left else []
-
-
-def load_hub(
-    name: str, config: str | None, revision: str | None, split: str | None = None
-) -> dict[str, datasets.Dataset]:
-    """All splits of a Hugging Face set, or one; `name` may be a local folder.
-
-    Raises ValueError in one line, with the ways out, where it cannot be had.
-    """
-    try:
-        if os.path.isdir(name) and os.path.exists(os.path.join(name, "dataset_dict.json")):
-            loaded = datasets.load_from_disk(name)  # what DatasetDict.save_to_disk wrote
-        elif os.path.isdir(name) and os.path.exists(os.path.join(name, "state.json")):
-            loaded = datasets.DatasetDict(train=datasets.load_from_disk(name))
-        else:
-            loaded = datasets.load_dataset(name, config, revision=revision)
-    except Exception as error:  # the network's and the hub's errors have no common class
-        if meets_limit(error):
-            raise
-        cause = " ".join(str(error).split())[:200]
-        which = (
-            f"hub:{name} ({config or 'its only configuration'}, {revision or 'newest revision'})"
-        )
-        raise ValueError(
-            f"data.source: {which} could not be loaded ({type(error).__name__}: {cause}); ways "
-            "out: check the name, data.config and data.revision, read local files (CSV, JSONL, "
-            "Parquet) or a package: source instead, set HF_ENDPOINT to a mirror, or download it "
-            "on another machine and name the folder as hub:path/to/folder"
-        ) from None
-    if split is not None and split not in loaded:
-        raise ValueError(
-            f"data.source: hub:{name} has no split {split!r}{nearest(split, list(loaded))}; it has "
-            f"{', '.join(loaded)} (data.splits maps our names to them)"
-        )
-    return dict(loaded)
-
-
-def hub_table(dataset: datasets.Dataset, name: str) -> Table:
-    """One split of a Hugging Face set as a Table; the names of its ClassLabels go with it."""
-
-    def rows(needed: Sequence[str]) -> Iterator[Row | BadRow]:
-        there = set(dataset.column_names)
-        columns = list(dict.fromkeys(c if c in there else c.partition(".")[0] for c in needed))
-        start = 0
-        for chunk in dataset.select_columns(columns).with_format(None).iter(batch_size=CHUNK):
-            values = [chunk[column] for column in columns]
-            for i, row in enumerate(zip(*values, strict=True)):
-                values_there = decode_bytes(dict(zip(columns, row, strict=True)))
-                yield Row(f"{name}[{start + i}]", with_nested(values_there, needed))
-            start += len(values[0])
-
-    class_names = {}
-    for column, feature in dataset.features.items():
-        inner = getattr(feature, "feature", feature)  # of a list
-        if isinstance(inner, datasets.ClassLabel):
-            class_names[column] = tuple(inner.names)
-    columns_there = tuple(dataset.column_names)
-    return Table(f"hub:{name}", dataset._fingerprint, columns_there, rows, class_names)

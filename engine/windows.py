@@ -44,10 +44,10 @@ def count_window(micro_batches: list[Batch], count: Callable[[Batch], int]) -> t
     return items, tokens
 
 
-def own_micro_batches(plan: Plan, start: int) -> list[int]:
+def own_micro_batches(plan: Plan, start: int) -> Iterator[int]:
     """The numbers of an epoch's micro-batches from `start` on that are this process's."""
-    firsts = range(start, plan.micro_batches_per_epoch, plan.accumulate)
-    return [number for first in firsts for number in deal(window(plan, first))]
+    for first in range(start, plan.micro_batches_per_epoch, plan.accumulate):
+        yield from deal(window(plan, first))
 
 
 def wrong_number(plan: Plan, start: int, number: str) -> ValueError:

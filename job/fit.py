@@ -235,6 +235,8 @@ def train(
             )  # fmt: skip
     except NonFiniteError as error:
         raise with_rows(job, error) from error
+    if job.data.stream is not None and (lines := job.data.stream.taker.lines()):
+        tracker.say("of the rows that streamed: " + "; ".join(lines))
     if job.speed.compilations is not None:
         tracker.say(job.speed.compilations.line())
 
@@ -253,6 +255,9 @@ def with_rows(job: Job, error: NonFiniteError) -> ValueError:
 
 def describe_rows(job: Job, rows: list[int]) -> str:
     """Address and beginning of each training row."""
+    if job.data.stream is not None:
+        shown = job.data.stream.find(rows)
+        return "\n".join(f"  {row['address']}: {job.task.show_row(row)[:80]}" for row in shown)
     split, wanted = job.data.splits["train"], set(rows)
     lines = [
         f"  {split[i]['address']}: {job.task.show_row(split[i])[:80]}"

@@ -4,7 +4,7 @@ from dataclasses import fields
 
 from configs.schema import Config
 from data.clean import CleanArgs
-from data.prepare import DataArgs
+from data.prepare import Data, DataArgs, load_data
 
 LENGTH, LABEL = "length", "label"  # of eval.slices, not columns of the source
 
@@ -22,6 +22,26 @@ def clean_args(config: Config) -> CleanArgs:
 def slice_columns(config: Config) -> tuple[str, ...]:
     """The columns of the source that eval.slices names."""
     return tuple(name for name in config.eval.slices if name not in (LENGTH, LABEL))
+
+
+def load_rows(config: Config) -> Data:
+    """The rows of a recipe: all of them, or where training rows stream the others and a sample."""
+    if not config.data.stream:
+        return load_data(data_args(config))
+    from data.stream.cut import StreamArgs
+    from data.stream.labelled import load_streamed
+
+    args = StreamArgs(config.data.shuffle_buffer, config.run.seed)
+    return load_streamed(data_args(config), args)
+
+
+def refuse_stream(config: Config) -> None:
+    """Raise ValueError for a recipe whose training rows stream, where all would be read."""
+    if config.data.stream:
+        raise ValueError(
+            "data.stream: check.py reads all training rows, compares them with each other and "
+            "keeps them; look at a part of them: data.stream=false with fewer files in data.source"
+        )
 
 
 def data_args(config: Config) -> DataArgs:

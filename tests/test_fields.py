@@ -22,6 +22,8 @@ OWN = [*NO_LORA, "method.kind={own}:IA3", "--allow-code"]
 PROMPT = [*NO_LORA, "prompt.tokens=2"]
 DROPOUT = ["model.dropout=0.3"]
 CONTRAST = ["contrast.pairs=6"]
+STREAM = ["data.clean.duplicates=false", "data.on_overlap=drop", "eval.baseline=false"]
+STREAM += ["data.validation=8", "data.test=8"]
 DISTILL = ["distill.teacher={teacher}/first"]
 
 TABLE = {
@@ -105,6 +107,8 @@ TABLE = {
     "data.group": (["data.group=title"], PLAN, ["data.source={table}"]),
     "data.drop_rows": (["data.drop_rows={drop}"], PLAN, ["data.source={table}"]),
     "data.split_seed": (["data.split_seed=7"], STEPS, []),
+    "data.stream": (["data.stream=true"], PLAN, STREAM),
+    "data.shuffle_buffer": (["data.shuffle_buffer=5"], STEPS, [*STREAM, "data.stream=true"]),
     "data.subset": (["data.subset={train = 20}"], PLAN, []),
     "data.subset_seed": (["data.subset_seed=7"], STEPS, ["data.subset={train = 20}"]),
     "data.max_length": (["data.max_length=8"], PLAN, []),

@@ -23,6 +23,7 @@ PACKAGES = (
     "data/checks",
     "data/labels",
     "data/reading",
+    "data/stream",
     "engine",
     "job",
     "job/tasks",

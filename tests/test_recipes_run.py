@@ -115,9 +115,10 @@ def run_first_step(path, folder, model_folder):
     teacher = read_config(path).distill
     if teacher is not None:  # as the recipe says: first the run that teaches
         run_first_step(path.parent / f"{Path(teacher.teacher).name}.toml", folder, model_folder)
+    few = "{}" if read_config(path).data.stream else "{train = 20, test = 10}"
     overrides = [
         f"run.dir={folder / 'runs'}",
-        f"data.source={local_data(folder, path.stem)}", "data.subset={train = 20, test = 10}",
+        f"data.source={local_data(folder, path.stem)}", f"data.subset={few}",
         "data.validation=10", "train.max_steps=1", "precision.device=cpu", "precision.dtype=fp32",
     ]  # fmt: skip
     if path.stem not in HUB:

@@ -45,6 +45,12 @@ class ChatCounts:
     examples: list[str] = field(default_factory=list)
     addresses: list[str] = field(default_factory=list)
 
+    def note_row(self, tokens: int, learned: int) -> None:
+        """Count a row of so many tokens, of which some are learned."""
+        self.rows += 1
+        self.tokens += tokens
+        self.learned += learned
+
     def note_bad(self, row: BadRow) -> None:
         """Count a conversation that gives no row."""
         self.bad[row.reason] = self.bad.get(row.reason, 0) + 1

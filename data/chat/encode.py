@@ -147,35 +147,47 @@ def _batches(
         for masked, messages, row, address in zip(
             renderer.mask(chats, addresses), chats, chunk["row"], addresses, strict=True
         ):
-            if isinstance(masked, BadRow):
-                counts.note_bad(masked)
-                continue
-            if not targets(masked):
-                counts.note_bad(BadRow(address, "nothing_learned", "no token of it is learned"))
-                continue
-            counts.whole_tokens += len(masked.ids)
-            long = len(masked.ids) > encoding.max_length
-            counts.overlong += long
-            if long and encoding.overlong is None:
-                excess.note(masked, encoding.max_length)
-                continue
-            pieces = [masked]
-            if long:
-                pieces = fit(masked, messages, address, renderer, encoding, counts)
+            pieces = make_rows(masked, messages, address, renderer, encoding, counts, excess)
             for piece in pieces:
+                assert isinstance(masked, Masked)
                 _append(columns, piece, row, len(masked.ids), counts)
         yield pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
     excess.check(encoding.max_length, counts.read, split, encoding.learn)
     counts.check(encoding.on_bad_row, split)
 
 
+def make_rows(
+    masked: Masked | BadRow,
+    messages: list[Message],
+    address: str,
+    renderer: Renderer,
+    encoding: ChatEncoding,
+    counts: ChatCounts,
+    excess: Excess,
+) -> list[Masked]:
+    """The rows that a conversation becomes; where it gives none, or is too long and nothing says
+    what becomes of it, it is noted in `counts` or `excess`."""
+    if isinstance(masked, BadRow):
+        counts.note_bad(masked)
+        return []
+    if not targets(masked):
+        counts.note_bad(BadRow(address, "nothing_learned", "no token of it is learned"))
+        return []
+    counts.whole_tokens += len(masked.ids)
+    if len(masked.ids) <= encoding.max_length:
+        return [masked]
+    counts.overlong += 1
+    if encoding.overlong is None:
+        excess.note(masked, encoding.max_length)
+        return []
+    return fit(masked, messages, address, renderer, encoding, counts)
+
+
 def _append(
     columns: dict[str, list[Any]], masked: Masked, row: int, full_length: int, counts: ChatCounts
 ) -> None:
     """Add a row to the columns, and count it."""
-    counts.rows += 1
-    counts.tokens += len(masked.ids)
-    counts.learned += targets(masked)
+    counts.note_row(len(masked.ids), targets(masked))
     values = (masked.ids, shift_labels(masked), row, len(masked.ids), full_length)
     for column, value in zip(columns.values(), values, strict=True):
         column.append(value)

@@ -101,7 +101,7 @@ class ChatIntake:
                 number = self.next_row
                 self.next_row += 1
                 self.last = row.address
-                messages = self._take(row, table, split)
+                messages = self.take(row, table, split)
                 if messages is None:
                     continue
                 exact, key = conversation_keys(messages)
@@ -133,7 +133,7 @@ class ChatIntake:
                 "source of each"
             )
 
-    def _take(self, row: Row | BadRow, table: Table, split: str) -> list[Message] | None:
+    def take(self, row: Row | BadRow, table: Table, split: str) -> list[Message] | None:
         """The cleaned messages of a row; None where it is filtered out or bad. What is bad is no
         fault where it is named to be left out."""
         named = row.address in self.drop_rows

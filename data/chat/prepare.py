@@ -5,18 +5,20 @@
 The result is memory-mapped Arrow in the cache, under a key as that of `load_data` (prepare.py).
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import datasets
 import numpy as np
 import pyarrow as pa
 
-from data.allot import Piece, allot, treat_overlap
+from data.allot import Piece, allot, describe_origin, treat_overlap
 from data.cache import cache_root, make_key, open_built, read_arrow, write_arrow
 from data.chat.intake import SCHEMA, ChatClean, ChatIntake, describe_turns, first_places
 from data.chat.messages import MessageReader
@@ -26,13 +28,15 @@ from data.columns import check_columns
 from data.drop import check_drop_rows, read_drop_rows
 from data.filters import parse_filter
 from data.grouped import describe_groups
-from data.prepare import describe_origin
 from data.reading.columnar import CHUNK
 from data.reading.formats import FIRST_LINE, Format, check_format, describe_format
 from data.sources import Source, open_source
 from data.summary import DataReport
 from data.tables import Table
 from files.read import read_json
+
+if TYPE_CHECKING:
+    from data.stream.rows import Stream
 
 KEPT = ("messages", "row", "address")  # columns of a finished split
 
@@ -76,12 +80,14 @@ class Chats:
 
     Columns: messages (a list of {role, content}; of plain text one of role "text"), row (int64, the
     record's place in the whole source), address ("chats.jsonl:12"). `fingerprint` is a hash of the
-    conversations of all splits: equal data, equal hash, wherever the files lie.
+    conversations of all splits: equal data, equal hash, wherever the files lie. Where training
+    conversations `stream`, those in `splits` are a sample of them.
     """
 
     splits: dict[str, datasets.Dataset]
     report: DataReport
     fingerprint: str
+    stream: Stream | None = None
 
 
 def load_chats(args: ChatArgs, cache_dir: Path | None = None) -> Chats:
@@ -90,10 +96,17 @@ def load_chats(args: ChatArgs, cache_dir: Path | None = None) -> Chats:
     `cache_dir` is `$OPENLOOP_CACHE` or `~/.cache/openloop` unless given. Raises ValueError for
     whatever a source, a conversation or an argument has wrong, each named with its place.
     """
-    _check(args)
-    fmt = Format(args.encoding, args.delimiter, args.quoting, args.escape, args.header)
+    check_args(args)
+    fmt = chat_format(args)
     tables, notes = open_source(args.source, args.config, args.revision, args.splits, fmt)
-    notes += describe_format(fmt)
+    return load_chat_tables(args, tables, notes, cache_dir)
+
+
+def load_chat_tables(
+    args: ChatArgs, tables: dict[str, list[Table]], notes: list[str], cache_dir: Path | None = None
+) -> Chats:
+    """The same of a source that is opened, with `notes` for people."""
+    notes = notes + describe_format(chat_format(args))
     named = read_drop_rows(args.drop_rows) if args.drop_rows is not None else {}
     identity = {split: [(t.path, t.digest) for t in parts] for split, parts in tables.items()}
     key = make_key(chats=asdict(args) | {"drop_rows": sorted(named)}, tables=identity)
@@ -107,10 +120,14 @@ def load_chats(args: ChatArgs, cache_dir: Path | None = None) -> Chats:
     )
 
 
-def _check(args: ChatArgs) -> None:
-    errors = check_format(
-        Format(args.encoding, args.delimiter, args.quoting, args.escape, args.header)
-    )
+def chat_format(args: ChatArgs) -> Format:
+    """The part of the arguments that says how text files are written."""
+    return Format(args.encoding, args.delimiter, args.quoting, args.escape, args.header)
+
+
+def check_args(args: ChatArgs) -> None:
+    """Raise ValueError for arguments that are wrong by themselves."""
+    errors = check_format(chat_format(args))
     errors += wrong_choices(args, ROW_CHOICES)
     if isinstance(args.messages, str) or not 1 <= len(args.messages) <= 3:
         errors.append(
@@ -179,14 +196,20 @@ def _build(
         (made / f"{split}.rows").unlink()
 
 
+def make_intake(args: ChatArgs, named: Collection[str] = ()) -> ChatIntake:
+    """What takes conversations in as the arguments say; those `named` by their address are left
+    out."""
+    fields = None if args.turn is None else (args.turn["role"], args.turn["content"])
+    reader = MessageReader(args.messages, TurnReader(args.roles, fields))
+    kept_by = parse_filter(args.filter) if args.filter else None
+    return ChatIntake(reader, args.clean, kept_by, args.group, named)
+
+
 def _read_tables(
     args: ChatArgs, tables: Mapping[str, list[Table]], named: dict[str, str], made: Path
 ) -> ChatIntake:
     """The usable conversations of all tables, written into `made`, and what was met on the way."""
-    fields = None if args.turn is None else (args.turn["role"], args.turn["content"])
-    reader = MessageReader(args.messages, TurnReader(args.roles, fields))
-    kept_by = parse_filter(args.filter) if args.filter else None
-    intake = ChatIntake(reader, args.clean, kept_by, args.group, named)
+    intake = make_intake(args, named)
     check_columns(tables, intake.needed())
     for split, parts in tables.items():
         intake.read_split(split, parts, made / f"{split}.rows")
@@ -226,7 +249,7 @@ def _write_split(
     split: str,
     piece: Piece,
     read: Mapping[str, datasets.Dataset],
-    digest: "hashlib._Hash",
+    digest: hashlib._Hash,
 ) -> None:
     """Write one split's Arrow file; every conversation also goes into the digest, as its key."""
     origin, places = piece

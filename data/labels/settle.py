@@ -3,7 +3,7 @@
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import datasets
@@ -23,12 +23,22 @@ LOOKALIKES = str.maketrans(  # letters of other alphabets that look like Latin o
 
 
 @dataclass(frozen=True)
+class Spelling:
+    """How a source writes its labels, which all of them together tell: the style of numbers, what
+    stands for other names, and whether a list holds one 0 or 1 for each class (`hot`)."""
+
+    style: NumberStyle = ENGLISH
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    hot: bool = False
+
+
+@dataclass(frozen=True)
 class Settled:
     """What all labels together say. `notes`: what was decided that a reader should know."""
 
     kind: Kind
     names: tuple[str, ...]
-    style: NumberStyle
+    spelling: Spelling
     labels: Labels
     notes: list[str]
 
@@ -41,6 +51,8 @@ def settle(labels: Labels, kind: str, names: tuple[str, ...] | None, column: str
     """
     at = f"data.label {column}"
     notes: list[str] = []
+    renamed: dict[str, str] = {}
+    hot = False
     everything = [label for split in labels.values() for label in split]
     settled = settle_kind(everything, kind, names, at)
     if settled == "regression":
@@ -50,22 +62,24 @@ def settle(labels: Labels, kind: str, names: tuple[str, ...] | None, column: str
             raise ValueError(f"{at}: {error}") from None
         if style != ENGLISH:
             notes.append(f"{at}: a comma begins the decimals of its numbers")
-        return Settled(settled, (), style, labels, notes)
+        return Settled(settled, (), Spelling(style), labels, notes)
     if settled == "single":
         spelled = {str(label) for label in everything}
         whole = {one: plain_form(one) for one in spelled if THOUSANDS.fullmatch(one)}
         if whole:
+            renamed |= whole
             labels = {
                 split: [_rename(one, whole) for one in rows] for split, rows in labels.items()
             }
             everything = [label for split in labels.values() for label in split]
     if settled == "multi" and (size := _multi_hot_size(everything)):
-        names = _names_of_places(size, names, at)
+        names, hot = _names_of_places(size, names, at), True
         labels = {split: [_held(label, names) for label in rows] for split, rows in labels.items()}
         notes.append(f"{at}: each list holds one 0 or 1 for each of the classes {_shown(names)}")
     elif names_for_numbers(names) and names is not None:
         by_number, note = name_numbers(everything, names, at)
         notes += [note] if note else []
+        renamed |= by_number
         labels = {
             split: [_rename(label, by_number) for label in rows] for split, rows in labels.items()
         }
@@ -73,7 +87,7 @@ def settle(labels: Labels, kind: str, names: tuple[str, ...] | None, column: str
     ordered = settle_names(everything, settled, names, at)
     for alike in alike_names(ordered):
         notes.append(f"WARNING: {at}: these labels look alike, and are different classes: {alike}")
-    return Settled(settled, ordered, ENGLISH, labels, notes)
+    return Settled(settled, ordered, Spelling(ENGLISH, renamed, hot), labels, notes)
 
 
 def settle_kind(labels: Sequence[Label], kind: str, names: tuple[str, ...] | None, at: str) -> Kind:
@@ -235,11 +249,29 @@ def convert_label(
     return index[str(label)]
 
 
+def convert_as_settled(
+    label: Label, kind: Kind, index: Mapping[str, int], spelling: Spelling
+) -> int | float | list[float]:
+    """One more label of a source whose others are settled, as convert_label gives it; `index` holds
+    the names in order. Raises ValueError for one that is none of them, or no such number."""
+    if kind == "regression":
+        if spelling.style.parse(str(label)) is None:
+            raise ValueError(f"{label!r} is no number as the others are written")
+        return convert_label(label, kind, index, spelling.style)
+    if spelling.hot and len(label) == len(index) and set(label) <= {"0", "1"}:
+        label = _held(label, tuple(index))
+    label = _rename(label, spelling.renamed)
+    for name in label if isinstance(label, tuple) else (label,):
+        if name not in index:
+            raise ValueError(f"{name[:60]!r} is none of {_shown(tuple(index))}")
+    return convert_label(label, kind, index)
+
+
 def convert_labels(settled: Settled) -> dict[str, list[Any]]:
     """What stands in the data set for each row of each split."""
-    index = {name: i for i, name in enumerate(settled.names)}
+    index, style = {name: i for i, name in enumerate(settled.names)}, settled.spelling.style
     return {
-        split: [convert_label(label, settled.kind, index, settled.style) for label in plain]
+        split: [convert_label(label, settled.kind, index, style) for label in plain]
         for split, plain in settled.labels.items()
     }
 

@@ -1,4 +1,4 @@
-"""Parquet and Excel: files that know their columns."""
+"""Parquet, Arrow and Excel: files that know their columns."""
 
 import json
 import tempfile
@@ -14,7 +14,8 @@ from data.reading.formats import FIRST_LINE, NO_HEADER
 from data.reading.rows import BadRow, Row, decode_bytes, with_nested
 from files.errors import meets_limit
 
-CHUNK = 1000  # rows turned into Python objects at a time
+CHUNK = 1000  # rows read at a time
+FEW = 50  # of them turned into Python objects at a time: often no more are wanted
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
@@ -37,19 +38,64 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         ) from None
 
 
-def read_parquet(path: Path, name: str, needed: Sequence[str]) -> Iterator[Row | BadRow]:
-    """The rows with the columns needed; a dotted name reaches into a struct."""
+def read_parquet(
+    path: Path, name: str, needed: Sequence[str], start: int = 0
+) -> Iterator[Row | BadRow]:
+    """The rows from number `start` on with the columns needed; a dotted name reaches into a struct.
+    Row groups that end before `start` are not read."""
     with open_parquet(path) as file:
         there = set(file.schema_arrow.names)
         columns = list(dict.fromkeys(c if c in there else c.partition(".")[0] for c in needed))
-        start = 0
+        groups = list(range(file.num_row_groups))
+        begin = 0
+        while groups and begin + file.metadata.row_group(groups[0]).num_rows <= start:
+            begin += file.metadata.row_group(groups.pop(0)).num_rows
         try:
-            for batch in file.iter_batches(batch_size=CHUNK, columns=columns):
-                for i, values in enumerate(batch.to_pylist()):
-                    yield Row(f"{name}[{start + i}]", with_nested(decode_bytes(values), needed))
-                start += batch.num_rows
+            for batch in file.iter_batches(batch_size=CHUNK, row_groups=groups, columns=columns):
+                for i, values in numbered(batch, start - begin):
+                    yield Row(f"{name}[{begin + i}]", with_nested(decode_bytes(values), needed))
+                begin += batch.num_rows
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{path}: damaged behind row {start:,} ({str(error)[:100]})") from None
+            raise ValueError(f"{path}: damaged behind row {begin:,} ({str(error)[:100]})") from None
+
+
+def numbered(batch: pa.RecordBatch, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a batch from number `start` on, each with its number, made as they are asked
+    for."""
+    for first in range(max(0, start), batch.num_rows, FEW):
+        yield from enumerate(batch.slice(first, FEW).to_pylist(), start=first)
+
+
+def arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """The batches of an Arrow file, mapped and not copied: of the file format (Feather), or of the
+    stream format, as `datasets` keeps its own. Raises ValueError, naming the file, where it is
+    damaged."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            if source.read(6) == b"ARROW1":
+                file = pa.ipc.open_file(source)
+                yield from (file.get_batch(i) for i in range(file.num_record_batches))
+                return
+            source.seek(0)
+            yield from pa.ipc.open_stream(source)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path}: an Arrow file that is cut short, damaged or packed ({str(error)[:100]}); "
+            "fetch it again, unpacked"
+        ) from None
+
+
+def read_arrow_file(
+    path: Path, name: str, needed: Sequence[str], start: int = 0
+) -> Iterator[Row | BadRow]:
+    """The rows from number `start` on with the columns needed, as read_parquet."""
+    begin = 0
+    for batch in arrow_batches(path):
+        there = set(batch.schema.names)
+        columns = list(dict.fromkeys(c if c in there else c.partition(".")[0] for c in needed))
+        for i, values in numbered(batch.select(columns), start - begin):
+            yield Row(f"{name}[{begin + i}]", with_nested(decode_bytes(values), needed))
+        begin += batch.num_rows
 
 
 def parquet_class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:

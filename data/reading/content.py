@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
-Content = Literal["text", "parquet", "excel"]
+Content = Literal["text", "parquet", "arrow", "excel"]
 
 PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip, b"BZh": bz2, b"\xfd7zXZ\x00": lzma}
 PACKED_SUFFIXES = (".gz", ".bz2", ".xz")
@@ -31,7 +31,6 @@ FOREIGN = (
     (b"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it with `zstd -d`"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it"),
     (b"Rar!\x1a\x07", "a RAR archive", "unpack it"),
-    (b"ARROW1", "an Arrow (Feather) file", "write it as Parquet or CSV"),
     (b"SQLite format 3\x00", "an SQLite data base", "export the table as CSV"),
     (b"\x89HDF", "an HDF5 file", "export it as CSV or Parquet"),
     (b"\x93NUMPY", "a NumPy array", "write it as CSV or JSON lines"),
@@ -94,6 +93,8 @@ def sniff(path: Path) -> Content:
         start = file.read(4096)
     if start.startswith(b"PAR1"):
         return "parquet"
+    if start.startswith((b"ARROW1", b"\xff\xff\xff\xff")):  # file, stream
+        return "arrow"
     if start.startswith(b"PK\x03\x04"):
         return _sniff_zip(path)
     for magic, what, advice in FOREIGN:

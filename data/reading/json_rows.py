@@ -19,9 +19,10 @@ PEEK = 1 << 20  # characters in which a first object must end to be taken for a 
 
 
 def read_json(
-    path: Path, name: str, needed: Sequence[str], encoding: str = "utf-8"
+    path: Path, name: str, needed: Sequence[str], encoding: str = "utf-8", start: int = 0
 ) -> Iterator[Row | BadRow]:
-    """Every record of a JSON file; dotted names in `needed` reach into objects.
+    """Every record of a JSON file, from number `start` on; dotted names in `needed` reach into
+    objects.
 
     Raises ValueError with the file's own line where JSON that is not line by line is broken: where
     the next record begins cannot be told then.
@@ -32,7 +33,11 @@ def read_json(
     by_line = by_line and bool(second)
     by_line |= not second and not first.startswith(("[", "{"))  # a single line that is broken
     lines = Lines(path, encoding)
-    for record in _read_lines(lines, name) if by_line else _read_stream(lines, name, needed):
+    if by_line:
+        records = _read_lines(lines, name, start)
+    else:
+        records = islice(_read_stream(lines, name, needed), start, None)
+    for record in records:
         if isinstance(record, Row):
             record = Row(record.address, with_nested(record.values, needed))
         yield record
@@ -61,8 +66,12 @@ def _is_whole_object(line: str) -> bool:
         return False
 
 
-def _read_lines(lines: Lines, name: str) -> Iterator[Row | BadRow]:
+def _read_lines(lines: Lines, name: str, start: int) -> Iterator[Row | BadRow]:
     for line in lines:
+        if start and (lines.bad or line.strip()):
+            start -= 1
+            lines.bad.clear()
+            continue
         address = f"{name}:{lines.number}"
         if lines.bad:
             yield BadRow(address, "bad_encoding", "; ".join(lines.bad))

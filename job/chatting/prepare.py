@@ -9,7 +9,7 @@ from data.chat.batches import collate_chats
 from data.chat.counts import ChatCounts
 from data.chat.encode import encode_chats
 from data.chat.packing import pack_chats
-from data.chat.prepare import Chats, load_chats
+from data.chat.prepare import Chats
 from data.chat.templates import choose_template
 from data.encode import Encoded
 from data.pairs import Order
@@ -20,7 +20,7 @@ from engine.memory import explained
 from engine.precision import Precision, choose_precision
 from job.chatting.load import of_texts, written_end
 from job.chatting.loss import chat_loss
-from job.chatting.rows import chat_args, chat_encoding
+from job.chatting.rows import chat_encoding, load_chat_rows
 from job.ending import reading
 from job.job import Job
 from job.parallel.place import Placed, place_model, through
@@ -76,7 +76,7 @@ def prepare_chat(
     placed = place_model(model, config, opened.precision, config)
     chats = opened.chats
     notes = [*opened.built.notes, *packed]
-    data = Data(chats.splits, "chat", (), chats.report, chats.fingerprint)
+    data = Data(chats.splits, "chat", (), chats.report, chats.fingerprint, stream=chats.stream)
     return assemble(task, config, opened, data, encoded, counts, placed, notes, details)
 
 
@@ -89,7 +89,7 @@ def open_parts(
     precision = problems.attempt(
         lambda: choose_precision(wanted.device, wanted.dtype, resolved_dtype)
     )
-    chats = problems.attempt(lambda: load_chats(chat_args(config)))
+    chats = problems.attempt(lambda: load_chat_rows(config))
     problems.check()
     assert precision is not None
     assert chats is not None
@@ -144,9 +144,10 @@ def assemble(
     """Optimizer, schedule, plan and estimate for a model and its conversations."""
     train, built, precision = config.train, opened.built, opened.precision
     speed = placed.speed
+    streamed = 0 if data.stream is None else data.stream.rows
     padding, order = (
         make_padding(opened.tokenizer),
-        Order(config.run.seed, None, encoded["train"].rows),
+        Order(config.run.seed, None, encoded["train"].rows, streamed=streamed),
     )
     plan = plan_steps(config, order.rows)
     method = opened.args.method

@@ -4,7 +4,19 @@ from dataclasses import fields
 
 from configs.schema import Config
 from data.chat.encode import ChatEncoding
-from data.chat.prepare import ChatArgs, ChatClean
+from data.chat.prepare import ChatArgs, ChatClean, Chats, load_chats
+
+
+def load_chat_rows(config: Config) -> Chats:
+    """The conversations of a recipe: all of them, or where those of the training stream the others
+    and a sample."""
+    if not config.data.stream:
+        return load_chats(chat_args(config))
+    from data.stream.chats import load_streamed_chats
+    from data.stream.cut import StreamArgs
+
+    args = StreamArgs(config.data.shuffle_buffer, config.run.seed)
+    return load_streamed_chats(chat_args(config), args)
 
 
 def chat_args(config: Config) -> ChatArgs:

@@ -5,12 +5,11 @@ from typing import Any
 
 from configs.schema import Config
 from data.chat.batches import collate_chats
-from data.chat.prepare import load_chats
 from data.loaders import eval_batches
 from engine.precision import choose_precision
 from job.chatting.loss import evaluate_chats
 from job.chatting.prepare import encode_split
-from job.chatting.rows import chat_args
+from job.chatting.rows import load_chat_rows
 from job.ending import reading
 from job.predicting.predictor import made_with, make_padding
 from job.speed import evaluation_rows, feed_batches, speed_up_model
@@ -25,7 +24,7 @@ def score_finished_chat(
     recipe, has no test rows, or where its rows have changed since; unless `allow_drift`, also where
     its files have."""
     folder = open_scored(config, allow_drift)
-    chats = load_chats(chat_args(config))
+    chats = load_chat_rows(config)
     check_same_rows(config, folder, chats.fingerprint, chats.splits)
     with reading(f"the model in {folder.path}"):
         model, tokenizer, _ = load_exported(

@@ -26,7 +26,7 @@ from job.checking.examined import INSTALL
 from job.checking.written import write_lines
 from job.predicting.inputs import Item, file_source
 from job.predicting.predictor import Prediction, Predictor, Text
-from job.rows import clean_args, data_args, text_columns
+from job.rows import clean_args, data_args, refuse_stream, text_columns
 from report.check import Chosen
 
 CROWD = 8  # times the rows wanted: of so many of the least sure ones, those far apart are taken
@@ -125,6 +125,7 @@ def _texts(item: Item, config: Config) -> Texts:
 
 def _labelled(config: Config) -> Iterable[Texts]:
     """The texts of all rows that the run has labels of."""
+    refuse_stream(config)
     rows: Any = all_rows(load_data(data_args(config)))
     names = [name for name in ("text", "text_pair") if name in rows.column_names]
     for chunk in rows.select_columns(names).iter(batch_size=CHUNK):

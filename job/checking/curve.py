@@ -13,7 +13,7 @@ from configs.schema import Config
 from data.prepare import learnt_rows, load_data
 from job.folder import Folder, finished_config, run_folder, saved_config
 from job.reporting.compare import Finished, compare_pair, open_finished
-from job.rows import data_args
+from job.rows import data_args, refuse_stream
 from report.check import CurvePoint
 
 SHARES = (12.5, 25, 50)  # percent
@@ -35,6 +35,7 @@ def learning_curve(run: Path, train: Callable[[Config, bool], None]) -> list[Cur
     metric = next((name for name in COMPARED if name in whole.test), None)
     if metric is None:
         raise ValueError(f"--curve: {run} has no test figure to compare: {' or '.join(COMPARED)}")
+    refuse_stream(config)
     data = load_data(data_args(config))
     if data.left_out is not None:
         raise ValueError(

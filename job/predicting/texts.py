@@ -7,10 +7,10 @@ import numpy as np
 from configs.schema import Config
 from data.encode import Encoded, encode_texts
 from data.long import LengthArgs
-from data.prepare import Data, load_data
+from data.prepare import Data
 from job.job import Job
 from job.predicting.predictor import length_args, window_pool
-from job.rows import data_args, text_columns
+from job.rows import load_rows, text_columns
 from job.training.needs import adds_up, most_tokens, row_lengths, widest_of
 from job.training.teacher import student_source
 from models.apart import needs_apart
@@ -126,7 +126,7 @@ def row_lines(config: Config, count: int) -> list[str]:
     of them, as text."""
     source, revision, _ = student_source(config)
     tokenizer = open_tokenizer(source, revision, len(text_columns(config)))
-    data = load_data(data_args(config))
+    data = load_rows(config)
     lines = []
     for row in data.splits["train"].select(range(min(count, len(data.splits["train"])))):
         pairs = [row["text_pair"]] if "text_pair" in row else None

@@ -95,6 +95,11 @@ def cache_line(job: Job) -> str:
     return "token cache: " + ", ".join(hits)
 
 
+def streamed_rows(job: Job) -> dict[str, int]:
+    """Training rows where they stream, which are not among those encoded."""
+    return {} if job.data.stream is None else {"train": job.data.stream.rows}
+
+
 def habit_lines(config: Config, metric: str, rows: int) -> list[str]:
     """How the run is evaluated, saved and fed."""
     every = config.eval.every if config.eval.every == "epoch" else f"{config.eval.every} steps"
@@ -143,7 +148,7 @@ def make_plan(job: Job, folder: Folder) -> Plan:
         folder=str(folder.path),
         model=job.model_args.source,
         data=str(config.data.source),
-        rows={name: e.rows for name, e in job.encoded.items()},
+        rows={name: e.rows for name, e in job.encoded.items()} | streamed_rows(job),
         balance=rows.balance,
         truncation=rows.truncation,
         length=rows.length,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from configs.schema import Config
@@ -68,17 +68,31 @@ class Chat:
         if new is not None:
             store_before(job, new)
 
-    def train_batches(self, job: Job, epoch: int, numbers: Sequence[int]) -> Iterator[Batch]:
+    def train_batches(self, job: Job, epoch: int, numbers: Iterable[int]) -> Iterator[Batch]:
         from data.chat.batches import collate_chats
         from data.loaders import train_batches
         from job.chatting.loss import with_places
 
+        if job.data.stream is not None:
+            return with_places(self.streamed_batches(job, epoch, numbers))
         return with_places(
             train_batches(
                 job.encoded["train"].dataset, job.order.epoch(epoch), numbers,
                 job.config.train.micro_batch_size, job.padding, job.config.data.workers,
                 join=collate_chats,
             )
+        )  # fmt: skip
+
+    def streamed_batches(self, job: Job, epoch: int, numbers: Iterable[int]) -> Iterator[Batch]:
+        from copy import deepcopy
+
+        from data.stream.chats import streamed_chats
+        from job.chatting.rows import chat_encoding
+
+        assert job.data.stream is not None
+        return streamed_chats(
+            job.data.stream, epoch, numbers, job.config.train.micro_batch_size,
+            deepcopy(job.tokenizer), chat_encoding(job.config), job.padding,
         )  # fmt: skip
 
     def split_batches(self, job: Job, split: str) -> Iterator[Batch]:

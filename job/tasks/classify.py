@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from configs.schema import Config
@@ -43,7 +43,9 @@ class Classify:
         kind, names = job.data.kind, job.data.label_names
         return Sections(
             balance={
-                name: label_counts(rows, kind, names) for name, rows in job.data.splits.items()
+                name: label_counts(rows, kind, names)
+                for name, rows in job.data.splits.items()
+                if name != "train" or job.data.stream is None
             },
             truncation={
                 name: Truncation(e.rows, e.truncated_rows, e.tokens + e.cut_tokens, e.cut_tokens)
@@ -95,7 +97,9 @@ class Classify:
         if job.distilled is not None:
             print(job.distilled.ask("train"), flush=True)
 
-    def train_batches(self, job: Job, epoch: int, numbers: Sequence[int]) -> Iterator[Batch]:
+    def train_batches(self, job: Job, epoch: int, numbers: Iterable[int]) -> Iterator[Batch]:
+        if job.data.stream is not None:
+            return self.streamed_batches(job, epoch, numbers)
         from data.loaders import train_batches
 
         batches = train_batches(
@@ -106,6 +110,18 @@ class Classify:
         if job.distilled is not None:
             batches = map(partial(job.distilled.join, target=job.target), batches)
         return batches
+
+    def streamed_batches(self, job: Job, epoch: int, numbers: Iterable[int]) -> Iterator[Batch]:
+        from copy import deepcopy
+
+        from data.stream.labelled import streamed_batches
+        from job.predicting.predictor import length_args
+
+        assert job.data.stream is not None
+        return streamed_batches(
+            job.data.stream, epoch, numbers, job.config.train.micro_batch_size,
+            deepcopy(job.tokenizer), length_args(job.config), job.padding,
+        )  # fmt: skip
 
     def split_batches(self, job: Job, split: str) -> Iterator[Batch]:
         from data.loaders import eval_batches

@@ -6,7 +6,7 @@ needs to know what a run is about asks its task, and nobody asks which task that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -80,7 +80,7 @@ class Task(Protocol):
         """What is worked out before the first step; of a `new` run, into its folder, also what is
         shown before."""
 
-    def train_batches(self, job: Job, epoch: int, numbers: Sequence[int]) -> Iterator[Batch]:
+    def train_batches(self, job: Job, epoch: int, numbers: Iterable[int]) -> Iterator[Batch]:
         """The micro-batches of these numbers of an epoch, in memory of the host."""
 
     def split_batches(self, job: Job, split: str) -> Iterator[Batch]:

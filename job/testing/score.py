@@ -8,13 +8,13 @@ from torch import nn
 
 from configs.schema import Config
 from data.loaders import eval_batches
-from data.prepare import Data, load_data
+from data.prepare import Data
 from engine.losses import Batch
 from job.ending import reading
 from job.folder import Folder, refuse_other_trajectory, run_folder
 from job.own_code import changed_since
 from job.predicting.predictor import made_with, make_padding
-from job.rows import data_args
+from job.rows import load_rows
 from job.speed import evaluation_rows, feed_batches, set_up_torch, speed_up_model
 from job.testing.decided import read_decision
 from job.testing.fusion import BOTH, fused_logits
@@ -91,7 +91,7 @@ def open_scored(config: Config, allow_drift: bool) -> Folder:
 def load_same_rows(config: Config, folder: Folder) -> Data:
     """The rows of a run. Raises ValueError where they are others than when it was trained, or none
     is for the test."""
-    data = load_data(data_args(config))
+    data = load_rows(config)
     check_same_rows(config, folder, data.fingerprint, data.splits)
     return data
 

@@ -100,6 +100,8 @@ def choose_cache(
         reason = reason or "as configured"
     elif config.distill is not None and config.distill.hidden:
         reason = reason or "distill.hidden reads what every layer leaves"
+    elif config.data.stream:
+        reason = reason or "training rows stream, and what would be kept of them is larger"
     elif config.model.compile:
         reason = reason or "torch.compile sees the whole model"
     reason = reason or why_not_worth(encoded, plan, rows)

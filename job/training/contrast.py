@@ -27,11 +27,12 @@ def why_unpaired(data: Data) -> str | None:
     return reason and f"{reason}; take other rows, or remove it"
 
 
-def choose_order(config: Config, train: Encoded) -> tuple[Order, list[str]]:
+def choose_order(config: Config, train: Encoded, data: Data) -> tuple[Order, list[str]]:
     """In which order epochs take the training rows, and lines for the plan on what is drawn."""
     seed = config.run.seed
     if config.contrast is None:
-        return Order(seed, None, train.rows), []
+        streamed = 0 if data.stream is None else data.stream.rows
+        return Order(seed, None, train.rows, streamed=streamed), []
     classes, pairs = np.array(train.dataset["labels"]), config.contrast.pairs
     equal, different = (format_count(number) for number in count_pairs(classes))
     counts = np.unique(classes, return_counts=True)[1]

@@ -11,7 +11,7 @@ from configs.schema import Config
 from data.bags import encode_bags
 from data.cache import cache_root
 from data.encode import Encoded, encode
-from data.prepare import Data, load_data
+from data.prepare import Data
 from engine.estimate import held_memory
 from engine.losses import LossFn
 from engine.memory import explained
@@ -22,7 +22,7 @@ from job.job import Job
 from job.parallel.place import Placed, place_model, ready, through
 from job.predicting.predictor import length_args, make_padding, window_pool
 from job.prepare import Problems, make_method, make_optimizer, plan_steps
-from job.rows import data_args, text_columns
+from job.rows import load_rows, text_columns
 from job.speed import evaluation_rows, set_up_torch
 from job.tasks.task import Task
 from job.training.bag import check_beside, check_source, settle_precision, weigh_terms
@@ -86,7 +86,7 @@ def prepare_labelled(
         lambda: settle_precision(wanted.device, wanted.dtype, tokenizer, resolved_dtype)
     )
     problems.attempt(lambda: check_source(config, tokenizer))
-    data = problems.attempt(lambda: load_data(data_args(config)))
+    data = problems.attempt(lambda: load_rows(config))
     problems.check()
     assert precision is not None
     assert data is not None
@@ -143,7 +143,7 @@ def assemble(
     """Optimizer, schedule, plan and estimate for a model and its data."""
     train, speed = config.train, placed.speed
     padding = make_padding(tokenizer)
-    order, order_notes = choose_order(config, encoded["train"])
+    order, order_notes = choose_order(config, encoded["train"], data)
     plan = plan_steps(config, order.rows)
     groups, optimizer, schedule = make_optimizer(config, built, model_args.method, plan.total_steps)
     compute_loss, loss_note = pair_up(

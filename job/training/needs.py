@@ -155,7 +155,10 @@ def batch_tokens(lengths: np.ndarray, size: int, streams: bool) -> np.ndarray:
 def most_tokens(
     lengths: np.ndarray, order: Order, plan: Plan, micro_batch_size: int, streams: bool
 ) -> int:
-    """Tokens of the largest micro-batch that a run will see: the order of its rows is counted."""
+    """Tokens of the largest micro-batch that a run will see: the order of its rows is counted. Of a
+    stream, whose `lengths` are a sample, what a micro-batch of the longest would have."""
+    if order.streamed:
+        return micro_batch_size * int(lengths.max())
     most, epochs = 0, math.ceil(plan.total_steps / plan.steps_per_epoch)
     for epoch in range(epochs):
         steps = min(plan.steps_per_epoch, plan.total_steps - epoch * plan.steps_per_epoch)

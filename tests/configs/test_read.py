@@ -285,6 +285,8 @@ def test_parse_config_leaves_its_tables_alone():
 
 
 CONTRAST = ["contrast.pairs=8", "head.kind=linear"]
+STREAM = ["data.stream=true", "data.clean.duplicates=false", "data.on_overlap=drop"]
+STREAM += ["eval.baseline=false"]
 RELATIONS = [
     (["parallel.strategy=ddp", "parallel.shard=hybrid"], "parallel.shard"),
     (["parallel.strategy=ddp", "parallel.offload=true"], "parallel.offload"),
@@ -316,6 +318,14 @@ RELATIONS = [
     (["contrast.pairs=8"], "head.kind"),
     ([*CONTRAST, "model.compile=true"], "model.compile"),
     ([*CONTRAST, "train.class_weights=balanced"], "train.class_weights"),
+    ([*STREAM, "data.clean.duplicates=true"], "data.clean.duplicates"),
+    ([*STREAM, "contrast.pairs=8", "head.kind=linear"], "contrast"),
+    ([*STREAM, "model.source=ngrams"], "model.source"),
+    ([*STREAM, "data.on_overlap=refuse"], "data.on_overlap"),
+    ([*STREAM, "data.subset={train = 20}"], "data.subset"),
+    ([*STREAM, "train.class_weights=balanced"], "train.class_weights"),
+    ([*STREAM, "task.kind=chat", "data.overlong=split"], "data.overlong"),
+    (["data.shuffle_buffer=5"], "data.shuffle_buffer"),
     (['data.source={test = "a.csv"}'], "data.source"),
     (["data.source=hub:x", 'data.splits={test = "test"}'], "data.splits"),
     (["data.source=package:p/x.csv", "data.config=en"], "data.config"),
@@ -406,7 +416,7 @@ def test_a_student_that_starts_from_nothing_needs_no_source(small):
 def test_every_relation_is_tried_above():
     from configs.relations import RULES
 
-    assert len(RELATIONS) == len(RULES) + 17  # some are tried twice, expectations four times
+    assert len(RELATIONS) == len(RULES) + 19  # some are tried twice, expectations four times
 
 
 def test_nothing_heavy_is_imported_to_read_a_config():

@@ -329,7 +329,7 @@ def test_labels_that_look_alike_are_named(names, alike):
 def test_numbers_are_read_as_people_write_them(texts, numbers):
     settled = settle_one(texts)
     assert settled.kind == "regression"
-    assert [convert_label(t, "regression", {}, settled.style) for t in texts] == numbers
+    assert [convert_label(t, "regression", {}, settled.spelling.style) for t in texts] == numbers
 
 
 def test_numbers_of_two_ways_of_writing_are_refused_with_both():
@@ -348,7 +348,7 @@ def test_an_object_is_no_label_and_the_field_to_name_is_said():
 def test_a_thousand_written_with_a_dot_is_no_one(last):
     plain = [read(value) for value in ["1.000", "-2.000", last]]
     settled = settle({"train": plain}, "auto", None, "label")
-    numbers = [convert_label(label, settled.kind, {}, settled.style) for label in plain]
+    numbers = [convert_label(label, settled.kind, {}, settled.spelling.style) for label in plain]
     assert numbers[:2] == [1000.0, -2000.0]
 
 

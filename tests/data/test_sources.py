@@ -5,7 +5,8 @@ from pathlib import Path
 import datasets
 import pytest
 
-from data.sources import load_hub, open_source
+from data.hub import load_hub
+from data.sources import open_source
 
 
 def write(folder, name, content="text,label\na,1\nb,0\n"):

@@ -111,7 +111,7 @@ def test_every_micro_batch_is_one_processs_own(size, per_epoch, accumulate, data
     dealt = []
     for rank in range(size):
         with as_rank(World(rank, size)):
-            own = own_micro_batches(plan, start)
+            own = list(own_micro_batches(plan, start))
             parts = list(windows(own, plan, start))
         assert [number for part in parts for number in part] == own
         for first, part in zip(range(start, per_epoch, accumulate), parts, strict=True):
