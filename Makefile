@@ -11,7 +11,7 @@ CONFIG := configs/imdb_lora.toml
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quick train chat test test-slow kernels bench-quick gpu-check lint clean
+.PHONY: help quick train chat test test-slow test-ranks kernels bench-quick gpu-check lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | \
@@ -34,6 +34,9 @@ test: $(VENV)/.dev-installed ## install the development extras, then run the def
 	$(PY) -m pytest -n 2 $(ARGS)
 
 # pytest exits 5 where no test was selected: a tree without long tests has nothing to fail.
+test-ranks: $(VENV)/.dev-installed ## run the long tests of several processes (half an hour)
+	$(PY) -m pytest -m ranks -n 2 --timeout 1800 $(ARGS)
+
 test-slow: $(VENV)/.dev-installed ## run the long tests (half an hour)
 	$(PY) -m pytest -m slow -n 2 --timeout 1800 $(ARGS) || [ $$? -eq 5 ]
 

@@ -91,7 +91,7 @@ def shard_model(
             module.set_force_sum_reduction_for_comms(True)
     with torch.no_grad():
         _whole(lambda: torch.zeros(()))  # who is the root is settled by the first that runs
-    _whole.reshard()
+    settle()
 
 
 def through_whole(compute_loss: Loss) -> Loss:
@@ -99,6 +99,8 @@ def through_whole(compute_loss: Loss) -> Loss:
 
     def compute(model: nn.Module, batch: Batch) -> Tensor:
         loss: Tensor = _whole(lambda: compute_loss(model, batch))
+        if not torch.is_grad_enabled():
+            settle()  # no backward pass will
         return loss
 
     return compute
@@ -111,7 +113,13 @@ def gathered() -> Iterator[None]:
     try:
         yield
     finally:
-        _whole.reshard()
+        settle()
+
+
+def settle() -> None:
+    """Drop what is gathered: the model's parameters are the shards again, which the optimizer has.
+    To be called where a forward pass has no backward pass behind it."""
+    _whole.reshard()
 
 
 def sum_in_backward(last: bool) -> None:

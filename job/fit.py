@@ -29,7 +29,7 @@ from job.folder import Folder
 from job.job import Job
 from job.orders import give
 from job.own_code import describe_own_code
-from job.parallel.place import ready, through
+from job.parallel.placed import ready, through
 from job.predicting.predictor import made_with
 from job.speed import feed_batches
 from job.training.needs import memory_advice

@@ -12,7 +12,7 @@ from engine.world import leave
 from job.fit import epoch_batches, meet_after, split_batches, validate, with_rows
 from job.job import Job
 from job.orders import spread_state, spread_weights, take
-from job.parallel.place import ready, through
+from job.parallel.placed import ready, through
 from job.training.needs import memory_advice
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from engine.optim import Schedule
     from engine.plan import Plan
     from engine.precision import Precision
-    from job.parallel.place import Placed
+    from job.parallel.placed import Placed
     from job.tasks.task import Task
     from job.training.cached import Cached
     from job.training.distill import Distilled

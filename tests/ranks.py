@@ -20,8 +20,11 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def environment_of(rank: int, size: int, port: int, local_size: int) -> dict[str, str]:
+def environment_of(
+    rank: int, size: int, port: int, local_size: int | None = None
+) -> dict[str, str]:
     """What torchrun tells a process."""
+    local_size = local_size or size
     told = {
         "RANK": rank, "WORLD_SIZE": size,
         "LOCAL_RANK": rank % local_size, "LOCAL_WORLD_SIZE": local_size,
@@ -42,7 +45,7 @@ def start_ranks(
     )
     started = [
         subprocess.Popen(
-            command, env=environment_of(rank, size, port, local_size or size), cwd=ROOT,
+            command, env=environment_of(rank, size, port, local_size), cwd=ROOT,
             encoding="utf-8", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
         for rank in range(size)

@@ -45,14 +45,14 @@ def make_chats(count: int) -> dict[str, Any]:
 
 
 def train(
-    source: str, way: str, kind: str, shard: str | None, tensor: int, steps: int = 5
+    source: str, way: str, kind: str, shard: str | None, tensor: int, dropout: float | None = None
 ) -> dict[str, Any]:
     """Losses, norms and all weights after some steps in float64."""
     labels = (
         {"num_labels": 2, "label_names": ("no", "yes")} if kind != "chat" else {"num_labels": 0}
     )
     args = ModelArgs(
-        source=source, kind=kind, dropout=0.0 if tensor > 1 else None, allow_code=True, **labels
+        source=source, kind=kind, dropout=0.0 if tensor > 1 else dropout, allow_code=True, **labels
     )
     args = replace(args, **WAYS[way])
     tokenizer = load_tokenizer(source, chat=kind == "chat")
@@ -67,7 +67,7 @@ def train(
     else:
         rows, compute_loss = make_rows(10), loss_from_logits(build_loss("single")[0])
     rig = build_rig(
-        model, rows, micro_batch_size=2, accumulate=3, epochs=100, max_steps=steps,
+        model, rows, micro_batch_size=2, accumulate=3, epochs=100, max_steps=5,
         compute_loss=compute_loss if shard is None else through_whole(compute_loss),
     )  # fmt: skip
     every = rig.batches

@@ -19,7 +19,7 @@ from tests.test_parallel import losses, torchrun
 from tests.test_parallel_faults import messages, ranks_of
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.ranks,
     pytest.mark.timeout(3600),
     pytest.mark.usefixtures("signals_arrive"),
 ]
@@ -90,7 +90,7 @@ def kill_often(path, folder, sizes, seed):
 def test_killed_and_resumed_by_two_processes_it_ends_with_the_same_bits(long_recipe, tmp_path):
     code, told = torchrun(2, long_recipe, "run.name=whole", seconds=600)
     assert code == 0, told
-    assert kill_often(long_recipe, tmp_path / "runs/killed", [2], seed=1) > KILLS // 2
+    assert kill_often(long_recipe, tmp_path / "runs/killed", [2], seed=1) >= KILLS // 2
     assert traces(tmp_path / "runs/killed") == traces(tmp_path / "runs/whole")
 
 

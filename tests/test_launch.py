@@ -179,7 +179,7 @@ def until(condition, process):
         time.sleep(0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.ranks
 @pytest.mark.timeout(600)
 def test_a_slurm_job_that_is_told_to_stop_ends_with_the_same_bits(slurm, recipe, tmp_path):
     path, runs = recipe(**SETTINGS, run={"save_every": 1}), tmp_path / "runs"
@@ -199,7 +199,7 @@ def test_a_slurm_job_that_is_told_to_stop_ends_with_the_same_bits(slurm, recipe,
     assert all(weight.equal(other[name]) for name, weight in weights(runs / "whole").items())
 
 
-@pytest.mark.slow
+@pytest.mark.ranks
 @pytest.mark.timeout(600)
 def test_one_machine_starts_a_run_and_leaves_a_finished_one(start, recipe):
     alone, path = start("alone")[0], recipe(**SETTINGS)
@@ -211,7 +211,7 @@ def test_one_machine_starts_a_run_and_leaves_a_finished_one(start, recipe):
     assert_same(alone, alone.parent / "one")
 
 
-@pytest.mark.slow
+@pytest.mark.ranks
 @pytest.mark.timeout(600)
 def test_two_machines_meet_by_the_same_line(start, recipe):
     alone, path, port = start("alone")[0], recipe(**SETTINGS), str(free_port())
@@ -287,7 +287,7 @@ def test_the_ray_driver_is_short_and_names_what_ray_has():
     }
 
 
-@pytest.mark.slow
+@pytest.mark.ranks
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv (util-linux) is not installed")
 def test_ray_workers_train_as_one_process_and_again_where_one_is_killed(start, recipe):

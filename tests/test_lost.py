@@ -70,14 +70,14 @@ def test_a_process_that_dies_or_stops_is_named_in_one_message(kind):
     check(kind, 2)
 
 
-@pytest.mark.slow
+@pytest.mark.ranks
 @pytest.mark.parametrize("words", [(), ("torch",)], ids=["ours", "within_torch"])
 @pytest.mark.parametrize("kind", SAYS)
 def test_whatever_becomes_of_one_process_one_message_names_it(kind, words):
     check(kind, 3, *words)
 
 
-@pytest.mark.slow
+@pytest.mark.ranks
 def test_a_process_that_never_comes_is_named():
     (code, told), (other, silent) = ends(start_failing(3, "none", absent=[1]))
     assert (code, other) == (2, 2)
@@ -100,7 +100,7 @@ def test_several_processes_without_a_place_to_meet_are_told_what_is_missing():
     assert "unset WORLD_SIZE" in told
 
 
-@pytest.mark.slow
+@pytest.mark.ranks
 def test_a_port_in_use_is_one_message():
     import socket
 

@@ -10,7 +10,11 @@ import train
 from tests.machines import two_machines
 from tests.test_parallel import SETTINGS, assert_same
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("signals_arrive")]
+pytestmark = [
+    pytest.mark.ranks,
+    pytest.mark.timeout(900),
+    pytest.mark.usefixtures("signals_arrive"),
+]
 
 
 @pytest.fixture

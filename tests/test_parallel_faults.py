@@ -17,7 +17,11 @@ from tests.faults.shim import build_shim
 from tests.ranks import environment_of, free_port
 from tests.test_parallel import SETTINGS, assert_same, torchrun
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("signals_arrive")]
+pytestmark = [
+    pytest.mark.ranks,
+    pytest.mark.timeout(600),
+    pytest.mark.usefixtures("signals_arrive"),
+]
 SAVING = SETTINGS | {"run": {"save_every": 2}}
 
 

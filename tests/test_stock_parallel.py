@@ -10,7 +10,7 @@ import pytest
 
 from tests.ranks import start_ranks
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ranks, pytest.mark.timeout(400)]
 STEPS = ("classes", "classes, a tail", "chats", "chats, a tail")
 
 

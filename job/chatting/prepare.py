@@ -23,7 +23,8 @@ from job.chatting.loss import chat_loss
 from job.chatting.rows import chat_encoding, load_chat_rows
 from job.ending import reading
 from job.job import Job
-from job.parallel.place import Placed, place_model, through
+from job.parallel.place import place_model
+from job.parallel.placed import Placed, through
 from job.predicting.predictor import make_padding
 from job.prepare import Problems, make_method, make_optimizer, plan_steps
 from job.speed import evaluation_rows, set_up_torch

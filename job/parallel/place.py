@@ -6,17 +6,14 @@ training over ──> the processes part; rank 0 goes on alone with the model pu
 """
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from configs.schema import Config
 from engine.checkpoint import load_weights
-from engine.losses import Batch
 from engine.memory import room_of
 from engine.plan import Progress
 from engine.precision import Precision
@@ -26,30 +23,14 @@ from engine.world import from_first, leave, world
 from job.folder import Folder
 from job.job import Job
 from job.orders import give
+from job.parallel.placed import Placed
 from job.parallel.sizes import sizes_of
 from job.speed import speed_up_model
 from models.blocks import blocks_of
-from models.fast.speed import Speed
 from models.ngrams.bag import NgramBag
 from report.format import format_bytes
 
 ALONE = "parallel: one process has all of the model; start several with torchrun (docs/scale.md)"
-Loss = Callable[[nn.Module, Batch], Tensor]
-
-
-@dataclass(frozen=True)
-class Placed:
-    """Where a model is. `plain`: on rank 0 of a model in parts, the whole of it as it was built."""
-
-    way: Way
-    speed: Speed
-    notes: list[str]
-    plain: nn.Module | None = None
-
-    @property
-    def in_parts(self) -> bool:
-        """Whether no process has all of it."""
-        return self.way.strategy == "fsdp" or self.way.tensor > 1
 
 
 def place_model(
@@ -132,27 +113,6 @@ def choose_way(model: nn.Module, config: Config, precision: Precision) -> tuple[
         f"activations of about {format_bytes(whole.activations)} {verb} into the "
         f"{format_bytes(room)} of a process"
     ]
-
-
-def through(placed: Placed | None, compute_loss: Loss) -> Loss:
-    """The loss as it is worked out on a model that may be in shards."""
-    if placed is None or placed.way.strategy == "ddp":
-        return compute_loss
-    from engine.sharded import through_whole
-
-    return through_whole(compute_loss)
-
-
-@contextmanager
-def ready(placed: Placed | None) -> Iterator[None]:
-    """For forward passes without a loss, of a model that may be in shards."""
-    if placed is None or placed.way.strategy == "ddp":
-        yield
-        return
-    from engine.sharded import gathered
-
-    with gathered():
-        yield
 
 
 def come_apart(job: Job, folder: Folder, progress: Progress) -> None:

@@ -19,7 +19,8 @@ from engine.precision import Precision
 from engine.targets import Target
 from job.ending import reading
 from job.job import Job
-from job.parallel.place import Placed, place_model, ready, through
+from job.parallel.place import place_model
+from job.parallel.placed import Placed, ready, through
 from job.predicting.predictor import length_args, make_padding, window_pool
 from job.prepare import Problems, make_method, make_optimizer, plan_steps
 from job.rows import load_rows, text_columns

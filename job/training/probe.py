@@ -19,6 +19,7 @@ from engine.losses import Batch, loss_from_logits
 from engine.precision import Precision
 from engine.randomness import preserve_randomness
 from files.errors import meets_limit
+from job.parallel.placed import settle, through
 from models.args import ModelArgs
 from models.build import Built
 from models.code import code_file, where_raised
@@ -149,11 +150,12 @@ def check_loss(job: "Job") -> list[str]:
         with preserve_randomness(), job.precision.autocast():
             # a loss of the labels by itself: beside it a step may have other parts
             own = loss_from_logits(job.loss_fn) if ours else job.compute_loss
-            tried = try_loss(own, job.distilled)
+            tried = try_loss(through(job.placed, own), job.distilled)
             once, twice = (tried(model, rows) for rows in (batch, repeat(batch)))
     finally:
         model.train()
         model.zero_grad(set_to_none=True)
+        settle(job.placed)  # there was no backward pass
     if not isinstance(once, Tensor) or once.shape != () or not once.requires_grad:
         raise ValueError(
             f"the loss {place} returned {shape(once)} for {ROWS} rows; expected the sum of "

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from engine.checkpoint import optimizer_tensors, saved_tensors
 from engine.decision import Decision
@@ -170,6 +171,14 @@ def overflow(how: str) -> dict[str, Any]:
     }
 
 
+def settles(how: str) -> bool:
+    """After a loss without gradients, as of an estimate, the parameters are the shards again."""
+    rig = make_rig(1, 4, 0.0, how)
+    with torch.no_grad():
+        rig.compute_loss(rig.model, next(rig.batches(0, 0)))
+    return all(isinstance(p, DTensor) for p in rig.model.parameters())
+
+
 def own_bytes(how: str) -> list[int]:
     """What this process has of the weights, and what the arithmetic says, which rounds no shard."""
     model = make_rig(1, 4, 0.0, how).model
@@ -225,7 +234,7 @@ def everything(how: str | None = None) -> dict[str, Any]:
     }  # fmt: skip
     if how is not None:
         results |= {
-            "own": own_bytes(how), "bad": bad_loss(how), "overflow": overflow(how),
-            "restored": restored(how), "steps": world().lockstep,
+            "own": own_bytes(how), "settles": settles(how), "bad": bad_loss(how),
+            "overflow": overflow(how), "restored": restored(how), "steps": world().lockstep,
         }  # fmt: skip
     return results
