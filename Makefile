@@ -33,10 +33,10 @@ chat: $(VENV)/.chat-installed ## install, train a small chat model on real conve
 test: $(VENV)/.dev-installed ## install the development extras, then run the default tests (ten to sixteen minutes)
 	$(PY) -m pytest -n 2 $(ARGS)
 
-# pytest exits 5 where no test was selected: a tree without long tests has nothing to fail.
 test-ranks: $(VENV)/.dev-installed ## run the long tests of several processes (half an hour)
 	$(PY) -m pytest -m ranks -n 2 --timeout 1800 $(ARGS)
 
+# pytest exits 5 where no test was selected: a tree without long tests has nothing to fail.
 test-slow: $(VENV)/.dev-installed ## run the long tests (half an hour)
 	$(PY) -m pytest -m slow -n 2 --timeout 1800 $(ARGS) || [ $$? -eq 5 ]
 

@@ -1,7 +1,7 @@
 """A run whose ranks are killed at random moments and that goes on with a random number of them ends
 as one that was left alone.
 
-    OPENLOOP_KILLS=20 pytest -m slow tests/test_kill_ranks.py -s        prints what was killed when
+    OPENLOOP_KILLS=20 pytest -m ranks tests/test_kill_ranks.py -s        prints what was killed when
 """
 
 import os
