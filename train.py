@@ -100,21 +100,17 @@ def train_run(
     folder, leads = run_folder(config), started().rank == 0
     if leads and (not options.dry_run or options.resume):
         check_folder(config, folder, options.resume, options.fresh)
-    if agree(config, options.resume and folder.result.exists()):
-        if not leads:
+    finished = finished_result(folder) if leads and options.resume else None
+    if agree(config, finished is not None):
+        if finished is None:  # rank 0 has it
             return {}, shown
-        try:
-            result = read_result(folder)
-            notes = [] if options.dry_run else mend_config(folder, saved_config(folder))
-            print("".join(f"{note}\n" for note in notes), end="")
-            print(f"{folder.path} is finished, nothing to do. {headline(result)}")
-            if config.expect and not options.dry_run:
-                result["expectations"] = ask_again(config, folder, result, options.allow_code)
-            return result, shown
-        except UnreadableError:
-            raise
-        except (ValueError, KeyError, TypeError) as error:
-            print(f"{folder.result} cannot be used ({error}): the run is tested again")
+        result, line = finished
+        notes = [] if options.dry_run else mend_config(folder, saved_config(folder))
+        print("".join(f"{note}\n" for note in notes), end="")
+        print(f"{folder.path} is finished, nothing to do. {line}")
+        if config.expect and not options.dry_run:
+            result["expectations"] = ask_again(config, folder, result, options.allow_code)
+        return result, shown
     job = open_job(
         config, resume=options.resume, fresh=options.fresh, allow_code=options.allow_code,
         verbose=options.verbose, shown=shown,
@@ -133,6 +129,21 @@ def train_run(
         if not options.seeds:
             print(f"run folder: {folder.path}")
     return result, shown or job.banner
+
+
+def finished_result(folder: Folder) -> tuple[dict[str, Any], str] | None:
+    """The result of a run that is finished, and its figure as a sentence; None where it is not, or
+    where result.json is damaged, which is said: then the run is tested again."""
+    if not folder.result.exists():
+        return None
+    try:
+        result = read_result(folder)
+        return result, headline(result)
+    except UnreadableError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        print(f"{folder.result} cannot be used ({error}): the run is tested again")
+        return None
 
 
 def print_processes(job: Any, processes: str) -> None:

@@ -112,7 +112,7 @@ def test_a_run_goes_on_with_another_number_of_processes(alone, recipe, number):
 def test_processes_wait_for_each_other_as_long_as_the_recipe_says(recipe, monkeypatch):
     waited = []
     monkeypatch.setattr(meeting, "started", lambda: World(0, 2))
-    monkeypatch.setattr(meeting, "join", lambda timeout, device: waited.append(timeout) or World())
+    monkeypatch.setattr(meeting, "join", lambda timeout, *_: waited.append(timeout) or World())
     meeting.meet(read_config(recipe(), ["parallel.timeout=7"]))
     assert waited == [timedelta(minutes=7)]
 
