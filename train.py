@@ -283,9 +283,6 @@ def run(words: list[str]) -> int:
         config = read_recipe(options.config, options.overrides, options.unset, options.resume)
     if options.strict and not config.expect:
         raise ValueError("--strict is about [[expect]], and the recipe has none")
-    in_parts = config.parallel.strategy == "fsdp" or config.parallel.tensor > 1
-    if options.seeds and in_parts and not started().alone:
-        raise ValueError("--seeds with a model in parts: start torchrun once for each run.seed=…")
     set_up_environment()
     if options.eval_only:
         score(config, options)

@@ -108,9 +108,11 @@ def unscale_gradients(scaler: torch.amp.GradScaler, parameters: Sequence[Tensor]
     of any process overflowed, it did on all, so that they go on with the same scale."""
     if not scaler.is_enabled():
         return
-    own = [own_part(p.detach()) for p in parameters if p.grad is not None]
-    for part, p in zip(own, (p for p in parameters if p.grad is not None), strict=True):
-        part.grad = own_part(p.grad)
+    own: list[Tensor] = []
+    for p in parameters:
+        if p.grad is not None:
+            own.append(own_part(p.detach()))
+            own[-1].grad = own_part(p.grad)
     parts: Any = SimpleNamespace(param_groups=[{"params": own}])  # what it asks of an optimizer
     scaler.unscale_(parts)
     for found in scaler._found_inf_per_device(parts).values():

@@ -206,8 +206,7 @@ def train(
             return
         metrics, best = validate(job, progress, stop)
         tracker.log_evaluation(progress.step, "eval", metrics)
-        if not job.in_parts:  # what it shows besides is of rank 0 alone
-            job.task.log(job, tracker, progress.step, metrics)
+        job.task.log(job, tracker, progress.step, metrics)
         line = job.task.line("validation", progress.step, metrics, job.metric)
         tracker.say(line + (" — best so far" if best else ""))
 

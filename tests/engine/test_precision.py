@@ -49,8 +49,8 @@ def test_auto_device_says_why_it_is_the_cpu():
 
 @pytest.mark.parametrize(
     ("device", "rank", "seen", "gpus", "own"),
-    [("cuda", 1, "", 2, 1), ("auto", 1, "", 2, 1), ("cuda", 1, "5", 1, 0), ("cuda:1", 1, "", 2, None),
-     ("cuda", 1, "", 1, None), ("auto", 1, "", 1, None)],
+    [("cuda", 1, "", 2, 1), ("auto", 1, "", 2, 1), ("cuda", 1, "5", 1, 0),
+     ("cuda:1", 1, "", 2, None), ("cuda", 1, "", 1, None), ("auto", 1, "", 1, None)],
 )  # fmt: skip
 def test_each_process_has_a_gpu_of_its_own(monkeypatch, device, rank, seen, gpus, own):
     """The same with "cuda" as with "auto"; where each sees one alone, as under Slurm, that one."""

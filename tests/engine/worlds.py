@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 from collections.abc import Iterator
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,7 @@ from engine.losses import build_loss
 from engine.metrics import build_counter
 from engine.stop import Stopped
 from engine.windows import own_micro_batches
-from engine.world import gather, in_order, world
+from engine.world import gather, in_order, join, leave, world
 from tests.engine.conftest import Toy, build_rig, cut, fp32, make_rows
 
 CASES = list(itertools.product((1, 3, 7), (10, 11), (0.0, 0.3)))  # accumulate, rows, dropout
@@ -139,3 +140,10 @@ def everything() -> dict[str, Any]:
         "sums": None if alone else sum_some(),
         "stopped": None if alone else stopped_pass(),
     }
+
+
+def joined_again() -> list[int]:
+    """Who is there when those that were through with one run come together for the next."""
+    leave()
+    join(timedelta(seconds=20), "cpu")
+    return gather(world().rank)
