@@ -25,8 +25,7 @@ from job.console import parse_once, prepare_console, read_words, write_marked
 from job.ending import run_command
 from job.folder import Folder, check_folder, mend_config, read_recipe, run_folder, saved_config
 from job.verify import read_result
-from report.baseline import Comparison, comparison_line
-from report.format import format_number
+from report.evaluation import result_line
 from report.plan import Plan
 
 
@@ -138,7 +137,7 @@ def finished_result(folder: Folder) -> tuple[dict[str, Any], str] | None:
         return None
     try:
         result = read_result(folder)
-        return result, headline(result)
+        return result, result_line(result)
     except UnreadableError:
         raise
     except (ValueError, KeyError, TypeError) as error:
@@ -178,23 +177,6 @@ def unmet(result: dict[str, Any], options: argparse.Namespace) -> int:
     return 3 * (options.strict and any(not one["met"] for one in result.get("expectations", [])))
 
 
-def headline(result: dict[str, Any]) -> str:
-    """The one figure of a result, as a sentence, and what stands beside it."""
-    test, compared = result.get("test") or {}, result.get("compared")
-    beside = f" On the same rows: {comparison_line(Comparison(**compared))}." if compared else ""
-    if "accuracy" in test:
-        low, high = test["interval"]
-        n = f"n {test['n']:,}, 95 % {low:.4f} to {high:.4f}"
-        return f"Test accuracy {test['accuracy']:.4f} ({n}).{beside}"
-    if "r2" in test:
-        rmse = format_number(test["rmse"])
-        return f"Test r2 {test['r2']:.4f}, rmse {rmse} (n {test['n']:,}).{beside}"
-    if "perplexity" in test:
-        figures = f"Test loss {test['loss']:.4f}, perplexity {test['perplexity']:.2f}"
-        return f"{figures} (n {test['n']:,} tokens)."
-    return f"Test loss {test['loss']:.4f} (n {test['n']:,})." if test else "It has no test split."
-
-
 def train_seeds(config: Config, options: argparse.Namespace, command: str) -> int:
     """Each seed in a run of its own, then mean, spread and interval; the exit status."""
     from engine.memory import release_memory
@@ -232,7 +214,7 @@ def score(config: Config, options: argparse.Namespace) -> None:
     result = task_of(config).score(
         config, options.base, options.allow_code, options.allow_drift, options.allow_network
     )
-    print(headline(result))
+    print(result_line(result))
 
 
 def config_for_csv(options: argparse.Namespace) -> Config:
