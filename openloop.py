@@ -132,7 +132,7 @@ def run_job(job: "Job", *, allow_drift: bool = False, command: str | None = None
     where the run's folder is in the way, SystemExit(143, 130 or 129) when stopped, which is saved.
     """
     from engine.storage import hold_run
-    from engine.world import from_first, world
+    from engine.world import from_first, leave, world
     from files.errors import placed
     from job.folder import open_folder, run_folder
     from job.follow import follow
@@ -143,13 +143,17 @@ def run_job(job: "Job", *, allow_drift: bool = False, command: str | None = None
     notes = check_loss(job)
     if command is None:
         command = shlex.join(["python", *sys.orig_argv[1:]])
+    result: dict[str, Any] = {}
     if world().rank:
         follow(job)
-        return from_first({})
-    with hold_run(folder.path), placed(folder.path):
-        notes += open_folder(job.config, folder, job.resume, job.fresh)
-        print("".join(line + "\n" for line in notes), end="")
-        return from_first(train_and_finish(job, folder, command, allow_drift))
+    else:
+        with hold_run(folder.path), placed(folder.path):
+            notes += open_folder(job.config, folder, job.resume, job.fresh)
+            print("".join(line + "\n" for line in notes), end="")
+            result = train_and_finish(job, folder, command, allow_drift)
+    result = from_first(result)
+    leave()  # the next run of this process may be spread in another way
+    return result
 
 
 def load_run(

@@ -25,8 +25,7 @@ from job.console import parse_once, prepare_console, read_words, write_marked
 from job.ending import run_command
 from job.folder import Folder, check_folder, mend_config, read_recipe, run_folder, saved_config
 from job.verify import read_result
-from report.baseline import Comparison, comparison_line
-from report.format import format_number
+from report.evaluation import result_line
 from report.plan import Plan
 
 
@@ -100,21 +99,17 @@ def train_run(
     folder, leads = run_folder(config), started().rank == 0
     if leads and (not options.dry_run or options.resume):
         check_folder(config, folder, options.resume, options.fresh)
-    if agree(config, options.resume and folder.result.exists()):
-        if not leads:
+    finished = finished_result(folder) if leads and options.resume else None
+    if agree(config, finished is not None):
+        if finished is None:  # rank 0 has it
             return {}, shown
-        try:
-            result = read_result(folder)
-            notes = [] if options.dry_run else mend_config(folder, saved_config(folder))
-            print("".join(f"{note}\n" for note in notes), end="")
-            print(f"{folder.path} is finished, nothing to do. {headline(result)}")
-            if config.expect and not options.dry_run:
-                result["expectations"] = ask_again(config, folder, result, options.allow_code)
-            return result, shown
-        except UnreadableError:
-            raise
-        except (ValueError, KeyError, TypeError) as error:
-            print(f"{folder.result} cannot be used ({error}): the run is tested again")
+        result, line = finished
+        notes = [] if options.dry_run else mend_config(folder, saved_config(folder))
+        print("".join(f"{note}\n" for note in notes), end="")
+        print(f"{folder.path} is finished, nothing to do. {line}")
+        if config.expect and not options.dry_run:
+            result["expectations"] = ask_again(config, folder, result, options.allow_code)
+        return result, shown
     job = open_job(
         config, resume=options.resume, fresh=options.fresh, allow_code=options.allow_code,
         verbose=options.verbose, shown=shown,
@@ -133,6 +128,21 @@ def train_run(
         if not options.seeds:
             print(f"run folder: {folder.path}")
     return result, shown or job.banner
+
+
+def finished_result(folder: Folder) -> tuple[dict[str, Any], str] | None:
+    """The result of a run that is finished, and its figure as a sentence; None where it is not, or
+    where result.json is damaged, which is said: then the run is tested again."""
+    if not folder.result.exists():
+        return None
+    try:
+        result = read_result(folder)
+        return result, result_line(result)
+    except UnreadableError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        print(f"{folder.result} cannot be used ({error}): the run is tested again")
+        return None
 
 
 def print_processes(job: Any, processes: str) -> None:
@@ -165,23 +175,6 @@ def ask_again(
 def unmet(result: dict[str, Any], options: argparse.Namespace) -> int:
     """The exit status for expectations that are not met, where --strict asks for one."""
     return 3 * (options.strict and any(not one["met"] for one in result.get("expectations", [])))
-
-
-def headline(result: dict[str, Any]) -> str:
-    """The one figure of a result, as a sentence, and what stands beside it."""
-    test, compared = result.get("test") or {}, result.get("compared")
-    beside = f" On the same rows: {comparison_line(Comparison(**compared))}." if compared else ""
-    if "accuracy" in test:
-        low, high = test["interval"]
-        n = f"n {test['n']:,}, 95 % {low:.4f} to {high:.4f}"
-        return f"Test accuracy {test['accuracy']:.4f} ({n}).{beside}"
-    if "r2" in test:
-        rmse = format_number(test["rmse"])
-        return f"Test r2 {test['r2']:.4f}, rmse {rmse} (n {test['n']:,}).{beside}"
-    if "perplexity" in test:
-        figures = f"Test loss {test['loss']:.4f}, perplexity {test['perplexity']:.2f}"
-        return f"{figures} (n {test['n']:,} tokens)."
-    return f"Test loss {test['loss']:.4f} (n {test['n']:,})." if test else "It has no test split."
 
 
 def train_seeds(config: Config, options: argparse.Namespace, command: str) -> int:
@@ -221,7 +214,7 @@ def score(config: Config, options: argparse.Namespace) -> None:
     result = task_of(config).score(
         config, options.base, options.allow_code, options.allow_drift, options.allow_network
     )
-    print(headline(result))
+    print(result_line(result))
 
 
 def config_for_csv(options: argparse.Namespace) -> Config:
@@ -272,9 +265,6 @@ def run(words: list[str]) -> int:
         config = read_recipe(options.config, options.overrides, options.unset, options.resume)
     if options.strict and not config.expect:
         raise ValueError("--strict is about [[expect]], and the recipe has none")
-    in_parts = config.parallel.strategy == "fsdp" or config.parallel.tensor > 1
-    if options.seeds and in_parts and not started().alone:
-        raise ValueError("--seeds with a model in parts: start torchrun once for each run.seed=…")
     set_up_environment()
     if options.eval_only:
         score(config, options)

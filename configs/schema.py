@@ -582,7 +582,7 @@ class Parallel(Section):
         False,
     )
     timeout: Positive = field(
-        30, "Minutes that processes wait for one that does not come, before the run ends.", False
+        30.0, "Minutes that processes wait for one that does not come, before the run ends.", False
     )
 
 

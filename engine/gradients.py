@@ -6,6 +6,8 @@ A gradient is the same tensor on all processes, or each has a part of it (a DTen
 import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +81,7 @@ def buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 def clip_gradients(parameters: Sequence[Tensor], max_norm: float | None) -> Tensor:
     """Scale all gradients to a joint norm of at most `max_norm`; returns the norm before, ()."""
     limit = math.inf if max_norm is None else max_norm
-    if all(own_part(p) is p for p in parameters):
+    if all(p.grad is None or own_part(p) is p for p in parameters):
         return nn.utils.clip_grad_norm_(parameters, limit)
     # torch takes the norm of those that are split in one way; they are joined here
     split: dict[object, list[Tensor]] = {}
@@ -100,9 +102,18 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def agree_on_overflow(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> None:
-    """Whether any gradient of any process overflowed, each of which saw its own parts alone: all
-    go on with the same scale."""
-    if scaler.is_enabled() and not world().alone:
-        for found in scaler._found_inf_per_device(optimizer).values():
-            found.fill_(highest(int(found)))
+def unscale_gradients(scaler: torch.amp.GradScaler, parameters: Sequence[Tensor]) -> None:
+    """Take the scale of fp16 off every gradient, and note an overflow for the scaler's update. Each
+    process sees its own parts alone, which torch would not take beside whole tensors; where any
+    of any process overflowed, it did on all, so that they go on with the same scale."""
+    if not scaler.is_enabled():
+        return
+    own: list[Tensor] = []
+    for p in parameters:
+        if p.grad is not None:
+            own.append(own_part(p.detach()))
+            own[-1].grad = own_part(p.grad)
+    parts: Any = SimpleNamespace(param_groups=[{"params": own}])  # what it asks of an optimizer
+    scaler.unscale_(parts)
+    for found in scaler._found_inf_per_device(parts).values():
+        found.fill_(highest(int(found)))

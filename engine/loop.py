@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from engine.evaluate import to_device
 from engine.gradients import (
-    agree_on_overflow,
     clip_gradients,
     sum_gradients,
     sum_in_this_backward,
+    unscale_gradients,
 )
 from engine.losses import Batch
 from engine.optim import Schedule, rest_waiting, set_learning_rate, trained
@@ -118,8 +118,7 @@ def train_step(
         losses.append(micro_loss.detach())
     loss = sum_gradients(trained(optimizer), losses, precision.device)
     # fp16 gradients are `scale` times too large so far: max_norm is meant for the true ones
-    scaler.unscale_(optimizer)
-    agree_on_overflow(scaler, optimizer)
+    unscale_gradients(scaler, trained(optimizer))
     rest_waiting(optimizer, progress.step)
     grad_norm = clip_gradients(trained(optimizer), plan.max_grad_norm)
     figures = torch.stack([loss.to(grad_norm), grad_norm])  # (2,)

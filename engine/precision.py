@@ -1,5 +1,6 @@
 """Device and dtype, each chosen with a reason that is printed; autocast and GradScaler."""
 
+import os
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -63,9 +64,7 @@ def choose_device(device: str) -> tuple[torch.device, str]:
     """The device named by `precision.device`, and why."""
     if device == "auto":
         if torch.cuda.is_available():
-            own = torch.device("cuda", started().local_rank)
-            if not started().alone:
-                torch.cuda.set_device(own)  # where the others' collectives expect this process
+            own = own_gpu(None)
             return own, f"found {torch.cuda.get_device_name(own)}"
         return torch.device("cpu"), "no CUDA device found"
     try:
@@ -85,9 +84,30 @@ def choose_device(device: str) -> tuple[torch.device, str]:
                 f"precision.device is {device!r}; torch {torch.__version__} sees {count} CUDA "
                 "devices here: use auto or cpu, or install a CUDA build of torch"
             )
-        resolved = torch.device("cuda", resolved.index or 0)
-        torch.cuda.set_device(resolved)  # streams and events are those of the current one
+        resolved = own_gpu(resolved.index)
     return resolved, "as configured"
+
+
+def own_gpu(number: int | None) -> torch.device:
+    """The GPU of this number, else this process's of its machine, made the current one: streams,
+    events and the others' collectives are there. Raises ValueError where processes would share
+    one, which NCCL does not allow."""
+    here, count = started(), torch.cuda.device_count()
+    # as Slurm gives each task a GPU, the only one that it sees
+    given = count == 1 and bool(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if here.local_size > 1 and number is not None and not given:
+        raise ValueError(
+            f"precision.device is 'cuda:{number}' for each of {here.local_size} processes: use "
+            "'cuda' or 'auto', with which each has a GPU of its own"
+        )
+    if here.local_size > count and not given:
+        raise ValueError(
+            f"{here.local_size} processes on this machine, and torch sees {count} GPUs here: start "
+            "one for each GPU (torchrun --nproc-per-node), or set precision.device = 'cpu'"
+        )
+    own = torch.device("cuda", 0 if given else here.local_rank if number is None else number)
+    torch.cuda.set_device(own)
+    return own
 
 
 def probe_dtype(device: torch.device) -> tuple[str, str]:

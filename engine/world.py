@@ -60,6 +60,7 @@ class World:
 
 _joined = World()
 _timeout: timedelta | None = None  # of a meeting
+_joins = 0  # each run of a process meets under keys of its own: the last one's name the dead
 _data: Any = None  # the processes with other rows than this one's and the same part of each layer
 
 
@@ -88,7 +89,7 @@ def join(timeout: timedelta, device: str, tensor: int = 1) -> World:
     """Meet the other processes; with one process, nothing. `device` is "cpu" or "cuda". A rank that
     does not come to a meeting within `timeout` ends the run. Raises ValueError where they cannot be
     put in groups of `tensor`."""
-    global _joined, _timeout, _data
+    global _joined, _timeout, _data, _joins
     told = started()
     if told.size % tensor:
         raise ValueError(
@@ -99,9 +100,11 @@ def join(timeout: timedelta, device: str, tensor: int = 1) -> World:
         return told
     import torch.distributed as dist
 
+    _joins += 1
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=timeout,
-        store=open_store(told.rank, "meetings", timeout), rank=told.rank, world_size=told.size,
+        store=open_store(told.rank, f"meetings/{_joins}", timeout),
+        rank=told.rank, world_size=told.size,
     )  # fmt: skip
     _joined, _timeout = replace(told, tensor=tensor), timeout
     if tensor > 1:

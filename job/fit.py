@@ -51,8 +51,9 @@ def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]
     spread = [key for key in ("processes", "spread") if then.get(key) != now.get(key)]
     if spread:  # then each had other threads too, and maybe no fast paths
         before, after = (
-            f"{one['processes']} processes ({one.get('spread', 'ddp')})" for one in (then, now)
-        )
+            f"{one['processes']} processes ({one.get('spread', 'ddp')})"
+            if one["processes"] > 1 else "one process" for one in (then, now)
+        )  # fmt: skip
         notes = [
             f"going on with {after}, before with {before}: the same training to rounding, not to "
             "the bit"
@@ -60,6 +61,7 @@ def check_drift(saved: dict[str, Any], job: Job, allow_drift: bool) -> list[str]
         free = ("processes", "spread", "threads", *speed_keys(then, now))
         then = {k: v for k, v in then.items() if k not in free}
         now = {k: v for k, v in now.items() if k not in free}
+        saved, record = ({k: v for k, v in one.items() if k != "kept"} for one in (saved, record))
     lines = [
         *drift(then, now),
         *drift(saved["base"], record["base"]),
@@ -204,8 +206,7 @@ def train(
             return
         metrics, best = validate(job, progress, stop)
         tracker.log_evaluation(progress.step, "eval", metrics)
-        if not job.in_parts:  # what it shows besides is of rank 0 alone
-            job.task.log(job, tracker, progress.step, metrics)
+        job.task.log(job, tracker, progress.step, metrics)
         line = job.task.line("validation", progress.step, metrics, job.metric)
         tracker.say(line + (" — best so far" if best else ""))
 

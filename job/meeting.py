@@ -15,14 +15,16 @@ from job.predicting.predictor import recorded_dtype
 
 
 def meet(config: Config) -> None:
-    """Join the processes that torchrun started beside this one, if any; once. All but rank 0 are
-    silent from then on."""
+    """Join the processes that torchrun started beside this one, if any; once a run. All but rank 0
+    are silent from then on. Raises ValueError where one was given other settings than rank 0: it
+    might come to other meetings."""
     if started().alone:
         return
     device = choose_precision(config.precision.device, "fp32").device
     minutes = timedelta(minutes=config.parallel.timeout)
     if join(minutes, device.type, config.parallel.tensor).rank:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  as long as it runs
+    compare({"settings": config.model_dump_json(exclude={"run": {"dir", "threads"}})})
 
 
 def agreed_dtype(config: Config, folder: Folder, resume: bool) -> str | None:
@@ -37,7 +39,7 @@ def agreed_dtype(config: Config, folder: Folder, resume: bool) -> str | None:
 
 def check_together(job: Job) -> None:
     """Note in the plan how many processes there are. Raises ValueError where one was given other
-    settings, rows or weights than rank 0, and for a model that several cannot train as one does."""
+    rows or weights than rank 0, and for a model that several cannot train as one does."""
     if world().alone:
         return
     size, accumulate, shares = world().size, job.config.train.accumulate, world().shares
@@ -56,11 +58,11 @@ def check_together(job: Job) -> None:
             f", so {shares - accumulate} of them have none: raise train.accumulate to {shares} or "
             "more, and lower train.micro_batch_size as much"
         )
-    own = {
-        "settings": job.config.model_dump_json(exclude={"run": {"dir", "threads"}}),
-        "rows": job.data.fingerprint,
-        "weights": str(job.built.base),
-    }
+    compare({"rows": job.data.fingerprint, "weights": str(job.built.base)})
+
+
+def compare(own: dict[str, str]) -> None:
+    """Raise ValueError where another process has other ones than rank 0."""
     first, *others = gather(own)
     for rank, other in enumerate(others, start=1):
         if differing := [name for name in own if other[name] != first[name]]:

@@ -19,6 +19,7 @@ from engine.machine import (
 from engine.memory import token_budget
 from engine.precision import DTYPES, Precision, multiply_in_tf32
 from engine.wait_policy import wait_passively
+from engine.world import gather
 from models.fast.speed import Speed, SpeedArgs, speed_up
 from models.fast.streams import lay_out
 from models.ngrams.bag import NgramBag
@@ -60,14 +61,15 @@ def speed_up_model(
 
 
 def evaluation_rows(config: Config, model: nn.Module, device: torch.device) -> int:
-    """Rows of data.max_length in one forward pass of an evaluation or a prediction."""
+    """Rows of data.max_length in one forward pass of an evaluation or a prediction; of several
+    processes, whose GPUs may hold more or less, what all can: they deal the same batches out."""
     if config.eval.micro_batch_size != "auto":
         return config.eval.micro_batch_size
     if isinstance(model, NgramBag):
         return BAG_ROWS
     if device.type != "cuda":
         return EVALUATION_ROWS
-    return max(1, token_budget(model, device) // config.data.max_length)
+    return max(1, min(gather(token_budget(model, device))) // config.data.max_length)
 
 
 def feed_batches(batches: Iterable[Batch], speed: Speed, device: torch.device) -> Iterator[Batch]:

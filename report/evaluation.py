@@ -1,7 +1,8 @@
-"""An evaluation on one line of the console."""
+"""An evaluation, or a result, on one line of the console."""
 
 from typing import Any
 
+from report.baseline import Comparison, comparison_line
 from report.compare import NAMES
 from report.format import format_number
 
@@ -39,3 +40,20 @@ def tokens_line(name: str, step: int, metrics: dict[str, Any]) -> str:
         f"n {metrics['n']:,} tokens of {metrics['conversations']:,} conversations",
     ]
     return f"{name} at step {step}: " + ", ".join(parts)
+
+
+def result_line(result: dict[str, Any]) -> str:
+    """The one figure of a result, as a sentence, and what stands beside it."""
+    test, compared = result.get("test") or {}, result.get("compared")
+    beside = f" On the same rows: {comparison_line(Comparison(**compared))}." if compared else ""
+    if "accuracy" in test:
+        low, high = test["interval"]
+        n = f"n {test['n']:,}, 95 % {low:.4f} to {high:.4f}"
+        return f"Test accuracy {test['accuracy']:.4f} ({n}).{beside}"
+    if "r2" in test:
+        rmse = format_number(test["rmse"])
+        return f"Test r2 {test['r2']:.4f}, rmse {rmse} (n {test['n']:,}).{beside}"
+    if "perplexity" in test:
+        figures = f"Test loss {test['loss']:.4f}, perplexity {test['perplexity']:.2f}"
+        return f"{figures} (n {test['n']:,} tokens)."
+    return f"Test loss {test['loss']:.4f} (n {test['n']:,})." if test else "It has no test split."

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ import predict
 import train
 from openloop import load_run
 from configs.read import read_config
+from engine.stop import StopRequest
 from job.reporting.banner import estimated_memory
 from job.rows import data_args
 from job.tasks.table import prepare
+from job.testing import fusion
 from job.testing.baseline import rows_of
 from models.export import load_exported
 
@@ -262,6 +265,25 @@ def test_a_bag_that_fails_takes_nothing_from_the_encoder(start, monkeypatch):
     assert "fused" not in result_of(run)
     assert "the encoder stands alone" in (run / "README.md").read_text(encoding="utf-8")
     assert load_run(run).fusion is None
+
+
+def test_a_pass_that_others_have_a_share_in_is_not_given_up_in_silence(monkeypatch):
+    """They would still be in it where this process goes on."""
+
+    def fail(*words):
+        raise RuntimeError("gloo/transport: connection closed by peer")
+
+    monkeypatch.setattr(fusion, "collect_logits", fail)
+    monkeypatch.setattr(fusion, "split_batches", lambda *_: [])
+    monkeypatch.setattr(fusion, "text_columns", lambda config: ["text"])
+    monkeypatch.setattr(fusion, "training_rows", fail)
+    job = SimpleNamespace(
+        config=SimpleNamespace(bag=True, data=SimpleNamespace(cache=False)), precision=None,
+        data=SimpleNamespace(splits={"validation": []}, fingerprint=""),
+        built=SimpleNamespace(model=None),
+    )  # fmt: skip
+    with pytest.raises(RuntimeError, match="connection closed"):
+        fusion.try_fuse(job, print, StopRequest())
 
 
 def test_a_bag_of_words_beside_it_learns_from_the_same_rows(start, recipe, tmp_path):

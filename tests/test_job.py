@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-import train
 from engine.decision import Decision
 from engine.plan import Progress
 from job.checking.guess import guess_recipe
@@ -14,7 +13,7 @@ from job.predicting.naming import name_predictions
 from job.reporting.card import card_results, main_metric
 from job.training.loss import keep_target
 from models.args import ModelArgs
-from report.evaluation import evaluation_line
+from report.evaluation import evaluation_line, result_line
 
 
 def evaluate_all(values, metric="accuracy", patience=None, losses=None):
@@ -69,7 +68,7 @@ def test_a_regression_leads_with_r2_and_the_error_in_the_labels_unit(rmse, shown
     assert line.endswith("loss 0.5000, n 4")
     assert main_metric(metrics) == ("r2", 0.1)
     assert [result.metric for result in card_results(metrics)][:2] == ["r2", "rmse"]
-    assert train.headline({"test": metrics}) == f"Test r2 0.1000, rmse {shown} (n 4)."
+    assert result_line({"test": metrics}) == f"Test r2 0.1000, rmse {shown} (n 4)."
 
 
 OWN = ModelArgs(source="x", kind="regression", num_labels=1, target_mean=77.0, target_deviation=7.0)

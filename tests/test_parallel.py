@@ -9,13 +9,19 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import nn
+from transformers import BartConfig
 
 import train
 from configs.read import read_config
+from engine.ways import Way
 from engine.world import World
-from job import meeting
+from job import fit, meeting, speed
+from job.parallel import place
 from tests.conftest import ROOT, figures, result_of, weights
 from tests.ranks import free_port
 
@@ -112,9 +118,71 @@ def test_a_run_goes_on_with_another_number_of_processes(alone, recipe, number):
 def test_processes_wait_for_each_other_as_long_as_the_recipe_says(recipe, monkeypatch):
     waited = []
     monkeypatch.setattr(meeting, "started", lambda: World(0, 2))
-    monkeypatch.setattr(meeting, "join", lambda timeout, device: waited.append(timeout) or World())
+    monkeypatch.setattr(meeting, "join", lambda timeout, *_: waited.append(timeout) or World())
     meeting.meet(read_config(recipe(), ["parallel.timeout=7"]))
     assert waited == [timedelta(minutes=7)]
+
+
+def test_a_process_with_other_settings_is_named_as_soon_as_they_meet(recipe, monkeypatch):
+    """Before anything that other settings lead to other meetings in."""
+    monkeypatch.setattr(meeting, "started", lambda: World(0, 2))
+    monkeypatch.setattr(meeting, "join", lambda *_: World(0, 2))
+    monkeypatch.setattr(meeting, "gather", lambda own: [own, {**own, "settings": "{}"}])
+    with pytest.raises(ValueError, match="rank 1 has other settings than rank 0"):
+        meeting.meet(read_config(recipe()))
+
+
+def test_all_hear_whether_the_result_of_a_finished_run_can_be_used(recipe, tmp_path, monkeypatch):
+    """Else the others leave, and rank 0 waits for them where it tests again."""
+    agreed = []
+    monkeypatch.setattr(train, "agree", lambda config, answer: agreed.append(answer) or answer)
+    monkeypatch.setattr(train, "check_folder", lambda *_: None)
+    monkeypatch.setattr(train, "open_job", lambda *_, **__: agreed.append("again") or 1 / 0)
+    (tmp_path / "runs/tiny").mkdir(parents=True)
+    (tmp_path / "runs/tiny/result.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ZeroDivisionError):
+        train.main(["--config", str(recipe()), "--resume"])
+    assert agreed == [False, "again"]
+
+
+def test_all_evaluate_in_batches_that_the_smallest_gpu_holds(recipe, monkeypatch):
+    monkeypatch.setattr(speed, "token_budget", lambda model, device: 4096)
+    monkeypatch.setattr(speed, "gather", lambda own: [own, 1024])
+    config = read_config(recipe())
+    assert speed.evaluation_rows(config, nn.Linear(1, 1), torch.device("cuda")) == 1024 // 32
+
+
+def test_another_number_of_processes_may_keep_other_states(monkeypatch):
+    then = {"environment": {"processes": 1, "threads": 4}, "base": {}, "kept": "layer 3"}
+    now = {"environment": {"processes": 2, "spread": "fsdp, full"}, "base": {}}
+    common = {"tokenizer": "t", "code": {}}
+    monkeypatch.setattr(fit, "make_record", lambda job: {**common, **now})
+    (note,) = fit.check_drift(then, None, allow_drift=False)
+    assert note.startswith("going on with 2 processes (fsdp, full), before with one process: ")
+    monkeypatch.setattr(fit, "make_record", lambda job: {**common, **then, "kept": "layer 2"})
+    with pytest.raises(ValueError, match="kept: 'layer 3' then, 'layer 2' now"):
+        fit.check_drift(then, None, allow_drift=False)
+
+
+def test_layers_that_are_left_out_by_chance_are_refused_in_shards(recipe, monkeypatch):
+    dropped = SimpleNamespace(config=BartConfig(encoder_layerdrop=0.1))
+    monkeypatch.setattr(place, "transformers_model", lambda model: dropped)
+    config = read_config(recipe())
+    reason = place.why_not_in_parts(nn.Linear(1, 1), config, Way("fsdp"))
+    assert reason is not None
+    assert reason.startswith("encoder_layerdrop, ")
+    assert place.why_not_in_parts(nn.Linear(1, 1), config, Way("ddp", tensor=2)) is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_seeds_with_a_loss_of_ones_own_train_in_parts(start, recipe):
+    loss = f"train.loss={ROOT}/examples/own_loss.py:focal_loss"
+    alone = start("alone", "speed.plain=true", "run.seed=1", loss, "--allow-code")[0]
+    path = recipe(**SETTINGS, parallel={"strategy": "fsdp"})
+    code, said = torchrun(2, path, "--seeds", "0,1", loss, "--allow-code")
+    assert code == 0, said
+    assert_same(alone, alone.parent / "tiny-seed1")
 
 
 @pytest.mark.parametrize("words", [["--eval-only", "--config", "x"], ["--csv", "x"]])

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 import train
 from engine.tracker import Tracker
 from predict import load_run
+from report.evaluation import result_line
 
 LEARN = "train.epochs=4"  # 120 steps: the words are known by then
 GOOD, BAD = ("good", "great", "moving", "funny"), ("bad", "awful", "boring", "poor")
@@ -111,7 +112,7 @@ def test_every_record_of_a_run_is_in_the_users_unit(run, tmp_path, capsys):
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert card.index("`r2`") < card.index("`rmse`") < card.index("`loss`")
     assert "in the labels' own unit" in card
-    assert train.headline({"test": figures(folder)}).startswith("Test r2 0.")
+    assert result_line({"test": figures(folder)}).startswith("Test r2 0.")
 
 
 def test_eval_only_gives_the_same_figures(run, tmp_path, capsys):
@@ -120,8 +121,8 @@ def test_eval_only_gives_the_same_figures(run, tmp_path, capsys):
     capsys.readouterr()
     assert run("tiny", table, "--eval-only") == folder
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    assert "always the mean" in train.headline(result)
-    assert train.headline(result) in capsys.readouterr().out
+    assert "always the mean" in result_line(result)
+    assert result_line(result) in capsys.readouterr().out
 
 
 def test_the_snippet_on_the_card_answers_in_the_users_unit(run, tmp_path):

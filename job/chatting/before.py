@@ -92,8 +92,9 @@ def read_before(folder: Folder) -> Before:
 
 
 def log_samples(job: Job, tracker: Tracker, step: int) -> None:
-    """What the model says to the prompts of [samples] at an evaluation."""
-    if not job.config.samples.texts:
+    """What the model says to the prompts of [samples] at an evaluation; of one in parts nothing,
+    since rank 0 asks alone."""
+    if job.in_parts or not job.config.samples.texts:
         return
     lines = "\n".join(
         f"{text} → {reply}" for text, (reply, _) in ask_samples(job, talker_of(job)).items()

@@ -80,4 +80,4 @@ def why_not(job: Job, way: Way) -> str | None:
         return reason
     if way.tensor == 1 and way.strategy == "ddp":
         return None
-    return why_not_in_parts(job.built.model, job.config)
+    return why_not_in_parts(job.built.model, job.config, way)

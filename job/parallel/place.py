@@ -27,6 +27,7 @@ from job.parallel.placed import Placed
 from job.parallel.sizes import sizes_of
 from job.speed import speed_up_model
 from models.blocks import blocks_of
+from models.heads import transformers_model
 from models.ngrams.bag import NgramBag
 from report.format import format_bytes
 
@@ -43,7 +44,7 @@ def place_model(
     if way.strategy == "ddp" and way.tensor == 1:
         model.to(precision.device)
         return Placed(way, speed_up_model(model, speed_config, precision, compiled), notes)
-    if (reason := why_not_in_parts(model, config)) is not None:
+    if (reason := why_not_in_parts(model, config, way)) is not None:
         raise ValueError(f"parallel: {way} does not go with {reason}")
     from engine.sharded import (  # they take a second, which others need not wait
         mesh_of,
@@ -75,15 +76,27 @@ def frozen_alone(config: Config) -> Config:
     return config.model_copy(update={"speed": config.speed.model_copy(update=switches)})
 
 
-def why_not_in_parts(model: nn.Module, config: Config) -> str | None:
-    """What stands against a model in parts; None where nothing does."""
+def why_not_in_parts(model: nn.Module, config: Config, way: Way) -> str | None:
+    """What stands against a model that is spread so, in parts; None where nothing does."""
     if isinstance(model, NgramBag):
         return "a bag of n-grams, which is small: take parallel.strategy = 'ddp'"
     if config.distill is not None:
         return "[distill], whose teacher is whole on each process: take parallel.strategy = 'ddp'"
+    if way.strategy == "fsdp" and (name := drops_layers(model)):
+        return (
+            f"{name}, which leaves layers out by chance, so that processes would gather different "
+            "ones: take parallel.strategy = 'ddp'"
+        )
     if config.model.compile and config.parallel.tensor > 1:
         return "model.compile beside parallel.tensor: leave one of them out"
     return None
+
+
+def drops_layers(model: nn.Module) -> str | None:
+    """The setting by which a backbone leaves whole layers out of some passes (LayerDrop: Fan et al.
+    2020, arXiv:1909.11556); None where it has all in each."""
+    values = transformers_model(model).config.to_dict()
+    return next((name for name, value in values.items() if "layerdrop" in name and value), None)
 
 
 def choose_way(model: nn.Module, config: Config, precision: Precision) -> tuple[Way, list[str]]:

@@ -76,22 +76,28 @@ def training_rows(
 def try_fuse(
     job: Job, say: Callable[[str], None], stop: StopRequest
 ) -> tuple[Fusion | None, Tensor | None]:
-    """fuse(), or None twice where no bag is asked for. What goes wrong with one is said, and takes
-    nothing from what the encoder has learned."""
+    """fuse(); no bag where none is asked for. What goes wrong with one is said, and takes nothing
+    from what the encoder has learned: (N, C) of that alone are given then. Raises Stopped where it
+    was asked to end meanwhile."""
     if job.config.bag is None:
         return None, None
+    # apart from what may go wrong: other processes do their share, and nobody goes on without them
+    batches, rows = stop.guard(split_batches(job, "validation")), job.data.splits["validation"]
+    encoder = collect_logits(job.built.model, batches, rows, job.precision)
     try:
-        return fuse(job, say, stop)
+        return fuse(job, encoder, say, stop)
     except (RuntimeError, ValueError, MemoryError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         say(f"WARNING: the encoder stands alone, a bag could not be put beside it: {reason}")
-        return None, None
+        return None, encoder
 
 
-def fuse(job: Job, say: Callable[[str], None], stop: StopRequest) -> tuple[Fusion, Tensor]:
-    """Fit a bag on the training rows and weigh it and the trained encoder on validation rows; says
-    what came of it. Also gives (N, C) what both together say of these. Raises Stopped where it was
-    asked to end meanwhile."""
+def fuse(
+    job: Job, encoder: Tensor, say: Callable[[str], None], stop: StopRequest
+) -> tuple[Fusion, Tensor]:
+    """Fit a bag on the training rows and weigh it beside the trained encoder, whose logits (N, C)
+    of the validation rows these are; says what came of it. Also gives (N, C) what both together say
+    of them. Raises Stopped where it was asked to end meanwhile."""
     give_back_memory()  # else what the steps freed would stand beside what the bag takes
     start, held_out = time.perf_counter(), job.data.splits["validation"]
     tokenizer = NgramTokenizer(len(text_columns(job.config)))
@@ -112,8 +118,6 @@ def fuse(job: Job, say: Callable[[str], None], stop: StopRequest) -> tuple[Fusio
     took = format_seconds(time.perf_counter() - start)
     say(f"bag of n-grams: fitted on {len(labels):,} rows in {took}, strength {strength:g}")
     alone = Fusion(bag.eval(), tokenizer, Weights(0.0, 1.0, 0))
-    batches = stop.guard(split_batches(job, "validation"))
-    encoder = collect_logits(job.built.model, batches, held_out, job.precision)
     beside = alone.answer_terms(held_out_terms)
     weights = fit_weights(
         encoder, beside, job.data.kind, lambda logits: loss_fn(logits, held_out_labels)

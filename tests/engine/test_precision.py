@@ -47,6 +47,28 @@ def test_auto_device_says_why_it_is_the_cpu():
     assert choose_precision("auto", "fp32").device_reason == "no CUDA device found"
 
 
+@pytest.mark.parametrize(
+    ("device", "rank", "seen", "gpus", "own"),
+    [("cuda", 1, "", 2, 1), ("auto", 1, "", 2, 1), ("cuda", 1, "5", 1, 0),
+     ("cuda:1", 1, "", 2, None), ("cuda", 1, "", 1, None), ("auto", 1, "", 1, None)],
+)  # fmt: skip
+def test_each_process_has_a_gpu_of_its_own(monkeypatch, device, rank, seen, gpus, own):
+    """The same with "cuda" as with "auto"; where each sees one alone, as under Slurm, that one."""
+    current = []
+    for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2,
+                        "CUDA_VISIBLE_DEVICES": seen}.items():  # fmt: skip
+        monkeypatch.setenv(name, str(value))
+    for name, given in {"is_available": lambda: True, "device_count": lambda: gpus,
+                        "set_device": current.append, "get_device_name": str}.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, given)
+    if own is None:
+        with pytest.raises(ValueError, match=r"processes"):
+            choose_precision(device, "fp32")
+    else:
+        assert choose_precision(device, "fp32").device == torch.device("cuda", own)
+        assert current == [torch.device("cuda", own)]
+
+
 @pytest.mark.parametrize("device", ["gpu", "tpu:0", "cuda:x", "meta", ""])
 def test_unknown_device_names_the_ways_out(device):
     with pytest.raises(ValueError, match=r"precision\.device is .* expected auto, cpu, cuda"):

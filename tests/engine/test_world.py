@@ -43,6 +43,10 @@ def test_twenty_steps_are_those_of_one_process(alone, together):
                 assert flat(other["weights"][name]) == pytest.approx(flat(weight), abs=1e-12), case
 
 
+def test_the_next_run_of_a_process_meets_no_dead_of_the_last_one():
+    assert start_ranks("tests.engine.worlds:joined_again", 2) == [[0, 1], [0, 1]]
+
+
 def flat(values):
     return [n for value in values for n in flat(value)] if isinstance(values, list) else [values]
 

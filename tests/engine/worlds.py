@@ -2,7 +2,9 @@
 
 import hashlib
 import itertools
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,8 +18,9 @@ from engine.gradients import sum_gradients
 from engine.losses import build_loss
 from engine.metrics import build_counter
 from engine.stop import Stopped
+from engine.store import open_store
 from engine.windows import own_micro_batches
-from engine.world import gather, in_order, world
+from engine.world import gather, in_order, join, leave, world
 from tests.engine.conftest import Toy, build_rig, cut, fp32, make_rows
 
 CASES = list(itertools.product((1, 3, 7), (10, 11), (0.0, 0.3)))  # accumulate, rows, dropout
@@ -139,3 +142,16 @@ def everything() -> dict[str, Any]:
         "sums": None if alone else sum_some(),
         "stopped": None if alone else stopped_pass(),
     }
+
+
+def joined_again() -> list[int]:
+    """Who is there when those that were through with one run come together for the next, rank 0
+    later than the others."""
+    rank = world().rank
+    kept = open_store(rank, "kept")  # as torchrun keeps it
+    leave()
+    if rank == 0:
+        time.sleep(2)
+    join(timedelta(seconds=20), "cpu")
+    kept.set(str(rank), "")
+    return gather(world().rank)
