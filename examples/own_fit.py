@@ -22,6 +22,7 @@ from engine.losses import Batch
 from engine.optim import Schedule, set_learning_rate
 from engine.plan import Plan, Progress, advance, evaluation_due, finished, save_due
 from engine.precision import Precision
+from engine.signs import note
 from engine.stop import StopRequest
 from engine.windows import windows
 from engine.world import agree_to_stop
@@ -56,6 +57,7 @@ def fit_until(end: float) -> Callable[..., None]:
             while not (agree_to_stop(stop) or finished(progress, plan)):
                 start = progress.micro_batch
                 for micro_batches in windows(batches(progress.epoch, start), plan, start):
+                    note(f"step {progress.step + 1}")
                     rate = optimizer.param_groups[0]["lr"]
                     launched = train_step(
                         model, micro_batches, compute_loss, count,

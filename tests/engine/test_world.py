@@ -139,7 +139,7 @@ def test_in_lockstep_all_do_as_many_and_each_micro_batch_counts_once(
         for rank in range(shares * tensor):
             here = World(rank, shares * tensor, tensor=tensor, lockstep=True)
             with as_rank(here):
-                own = own_micro_batches(plan, 0)
+                own = list(own_micro_batches(plan, 0))
                 # what rank 0 has first of the window
                 firsts = iter([n for n in range(0, per_epoch, accumulate)
                                if min(accumulate, per_epoch - n) < shares])  # fmt: skip
