@@ -565,15 +565,21 @@ class Parallel(Section):
         "auto",
         "ddp: the whole model on each; fsdp: weights, gradients and optimizer in shards; auto: ddp "
         "where it fits.",
+        False,
     )
     shard: Literal["full", "grad_op", "hybrid"] = field(
         "full",
         "Of fsdp: full (ZeRO-3); grad_op (ZeRO-2): weights are gathered once a step and stay; "
         "hybrid: shards within a machine, a copy on each.",
+        False,
     )
-    tensor: Count = field(1, "So many neighbouring processes split every layer between them.")
+    tensor: Count = field(
+        1, "So many neighbouring processes split every layer between them.", False
+    )
     offload: bool = field(
-        False, "Of fsdp on GPUs: keep the shards on the host; slower, for models that fit nowhere."
+        False,
+        "Of fsdp on GPUs: keep the shards on the host; slower, for models that fit nowhere.",
+        False,
     )
     gathered_gib: Annotated[int, Field(ge=0)] = field(
         8,

@@ -65,6 +65,12 @@ def why_whole(model: nn.Module, parts: int) -> str | None:
             f"dropout inside of a split layer ({rates[0]}) would fall elsewhere than in one "
             "process: set model.dropout = 0"
         )
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and any(norm in name for norm in (".q_norm.", ".k_norm.")):
+            return (
+                f"{name} trains, a norm within heads, of which each process sees its own alone: "
+                "take [lora], which leaves it frozen"
+            )
     for name, layer in added_modules(model).items():
         if type(layer) not in (LoRALinear, RSLoRALinear):
             return f"{type(layer).__name__} of {name} has no plan; [lora] without dora has"
