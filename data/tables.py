@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from data.reading.columnar import (
     arrow_batches,
@@ -125,6 +126,17 @@ def open_table(
     )  # fmt: skip
 
 
+def _columnar_table(
+    path: Path, digest: str, schema: Any, count: int,
+    read: Callable[..., Iterator[Row | BadRow]],
+) -> Table:  # fmt: skip
+    """A file that says its columns and how many rows it has, and can be read from any of them."""
+    return Table(
+        str(path), digest, tuple(schema.names), read, parquet_class_names(schema),
+        count=count, rows_from=read,
+    )  # fmt: skip
+
+
 def _parquet_table(path: Path, name: str, digest: str) -> Table:
     with open_parquet(path) as file:
         schema, count = file.schema_arrow, file.metadata.num_rows
@@ -132,10 +144,7 @@ def _parquet_table(path: Path, name: str, digest: str) -> Table:
     def read(needed: Sequence[str], start: int = 0) -> Iterator[Row | BadRow]:
         return read_parquet(path, name, needed, start)
 
-    return Table(
-        str(path), digest, tuple(schema.names), read, parquet_class_names(schema),
-        count=count, rows_from=read,
-    )  # fmt: skip
+    return _columnar_table(path, digest, schema, count, read)
 
 
 def _arrow_table(path: Path, name: str, digest: str) -> Table:
@@ -148,10 +157,7 @@ def _arrow_table(path: Path, name: str, digest: str) -> Table:
     def read(needed: Sequence[str], start: int = 0) -> Iterator[Row | BadRow]:
         return read_arrow_file(path, name, needed, start)
 
-    return Table(
-        str(path), digest, tuple(schema.names), read, parquet_class_names(schema),
-        count=count, rows_from=read,
-    )  # fmt: skip
+    return _columnar_table(path, digest, schema, count, read)
 
 
 def _sheet_table(path: Path, name: str, digest: str, suffix: str, fmt: Format) -> Table:

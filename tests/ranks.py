@@ -33,6 +33,11 @@ def environment_of(
     return os.environ | {name: str(value) for name, value in told.items()}
 
 
+def flat(values: Any) -> list[Any]:
+    """The numbers in lists of lists."""
+    return [n for value in values for n in flat(value)] if isinstance(values, list) else [values]
+
+
 def start_ranks(
     function: str, size: int, *arguments: Any, seconds: float = 120, local_size: int | None = None,
     tensor: int = 1,

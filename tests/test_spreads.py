@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.split import PLANS
-from tests.ranks import start_ranks
+from tests.ranks import flat, start_ranks
 from tests.spreads import WAYS, train
 
 NORM_WITHIN_HEADS = ("qwen3", "every weight")
@@ -38,10 +38,6 @@ def sources(tmp_path_factory, tiny_tokenizer, chat_tokenizer):
         return str(path)
 
     return folder
-
-
-def flat(values):
-    return [n for value in values for n in flat(value)] if isinstance(values, list) else [values]
 
 
 def assert_same(one, other, case):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.engine import shards
-from tests.ranks import start_ranks
+from tests.ranks import flat, start_ranks
 
 SLOW = pytest.mark.slow
 
@@ -30,10 +30,6 @@ def together(request):
     size, how = request.param
     local = 2 if how == "hybrid" else size
     return start_ranks("tests.engine.shards:everything", size, how, local_size=local)
-
-
-def flat(values):
-    return [n for value in values for n in flat(value)] if isinstance(values, list) else [values]
 
 
 def test_twenty_steps_are_those_of_one_process(alone, together):

@@ -16,7 +16,7 @@ from engine.plan import Plan
 from engine.windows import own_micro_batches, windows
 from engine.world import World, started
 from tests.engine import worlds
-from tests.ranks import ROOT, start_ranks
+from tests.ranks import ROOT, flat, start_ranks
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +45,6 @@ def test_twenty_steps_are_those_of_one_process(alone, together):
 
 def test_the_next_run_of_a_process_meets_no_dead_of_the_last_one():
     assert start_ranks("tests.engine.worlds:joined_again", 2) == [[0, 1], [0, 1]]
-
-
-def flat(values):
-    return [n for value in values for n in flat(value)] if isinstance(values, list) else [values]
 
 
 def test_an_evaluation_gives_the_same_bits_in_the_same_order(alone, together):
