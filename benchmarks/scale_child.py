@@ -76,7 +76,7 @@ def measure(config: Any, steps: int, warm_up: int) -> dict[str, Any]:
         begun.append(time.perf_counter())
         return plain(*words)
 
-    loop.train_step = timed_step
+    loop.train_step = timed_step  # type: ignore[assignment]  # any words, any result
     job.fit(
         job.built.model, lambda epoch, start: epoch_batches(job, epoch, start), job.compute_loss,
         count_items, job.optimizer, job.scaler, job.schedule, job.precision, job.plan, Progress(),
