@@ -34,6 +34,9 @@ PACKAGES = (
     "job/predicting",
     "job/reporting",
     "job/checking",
+    "job/exporting",
+    "job/serving",
+    "job/tuning",
     "models",
 )
 PACKAGES += (

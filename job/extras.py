@@ -1,0 +1,31 @@
+"""What is installed only where it is asked for, and the one command that installs it."""
+
+import tomllib
+from importlib.util import find_spec
+from pathlib import Path
+
+HOME = Path(__file__).resolve().parent.parent  # the folder of openloop
+MODULES = {  # extra -> what it is imported as
+    "export": ("onnx", "onnxscript", "onnxruntime"),
+    "gguf": ("gguf",),
+    "serve": ("fastapi", "uvicorn"),
+    "tune": ("optuna",),
+}
+
+
+def install_command(extra: str) -> str:
+    """The command that installs an extra of pyproject.toml beside openloop, in its tested versions."""
+    project = tomllib.loads((HOME / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    words = " ".join(f"'{word}'" for word in project["optional-dependencies"][extra])
+    return f"pip install -c {HOME / 'constraints.txt'} {words}"
+
+
+def need_extra(extra: str, verb: str) -> None:
+    """Raise ValueError where a package of an extra is missing that `verb` needs, naming it and the
+    command that installs it. Nothing is imported."""
+    missing = [name for name in MODULES[extra] if find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"{verb} needs {', '.join(missing)}, which is not installed; install it with\n"
+            f"  {install_command(extra)}"
+        )

@@ -1,0 +1,1 @@
+"""The best model in the time there is: trials, their plan, the winner."""
