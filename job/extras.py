@@ -14,7 +14,7 @@ MODULES = {  # extra -> what it is imported as
 
 
 def install_command(extra: str) -> str:
-    """The command that installs an extra of pyproject.toml beside openloop, in its tested versions."""
+    """The command that installs an extra of pyproject.toml, in the versions that are tested."""
     project = tomllib.loads((HOME / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     words = " ".join(f"'{word}'" for word in project["optional-dependencies"][extra])
     return f"pip install -c {HOME / 'constraints.txt'} {words}"
