@@ -8,6 +8,8 @@ HOME = Path(__file__).resolve().parent.parent  # the folder of openloop
 MODULES = {  # extra -> what it is imported as
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "gguf": ("gguf",),
+    "peft": ("peft",),
+    "sentences": ("sentence_transformers",),
     "serve": ("fastapi", "uvicorn"),
     "tune": ("optuna",),
 }

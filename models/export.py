@@ -58,13 +58,13 @@ def export_model(
         return save_bag(built, args, tokenizer, folder, temperature)
     model = transformers_model(built.model)
     if args.method is None:
-        _save_transformers(model, folder)
+        save_transformers(model, folder)
     else:
         if any(module.merged for module in added_modules(built.model).values()):
             raise ValueError("the model's method is merged: call unmerge before the export")
         args.method.write(built.model, base_path(built.base), args.revision, folder)
         if built.base["in_memory"]:
-            _save_transformers(model, folder / "base")
+            save_transformers(model, folder / "base")
     if isinstance(built.model, Classifier):
         _save_head(built.model.head, model.config.get_text_config().hidden_size, args, folder)
     tokenizer.save_pretrained(folder)
@@ -104,7 +104,7 @@ def export_merged(model: nn.Module, tokenizer: Any, folder: str | Path) -> float
     drift = merge(model)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        _save_transformers(inner, Path(folder))
+        save_transformers(inner, Path(folder))
     finally:
         unmerge(model)
     tokenizer.save_pretrained(folder)
@@ -118,7 +118,9 @@ def _write_labels(args: ModelArgs, folder: Path) -> None:
     _write_json(folder / "labels.json", labels)
 
 
-def _save_transformers(model: PreTrainedModel, folder: Path) -> None:
+def save_transformers(model: PreTrainedModel, folder: Path) -> None:
+    """Write a transformers model as its own class opens it, without what a method put beside it;
+    what is merged stays in the weights."""
     with quiet_transformers():
         model.save_pretrained(folder, state_dict=plain_state(model))
 

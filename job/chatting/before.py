@@ -1,5 +1,6 @@
 """What a language model says before training, kept for what it says after it."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -32,13 +33,13 @@ class Before(NamedTuple):
     samples: dict[str, Any]
 
 
-def test_prompts(job: Job, talker: Talker) -> tuple[list[TestPrompt], list[str]]:
-    """The first generate.replies test conversations that hold a reply and that the model can be
-    asked, and a line for each that it cannot: what says a special token, or has no room."""
+def test_prompts(rows: Iterable[Any], most: int, talker: Talker) -> tuple[list[TestPrompt], list[str]]:
+    """The first `most` of test conversations that hold a reply and that the model can be asked, and
+    a line for each that it cannot: what says a special token, or has no room."""
     prompts: list[TestPrompt] = []
     refused: list[str] = []
-    for row in job.data.splits.get("test", ()):
-        if len(prompts) == job.config.generate.replies:
+    for row in rows:
+        if len(prompts) == most:
             break
         turns = row["messages"]
         replies = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
@@ -74,7 +75,9 @@ def store_before(job: Job, folder: Folder) -> None:
     if "test" in job.encoded:
         metrics = job.task.evaluate(job, split_batches(job, "test"))
         print(job.task.line("before training, test", 0, metrics, job.metric), flush=True)
-    prompts, refused = test_prompts(job, talker)
+    prompts, refused = test_prompts(
+        job.data.splits.get("test", ()), job.config.generate.replies, talker
+    )
     print("".join(f"{line}\n" for line in refused), end="", flush=True)
     replies = [asdict(reply) for reply in talker.answer([one.prompt for one in prompts])]
     folder.write_json(BEFORE, {"test": metrics, "replies": replies})

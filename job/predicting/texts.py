@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from configs.schema import Config
 from data.encode import Encoded, encode_texts
@@ -27,22 +28,27 @@ JOINED = {"mean": "averaged", "max": "joined by the largest of each dimension"}
 
 def texts_of(job: Job) -> Texts:
     """How the model takes its texts, for other tools."""
-    length, pool, model = length_args(job.config), window_pool(job.config), job.built.model
+    return read_texts(job.config, job.built.model, job.tokenizer)
+
+
+def read_texts(config: Config, model: nn.Module, tokenizer: Any) -> Texts:
+    """The same of a model that was trained by these settings."""
+    length, pool = length_args(config), window_pool(config)
     # PEFT hides the ids behind a prompt, so that a head finds no pad token and reads padding
     hidden = reads_last(model) and tokens_in_front(model) > 0
     return Texts(
         max_length=length.max_length,
         truncation=length.truncation,
-        pairs=len(text_columns(job.config)) == 2,
+        pairs=len(text_columns(config)) == 2,
         alone=hidden or needs_apart(model) is not None,
-        ends=ends_of(length, job) if length.long == "head_tail" else None,
+        ends=ends_of(length, tokenizer) if length.long == "head_tail" else None,
         windows=None if pool is None else Windows(length.overlap, length.most_windows, pool),
     )
 
 
-def ends_of(length: LengthArgs, job: Job) -> tuple[int, int]:
+def ends_of(length: LengthArgs, tokenizer: Any) -> tuple[int, int]:
     """Tokens of a longer text's beginning and end that are read."""
-    return length.head, length.tail(job.tokenizer.num_special_tokens_to_add())
+    return length.head, length.tail(tokenizer.num_special_tokens_to_add())
 
 
 def length_lines(job: Job) -> list[str]:
@@ -60,7 +66,7 @@ def length_lines(job: Job) -> list[str]:
             cost_line(job),
         ]
     if length.long == "head_tail":
-        head, tail = ends_of(length, job)
+        head, tail = ends_of(length, job.tokenizer)
         return [
             f"at most {most} tokens a text; of longer ones the first {head} and the last {tail}"
         ]

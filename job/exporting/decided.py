@@ -1,0 +1,73 @@
+"""What of a decision goes into the weights of an export, and what stays beside them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from engine.decision import Decision
+from engine.targets import IDENTITY
+from job.exporting.format import Source
+from job.testing.decided import write_decision
+from models.elsewhere.fold import folded
+
+
+@contextmanager
+def fold_decision(source: Source) -> Iterator[tuple[Decision, list[str]]]:
+    """While the block runs the model's last layer also divides by the temperature, or of a number
+    gives it in its own unit, where one linear layer comes last; (what is left to decide, what to
+    say of it). Afterwards the model is as it was."""
+    decision = source.decision
+    if decision.kind == "regression":
+        scale, shift = decision.target.deviation, decision.target.mean
+        rest, done = replace(decision, target=IDENTITY), "Its output is in the labels' own unit."
+        undone = (
+            f"Its output is in standard deviations: output * {scale!r} + {shift!r} is in the labels' "
+            "own unit."
+        )
+    else:
+        scale, shift = 1 / decision.temperature, 0.0
+        rest = replace(decision, temperature=1.0)
+        done = (
+            f"The temperature {decision.temperature:.4g}, fitted on validation rows, is in the last "
+            "layer: the probabilities are calibrated."
+        )
+        undone = (
+            f"Its logits are to be divided by the temperature {decision.temperature:.4g} before "
+            "they become probabilities: it could not go into the last layer."
+        )
+    with folded(source.model, scale, shift) as can:
+        notes = [done if can else undone] if (scale, shift) != (1.0, 0.0) else []
+        yield (rest if can else decision), notes + limits(decision, source.args.label_names)
+
+
+def limits(decision: Decision, names: tuple[str, ...]) -> list[str]:
+    """What no weight says: thresholds, and what is unsure."""
+    notes = []
+    if decision.kind == "multi" and decision.thresholds:
+        each = ", ".join(f"{n} {p:.4g}" for n, p in zip(names, decision.thresholds, strict=True))
+        notes.append(f"A label holds above its threshold, which is yours to apply: {each}.")
+    elif decision.thresholds:
+        notes.append(
+            f"{names[1]} is answered above {decision.thresholds[0]:.4g}, not above one half: yours "
+            "to apply."
+        )
+    if decision.limit is not None:
+        notes.append(f"An answer less sure than {decision.limit:.4g} is unsure: yours to apply.")
+    return notes
+
+
+def write_rest(rest: Decision, source: Source, folder: Path) -> None:
+    """decision.json of an export, for who applies what its tool does not."""
+    write_decision(rest, source.args.label_names, folder)
+
+
+def outputs_of(logits: Tensor, decision: Decision, rest: Decision) -> Tensor:
+    """What an export that leaves `rest` to decide must put out where the model itself gives logits
+    (N, C); float64."""
+    if decision.kind == "regression":
+        values = decision.target.restore(logits)
+        return (values - rest.target.mean) / rest.target.deviation
+    return logits.double() * (rest.temperature / decision.temperature)

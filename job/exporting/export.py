@@ -1,0 +1,128 @@
+"""An export from beginning to end: written, asked in a process of its own, compared, published."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from files.publish import MANIFEST
+from files.verify import sha256
+from files.write import save_text, to_json
+from job.exporting.asked import Own, ask_openloop, compare
+from job.exporting.card import CARD, Words, export_card
+from job.exporting.child import CheckerFailed, run_checker
+from job.exporting.format import CHECKERS, Format, Parity, Source, Written
+from job.exporting.place import EXPORT, MAKER, place_of, rejected, settle, size_of, workplace
+from job.exporting.table import FORMATS
+from report.parity import ParityTable, Side
+
+FORM = 1  # of export.json
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Where an export is, and what its check showed; `new` where it was written now."""
+
+    path: Path
+    table: ParityTable
+    new: bool = True
+
+    @property
+    def good(self) -> bool:
+        return not self.table.failed
+
+
+def export_run(source: Source, to: str, out: Path | None, rows: int, words: Words) -> Exported:
+    """Write a run in the format `to`, check it on `rows` test rows, and publish it: as its folder,
+    or where the check failed as DIR.rejected. Raises ValueError where it cannot be written, or where
+    the place is another's."""
+    chosen = FORMATS[to]
+    target = place_of(source.folder, to, out)
+    if (reason := chosen.refuses(source)) is not None:
+        raise ValueError(f"--to {to}: {source.folder.path} cannot be written so: {reason}")
+    chosen.needs()
+    with workplace(target) as place:
+        written = chosen.write(source, place)
+        own = ask_openloop(source, rows)
+        table, record = check(source, chosen, written, own, place)
+        record |= {"to": to, "words": asdict(words)}
+        card = export_card(source, chosen, written, table, words)
+        save_text(place / CARD, card)
+        save_text(place / EXPORT, to_json(record, indent=1) + "\n")
+        path = rejected(target) if table.failed else target
+        settle(place, path)
+    save_text(records(source, to), to_json(record | {"path": str(path)}, indent=1) + "\n")
+    return Exported(path, table)
+
+
+def records(source: Source, to: str) -> Path:
+    """Where the run itself keeps what its last export in a format showed."""
+    path = source.folder.path / "exports" / f"{to}.json"
+    path.parent.mkdir(exist_ok=True)
+    return path
+
+
+def run_digest(source: Source) -> str:
+    """What tells the model of a run from that of another training of its name."""
+    return sha256(source.folder.model / MANIFEST)
+
+
+def check(
+    source: Source, chosen: Format, written: Written, own: Own, place: Path
+) -> tuple[ParityTable, dict[str, Any]]:
+    """Ask what stands in `place`, and judge; the table, and what export.json says."""
+    answers: dict[str, Any] = {}
+    try:
+        answers = run_checker(CHECKERS / chosen.checker, place, own.asked)
+        parity = compare(source, written, own, answers)
+        failed = chosen.judge(parity)
+    except (CheckerFailed, KeyError, TypeError, ValueError) as error:
+        parity, failed = Parity(0, None, None, None), [f"{chosen.tool} cannot answer: {error}"]
+    table = make_table(source, chosen, written, own, parity, answers, size_of(place))
+    table = replace(table, failed=failed)
+    record = {
+        "format": FORM,
+        "made_by": MAKER,
+        "run": {"name": source.config.run.name, "model": run_digest(source)},
+        "asked": own.rows,
+        "sides": [asdict(side) for side in table.sides],
+        "unit": own.unit,
+        "promise": chosen.promise,
+        "failed": failed,
+        "differing": parity.differing,
+        "notes": [*table.notes],
+        "peak_bytes": answers.get("peak"),
+        "versions": answers.get("versions", {}),
+        "extra": parity.extra,
+    }
+    return table, record
+
+
+def make_table(
+    source: Source, chosen: Format, written: Written, own: Own, parity: Parity,
+    answers: dict[str, Any], size: int,
+) -> ParityTable:  # fmt: skip
+    """openloop and the tool side by side."""
+    version = answers.get("versions", {}).get(chosen.library)
+    rate = None
+    if answers.get("seconds"):
+        rate = answers.get("rows", answers.get("tokens", 0)) / answers["seconds"]
+    sides = [
+        Side(f"openloop, {own.dtype}", own.count / own.seconds, size_of(source.folder.model),
+             accuracy=mean(parity.own_right)),
+        Side(
+            f"{chosen.tool} {version or ''}".strip(), rate, size,
+            None if parity.equal is None else (parity.equal, parity.rows),
+            parity.shares, parity.outputs, mean(parity.right),
+        ),
+    ]  # fmt: skip
+    return ParityTable(
+        sides, own.rows, own.unit, chosen.promise, differing=parity.differing,
+        notes=[*written.notes, *own.notes],
+    )  # fmt: skip
+
+
+def mean(right: np.ndarray | None) -> float | None:
+    """A share of rows; None where there are none."""
+    return None if right is None or not len(right) else float(right.mean())

@@ -1,0 +1,66 @@
+"""The adapter as the run keeps it, in PEFT's layout: small, and beside its base."""
+
+import shutil
+from pathlib import Path
+
+from job.exporting.format import Parity, Source, Written, exact
+
+LEFT = ("manifest.json", "openloop.json", "README.md", "bag")  # openloop's own
+
+
+class Peft:
+    """The answers to Format. What is heavy is imported in them."""
+
+    tool = "PEFT"
+    library = "peft"
+    relation = "adapter"
+    promise = "the same labels or replies, probabilities and logits to 1e-4"
+    checker = "peft.py"
+
+    def refuses(self, source: Source) -> str | None:
+        from job.exporting.formats.transformers import why_not_cut
+        from models.snippet import TEXTS, needs_openloop
+
+        if source.args.method is None:
+            return "it was trained without an adapter: use another format"
+        if needs_openloop(source.folder.model, source.args, source.texts or TEXTS):
+            return "PEFT has no form of its method, or its head is code of its own: use --to onnx"
+        return None if source.texts is None else why_not_cut(source.texts)
+
+    def needs(self) -> None:
+        from job.extras import need_extra
+
+        need_extra("peft", "checking an adapter")
+
+    def write(self, source: Source, folder: Path) -> Written:
+        from job.exporting.decided import limits, write_rest
+        from models.elsewhere.merged import tokenizer_of
+
+        for path in source.folder.model.iterdir():
+            if path.name not in LEFT:
+                copy = shutil.copytree if path.is_dir() else shutil.copyfile
+                copy(path, folder / path.name)
+        if source.texts is None:
+            return Written(source.decision)
+        texts = source.texts
+        tokenizer_of(source.tokenizer, texts.max_length, texts.truncation).save_pretrained(folder)
+        notes, decision = limits(source.decision, source.args.label_names), source.decision
+        if decision.kind == "regression":
+            unit = f"output * {decision.target.deviation!r} + {decision.target.mean!r}"
+            notes.insert(0, f"Its output is in standard deviations: {unit} is in the labels' own unit.")
+        elif decision.temperature != 1:
+            notes.insert(
+                0, f"Its logits are to be divided by the temperature {decision.temperature:.4g} "
+                "before they become probabilities (decision.json).",
+            )  # fmt: skip
+        write_rest(decision, source, folder)  # a bag's share of it is no part of this
+        return Written(decision, notes)
+
+    def judge(self, parity: Parity) -> list[str]:
+        return exact(parity)
+
+    def usage(self, source: Source, name: str) -> str:
+        from models.snippet import TEXTS, loading_snippet
+
+        snippet = loading_snippet(source.folder.model, source.args, source.texts or TEXTS)
+        return snippet.replace(repr(str(source.folder.model)), repr(name))

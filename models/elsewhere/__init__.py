@@ -1,0 +1,1 @@
+"""A trained model as other people's tools open it, and the hub it is sent to."""
