@@ -46,6 +46,16 @@ EXTRAS = {  # (file, package): each extra is imported in few files, and only whe
     ("job/checking/labels.py", "sklearn"),
     ("job/checking/labels.py", "cleanlab"),
     ("data/checks/near.py", "datasketch"),
+    ("models/elsewhere/onnx_int8.py", "onnx"),
+    ("models/elsewhere/onnx_int8.py", "onnxruntime"),
+    ("models/elsewhere/gguf_file.py", "gguf"),
+    ("job/exporting/checkers/gguf.py", "llama_cpp"),
+    ("job/exporting/checkers/gguf.py", "transformers"),
+    ("job/exporting/checkers/onnx.py", "onnxruntime"),
+    ("job/exporting/checkers/onnx.py", "predict_onnx"),  # of the export that it asks
+    ("job/exporting/shipped/predict_onnx.py", "decide"),  # beside it in the export
+    ("job/exporting/shipped/predict_onnx.py", "onnxruntime"),
+    ("job/exporting/shipped/predict_onnx.py", "tokenizers"),
 }
 RUN_TIME = {"datasets", "numpy", "pydantic", "safetensors", "tensorboard", "tomli_w", "torch"}
 RUN_TIME |= {"tqdm", "transformers"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from job.exporting.formats.gguf import Gguf, Gguf8
+from job.exporting.formats.onnx import Onnx, OnnxInt8
 from job.exporting.formats.peft import Peft
 from job.exporting.formats.sentence_transformers import SentenceTransformers
 from job.exporting.formats.transformers import Transformers
@@ -15,6 +17,10 @@ FORMATS: dict[str, Format] = {
     "transformers": Transformers(),
     "sentence-transformers": SentenceTransformers(),
     "peft": Peft(),
+    "onnx": Onnx(),
+    "onnx-int8": OnnxInt8(),
+    "gguf": Gguf(),
+    "gguf-q8": Gguf8(),
 }
 
 

@@ -1,0 +1,98 @@
+"""Answers of a GGUF file: see __init__.py beside this. By llama.cpp where llama-cpp-python is
+installed; else by transformers, which reads the file back into a model of its own."""
+
+import importlib.util
+import json
+import resource
+import sys
+import time
+
+
+def by_llama(file: str, asked: dict) -> dict:
+    """Greedy replies, and the log-probabilities of openloop's."""
+    import llama_cpp
+    import numpy as np
+    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+    model = llama_cpp.Llama(
+        file, n_ctx=4096, n_threads=asked["threads"], logits_all=True, verbose=False
+    )
+    template = model.metadata.get("tokenizer.chat_template")
+    answers: dict = {"prompts": [], "replies": [], "logprobs": [], "seconds": 0.0, "tokens": 0}
+    for messages, reply in zip(asked["messages"], asked["replies"], strict=True):
+        text = messages
+        if not asked["plain"]:
+            text = Jinja2ChatFormatter(template, "", "")(messages=messages).prompt
+        prompt = model.tokenize(text.encode(), add_bos=False, special=True)
+        start, new = time.perf_counter(), []
+        model.reset()
+        model.eval(prompt)
+        while len(new) < asked["tokens"]:
+            token = int(np.argmax(model.scores[model.n_tokens - 1]))
+            if token in asked["ends"]:
+                break
+            new.append(token)
+            model.eval([token])
+        answers["seconds"] += time.perf_counter() - start
+        answers["tokens"] += len(new) + 1
+        model.reset()
+        model.eval([*prompt, *reply])
+        logits = np.array(model.scores[len(prompt) - 1 : model.n_tokens], dtype=float)  # (T, V)
+        told = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+        answers["prompts"].append(prompt)
+        answers["replies"].append(new)
+        answers["logprobs"].append([told[i, token] for i, token in enumerate(reply)])
+    return answers | {"versions": {"gguf": llama_cpp.__version__}, "extra": {"by": "llama.cpp"}}
+
+
+def by_transformers(folder: str, asked: dict) -> dict:
+    """The same by a model that transformers makes of the file."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(asked["threads"])
+    told = {"gguf_file": "model.gguf", "dtype": torch.float32}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file="model.gguf")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, **told).eval()
+    answers: dict = {"prompts": [], "replies": [], "logprobs": [], "seconds": 0.0, "tokens": 0}
+    for messages, reply in zip(asked["messages"], asked["replies"], strict=True):
+        text = messages
+        if not asked["plain"]:
+            text = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        prompt, start = ids[0].tolist(), time.perf_counter()
+        with torch.inference_mode():
+            out = model.generate(
+                ids, attention_mask=torch.ones_like(ids), do_sample=False,
+                max_new_tokens=asked["tokens"], eos_token_id=asked["ends"] or None,
+            )[0, len(prompt) :].tolist()  # fmt: skip
+            answers["seconds"] += time.perf_counter() - start
+            both = torch.tensor([prompt + reply])
+            logprobs = model(input_ids=both).logits[0].double().log_softmax(-1)  # (T, V)
+        new = out[: next((i for i, token in enumerate(out) if token in asked["ends"]), len(out))]
+        answers["tokens"] += len(new) + 1
+        answers["prompts"].append(prompt)
+        answers["replies"].append(new)
+        answers["logprobs"].append(
+            [logprobs[len(prompt) - 1 + i, token].item() for i, token in enumerate(reply)]
+        )
+    extra = {"by": f"transformers {transformers.__version__}; llama-cpp-python is not installed"}
+    return answers | {"versions": {"transformers": transformers.__version__}, "extra": extra}
+
+
+def main(folder: str, asked_path: str, answers_path: str) -> None:
+    with open(asked_path, encoding="utf-8") as file:
+        asked = json.load(file)
+    if importlib.util.find_spec("llama_cpp") is not None:
+        answers = by_llama(f"{folder}/model.gguf", asked)
+    else:
+        answers = by_transformers(folder, asked)
+    answers["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    with open(answers_path, "w", encoding="utf-8") as file:
+        json.dump(answers, file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Programs that go with an export and run without openloop; data/clean.py goes with them."""
