@@ -122,7 +122,9 @@ def exact(parity: Parity, most: float = EXACT) -> list[str]:
     number is off."""
     lines = []
     if parity.equal is not None and parity.equal != parity.rows:
-        lines.append(f"{parity.rows - parity.equal:,} of {parity.rows:,} rows are answered otherwise")
+        lines.append(
+            f"{parity.rows - parity.equal:,} of {parity.rows:,} rows are answered otherwise"
+        )
     for name, off in (("probabilities", parity.shares), ("logits", parity.outputs)):
         if off is not None and not off <= most:
             lines.append(f"{name} are off by up to {off:.2g}; at most {most:g} is allowed")

@@ -17,12 +17,10 @@ from models.ngrams.bag import NgramBag
 from models.ngrams.fusion import load_fusion
 
 
-def open_source(
-    folder: Folder, allow_code: bool, base: Path | None, allow_network: bool
-) -> Source:
+def open_source(folder: Folder, allow_code: bool, base: Path | None, allow_network: bool) -> Source:
     """The model of a run folder that check_run has passed, plain and on the CPU. Raises ValueError
-    where there is none, where the base of its adapter is gone, and for a bag of n-grams alone, which
-    needs no other format."""
+    where there is none, where the base of its adapter is gone, and for a bag of n-grams alone,
+    which needs no other format."""
     config = finished_config(folder)
     set_up_torch(config)
     with reading(f"the model in {folder.path}"):

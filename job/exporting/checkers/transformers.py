@@ -35,10 +35,11 @@ def classify(folder: str, asked: dict) -> dict:
     outputs = [None] * len(texts)
 
     def run(places: list) -> None:
-        parts = zip(*(texts[i] for i in places)) if pairs else [[texts[i] for i in places]]
+        chosen = [texts[i] for i in places]
+        parts = zip(*chosen, strict=True) if pairs else [chosen]
         batch = tokenizer(*map(list, parts), truncation=True, padding=True, return_tensors="pt")
         with torch.inference_mode():
-            for place, row in zip(places, model(**batch).logits.tolist()):
+            for place, row in zip(places, model(**batch).logits.tolist(), strict=True):
                 outputs[place] = row
 
     run(order[-asked["batch"] :])  # the first batch of a process takes longer
@@ -54,7 +55,7 @@ def chat(folder: str, asked: dict) -> dict:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     prompts, replies, logprobs, seconds = [], [], [], 0.0
-    for messages, reply in zip(asked["messages"], asked["replies"]):
+    for messages, reply in zip(asked["messages"], asked["replies"], strict=True):
         if asked["plain"]:
             inputs = tokenizer(messages, return_tensors="pt")
         else:
@@ -73,7 +74,7 @@ def chat(folder: str, asked: dict) -> dict:
         prompts.append(prompt)
         replies.append(new[:end])
         places = range(len(prompt) - 1, len(prompt) - 1 + len(reply))
-        logprobs.append([told[i, token].item() for i, token in zip(places, reply)])
+        logprobs.append([told[i, token].item() for i, token in zip(places, reply, strict=True)])
     tokens = sum(map(len, replies)) + len(replies)
     return {
         "prompts": prompts, "replies": replies, "logprobs": logprobs, "seconds": seconds,

@@ -47,7 +47,9 @@ class Peft:
         notes, decision = limits(source.decision, source.args.label_names), source.decision
         if decision.kind == "regression":
             unit = f"output * {decision.target.deviation!r} + {decision.target.mean!r}"
-            notes.insert(0, f"Its output is in standard deviations: {unit} is in the labels' own unit.")
+            notes.insert(
+                0, f"Its output is in standard deviations: {unit} is in the labels' own unit."
+            )
         elif decision.temperature != 1:
             notes.insert(
                 0, f"Its logits are to be divided by the temperature {decision.temperature:.4g} "
