@@ -79,7 +79,9 @@ def export(options: argparse.Namespace, repeat: str) -> int:
     set_up_environment()
     verify_run(options.run, options.allow_drift)
     folder = Folder(options.run)
-    source = open_source(folder, options.allow_code, options.base, options.allow_network)
+    source = open_source(
+        folder, options.allow_code, options.base, options.allow_network, options.base_model
+    )
     to = options.to or best_format(source)
     path = written_before(source, to, options.out, words) if options.push else None
     if path is None:
@@ -96,8 +98,8 @@ def export(options: argparse.Namespace, repeat: str) -> int:
 
 
 def push(options: argparse.Namespace, path: Path, repeat: str) -> None:
-    """Show what goes, and send it unless this is a dry run. Raises ValueError, with the command that
-    tries again, where it cannot be sent."""
+    """Show what goes, and send it unless this is a dry run. Raises ValueError, with the command
+    that tries again, where it cannot be sent."""
     from job.exporting.push import pack, send
 
     parcel = pack(path, options.push, options.run)

@@ -49,6 +49,7 @@ def export_run(source: Source, to: str, out: Path | None, rows: int, words: Word
         own = ask_openloop(source, rows)
         table, record = check(source, chosen, written, own, place)
         record |= {"to": to, "words": asdict(words)}
+        name_base(place, words)
         card = export_card(source, chosen, written, table, words)
         save_text(place / CARD, card)
         save_text(place / EXPORT, to_json(record, indent=1) + "\n")
@@ -56,6 +57,15 @@ def export_run(source: Source, to: str, out: Path | None, rows: int, words: Word
         settle(place, path)
     save_text(records(source, to), to_json(record | {"path": str(path)}, indent=1) + "\n")
     return Exported(path, table)
+
+
+def name_base(place: Path, words: Words) -> None:
+    """Let an adapter name its base by the hub's name, where the user told it. It was checked on the
+    base of the training."""
+    path = place / "adapter_config.json"
+    if words.base_model is not None and path.is_file():
+        values = read_json(path) | {"base_model_name_or_path": words.base_model}
+        save_text(path, to_json(values, indent=2) + "\n")
 
 
 def written_before(source: Source, to: str, out: Path | None, words: Words) -> Path | None:

@@ -3,8 +3,8 @@ openloop:
 
     python -I CHECKER FOLDER ASKED.json ANSWERS.json
 
-ASKED of labelled texts: task "classify", texts (each one, or two), batch (rows at once), threads, kind,
-labels, likeliest (whether the likeliest label is the answer). ANSWERS: outputs (N, C);
+ASKED of labelled texts: task "classify", texts (each one, or two), batch (rows at once), threads,
+kind, labels, likeliest (whether the likeliest label is the answer). ANSWERS: outputs (N, C);
 shares (N, C) and labels (a name, or those that hold) where the tool itself tells them; seconds that
 `rows` rows took; peak (bytes); versions.
 

@@ -54,7 +54,7 @@ def chat(folder: str, asked: dict) -> dict:
     """Greedy replies to each prompt, and what the model thinks of openloop's."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    prompts, replies, logprobs, seconds = [], [], [], 0.0
+    prompts, replies, logprobs, seconds, count = [], [], [], 0.0, 0
     for messages, reply in zip(asked["messages"], asked["replies"], strict=True):
         if asked["plain"]:
             inputs = tokenizer(messages, return_tensors="pt")
@@ -70,15 +70,15 @@ def chat(folder: str, asked: dict) -> dict:
             both = torch.tensor([prompt + reply])
             told = model(input_ids=both).logits[0].double().log_softmax(-1)  # (T, V)
         new = ids[0, len(prompt) :].tolist()
+        count += len(new)
         end = next((i for i, token in enumerate(new) if token in asked["ends"]), len(new))
         prompts.append(prompt)
         replies.append(new[:end])
         places = range(len(prompt) - 1, len(prompt) - 1 + len(reply))
         logprobs.append([told[i, token].item() for i, token in zip(places, reply, strict=True)])
-    tokens = sum(map(len, replies)) + len(replies)
     return {
         "prompts": prompts, "replies": replies, "logprobs": logprobs, "seconds": seconds,
-        "tokens": tokens,
+        "tokens": count,
     }  # fmt: skip
 
 

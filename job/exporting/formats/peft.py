@@ -62,7 +62,15 @@ class Peft:
         return exact(parity)
 
     def usage(self, source: Source, name: str) -> str:
+        from models.export import base_path
+        from models.record import read_record
         from models.snippet import TEXTS, loading_snippet
 
         snippet = loading_snippet(source.folder.model, source.args, source.texts or TEXTS)
-        return snippet.replace(repr(str(source.folder.model)), repr(name))
+        folder = repr(name)
+        if name.count("/") == 1:  # the hub's: files beside the adapter are read too
+            folder = f"snapshot_download({name!r})"
+            snippet = f"from huggingface_hub import snapshot_download\n{snippet}"
+        snippet = snippet.replace(repr(str(source.folder.model)), folder)
+        place = base_path(read_record(source.folder.model)["base"])
+        return snippet.replace(repr(place), repr(source.base_model or "path/to/its/base"))
