@@ -81,8 +81,8 @@ def parity_markdown(table: ParityTable) -> list[str]:
     header, *rows = parity_cells(table)
     shown = [[escape_markdown(cell) for cell in row] for row in rows]
     lines = [
-        f"Checked after it was written, in a process without openloop, on {table.rows}. Differences "
-        "are the largest, from openloop in fp32.",
+        f"Checked after it was written, in a process without openloop, on {table.rows}. "
+        "Differences are the largest, from openloop in fp32.",
         "",
         *markdown_table(header, shown, numbers=len(HEADER) - 1),
         "",

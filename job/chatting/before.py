@@ -33,7 +33,9 @@ class Before(NamedTuple):
     samples: dict[str, Any]
 
 
-def test_prompts(rows: Iterable[Any], most: int, talker: Talker) -> tuple[list[TestPrompt], list[str]]:
+def test_prompts(
+    rows: Iterable[Any], most: int, talker: Talker
+) -> tuple[list[TestPrompt], list[str]]:
     """The first `most` of test conversations that hold a reply and that the model can be asked, and
     a line for each that it cannot: what says a special token, or has no room."""
     prompts: list[TestPrompt] = []

@@ -76,9 +76,7 @@ def put_beside(
 ) -> tuple[dict[str, Figures], str]:
     """Replies to test conversations now, in head_to_head.jsonl beside those before and the true
     ones; figures of each with n and interval, and the same as a table."""
-    prompts, _ = test_prompts(
-        job.data.splits.get("test", ()), job.config.generate.replies, talker
-    )
+    prompts, _ = test_prompts(job.data.splits.get("test", ()), job.config.generate.replies, talker)
     if not prompts:
         return {}, ""
     first: Sequence[Reply | None] = before if len(before) == len(prompts) else [None] * len(prompts)

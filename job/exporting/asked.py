@@ -10,9 +10,9 @@ from job.exporting.format import Parity, Source, Written
 
 @dataclass(frozen=True)
 class Own:
-    """What a check begins with. `asked` goes to the program of the format; `rows` says in words what
-    that is. `seconds` and `count` of what openloop itself answers, as the run answers, in `dtype`;
-    `unit` is what is counted. `reference` is what the export has to give, in the form that
+    """What a check begins with. `asked` goes to the program of the format; `rows` says in words
+    what that is. `seconds` and `count` of what openloop itself answers, as the run answers, in
+    `dtype`; `unit` is what is counted. `reference` is what the export has to give, in the form that
     Compare takes. `notes`: what the run answers beside what was written, a sentence each."""
 
     asked: dict[str, Any]
@@ -26,8 +26,8 @@ class Own:
 
 
 def ask_openloop(source: Source, most: int) -> Own:
-    """The first `most` test rows of a run and what openloop answers to them. Raises ValueError where
-    the rows are gone or others than those of the training."""
+    """The first `most` test rows of a run and what openloop answers to them. Raises ValueError
+    where the rows are gone or others than those of the training."""
     if source.is_chat:
         from job.exporting.chats import ask_chats
 

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -113,8 +114,8 @@ def compare_chats(own: Own, answers: dict[str, Any]) -> Parity:
             differing.append(f"{shorten(clean_line(text), 60)}: {what}")
     outputs = shares = None
     if answers["logprobs"] is not None:
-        ours = torch.tensor(sum(reference.logprobs, []), dtype=torch.float64)
-        theirs = torch.tensor(sum(answers["logprobs"], []), dtype=torch.float64)
+        ours = torch.tensor([*chain.from_iterable(reference.logprobs)], dtype=torch.float64)
+        theirs = torch.tensor([*chain.from_iterable(answers["logprobs"])], dtype=torch.float64)
         outputs, shares = largest(theirs - ours), largest(theirs.exp() - ours.exp())
     return Parity(
         len(reference.prompts), alike, shares, outputs, differing[:SHOWN],

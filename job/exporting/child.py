@@ -12,7 +12,16 @@ from typing import Any
 from files.read import read_json
 from report.format import shorten
 
-KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
+KEPT = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "SYSTEMROOT",
+    "LD_LIBRARY_PATH",
+    "OMP_NUM_THREADS",
+)
 QUIET = {
     "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "true",
     "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONIOENCODING": "utf-8",
@@ -31,7 +40,7 @@ def run_checker(program: Path, folder: Path, asked: dict[str, Any]) -> dict[str,
         asks.write_text(json.dumps(asked), encoding="utf-8")
         environment = {name: os.environ[name] for name in KEPT if name in os.environ} | QUIET
         done = subprocess.run(
-            [sys.executable, "-I", str(program.resolve()), str(folder.resolve()), str(asks), str(answers)],
+            [sys.executable, "-I", *map(str, (program.resolve(), folder.resolve(), asks, answers))],
             cwd=place, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
         )  # fmt: skip
         told = done.stderr.decode("utf-8", errors="replace").strip().splitlines()

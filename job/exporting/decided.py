@@ -24,15 +24,15 @@ def fold_decision(source: Source) -> Iterator[tuple[Decision, list[str]]]:
         scale, shift = decision.target.deviation, decision.target.mean
         rest, done = replace(decision, target=IDENTITY), "Its output is in the labels' own unit."
         undone = (
-            f"Its output is in standard deviations: output * {scale!r} + {shift!r} is in the labels' "
-            "own unit."
+            f"Its output is in standard deviations: output * {scale!r} + {shift!r} is in the "
+            "labels' own unit."
         )
     else:
         scale, shift = 1 / decision.temperature, 0.0
         rest = replace(decision, temperature=1.0)
         done = (
-            f"The temperature {decision.temperature:.4g}, fitted on validation rows, is in the last "
-            "layer: the probabilities are calibrated."
+            f"The temperature {decision.temperature:.4g}, fitted on validation rows, is in the "
+            "last layer: the probabilities are calibrated."
         )
         undone = (
             f"Its logits are to be divided by the temperature {decision.temperature:.4g} before "

@@ -1,12 +1,14 @@
 """An export from beginning to end: written, asked in a process of its own, compared, published."""
 
+import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from files.publish import MANIFEST
+from files.publish import MANIFEST, verify
+from files.read import read_json
 from files.verify import sha256
 from files.write import save_text, to_json
 from job.exporting.asked import Own, ask_openloop, compare
@@ -35,8 +37,8 @@ class Exported:
 
 def export_run(source: Source, to: str, out: Path | None, rows: int, words: Words) -> Exported:
     """Write a run in the format `to`, check it on `rows` test rows, and publish it: as its folder,
-    or where the check failed as DIR.rejected. Raises ValueError where it cannot be written, or where
-    the place is another's."""
+    or where the check failed as DIR.rejected. Raises ValueError where it cannot be written, or
+    where the place is another's."""
     chosen = FORMATS[to]
     target = place_of(source.folder, to, out)
     if (reason := chosen.refuses(source)) is not None:
@@ -47,6 +49,7 @@ def export_run(source: Source, to: str, out: Path | None, rows: int, words: Word
         own = ask_openloop(source, rows)
         table, record = check(source, chosen, written, own, place)
         record |= {"to": to, "words": asdict(words)}
+        name_base(place, words)
         card = export_card(source, chosen, written, table, words)
         save_text(place / CARD, card)
         save_text(place / EXPORT, to_json(record, indent=1) + "\n")
@@ -54,6 +57,29 @@ def export_run(source: Source, to: str, out: Path | None, rows: int, words: Word
         settle(place, path)
     save_text(records(source, to), to_json(record | {"path": str(path)}, indent=1) + "\n")
     return Exported(path, table)
+
+
+def name_base(place: Path, words: Words) -> None:
+    """Let an adapter name its base by the hub's name, where the user told it. It was checked on the
+    base of the training."""
+    path = place / "adapter_config.json"
+    if words.base_model is not None and path.is_file():
+        values = read_json(path) | {"base_model_name_or_path": words.base_model}
+        save_text(path, to_json(values, indent=2) + "\n")
+
+
+def written_before(source: Source, to: str, out: Path | None, words: Words) -> Path | None:
+    """The folder of an earlier export of just this model with these words, whole and good; None
+    where it has to be written. Raises ValueError as place_of does."""
+    target = place_of(source.folder, to, out)
+    try:
+        record = read_json(target / EXPORT, ["run", "to", "words", "failed"])
+        verify(target)
+    except ValueError:
+        return None
+    told = json.loads(to_json(asdict(words)))  # as it stands there
+    same = (record["run"].get("model"), record["to"], record["words"], record["failed"])
+    return target if same == (run_digest(source), to, told, []) else None
 
 
 def records(source: Source, to: str) -> Path:

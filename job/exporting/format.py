@@ -40,7 +40,7 @@ class Source:
     where a bag answers beside the encoder (`fusion`), of the encoder alone. `texts` says how texts
     are read; None for chat, whose `plain_texts` says that the model goes on with texts and answers
     no messages. `base` is where the base of the
-    run's adapter is now, if it has moved.
+    run's adapter is now, if it has moved, and `base_model` what the hub calls it.
     """
 
     folder: Folder
@@ -53,6 +53,7 @@ class Source:
     fusion: Fusion | None = None
     plain_texts: bool = False
     base: Path | None = None
+    base_model: str | None = None
 
     @property
     def is_chat(self) -> bool:
@@ -122,7 +123,9 @@ def exact(parity: Parity, most: float = EXACT) -> list[str]:
     number is off."""
     lines = []
     if parity.equal is not None and parity.equal != parity.rows:
-        lines.append(f"{parity.rows - parity.equal:,} of {parity.rows:,} rows are answered otherwise")
+        lines.append(
+            f"{parity.rows - parity.equal:,} of {parity.rows:,} rows are answered otherwise"
+        )
     for name, off in (("probabilities", parity.shares), ("logits", parity.outputs)):
         if off is not None and not off <= most:
             lines.append(f"{name} are off by up to {off:.2g}; at most {most:g} is allowed")

@@ -102,9 +102,7 @@ def answer(predictor: Predictor, texts: list[Text]) -> Tensor:
     return torch.cat([predictor.logits(texts[i : i + CHUNK]) for i in range(0, len(texts), CHUNK)])
 
 
-def beside(
-    source: Source, opened: Predictor, reference: Reference, whole: Tensor
-) -> list[str]:
+def beside(source: Source, opened: Predictor, reference: Reference, whole: Tensor) -> list[str]:
     """What the run answers otherwise than the model that was written: a bag, another precision."""
     texts, names, notes = reference.texts, source.args.label_names, []
     alone = name_predictions(texts, source.decision, reference.logits, names)
@@ -155,9 +153,7 @@ def quality(
     return f"the mean absolute error is {np.mean([abs(v - label) for v, label in known]):.4g}"
 
 
-def compare_labelled(
-    source: Source, written: Written, own: Own, answers: dict[str, Any]
-) -> Parity:
+def compare_labelled(source: Source, written: Written, own: Own, answers: dict[str, Any]) -> Parity:
     """compare() of labelled rows."""
     reference: Reference = own.reference
     kind, names = source.args.kind, source.args.label_names

@@ -1,4 +1,4 @@
-"""Where an export goes: RUN/exports/FORMAT, or a folder of the user's; never over what is theirs."""
+"""Where an export goes: RUN/exports/FORMAT, or a folder of one's own; never over other files."""
 
 import os
 import shutil
@@ -55,8 +55,8 @@ def workplace(target: Path) -> Iterator[Path]:
 
 
 def settle(place: Path, target: Path) -> None:
-    """Publish what a workplace holds as `target`, whole. An earlier export of that name is put aside
-    first and removed once the new one is there."""
+    """Publish what a workplace holds as `target`, whole. An earlier export of that name is put
+    aside first and removed once the new one is there."""
     before = set_aside(target, "before") if os.path.lexists(target) else None
     try:
         with publish(target) as made:

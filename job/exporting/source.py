@@ -18,11 +18,12 @@ from models.ngrams.fusion import load_fusion
 
 
 def open_source(
-    folder: Folder, allow_code: bool, base: Path | None, allow_network: bool
-) -> Source:
+    folder: Folder, allow_code: bool, base: Path | None, allow_network: bool,
+    base_model: str | None = None,
+) -> Source:  # fmt: skip
     """The model of a run folder that check_run has passed, plain and on the CPU. Raises ValueError
-    where there is none, where the base of its adapter is gone, and for a bag of n-grams alone, which
-    needs no other format."""
+    where there is none, where the base of its adapter is gone, and for a bag of n-grams alone,
+    which needs no other format."""
     config = finished_config(folder)
     set_up_torch(config)
     with reading(f"the model in {folder.path}"):
@@ -37,7 +38,7 @@ def open_source(
     if args.form == "language":
         plain = bool(read_json(folder.model / FORM, ["texts"])["texts"])
         return Source(folder, config, model, tokenizer, args, Decision("chat"),
-                      plain_texts=plain, base=base)  # fmt: skip
+                      plain_texts=plain, base=base, base_model=base_model)  # fmt: skip
     with reading(f"the model in {folder.path}"):
         fusion = load_fusion(folder.model, args.num_labels)
         decision = read_decision(folder.model, args)
@@ -45,4 +46,4 @@ def open_source(
         decision = Decision(args.kind, target=target_of(args))
     texts = read_texts(config, model, tokenizer)
     return Source(folder, config, model, tokenizer, args, decision, texts, fusion,
-                  base=base)  # fmt: skip
+                  base=base, base_model=base_model)  # fmt: skip

@@ -1,4 +1,4 @@
-"""The table of formats: a row each, by the word that --to takes. Importing it loads nothing heavy."""
+"""The table of formats: a row each, by the word that --to takes. Importing it loads little."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ CLOSE = 1e-4  # of the largest output: what rounding explains in fp32, and hardl
 
 @contextmanager
 def folded(model: nn.Module, scale: float, shift: float) -> Iterator[bool]:
-    """While the block runs `model` answers z * scale + shift, where that can be had exactly; whether
-    it does. The model is tried, and afterwards as it was, to the bit."""
+    """While the block runs `model` answers z * scale + shift, where that can be had exactly;
+    whether it does. The model is tried, and afterwards as it was, to the bit."""
     layer = last_layer(model)
     if (scale, shift) == (1.0, 0.0):
         yield True

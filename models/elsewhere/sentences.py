@@ -73,7 +73,9 @@ def write_dense(layer: nn.Linear, activation: nn.Module, folder: Path) -> None:
         "bias": layer.bias is not None, "activation_function": f"{kind.__module__}.{kind.__name__}",
     }  # fmt: skip
     write_json(folder / "config.json", config)
-    state = {f"linear.{n}": p.detach().cpu().contiguous().clone() for n, p in layer.named_parameters()}
+    state = {
+        f"linear.{n}": p.detach().cpu().contiguous().clone() for n, p in layer.named_parameters()
+    }
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
 

@@ -1,11 +1,12 @@
-"""Programs that open an export as its users do. Each runs by itself, in a process without openloop:
+"""Programs that open an export as its users do. Each runs by itself, in a process without
+openloop:
 
     python -I CHECKER FOLDER ASKED.json ANSWERS.json
 
-ASKED of labelled texts: task "classify", texts (each a text, or two), batch (rows at once), threads,
+ASKED of labelled texts: task "classify", texts (each one, or two), batch (rows at once), threads,
 kind, labels, likeliest (whether the likeliest label is the answer). ANSWERS: outputs (N, C);
 shares (N, C) and labels (a name, or those that hold) where the tool itself tells them; seconds that
-the rows took, of which `rows` were timed; peak (bytes); versions.
+`rows` rows took; peak (bytes); versions.
 
 ASKED of a chat: task "chat", messages of each prompt (or texts where `plain`), replies (token ids
 that openloop wrote), tokens (most of a reply), ends (ids that end one), threads. ANSWERS: prompts

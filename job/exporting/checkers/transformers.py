@@ -35,10 +35,11 @@ def classify(folder: str, asked: dict) -> dict:
     outputs = [None] * len(texts)
 
     def run(places: list) -> None:
-        parts = zip(*(texts[i] for i in places)) if pairs else [[texts[i] for i in places]]
+        chosen = [texts[i] for i in places]
+        parts = zip(*chosen, strict=True) if pairs else [chosen]
         batch = tokenizer(*map(list, parts), truncation=True, padding=True, return_tensors="pt")
         with torch.inference_mode():
-            for place, row in zip(places, model(**batch).logits.tolist()):
+            for place, row in zip(places, model(**batch).logits.tolist(), strict=True):
                 outputs[place] = row
 
     run(order[-asked["batch"] :])  # the first batch of a process takes longer
@@ -53,8 +54,8 @@ def chat(folder: str, asked: dict) -> dict:
     """Greedy replies to each prompt, and what the model thinks of openloop's."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    prompts, replies, logprobs, seconds = [], [], [], 0.0
-    for messages, reply in zip(asked["messages"], asked["replies"]):
+    prompts, replies, logprobs, seconds, count = [], [], [], 0.0, 0
+    for messages, reply in zip(asked["messages"], asked["replies"], strict=True):
         if asked["plain"]:
             inputs = tokenizer(messages, return_tensors="pt")
         else:
@@ -69,15 +70,15 @@ def chat(folder: str, asked: dict) -> dict:
             both = torch.tensor([prompt + reply])
             told = model(input_ids=both).logits[0].double().log_softmax(-1)  # (T, V)
         new = ids[0, len(prompt) :].tolist()
+        count += len(new)
         end = next((i for i, token in enumerate(new) if token in asked["ends"]), len(new))
         prompts.append(prompt)
         replies.append(new[:end])
         places = range(len(prompt) - 1, len(prompt) - 1 + len(reply))
-        logprobs.append([told[i, token].item() for i, token in zip(places, reply)])
-    tokens = sum(map(len, replies)) + len(replies)
+        logprobs.append([told[i, token].item() for i, token in zip(places, reply, strict=True)])
     return {
         "prompts": prompts, "replies": replies, "logprobs": logprobs, "seconds": seconds,
-        "tokens": tokens,
+        "tokens": count,
     }  # fmt: skip
 
 

@@ -47,7 +47,9 @@ class Peft:
         notes, decision = limits(source.decision, source.args.label_names), source.decision
         if decision.kind == "regression":
             unit = f"output * {decision.target.deviation!r} + {decision.target.mean!r}"
-            notes.insert(0, f"Its output is in standard deviations: {unit} is in the labels' own unit.")
+            notes.insert(
+                0, f"Its output is in standard deviations: {unit} is in the labels' own unit."
+            )
         elif decision.temperature != 1:
             notes.insert(
                 0, f"Its logits are to be divided by the temperature {decision.temperature:.4g} "
@@ -60,7 +62,15 @@ class Peft:
         return exact(parity)
 
     def usage(self, source: Source, name: str) -> str:
+        from models.export import base_path
+        from models.record import read_record
         from models.snippet import TEXTS, loading_snippet
 
         snippet = loading_snippet(source.folder.model, source.args, source.texts or TEXTS)
-        return snippet.replace(repr(str(source.folder.model)), repr(name))
+        folder = repr(name)
+        if name.count("/") == 1:  # the hub's: files beside the adapter are read too
+            folder = f"snapshot_download({name!r})"
+            snippet = f"from huggingface_hub import snapshot_download\n{snippet}"
+        snippet = snippet.replace(repr(str(source.folder.model)), folder)
+        place = base_path(read_record(source.folder.model)["base"])
+        return snippet.replace(repr(place), repr(source.base_model or "path/to/its/base"))

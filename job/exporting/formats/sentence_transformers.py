@@ -74,7 +74,7 @@ def labels_line(source: Source) -> str:
         return "print(logits.squeeze(-1).tolist())\n"
     if len(names) > 20:
         return (
-            "import json\n\nlabels = json.load(open(\"decision.json\"))[\"labels\"]  # of the folder\n"
+            'import json\n\nlabels = json.load(open("decision.json"))["labels"]  # the folder\'s\n'
             "print([labels[i] for i in shares.argmax(dim=-1)])\n"
         )  # fmt: skip
     if source.args.kind == "multi":
