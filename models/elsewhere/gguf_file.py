@@ -1,5 +1,5 @@
-"""A language model as a GGUF file, which llama.cpp, Ollama and LM Studio open: numbers of its config,
-its tokenizer and chat template, and its weights by llama.cpp's names.
+"""A language model as a GGUF file, which llama.cpp, Ollama and LM Studio open: numbers of its
+config, its tokenizer and chat template, and its weights by llama.cpp's names.
 
 llama.cpp turns pairs of neighbouring numbers of a head where transformers turns the first half
 against the second; for Llama the rows of two matrices are put into that order, Qwen's are read as
@@ -46,8 +46,8 @@ def why_no_gguf(model: nn.Module, tokenizer: Any) -> str | None:
 
 
 def pre_tokenizer(tokenizer: Any) -> str | None:
-    """llama.cpp's name for how a byte-level BPE splits a text into words; None where it has none, or
-    the tokenizer is another kind."""
+    """llama.cpp's name for how a byte-level BPE splits a text into words; None where it has none,
+    or the tokenizer is another kind."""
     made_of = json.loads(tokenizer.backend_tokenizer.to_str())
     model, normalizer = made_of["model"], made_of["normalizer"] or {}
     first = made_of["pre_tokenizer"] or {}

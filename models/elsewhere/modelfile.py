@@ -62,8 +62,8 @@ def modelfile(tokenizer: Any, file: str, context: int, plain: bool) -> tuple[str
         stops.append("<|im_end|>")
     else:
         lacks = (
-            "The Modelfile has no TEMPLATE: the model's is no ChatML, and Ollama writes templates in "
-            "another language. It takes one of its own where it knows the one in the file; else "
+            "The Modelfile has no TEMPLATE: the model's is no ChatML, and Ollama writes templates "
+            "in another language. It takes one of its own where it knows the one in the file; else "
             "write it by hand."
         )
     lines += [f'PARAMETER stop "{word}"' for word in dict.fromkeys(stops)]
