@@ -5,10 +5,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from files.publish import MANIFEST, read_manifest, verify
+from files.publish import read_manifest, verify
 from files.read import read_json
 from job.exporting.card import CARD
-from job.exporting.place import EXPORT
 from job.folder import Folder, finished_config
 from models.record import read_record
 from report.format import align_table, format_bytes, join_names
@@ -81,11 +80,11 @@ def pack(folder: Path, repo: str, run: Path) -> Parcel:
     ValueError where one was changed, or names a place on this machine: the run, its rows and base,
     the user's home or the current folder."""
     verify(folder)
-    names = [name for name in read_manifest(folder) if name not in (MANIFEST, EXPORT)]
-    refuse_places(folder, [*names, EXPORT], [run, *sources(Folder(run))])
+    names = sorted(read_manifest(folder))
+    refuse_places(folder, names, [run, *sources(Folder(run))])
     words = [name for name in names if not name.startswith(("tokenizer", "vocab", "merges"))]
-    refuse_places(folder, [*words, EXPORT], [Path.home(), Path.cwd()])  # which may be a word: /tmp
-    sizes = {name: (folder / name).stat().st_size for name in sorted([*names, EXPORT])}
+    refuse_places(folder, words, [Path.home(), Path.cwd()])  # which may be a word: /tmp
+    sizes = {name: (folder / name).stat().st_size for name in names}
     return Parcel(folder, repo, sizes)
 
 

@@ -128,5 +128,5 @@ def told(doing: str) -> Iterator[None]:
         status = status_of(error)
         reason = REASONS.get(status or 0, f"the hub answers {status}: try again later")
         raise ValueError(f"{doing}: {reason}") from None
-    except (HTTPError, OSError) as error:
+    except (HTTPError, OSError, RuntimeError) as error:  # the last of the library's large files
         raise ValueError(f"{doing}: the connection failed ({type(error).__name__})") from None

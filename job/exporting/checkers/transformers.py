@@ -4,6 +4,7 @@ import json
 import resource
 import sys
 import time
+from typing import Any
 
 import torch
 import transformers
@@ -23,7 +24,7 @@ def classify(folder: str, asked: dict) -> dict:
     pairs = isinstance(texts[0], list)
     ask = pipeline("text-classification", model=folder, truncation=True, device="cpu")
     inputs = [{"text": a, "text_pair": b} for a, b in texts] if pairs else texts
-    told = ask(inputs, top_k=None)  # (N, C) of {label, score}
+    told: Any = ask(inputs, top_k=None)  # (N, C) of {label, score}
     scores = [{one["label"]: one["score"] for one in row} for row in told]
     answers = {"shares": [[row[name] for name in labels or row] for row in scores], "labels": None}
     if asked["likeliest"] and asked["kind"] == "single":

@@ -39,8 +39,10 @@ class SentenceTransformers:
     def write(self, source: Source, folder: Path) -> Written:
         from job.exporting.decided import fold_decision, write_rest
         from models.elsewhere.sentences import write_sentences
+        from models.heads import Classifier
 
         assert source.texts is not None
+        assert isinstance(source.model, Classifier)
         with fold_decision(source) as (rest, notes):
             drift = write_sentences(
                 source.model, source.tokenizer, folder, source.texts.max_length,

@@ -1,0 +1,203 @@
+"""What goes to the hub, what never does, and what is said where it cannot be sent."""
+
+import json
+import sys
+
+import huggingface_hub
+import pytest
+import yaml
+from hub_stub import TOKEN, Hub
+
+from files.publish import publish
+from job.exporting import push as pushing
+from job.exporting.push import LICENSES, check_license, check_repo, refuse_places
+from models.elsewhere.hub import push_folder
+
+FILES = {
+    "README.md": b"---\nlibrary_name: \"transformers\"\n---\n\n# model\n",
+    "config.json": b"{}\n",
+    "model.safetensors": b"weights" * 1000,
+    "1_Pooling/config.json": b"{ }\n",
+}
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub, a token for it, and a library that may reach it."""
+    stub = Hub()
+    monkeypatch.setenv("HF_ENDPOINT", stub.url)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)  # needs a store
+    yield stub
+    stub.server.shutdown()
+    stub.server.server_close()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A published folder."""
+    with publish(tmp_path / "made") as made:
+        for name, content in FILES.items():
+            (made / name).parent.mkdir(exist_ok=True)
+            (made / name).write_bytes(content)
+    return tmp_path / "made"
+
+
+def send(folder, repo="me/model", private=False):
+    return push_folder(folder, [*FILES], repo, private, "a message")
+
+
+def test_a_new_model_is_made_and_filled_in_one_commit(hub, folder):
+    done = send(folder, private=True)
+    assert hub.files == FILES
+    assert hub.sent == [sorted(FILES)]
+    assert hub.private == "private"
+    assert (done.sent, done.same, done.others) == ([*FILES], [], [])
+
+
+def test_rights_are_asked_before_anything_is_sent(hub, folder):
+    send(folder)
+    assert hub.seen[0] == "GET /api/whoami-v2"
+    send_at = next(i for i, one in enumerate(hub.seen) if "preupload" in one)
+    assert "POST /api/repos/create" in hub.seen[:send_at]
+    hub.seen.clear()
+    (folder / "config.json").write_bytes(b"{} \n")
+    send(folder)
+    send_at = next(i for i, one in enumerate(hub.seen) if "preupload" in one)
+    assert "GET /api/models/me/model/auth-check/write" in hub.seen[:send_at]
+
+
+def test_a_repeated_push_sends_nothing_and_says_so(hub, folder):
+    send(folder)
+    hub.seen.clear()
+    done = send(folder)
+    assert (done.sent, done.same) == ([], [*FILES])
+    assert not any("commit" in one or "preupload" in one for one in hub.seen)
+
+
+def test_a_later_push_sends_what_changed_alone_and_leaves_others_files(hub, folder):
+    send(folder)
+    hub.files["LICENSE"] = b"mine"
+    (folder / "model.safetensors").write_bytes(b"others" * 1000)
+    done = send(folder)
+    assert hub.sent[-1] == ["model.safetensors"]
+    assert hub.files["model.safetensors"] == b"others" * 1000
+    assert done.others == ["LICENSE"]
+    assert hub.files["LICENSE"] == b"mine"
+
+
+def test_without_a_token_nothing_is_asked(hub, folder, monkeypatch, tmp_path):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(ValueError, match="hf auth login"):
+        send(folder)
+    assert hub.seen == []
+
+
+@pytest.mark.parametrize(
+    ("change", "repo", "expected"),
+    [
+        ({"role": "read"}, "me/model", "the token of me may only read"),
+        ({}, "other/model", "who may not write to other: use me/model"),
+        ({"orgs": [{"name": "team", "roleInOrg": "read"}]}, "team/model", "may only read in team"),
+    ],
+)
+def test_who_may_not_write_is_told_before_anything_is_made(hub, folder, change, repo, expected):
+    vars(hub).update(change)
+    with pytest.raises(ValueError, match=expected):
+        send(folder, repo)
+    assert hub.seen == ["GET /api/whoami-v2"]
+
+
+@pytest.mark.parametrize(
+    ("part", "status", "expected"),
+    [
+        ("whoami", 401, "does not know this token"),
+        ("whoami", 500, "the hub answers 500"),
+        ("repos/create", 403, "may not write there"),
+        ("repos/create", 500, "the hub answers 500"),
+        ("commit", 403, "may not write there"),
+        ("validate-yaml", "cut", "the connection failed"),
+        ("whoami", "cut", "the connection failed"),
+    ],
+)
+def test_what_goes_wrong_is_one_sentence_without_the_token(hub, folder, part, status, expected):
+    hub.refuse[part] = status
+    with pytest.raises(ValueError, match=expected) as caught:
+        send(folder)
+    assert len(str(caught.value).splitlines()) == 1
+    assert TOKEN not in str(caught.value)
+    assert hub.sent == []
+    assert not hub.files
+
+
+def test_a_push_that_broke_off_is_made_good_by_the_next(hub, folder):
+    hub.refuse["commit"] = "cut"
+    with pytest.raises(ValueError, match="connection failed"):
+        send(folder)
+    hub.refuse.clear()
+    send(folder)
+    assert hub.files == FILES
+
+
+def test_offline_mode_is_said(hub, folder, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="HF_HUB_OFFLINE is set"):
+        send(folder)
+
+
+def test_licences_are_those_of_the_hub_and_never_guessed():
+    assert check_license(" MIT ") == "mit"
+    assert {"apache-2.0", "mit", "other", "llama3.1"} <= {*LICENSES}
+    with pytest.raises(ValueError, match="such as apache-2.0"):
+        check_license("apache")
+    with pytest.raises(ValueError, match="called other"):
+        check_license("my own")
+
+
+@pytest.mark.parametrize("name", ["me", "me/", "/model", "me/a/b", "me/a b", "../me/x", "me/-x"])
+def test_a_name_that_is_no_model_is_refused(name):
+    with pytest.raises(ValueError, match="expected USER/NAME"):
+        check_repo(name)
+
+
+def test_a_place_on_this_machine_is_never_sent(tmp_path):
+    home = tmp_path / "home of me"
+    (tmp_path / "a.json").write_text(json.dumps({"base": f"{home}/model"}), encoding="utf-8")
+    (tmp_path / "b.json").write_text("{}", encoding="utf-8")
+    refuse_places(tmp_path, ["b.json"], [home])
+    with pytest.raises(ValueError, match=r"a\.json holds a place on this machine"):
+        refuse_places(tmp_path, ["b.json", "a.json"], [home])
+
+
+def pack(folder, run, monkeypatch):
+    monkeypatch.setattr(pushing, "sources", lambda folder: [])
+    return pushing.pack(folder, "me/model", run)
+
+
+def test_only_what_the_export_wrote_is_packed(folder, tmp_path, monkeypatch):
+    (folder / "test_predictions.jsonl").write_text("{}", encoding="utf-8")
+    parcel = pack(folder, tmp_path / "run", monkeypatch)
+    assert sorted(parcel.files) == sorted(FILES)
+    assert yaml.safe_load(parcel.front_matter().strip("-\n")) == {"library_name": "transformers"}
+    assert "4 files" in parcel.lines()[0]
+
+
+def test_a_file_that_was_changed_since_is_not_packed(folder, tmp_path, monkeypatch):
+    (folder / "config.json").write_text("{ }", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"config\.json"):
+        pack(folder, tmp_path / "run", monkeypatch)
+
+
+def test_packing_opens_no_socket(folder, tmp_path, monkeypatch):
+    opened = []
+    watching = [True]
+    sys.addaudithook(
+        lambda event, words: opened.append(event) if watching and event.startswith("socket.") else None
+    )
+    parcel = pack(folder, tmp_path / "run", monkeypatch)
+    parcel.lines()
+    parcel.front_matter()
+    watching.clear()
+    assert opened == []
