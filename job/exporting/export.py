@@ -46,6 +46,8 @@ def export_run(source: Source, to: str, out: Path | None, rows: int, words: Word
     chosen.needs()
     with workplace(target) as place:
         written = chosen.write(source, place)
+        if written.joined:
+            source = replace(source, decision=written.decision, joined=True)
         own = ask_openloop(source, rows)
         table, record = check(source, chosen, written, own, place)
         record |= {"to": to, "words": asdict(words)}

@@ -37,7 +37,8 @@ class Source:
 
     `model` is plain: fp32 on the CPU, in evaluation mode, its method not merged. Whoever changes it
     puts it back, since it answers after the writing too. `decision` is that of what is written:
-    where a bag answers beside the encoder (`fusion`), of the encoder alone. `texts` says how texts
+    where a bag answers beside the encoder (`fusion`), of the encoder alone, but for a format whose
+    folder has both: then it is `joined`, and the decision that of both. `texts` says how texts
     are read; None for chat, whose `plain_texts` says that the model goes on with texts and answers
     no messages. `base` is where the base of the
     run's adapter is now, if it has moved, and `base_model` what the hub calls it.
@@ -53,6 +54,7 @@ class Source:
     fusion: Fusion | None = None
     plain_texts: bool = False
     base: Path | None = None
+    joined: bool = False
     base_model: str | None = None
 
     @property
@@ -64,10 +66,12 @@ class Source:
 class Written:
     """What was written. `decision`: how the outputs of what stands in the folder become answers; a
     temperature that went into the weights is no part of it any more. `notes`: what whoever opens it
-    has to know, a sentence each."""
+    has to know, a sentence each. `joined`: it answers with the bag beside the encoder, as the run
+    does."""
 
     decision: Decision
     notes: list[str] = field(default_factory=list)
+    joined: bool = False
 
 
 @dataclass(frozen=True)

@@ -76,11 +76,12 @@ def ask_labelled(source: Source, most: int) -> Own:
     whole = answer(opened, texts)
     seconds = time.perf_counter() - start
     logits = whole
-    if opened.precision.dtype != "fp32" or source.fusion is not None:
+    fusion = source.fusion if source.joined else None
+    if opened.precision.dtype != "fp32" or source.fusion is not fusion:
         fp32 = choose_precision("cpu", "fp32")
         plain = make_predictor(
             source.config, source.model, source.tokenizer, source.decision,
-            source.args.label_names, fp32,
+            source.args.label_names, fp32, fusion,
         )  # fmt: skip
         logits = answer(plain, texts)
     asked = {
@@ -107,7 +108,7 @@ def beside(source: Source, opened: Predictor, reference: Reference, whole: Tenso
     texts, names, notes = reference.texts, source.args.label_names, []
     alone = name_predictions(texts, source.decision, reference.logits, names)
     both = name_predictions(texts, opened.decision, whole, names)
-    if source.fusion is not None:
+    if source.fusion is not None and not source.joined:
         of_both, of_one = (
             quality(right_ones(source, predictions, reference.labels), source, predictions,
                     reference.labels)

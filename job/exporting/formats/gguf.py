@@ -18,7 +18,6 @@ class Gguf:
     relation = "quantized"
     promise = "greedy replies equal token by token, log-probabilities of their tokens to 0.05"
     checker = "gguf.py"
-    with_bag = False
     eight = False  # whether weights have 8 bits
     off = 0.05  # how far the log-probability of a token may be off
 

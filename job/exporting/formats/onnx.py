@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,6 @@ class Onnx:
     relation = "finetune"
     promise = "the same labels, probabilities and logits to 1e-4, at every shape of a batch"
     checker = "onnx.py"
-    with_bag = True  # the folder answers as the run does, a bag beside the encoder included
 
     def refuses(self, source: Source) -> str | None:
         from job.exporting.formats.transformers import why_not_cut
@@ -63,7 +62,8 @@ class Onnx:
 
         write_graph(source.model, source.tokenizer, folder)
         decision = write_beside(source, folder)
-        return Written(decision, ["Texts are cleaned, cut and answered as by predict.py."])
+        notes = ["Texts are cleaned, cut and answered as by predict.py."]
+        return Written(decision, notes, joined=source.fusion is not None)
 
     def judge(self, parity: Parity) -> list[str]:
         return exact(parity) + off_shapes(parity, EXACT)
@@ -93,7 +93,8 @@ class OnnxInt8(Onnx):
         whole = (folder / GRAPH).rename(folder / "whole.onnx")
         quantise(whole, folder / GRAPH)
         whole.unlink()
-        return Written(written.decision, [*written.notes, "Its weights have 8 bits each."])
+        notes = [*written.notes, "Weights of its matrix products have 8 bits each."]
+        return replace(written, notes=notes)
 
     def refuses(self, source: Source) -> str | None:
         if source.args.kind == "regression":
