@@ -13,7 +13,14 @@ from shipped import list_shipped
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("configs", "data", "engine", "files", "job", "models", "report")
-ENTRIES = ("openloop", "train", "predict", "compare", "check")  # files that know all packages
+ENTRIES = (
+    "openloop",
+    "train",
+    "predict",
+    "compare",
+    "check",
+    "export",
+)  # files that know all packages
 MAY_IMPORT = {entry: {*PACKAGES, "openloop"} for entry in ENTRIES}
 MAY_IMPORT |= {package: {"files"} for package in PACKAGES}
 MAY_IMPORT["files"] = set()
@@ -56,6 +63,12 @@ EXTRAS = {  # (file, package): each extra is imported in few files, and only whe
     ("job/exporting/shipped/predict_onnx.py", "decide"),  # beside it in the export
     ("job/exporting/shipped/predict_onnx.py", "onnxruntime"),
     ("job/exporting/shipped/predict_onnx.py", "tokenizers"),
+    # an export is checked by programs that know its tool and nothing of ours
+    ("job/exporting/checkers/transformers.py", "transformers"),
+    ("job/exporting/checkers/sentence_transformers.py", "sentence_transformers"),
+    ("job/exporting/checkers/peft.py", "peft"),
+    ("job/exporting/checkers/peft.py", "safetensors"),
+    ("job/exporting/checkers/peft.py", "transformers"),
 }
 RUN_TIME = {"datasets", "numpy", "pydantic", "safetensors", "tensorboard", "tomli_w", "torch"}
 RUN_TIME |= {"tqdm", "transformers"}

@@ -10,6 +10,7 @@ from shipped import list_shipped
 
 import check
 import compare
+import export
 import predict
 import train
 
@@ -35,9 +36,13 @@ PACKAGES = (
     "job/reporting",
     "job/checking",
     "job/exporting",
+    "job/exporting/formats",
+    "job/exporting/checkers",
+    "job/exporting/shipped",
     "job/serving",
     "job/tuning",
     "models",
+    "models/elsewhere",
 )
 PACKAGES += (
     "files",
@@ -53,13 +58,12 @@ PACKAGES += ("examples", "benchmarks/architectures")
 PACKAGES += ("benchmarks/gpu_steps", "benchmarks/gpu_steps/bare", "docs/launch")
 ENDS = (".py", ".toml", ".cpp", ".h", ".sh", ".sbatch", ".yaml")
 BASH = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+SCRIPTS = ("train", "predict", "compare", "check", "export")
 COMMANDS = [
     line.split("#")[0].strip()
     for block in BASH
     for line in block.replace("\\\n", " ").splitlines()
-    if line.startswith(
-        ("python train.py", "python predict.py", "python compare.py", "python check.py")
-    )
+    if line.startswith(tuple(f"python {name}.py" for name in SCRIPTS))
 ]
 
 
@@ -108,6 +112,7 @@ def test_the_file_tree_names_every_source_file_once_and_no_other():
         elif name.endswith(ENDS):
             named.append(folder + name if line.startswith(" ") else name)
     there = ["train.py", "predict.py", "compare.py", "check.py", "openloop.py", "pyproject.toml"]
+    there += ["export.py"]
     shipped = list_shipped("configs/*", "examples/*")
     for package in PACKAGES:
         files = [path for end in ENDS for path in (ROOT / package).glob(f"*{end}")]
@@ -121,6 +126,7 @@ def test_the_file_tree_names_every_source_file_once_and_no_other():
 def test_a_command_of_the_readme_is_understood(command):
     words = shlex.split(command.split("|")[-1])
     modules = {"train": train, "predict": predict, "compare": compare, "check": check}
+    modules["export"] = export
     options = modules[words[1].removesuffix(".py")].parse_arguments(words[2:])
     if getattr(options, "config", None):
         assert (ROOT / options.config).exists()

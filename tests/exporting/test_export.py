@@ -1,0 +1,271 @@
+"""Exports: the same answers in other tools, what cannot be written, where it goes, what fails."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
+
+import export
+from job.exporting import export as exporting
+from job.exporting.format import CHECKERS, Parity, exact
+from job.exporting.place import EXPORT, is_export, place_of, rejected, settle, workplace
+from job.folder import Folder
+from job.verify import check_run
+
+SETTINGS = {"head": {"kind": "native", "pool": None}}
+
+
+@pytest.fixture
+def copied(run, tmp_path):
+    """A run with a linear head over the mean, as a folder of the test's own."""
+    shutil.copytree(run, tmp_path / "runs" / "one")
+    return tmp_path / "runs" / "one"
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Checkers are called here instead of in a process of their own, which takes seconds to load
+    what is loaded already; test_isolated.py starts them as they are."""
+
+    def call(program, folder, asked):
+        spec = importlib.util.spec_from_file_location(f"checker_{program.stem}", program)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        place = Path(folder).parent
+        (place / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
+        module.main(str(folder), str(place / "asked.json"), str(place / "answers.json"))
+        return json.loads((place / "answers.json").read_text(encoding="utf-8"))
+
+    monkeypatch.setattr(exporting, "run_checker", call)
+
+
+def export_to(run, *words, code=0):
+    assert export.main(["--run", str(run), *map(str, words)]) == code
+
+
+def record(run, to):
+    return json.loads((run / "exports" / to / EXPORT).read_text(encoding="utf-8"))
+
+
+def front(path):
+    text = (path / "README.md").read_text(encoding="utf-8")
+    return yaml.safe_load(text.split("---\n")[1])
+
+
+def holds(record, rows):
+    """Whether the second side answers all rows alike, to 1e-4."""
+    _, tool = record["sides"]
+    assert tool["alike"] == [rows, rows]
+    assert max(tool["shares"], tool["outputs"]) < 1e-4
+    assert record["failed"] == []
+
+
+def test_the_default_recipes_head_opens_in_sentence_transformers(copied, in_process, capsys):
+    export_to(copied)  # the first format that fits
+    holds(record(copied, "sentence-transformers"), 9)  # 8 test rows, and one long text
+    shown = capsys.readouterr().out
+    assert "holds: the same labels" in shown
+    assert "9 of 9" in shown
+    assert check_run(Folder(copied), False) == []  # the seal is as it was
+    values = front(copied / "exports" / "sentence-transformers")
+    assert values["library_name"] == "sentence-transformers"
+    assert "base_model" not in values  # a folder of this machine is no name of the hub's
+    assert "license" not in values
+    figures = ModelCard.load(copied / "exports" / "sentence-transformers" / "README.md").data
+    assert {(one.metric_type, one.dataset_type) for one in figures.eval_results} >= {
+        ("accuracy", "private")
+    }
+    assert str(copied.parent) not in (
+        copied / "exports" / "sentence-transformers" / "README.md"
+    ).read_text(encoding="utf-8")
+
+
+def test_an_adapter_opens_in_peft_and_names_the_hubs_base(copied, in_process):
+    export_to(copied, "--to", "peft", "--base-model", "owner/base")
+    holds(record(copied, "peft"), 9)
+    folder = copied / "exports" / "peft"
+    adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    assert adapter["base_model_name_or_path"] == "owner/base"
+    assert front(folder)["base_model"] == "owner/base"
+    assert front(folder)["base_model_relation"] == "adapter"
+    assert not (folder / "openloop.json").exists()
+
+
+def test_a_native_head_opens_in_a_pipeline(start, in_process):
+    run, _ = start("native", "train.max_steps=2", "--unset", "head.pool")
+    export_to(run, "--rows", 5)
+    holds(record(run, "transformers"), 6)
+    config = json.loads((run / "exports/transformers/config.json").read_text(encoding="utf-8"))
+    assert config["id2label"] == {"0": "neg", "1": "pos"}
+    assert config["problem_type"] == "single_label_classification"
+    words = json.loads(
+        (run / "exports/transformers/tokenizer_config.json").read_text(encoding="utf-8")
+    )
+    assert (words["model_max_length"], words["truncation_side"]) == (32, "right")
+
+
+def test_a_format_that_cannot_hold_a_run_says_what_to_use(copied, capsys):
+    export_to(copied, "--to", "transformers", code=2)
+    told = capsys.readouterr().err
+    assert "cannot be written so" in told
+    assert "use --to sentence-transformers" in told
+    assert not (copied / "exports").exists()
+
+
+def test_spoilt_weights_are_rejected_with_4(copied, in_process, monkeypatch, capsys):
+    plain = exporting.run_checker
+
+    def spoil(program, folder, asked):
+        path = Path(folder) / "2_Dense" / "model.safetensors"
+        tensors = {name: tensor * 1.01 for name, tensor in load_file(path).items()}
+        save_file(tensors, path)
+        return plain(program, folder, asked)
+
+    monkeypatch.setattr(exporting, "run_checker", spoil)
+    export_to(copied, "--to", "sentence-transformers", code=4)
+    assert (copied / "exports" / "sentence-transformers.rejected" / "modules.json").exists()
+    assert not (copied / "exports" / "sentence-transformers").exists()
+    shown = capsys.readouterr().out
+    assert "does not hold" in shown
+    assert "logits are off by up to" in shown
+
+
+def test_a_program_that_cannot_open_it_is_a_failed_check(copied, monkeypatch, capsys):
+    def fail(program, folder, asked):
+        raise exporting.CheckerFailed("OSError: no such model")
+
+    monkeypatch.setattr(exporting, "run_checker", fail)
+    export_to(copied, "--to", "sentence-transformers", code=4)
+    assert "sentence-transformers cannot answer: OSError: no such model" in capsys.readouterr().out
+
+
+def test_a_folder_of_the_users_is_never_written_over(copied, tmp_path, capsys):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years", encoding="utf-8")
+    export_to(copied, "--out", mine, code=2)
+    assert "is no export of openloop's" in capsys.readouterr().err
+    assert (mine / "thesis.txt").read_text(encoding="utf-8") == "years"
+    with pytest.raises(ValueError, match="in which the run itself lies"):
+        place_of(Folder(copied), "peft", copied / "model" / "out")
+
+
+def filled(place, text):
+    (place / EXPORT).write_text(json.dumps({"made_by": "openloop", "n": text}), encoding="utf-8")
+
+
+def test_a_new_export_takes_the_place_of_an_old_one_whole(tmp_path):
+    target = tmp_path / "out"
+    for text in ("old", "new"):
+        with workplace(target) as place:
+            filled(place, text)
+            (place / f"{text}.txt").write_text(text, encoding="utf-8")
+            settle(place, target)
+    assert sorted(path.name for path in target.iterdir()) == [EXPORT, "manifest.json", "new.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert is_export(target)
+
+
+def test_an_export_that_fails_midway_leaves_the_old_one(tmp_path, monkeypatch):
+    target = tmp_path / "out"
+    with workplace(target) as place:
+        filled(place, "old")
+        settle(place, target)
+
+    def broken(path, name):
+        raise OSError(28, "No space left on device")
+
+    with workplace(target) as place:
+        filled(place, "new")
+        monkeypatch.setattr("files.publish.sync", lambda path: broken(path, ""))
+        with pytest.raises(OSError, match="No space"):
+            settle(place, target)
+    assert '"old"' in (target / EXPORT).read_text(encoding="utf-8")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_rejected_export_stands_over_an_earlier_one_of_ours_alone(tmp_path):
+    target = tmp_path / "out"
+    assert rejected(target).name == "out.rejected"
+    rejected(target).mkdir()
+    assert rejected(target).name == "out.rejected-1"
+    filled(tmp_path / "out.rejected", "ours")
+    assert rejected(target).name == "out.rejected"
+
+
+@pytest.mark.parametrize(
+    ("parity", "told"),
+    [
+        (Parity(10, 10, 1e-6, 1e-5), []),
+        (Parity(10, None, 1e-6, 1e-5), []),
+        (Parity(10, 10, None, None), []),
+        (Parity(10, 9, 1e-6, 1e-5), ["1 of 10 rows"]),
+        (Parity(10, 10, 2e-4, 1e-5), ["probabilities"]),
+        (Parity(10, 10, float("nan"), 1e-5), ["probabilities"]),
+        (Parity(10, 8, 2e-4, 1.0), ["2 of 10 rows", "probabilities", "logits"]),
+    ],
+)
+def test_what_does_not_hold_is_told(parity, told):
+    lines = exact(parity)
+    assert len(lines) == len(told)
+    assert all(line.startswith(word) for line, word in zip(lines, told, strict=True))
+
+
+def test_each_checker_is_there_and_knows_nothing_of_ours():
+    from job.exporting.table import FORMATS
+
+    for chosen in FORMATS.values():
+        source = (CHECKERS / chosen.checker).read_text(encoding="utf-8")
+        for package in (
+            "openloop",
+            "configs",
+            "data",
+            "engine",
+            "files",
+            "job",
+            "models",
+            "report",
+        ):
+            assert f"import {package}" not in source
+            assert f"from {package}" not in source
+
+
+def test_a_push_without_a_licence_is_no_push(copied, capsys):
+    with pytest.raises(SystemExit) as end:
+        export.main(["--run", str(copied), "--push", "me/model"])
+    assert end.value.code == 2
+    assert "--license ID" in capsys.readouterr().err
+
+
+def test_a_dry_run_shows_files_and_front_matter_and_a_second_one_writes_nothing(
+    copied, in_process, monkeypatch, capsys
+):
+    words = ["--push", "me/model", "--license", "MIT", "--language", "en", "--dry-run"]
+    export_to(copied, *words)
+    shown = capsys.readouterr().out
+    assert "model.safetensors" in shown
+    assert 'license: "mit"' in shown
+    assert "a dry run: nothing was sent" in shown
+    monkeypatch.setattr(exporting, "run_checker", None)  # which nobody calls any more
+    export_to(copied, *words)
+    assert "is this model already, checked" in capsys.readouterr().out
+    assert torch.get_num_threads() >= 1
+
+
+def test_a_hub_that_refuses_gives_a_sentence_and_the_command(
+    copied, in_process, monkeypatch, capsys
+):
+    def refuse(*words):
+        raise ValueError("asking the hub: this token may not write there")
+
+    monkeypatch.setattr("models.elsewhere.hub.push_folder", refuse)
+    export_to(copied, "--push", "me/model", "--license", "mit", code=2)
+    told = capsys.readouterr().err
+    assert "this token may not write there" in told
+    assert f"python export.py --run {copied} --push me/model --license mit" in told
