@@ -5,6 +5,7 @@ import json
 import resource
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ class Refused:
 
 
 def main(folder: str, asked_path: str, answers_path: str) -> None:
-    sys.meta_path.insert(0, Refused())  # type: ignore[arg-type]
+    sys.meta_path.insert(0, Refused())
     sys.path.insert(0, folder)
     import onnxruntime
     import predict_onnx
@@ -48,7 +49,7 @@ def main(folder: str, asked_path: str, answers_path: str) -> None:
         json.dump(answers, file)
 
 
-def shapes(path: str, graph: object) -> dict:
+def shapes(path: str, graph: Any) -> dict:
     """How far the graph's logits are off from the model's, by the shape of the rows; what fails is
     told in words."""
     arrays, off = dict(np.load(path)), {}
