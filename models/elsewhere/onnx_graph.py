@@ -22,7 +22,7 @@ from files.errors import meets_limit, one_line
 from models.apart import logits_in, needs_apart
 from models.architectures import longest_text
 from models.heads import transformers_model
-from models.methods.method import can_merge, merge
+from models.methods.method import can_merge, merge, tokens_in_front
 
 SHAPES = ((1, 3), (1, 512), (7, 33), (32, 128))  # (rows, tokens) that a graph is compared at
 EXAMPLE = (3, 11)  # that the exporter sees: no two sizes alike, and none of them 1
@@ -69,14 +69,16 @@ def write_graph(model: nn.Module, tokenizer: Any, folder: Path) -> None:
         merge(plain)
     transformers_model(plain).config.use_cache = False  # a classifier goes on with nothing
     wrapped, names = LogitsAlone(plain).eval(), inputs_of(tokenizer)
-    words = transformers_model(plain).get_input_embeddings().num_embeddings
     limit = longest_text(transformers_model(plain))
+    if limit is not None:
+        limit -= tokens_in_front(plain)
     shapes = [(rows, min(tokens, limit or tokens)) for rows, tokens in SHAPES]
+    words, pad = len(tokenizer), tokenizer.pad_token_id
     try:
         with exporter_quiet():
             batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
             program = torch.onnx.export(
-                wrapped, tuple(draw_rows(EXAMPLE, words, tokenizer.pad_token_id, names).values()),
+                wrapped, tuple(draw_rows(EXAMPLE, words, pad, names).values()),
                 dynamo=True, verbose=False, input_names=list(names), output_names=["logits"],
                 dynamic_shapes=tuple({0: batch, 1: length} for _ in names),
             )  # fmt: skip
@@ -89,7 +91,7 @@ def write_graph(model: nn.Module, tokenizer: Any, folder: Path) -> None:
             f"torch cannot write this model as a graph: {one_line(innermost(error))}; its "
             "architecture has no ONNX form here: use --to transformers or sentence-transformers"
         ) from error
-    rows = [draw_rows(shape, words, tokenizer.pad_token_id, names) for shape in shapes]
+    rows = [draw_rows(shape, words, pad, names) for shape in shapes]
     save_reference(folder / REFERENCE, wrapped, rows)
 
 

@@ -50,6 +50,8 @@ class Onnx:
             )
         if (reason := why_no_graph(source.model)) is not None:
             return f"{reason}: use --to transformers"
+        if source.texts.alone:
+            return "padding would change its answers, and a batch is padded: use --to peft"
         return why_not_cut(source.texts)
 
     def needs(self) -> None:
@@ -90,9 +92,11 @@ class OnnxInt8(Onnx):
         from models.elsewhere.onnx_int8 import quantise
 
         written = super().write(source, folder)
-        whole = (folder / GRAPH).rename(folder / "whole.onnx")
-        quantise(whole, folder / GRAPH)
-        whole.unlink()
+        (whole := folder / "whole").mkdir()
+        for path in folder.glob(f"{GRAPH}*"):  # a large graph keeps its weights in another file
+            path.rename(whole / path.name)
+        quantise(whole / GRAPH, folder / GRAPH)
+        shutil.rmtree(whole)
         notes = [*written.notes, "Weights of its matrix products have 8 bits each."]
         return replace(written, notes=notes)
 

@@ -39,9 +39,10 @@ def ask(texts: list) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    clean, lines = CleanArgs(**READING["clean"]), sys.argv[1:] or sys.stdin.read().splitlines()
-    rows = [tuple(clean_text(part, clean) for part in line.split("\t")) for line in lines]
-    if READING["pairs"] and not all(all(row) and len(row) == 2 for row in rows):
-        sys.exit("expected two texts a line, a tab between them")
-    for answer in decide(ask(rows if READING["pairs"] else [" ".join(row) for row in rows])):
+    clean, two = CleanArgs(**READING["clean"]), READING["pairs"]
+    lines = sys.argv[1:] or [line.rstrip("\n") for line in sys.stdin]
+    rows = [[clean_text(t, clean) for t in (line.split("\t") if two else [line])] for line in lines]
+    if not rows or not all(len(row) == 1 + two and all(row) for row in rows):
+        sys.exit("expected texts, of a pair both with a tab between; got none, or an empty one")
+    for answer in decide(ask([tuple(row) if two else row[0] for row in rows])):
         print(json.dumps(answer, ensure_ascii=False))
