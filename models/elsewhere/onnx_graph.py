@@ -75,7 +75,7 @@ def write_graph(model: nn.Module, tokenizer: Any, folder: Path) -> None:
     shapes = [(rows, min(tokens, limit or tokens)) for rows, tokens in SHAPES]
     words, pad = len(tokenizer), tokenizer.pad_token_id
     try:
-        with exporter_quiet():
+        with quiet_export():
             batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
             program = torch.onnx.export(
                 wrapped, tuple(draw_rows(EXAMPLE, words, pad, names).values()),
@@ -131,8 +131,8 @@ def innermost(error: BaseException) -> BaseException:
 
 
 @contextmanager
-def exporter_quiet() -> Iterator[None]:
-    """Without the exporter's report of its steps and its warnings of what it replaces."""
+def quiet_export() -> Iterator[None]:
+    """Without what the exporter and the quantiser report of their steps, and their warnings."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -12,6 +12,7 @@ reviews, logits are off by 0.16 (rms) with either, by 0.12 with unsigned ones (o
 from pathlib import Path
 
 from files.errors import meets_limit, one_line
+from models.elsewhere.onnx_graph import quiet_export
 
 OPERATORS = ("MatMul", "Gemm")
 SMALL = 32  # rows or columns of a weight that is left alone
@@ -35,11 +36,12 @@ def quantise(source: Path, target: Path) -> None:
                 min(shapes[name]) < SMALL for name in node.input if len(shapes.get(name, ())) > 1
             )
         ]
-        quantize_dynamic(
-            model, target, op_types_to_quantize=[*OPERATORS], nodes_to_exclude=small,
-            per_channel=True, weight_type=QuantType.QUInt8,
-            extra_options={"MatMulConstBOnly": True},
-        )  # fmt: skip
+        with quiet_export():
+            quantize_dynamic(
+                model, target, op_types_to_quantize=[*OPERATORS], nodes_to_exclude=small,
+                per_channel=True, weight_type=QuantType.QUInt8,
+                extra_options={"MatMulConstBOnly": True},
+            )  # fmt: skip
     except Exception as error:  # its steps raise whatever they meet
         if meets_limit(error):
             raise
