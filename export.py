@@ -14,7 +14,7 @@ from pathlib import Path
 
 from openloop import set_up_environment, verify_run
 from job.console import prepare_console, read_words
-from job.ending import run_command
+from job.ending import end_at_signals, run_command
 from job.exporting.table import FORMATS
 
 CHECK_FAILED = 4  # exit status
@@ -114,7 +114,8 @@ def push(options: argparse.Namespace, path: Path, repeat: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 where it holds; 2 with one readable message; 4 where the check failed."""
+    """Exit status: 0 where it holds; 2 with one readable message; 4 where the check failed;
+    129, 130, 143 stopped."""
     prepare_console()
     words = read_words(sys.argv[1:] if arguments is None else arguments)
     options = parse_arguments(words)
@@ -123,4 +124,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    end_at_signals()
     sys.exit(main())

@@ -104,7 +104,7 @@ def test_pairs_go_through_a_pipeline(start, tmp_path):
 @pytest.mark.slow
 def test_a_bag_is_left_out_and_its_worth_is_said(start):
     words = ["head.kind=linear", "head.pool=cls", "data.truncation=left", "train.max_steps=2"]
-    run, _ = start("both", *words, "bag.rows=sample")
+    run, _ = start("both", *words, "bag.rows=train")
     told = written(run, "sentence-transformers")
     assert told["sides"][1]["alike"] == [13, 13]
     (note,) = [note for note in told["notes"] if "bag" in note]
