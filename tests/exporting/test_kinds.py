@@ -10,7 +10,7 @@ import export
 from job.exporting.child import CheckerFailed, run_checker
 from job.exporting.place import EXPORT
 
-SETTINGS = {"head": {"kind": "native"}, "data": {"validation": 12, "test": 12}}
+SETTINGS = {"head": None, "data": {"validation": 12, "test": 12}}
 PROGRAM = """
 import importlib.util, json, os, sys
 names = ("openloop", "engine", "configs", "job", "files")
