@@ -95,6 +95,10 @@ def test_an_adapter_opens_in_peft_and_names_the_hubs_base(copied, in_process):
     assert front(folder)["base_model"] == "owner/base"
     assert front(folder)["base_model_relation"] == "adapter"
     assert not (folder / "openloop.json").exists()
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "base = 'owner/base'" in card
+    export_to(copied, "--to", "peft")
+    assert "base = 'path/to/its/base'" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_native_head_opens_in_a_pipeline(start, in_process):
