@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from report.front_matter import front_matter
@@ -25,11 +25,14 @@ def read(text):
 
 
 @given(VALUES)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_reader_of_yaml_gets_the_values_back(values):
     assert read(front_matter(values)) == values
 
 
-@pytest.mark.parametrize("word", ["no", "1.0", "null", "a: b", "- x", "#", "'\"", "---", "é\n🎬"])
+@pytest.mark.parametrize(
+    "word", ["no", "1.0", "null", "a: b", "- x", "#", "'\"", "---", "é\n🎬", "\x85\u2028\ufeff\x7f"]
+)
 def test_no_text_is_read_as_something_else(word):
     assert read(front_matter({"name": word, "tags": [word]})) == {"name": word, "tags": [word]}
 

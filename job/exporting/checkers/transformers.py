@@ -34,8 +34,8 @@ def classify(folder: str, asked: dict) -> dict:
         answers["labels"] = [max(row, key=lambda name, row=row: row[name]) for row in scores]
     elif asked["likeliest"] and asked["kind"] == "multi":
         answers["labels"] = [[n for n in labels if row[n] > 0.5] for row in scores]
-    length = len if not pairs else lambda pair: len(pair[0]) + len(pair[1])
-    order = sorted(range(len(texts)), key=lambda i: -length(texts[i]))
+    lengths = [sum(map(len, text)) for text in texts]  # of a text, letters; of a pair, both
+    order = sorted(range(len(texts)), key=lambda i: -lengths[i])
     outputs = [None] * len(texts)
 
     def run(places: list) -> None:
