@@ -63,13 +63,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def export(options: argparse.Namespace, repeat: str) -> int:
     """Write, check, print, push; the exit status."""
-    from job.exporting.card import Words
-    from job.exporting.export import export_run, written_before
-    from job.exporting.push import check_license, check_repo
-    from job.exporting.source import open_source
-    from job.exporting.table import best_format
+    from job.exporting.words import Words, check_license, check_repo
     from job.folder import Folder
-    from report.parity import parity_lines
 
     words = Words(
         None if options.license is None else check_license(options.license),
@@ -78,6 +73,11 @@ def export(options: argparse.Namespace, repeat: str) -> int:
     )  # fmt: skip
     set_up_environment()
     verify_run(options.run, options.allow_drift)
+    from job.exporting.export import export_run, written_before
+    from job.exporting.source import open_source
+    from job.exporting.table import best_format
+    from report.parity import parity_lines
+
     folder = Folder(options.run)
     source = open_source(
         folder, options.allow_code, options.base, options.allow_network, options.base_model

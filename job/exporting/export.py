@@ -12,11 +12,21 @@ from files.read import read_json
 from files.verify import sha256
 from files.write import save_text, to_json
 from job.exporting.asked import Own
-from job.exporting.card import CARD, Words, export_card
+from job.exporting.card import export_card
 from job.exporting.child import CheckerFailed, run_checker
 from job.exporting.format import CHECKERS, Format, Parity, Source, Written
-from job.exporting.place import EXPORT, MAKER, place_of, rejected, settle, size_of, workplace
+from job.exporting.place import (
+    CARD,
+    EXPORT,
+    MAKER,
+    place_of,
+    rejected,
+    settle,
+    size_of,
+    workplace,
+)
 from job.exporting.table import FORMATS
+from job.exporting.words import Words
 from job.tasks.table import task_of
 from report.parity import ParityTable, Side
 

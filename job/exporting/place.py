@@ -11,6 +11,7 @@ from files.read import read_json
 from files.write import sync, temporary_name
 from job.folder import Folder
 
+CARD = "README.md"
 EXPORT = "export.json"  # in each: what it is of, and what was measured
 MAKER = "openloop"  # stands in it
 
