@@ -47,7 +47,8 @@ def _scalar(value: str | float | bool) -> str:
         return "".join(c if c.isprintable() else _escape(ord(c)) for c in text)
     text = json.dumps(value)
     mantissa, e, exponent = text.partition("e")
-    return f"{mantissa}.0{e}{exponent}" if e and "." not in mantissa else text
+    whole = isinstance(value, float) and e and "." not in mantissa  # 1e-05 would be a text
+    return f"{mantissa}.0{e}{exponent}" if whole else text
 
 
 def _escape(point: int) -> str:
