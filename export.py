@@ -14,7 +14,7 @@ from pathlib import Path
 
 from openloop import set_up_environment, verify_run
 from job.console import prepare_console, read_words
-from job.ending import run_command
+from job.ending import end_at_signals, run_command
 from job.exporting.table import FORMATS
 
 CHECK_FAILED = 4  # exit status
@@ -63,13 +63,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def export(options: argparse.Namespace, repeat: str) -> int:
     """Write, check, print, push; the exit status."""
-    from job.exporting.card import Words
-    from job.exporting.export import export_run, written_before
-    from job.exporting.push import check_license, check_repo
-    from job.exporting.source import open_source
-    from job.exporting.table import best_format
+    from job.exporting.words import Words, check_license, check_repo
     from job.folder import Folder
-    from report.parity import parity_lines
 
     words = Words(
         None if options.license is None else check_license(options.license),
@@ -78,6 +73,11 @@ def export(options: argparse.Namespace, repeat: str) -> int:
     )  # fmt: skip
     set_up_environment()
     verify_run(options.run, options.allow_drift)
+    from job.exporting.export import export_run, written_before
+    from job.exporting.source import open_source
+    from job.exporting.table import best_format
+    from report.parity import parity_lines
+
     folder = Folder(options.run)
     source = open_source(
         folder, options.allow_code, options.base, options.allow_network, options.base_model
@@ -114,7 +114,8 @@ def push(options: argparse.Namespace, path: Path, repeat: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 where it holds; 2 with one readable message; 4 where the check failed."""
+    """Exit status: 0 where it holds; 2 with one readable message; 4 where the check failed;
+    129, 130, 143 stopped."""
     prepare_console()
     words = read_words(sys.argv[1:] if arguments is None else arguments)
     options = parse_arguments(words)
@@ -123,4 +124,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    end_at_signals()
     sys.exit(main())

@@ -11,16 +11,14 @@ In Python:  from openloop import load_run;  load_run("runs/imdb_lora")(["It was 
 """
 
 import argparse
-import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from openloop import load_run, open_run, verify_run  # noqa: F401  load_run: its older place
 from engine.wait_policy import wait_passively
 from job.console import prepare_console, read_words
-from job.ending import run_command
+from job.ending import end_at_signals, run_command
 
 
 def add_chat_options(parser: argparse.ArgumentParser) -> None:
@@ -110,11 +108,6 @@ def predict(options: argparse.Namespace) -> int:
     return task_of(config).answer(options, config, opened)
 
 
-def stop(number: int, frame: object) -> NoReturn:
-    """End as an exception does, so that a half-written file is removed."""
-    raise SystemExit(128 + number)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 where every row has an answer, with or without errors; 2 with one readable
     message for what a user can mend; 3 where an answer is not the one that --expect names; 129,
@@ -126,7 +119,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
-            signal.signal(number, stop)
+    end_at_signals()
     sys.exit(main())

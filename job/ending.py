@@ -1,10 +1,12 @@
 """How a command ends: its exit status, and one readable message in place of a traceback."""
 
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from engine.gate import claim_end, close_gate, explain_lost, let_go, sign
 from engine.stop import leave_terminal
@@ -45,6 +47,19 @@ def run_command(program: str, work: Callable[[], int | None], way_on: str = "") 
         )
         return complain(program, message, 2)
     return status
+
+
+def end_at_signals() -> None:
+    """From now on SIGTERM and SIGHUP end the program as an exception does, so that a half-written
+    file is removed."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, stop)
+
+
+def stop(number: int, frame: object) -> NoReturn:
+    """End as a shell tells of a signal."""
+    raise SystemExit(128 + number)
 
 
 @contextmanager

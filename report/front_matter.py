@@ -1,6 +1,7 @@
 """The front matter of a model card: plain values as YAML that a hub reads.
 
-Texts are written as JSON writes them, which YAML reads as the same text, whatever stands in it.
+Texts are written in double quotes, with escapes for what does not print: whatever stands in one, a
+reader of YAML gets it back. Numbers are finite.
 """
 
 import json
@@ -40,4 +41,15 @@ def _items(values: Sequence[Any], indent: str) -> list[str]:
 
 
 def _scalar(value: str | float | bool) -> str:
-    return json.dumps(value, ensure_ascii=True)
+    """A value as YAML 1.1 and 1.2 read it alike."""
+    if isinstance(value, str):
+        text = json.dumps(value, ensure_ascii=False)
+        return "".join(c if c.isprintable() else _escape(ord(c)) for c in text)
+    text = json.dumps(value)
+    mantissa, e, exponent = text.partition("e")
+    whole = isinstance(value, float) and e and "." not in mantissa  # 1e-05 would be a text
+    return f"{mantissa}.0{e}{exponent}" if whole else text
+
+
+def _escape(point: int) -> str:
+    return f"\\u{point:04x}" if point <= 0xFFFF else f"\\U{point:08x}"

@@ -3,6 +3,7 @@
 Whatever comes from data is escaped. The card names no place on the machine that wrote it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,7 +49,7 @@ def hub_values(card: ModelCard) -> dict[str, Any]:
     metrics = [
         {"type": HUB_NAMES.get(one.metric, one.metric), "value": round(one.value, 6),
          "name": figure_name(one)}
-        for one in card.results
+        for one in card.results if math.isfinite(one.value)
     ]  # fmt: skip
     results = [{
         "task": {"type": card.task},

@@ -79,7 +79,7 @@ def parity_lines(table: ParityTable) -> list[str]:
 def parity_markdown(table: ParityTable) -> list[str]:
     """The same for a card."""
     header, *rows = parity_cells(table)
-    shown = [[escape_markdown(cell) for cell in row] for row in rows]
+    shown = [[escape_markdown(name), *figures] for name, *figures in rows]
     lines = [
         f"Checked after it was written, in a process without openloop, on {table.rows}. "
         "Differences are the largest, from openloop in fp32.",

@@ -1,10 +1,10 @@
 """The card of an export (README.md), from the run's own records and what its user says."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from configs.schema import Config
 from job.exporting.format import Format, Source, Written
+from job.exporting.words import Words
 from job.reporting.card import card_results
 from job.testing.fusion import ENCODER
 from job.verify import read_result
@@ -14,7 +14,6 @@ from report.format import format_count
 from report.model_card import ModelCard, model_card
 from report.parity import ParityTable
 
-CARD = "README.md"
 SHOWN = 6  # figures
 DOES = {
     "single": "Answers a text with one label.",
@@ -22,17 +21,6 @@ DOES = {
     "regression": "Answers a text with a number.",
     CHAT: "Replies to messages.",
 }
-
-
-@dataclass(frozen=True)
-class Words:
-    """What the user says of a model, and nobody guesses."""
-
-    license: str | None = None
-    languages: tuple[str, ...] = ()
-    base_model: str | None = None
-    dataset: str | None = None
-    repo: str | None = None
 
 
 def export_card(

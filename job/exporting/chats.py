@@ -101,7 +101,7 @@ def logprobs_of(talker: Talker, prompt: list[int], reply: list[int]) -> list[flo
 
 
 def compare_chats(own: Own, answers: dict[str, Any]) -> Parity:
-    """compare() of conversations. A prompt that has other tokens counts as answered otherwise."""
+    """Task.compare() of conversations. A prompt of other tokens counts as answered otherwise."""
     reference: Replies = own.reference
     rows = zip(reference.prompts, reference.replies, reference.texts,
                answers["prompts"], answers["replies"], strict=True)  # fmt: skip

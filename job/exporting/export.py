@@ -11,12 +11,23 @@ from files.publish import MANIFEST, verify
 from files.read import read_json
 from files.verify import sha256
 from files.write import save_text, to_json
-from job.exporting.asked import Own, ask_openloop, compare
-from job.exporting.card import CARD, Words, export_card
+from job.exporting.asked import Own
+from job.exporting.card import export_card
 from job.exporting.child import CheckerFailed, run_checker
 from job.exporting.format import CHECKERS, Format, Parity, Source, Written
-from job.exporting.place import EXPORT, MAKER, place_of, rejected, settle, size_of, workplace
+from job.exporting.place import (
+    CARD,
+    EXPORT,
+    MAKER,
+    place_of,
+    rejected,
+    settle,
+    size_of,
+    workplace,
+)
 from job.exporting.table import FORMATS
+from job.exporting.words import Words
+from job.tasks.table import task_of
 from report.parity import ParityTable, Side
 
 FORM = 1  # of export.json
@@ -48,7 +59,7 @@ def export_run(source: Source, to: str, out: Path | None, rows: int, words: Word
         written = chosen.write(source, place)
         if written.joined:
             source = replace(source, decision=written.decision, joined=True)
-        own = ask_openloop(source, rows)
+        own = task_of(source.config).ask_rows(source, rows)
         table, record = check(source, chosen, written, own, place)
         record |= {"to": to, "words": asdict(words)}
         name_base(place, words)
@@ -103,7 +114,7 @@ def check(
     answers: dict[str, Any] = {}
     try:
         answers = run_checker(CHECKERS / chosen.checker, place, own.asked)
-        parity = compare(source, written, own, answers)
+        parity = task_of(source.config).compare(source, written, own, answers)
         failed = chosen.judge(parity)
     except (CheckerFailed, KeyError, TypeError, ValueError) as error:
         parity, failed = Parity(0, None, None, None), [f"{chosen.tool} cannot answer: {error}"]

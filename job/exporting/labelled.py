@@ -155,7 +155,7 @@ def quality(
 
 
 def compare_labelled(source: Source, written: Written, own: Own, answers: dict[str, Any]) -> Parity:
-    """compare() of labelled rows."""
+    """Task.compare() of labelled rows."""
     reference: Reference = own.reference
     kind, names = source.args.kind, source.args.label_names
     outputs = torch.tensor(answers["outputs"], dtype=torch.float64)  # (N, C)

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from files.publish import free_name, publish, remove, set_aside, sweep
+from files.publish import free_name, publish, remove, sweep
 from files.read import read_json
 from files.write import sync, temporary_name
 from job.folder import Folder
 
+CARD = "README.md"
 EXPORT = "export.json"  # in each: what it is of, and what was measured
 MAKER = "openloop"  # stands in it
 
@@ -57,13 +58,15 @@ def workplace(target: Path) -> Iterator[Path]:
 def settle(place: Path, target: Path) -> None:
     """Publish what a workplace holds as `target`, whole. An earlier export of that name is put
     aside first and removed once the new one is there."""
-    before = set_aside(target, "before") if os.path.lexists(target) else None
+    before = free_name(target, "before") if os.path.lexists(target) else None
     try:
+        if before is not None:
+            os.rename(target, before)
         with publish(target) as made:
             for path in place.iterdir():
                 os.rename(path, made / path.name)
     except BaseException:
-        if before is not None:
+        if before is not None and not os.path.lexists(target):
             os.rename(before, target)
         raise
     if before is not None:

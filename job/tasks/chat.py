@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from engine.plan import Progress
     from engine.stop import StopRequest
     from engine.tracker import Tracker
+    from job.exporting.asked import Own
+    from job.exporting.format import Parity, Source, Written
     from job.folder import Folder
     from job.job import Job
     from job.tasks.task import Conclusion, Sections
@@ -169,3 +171,15 @@ class Chat:
         from job.chatting.examine import row_lines
 
         return row_lines(config, count)
+
+    def ask_rows(self, source: Source, most: int) -> Own:
+        from job.exporting.chats import ask_chats
+
+        return ask_chats(source, most)
+
+    def compare(
+        self, source: Source, written: Written, own: Own, answers: dict[str, Any]
+    ) -> Parity:  # fmt: skip
+        from job.exporting.chats import compare_chats
+
+        return compare_chats(own, answers)

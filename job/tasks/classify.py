@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from engine.plan import Progress
     from engine.stop import StopRequest
     from engine.tracker import Tracker
+    from job.exporting.asked import Own
+    from job.exporting.format import Parity, Source, Written
     from job.folder import Folder
     from job.job import Job
     from job.predicting.predictor import Predictor
@@ -197,3 +199,15 @@ class Classify:
         from job.predicting.texts import row_lines
 
         return row_lines(config, count)
+
+    def ask_rows(self, source: Source, most: int) -> Own:
+        from job.exporting.labelled import ask_labelled
+
+        return ask_labelled(source, most)
+
+    def compare(
+        self, source: Source, written: Written, own: Own, answers: dict[str, Any]
+    ) -> Parity:  # fmt: skip
+        from job.exporting.labelled import compare_labelled
+
+        return compare_labelled(source, written, own, answers)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from engine.plan import Progress
     from engine.stop import StopRequest
     from engine.tracker import Tracker
+    from job.exporting.asked import Own
+    from job.exporting.format import Parity, Source, Written
     from job.folder import Folder
     from job.job import Job
     from report.check import Check
@@ -135,3 +137,12 @@ class Task(Protocol):
 
     def row_lines(self, config: Config, count: int) -> list[str]:
         """So many training rows as the model reads them, what it learns of them in MARKS."""
+
+    def ask_rows(self, source: Source, most: int) -> Own:
+        """export.py: the first `most` test rows and what openloop answers to them. Raises
+        ValueError where the rows are gone or others than those of the training."""
+
+    def compare(
+        self, source: Source, written: Written, own: Own, answers: dict[str, Any]
+    ) -> Parity:  # fmt: skip
+        """How an export's answers to them differ. Raises ValueError where they are no answers."""

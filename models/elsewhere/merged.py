@@ -31,8 +31,9 @@ def merged(model: nn.Module) -> Iterator[float]:
 def tokenizer_of(tokenizer: Any, max_length: int, side: str) -> Any:
     """A copy of a run's tokenizer that cuts, where it is told to cut, as the run did."""
     copied = copy.deepcopy(tokenizer)
-    copied.model_max_length = max_length
-    copied.truncation_side = side
+    copied.model_max_length, copied.truncation_side = max_length, side
+    # what is saved are the words it was made with, whatever was set since
+    copied.init_kwargs |= {"model_max_length": max_length, "truncation_side": side}
     return copied
 
 

@@ -18,7 +18,7 @@ from job.exporting.place import EXPORT, is_export, place_of, rejected, settle, w
 from job.folder import Folder
 from job.verify import check_run
 
-SETTINGS = {"head": {"kind": "native", "pool": None}}
+SETTINGS = {"head": None}  # transformers' own
 
 
 @pytest.fixture
@@ -95,10 +95,14 @@ def test_an_adapter_opens_in_peft_and_names_the_hubs_base(copied, in_process):
     assert front(folder)["base_model"] == "owner/base"
     assert front(folder)["base_model_relation"] == "adapter"
     assert not (folder / "openloop.json").exists()
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "base = 'owner/base'" in card
+    export_to(copied, "--to", "peft")
+    assert "base = 'path/to/its/base'" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_native_head_opens_in_a_pipeline(start, in_process):
-    run, _ = start("native", "train.max_steps=2", "--unset", "head.pool")
+    run, _ = start("native", "train.max_steps=2")
     export_to(run, "--rows", 5)
     holds(record(run, "transformers"), 6)
     config = json.loads((run / "exports/transformers/config.json").read_text(encoding="utf-8"))

@@ -10,7 +10,8 @@ from hub_stub import TOKEN, Hub
 
 from files.publish import publish
 from job.exporting import push as pushing
-from job.exporting.push import LICENSES, check_license, check_repo, refuse_places
+from job.exporting.push import refuse_places
+from job.exporting.words import LICENSES, check_license, check_repo
 from models.elsewhere.hub import push_folder
 
 FILES = {

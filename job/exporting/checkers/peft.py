@@ -4,7 +4,9 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import peft
 import torch
@@ -25,7 +27,7 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def open_adapter(folder: Path, auto: type, **words: object) -> tuple:
+def open_adapter(folder: Path, auto: Any, **words: Any) -> tuple:
     """(tokenizer, model) of an adapter on its base, which is beside it where it has no name."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     config = read(folder / "adapter_config.json")
@@ -47,7 +49,7 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
     return hidden[rows, place]
 
 
-def with_head(model: torch.nn.Module, folder: Path) -> object:
+def with_head(model: torch.nn.Module, folder: Path) -> Callable[..., torch.Tensor]:
     """What gives logits (B, C): the backbone, and the head beside the adapter."""
     about, head = read(folder / "head.json"), load_file(folder / "head.safetensors")
     how = about["pool"] or about["args"].get("pool", "mean")

@@ -26,13 +26,16 @@ def classify(folder: str, asked: dict) -> dict:
     inputs = [{"text": a, "text_pair": b} for a, b in texts] if pairs else texts
     told: Any = ask(inputs, top_k=None)  # (N, C) of {label, score}
     scores = [{one["label"]: one["score"] for one in row} for row in told]
-    answers = {"shares": [[row[name] for name in labels or row] for row in scores], "labels": None}
+    answers: dict[str, Any] = {
+        "shares": [[row[name] for name in labels or row] for row in scores],
+        "labels": None,
+    }
     if asked["likeliest"] and asked["kind"] == "single":
-        answers["labels"] = [max(row, key=row.get) for row in scores]
+        answers["labels"] = [max(row, key=lambda name, row=row: row[name]) for row in scores]
     elif asked["likeliest"] and asked["kind"] == "multi":
         answers["labels"] = [[n for n in labels if row[n] > 0.5] for row in scores]
-    length = len if not pairs else lambda pair: len(pair[0]) + len(pair[1])
-    order = sorted(range(len(texts)), key=lambda i: -length(texts[i]))
+    lengths = [sum(map(len, text)) for text in texts]  # of a text, letters; of a pair, both
+    order = sorted(range(len(texts)), key=lambda i: -lengths[i])
     outputs = [None] * len(texts)
 
     def run(places: list) -> None:

@@ -71,13 +71,13 @@ class Onnx:
         return exact(parity) + off_shapes(parity, EXACT)
 
     def usage(self, source: Source, name: str) -> str:
-        asked = ["a first text\tand a second one"] if source.texts and source.texts.pairs else [
-            "It was good."
-        ]  # fmt: skip
+        assert source.texts is not None
+        asked = '("a first text", "and a second one")' if source.texts.pairs else '"It was good."'
         return (
             f"import sys\n\nsys.path.insert(0, {name!r})  # a folder on this machine\n"
             "from predict_onnx import ask, decide\n\n"
-            f"print(decide(ask([{asked[0]!r}])))\n"
+            "# its command line also cleans, as the run did: python predict_onnx.py \"a text\"\n"
+            f"print(decide(ask([{asked}])))\n"
         )
 
 

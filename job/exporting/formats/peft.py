@@ -1,10 +1,12 @@
 """The adapter as the run keeps it, in PEFT's layout: small, and beside its base."""
 
+import re
 import shutil
 from pathlib import Path
 
 from job.exporting.format import Parity, Source, Written, exact
 
+BASE = re.compile(r"^(?:from importlib\.util import find_spec\n)?base = .*$", re.MULTILINE)
 LEFT = ("manifest.json", "openloop.json", "README.md", "bag")  # openloop's own
 
 
@@ -62,8 +64,6 @@ class Peft:
         return exact(parity)
 
     def usage(self, source: Source, name: str) -> str:
-        from models.export import base_path
-        from models.record import read_record
         from models.snippet import TEXTS, loading_snippet
 
         snippet = loading_snippet(source.folder.model, source.args, source.texts or TEXTS)
@@ -72,5 +72,6 @@ class Peft:
             folder = f"snapshot_download({name!r})"
             snippet = f"from huggingface_hub import snapshot_download\n{snippet}"
         snippet = snippet.replace(repr(str(source.folder.model)), folder)
-        place = base_path(read_record(source.folder.model)["base"])
-        return snippet.replace(repr(place), repr(source.base_model or "path/to/its/base"))
+        here = re.search(r"^base = '[/~]", snippet, re.MULTILINE)  # a folder of this machine
+        known = source.base_model or ("path/to/its/base" if here else None)
+        return snippet if known is None else BASE.sub(lambda _: f"base = {known!r}", snippet)
