@@ -70,16 +70,17 @@ def serve(options: argparse.Namespace) -> int:
     from job.folder import Folder, finished_config
     from job.serving.command import serve
     from job.serving.queue import Desk
+    from job.serving.service import TOKENS
     from job.tasks.table import task_of
 
-    def open_desk(tokens: int) -> Desk:
+    def open_desk() -> Desk:
         verify_run(options.run, options.allow_drift)
         config = finished_config(Folder(Path(options.run)))
         opened = partial(
             open_run, options.run, options.device, options.allow_code, options.base,
             options.verbose, options.allow_network,
         )  # fmt: skip
-        return task_of(config).desk(options, opened, tokens)
+        return task_of(config).desk(options, opened, TOKENS)
 
     return serve(options, open_desk)
 

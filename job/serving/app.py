@@ -2,17 +2,19 @@
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from job.serving.answers import Answer
 from job.serving.describe import docs_page, openapi
 from job.serving.errors import Refused
+from job.serving.replies import pieces, whole_reply
 from job.serving.service import Service, closing
 
 PAGE = Path(__file__).parent / "page"
@@ -38,6 +40,7 @@ def make_app(service: Service, say: Callable[[str], None], verbose: bool = False
     app = FastAPI(title="openloop", docs_url=None, redoc_url=None, openapi_url=None)
     add_pages(app, service)
     add_labels(app, service)
+    add_talks(app, service)
     app.add_exception_handler(Refused, refused)
     app.add_exception_handler(HTTPException, unknown)
     return Gate(app, service, say, verbose)
@@ -95,9 +98,59 @@ def add_labels(app: FastAPI, service: Service) -> None:
         return await answer(service, request, "explain")
 
 
+def add_talks(app: FastAPI, service: Service) -> None:
+    """What a chat run answers, as OpenAI's clients ask it."""
+
+    def check() -> None:
+        if (why := service.run.desk.answers("chat")) is not None:
+            raise Refused(404, "validation", why)
+
+    @app.get("/v1/models")
+    async def models() -> Response:
+        check()
+        return JSONResponse({"object": "list", "data": [service.model()]})
+
+    @app.get("/v1/models/{name}")
+    async def model(name: str) -> Response:
+        check()
+        if name != service.run.name:
+            message = f"there is no model {name!r:.60}; here is {service.run.name!r}"
+            raise Refused(404, "validation", message, param="model", code="model_not_found")
+        return JSONResponse(service.model())
+
+    @app.post("/v1/chat/completions")
+    async def complete(request: Request) -> Response:
+        check()
+        body = await service.read_body(request.headers, request.receive)
+        talk, size = service.run.desk.read("chat", body, 1)
+        async with AsyncExitStack() as stack:
+            taken = service.accepted(talk, size, request.receive)
+            ticket = await stack.enter_async_context(taken)
+            begun = await service.hear(ticket)
+            if not talk.stream:
+                return JSONResponse(await whole_reply(service, ticket, begun))
+            return Events(pieces(service, ticket, begun), stack.pop_all())
+
+
+class Events(StreamingResponse):
+    """Server-sent events that give up their ticket at the end, whatever that is: a generator that
+    nobody began to read would keep it."""
+
+    def __init__(self, events: AsyncIterator[str], stack: AsyncExitStack) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self.headers["Cache-Control"] = "no-store"
+        self.headers["X-Accel-Buffering"] = "no"  # nginx would wait for more
+        self.stack = stack
+
+    async def __call__(self, scope: Scope, receive: Call, send: Call) -> None:
+        """Send them."""
+        async with self.stack:
+            await super().__call__(scope, receive, send)
+
+
 async def answer(service: Service, request: Request, route: str) -> Response:
     """Read a body, put it in line, and send what comes of it."""
-    desk = service.worker.desk
+    desk = service.run.desk
     if (why := desk.answers(route)) is not None:
         raise Refused(404, "validation", why)
     begun = time.perf_counter()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from job.extras import need_extra, read_project
 from job.folder import Folder
-from job.serving.queue import Desk, Worker
+from job.serving.queue import Desk, Opened, Worker
 from job.serving.service import Limits, Service
 from report.format import clean_line
 
@@ -42,15 +42,20 @@ def read_token(name: str | None) -> bytes | None:
     return token.encode("utf-8", "surrogateescape")
 
 
-def digest_of(folder: Folder) -> str | None:
-    """The sha256 that a finished run is sealed with; None of an older one."""
-    sealed = folder.read_json("result.json").get("sha256")
-    return sealed if isinstance(sealed, str) else None
+def open_run(folder: Folder, open_desk: Open) -> Opened:
+    """The run that is in the folder now, warm."""
+    desk = open_desk()
+    desk.warm()
+    digest = folder.read_json("result.json").get("sha256")
+    return Opened(
+        desk, folder.path.resolve().name, digest if isinstance(digest, str) else None,
+        int(folder.result.stat().st_mtime),
+    )  # fmt: skip
 
 
-def serve(options: Namespace, open_desk: Callable[[int], Desk]) -> int:
-    """Answer until somebody says to end; the exit status. `open_desk` opens the run, for so many
-    tokens in one batch. Raises ValueError where it cannot be opened, or nobody can listen."""
+def serve(options: Namespace, open_desk: Open) -> int:
+    """Answer until somebody says to end; the exit status. `open_desk` opens the run, now and when
+    there is a newer one. Raises ValueError where it cannot be opened, or nobody can listen."""
     need_extra("serve", "serve.py")
     from job.serving.app import make_app
     from job.serving.listen import Listener, bind
@@ -59,13 +64,8 @@ def serve(options: Namespace, open_desk: Callable[[int], Desk]) -> int:
     folder = Folder(Path(options.run))
     token, limits = read_token(options.token_env), Limits(options.timeout, options.queue)
     held = bind(options.host, options.port)
-    desk = open_desk(limits.tokens)
-    desk.warm()
-    worker = Worker(desk)
-    service = Service(
-        worker, limits, folder.path.resolve().name, read_project()["version"], token,
-        digest_of(folder),
-    )  # fmt: skip
+    worker = Worker(open_run(folder, open_desk))
+    service = Service(worker, limits, read_project()["version"], token)
     listener = Listener(make_app(service, say, options.verbose), held)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
@@ -74,16 +74,19 @@ def serve(options: Namespace, open_desk: Callable[[int], Desk]) -> int:
     listener.start()
     host, port = held.getsockname()[:2]
     announce(service, host, port)
-    while (number := signals.get()) == signal.SIGHUP:
-        reload(service, folder, lambda: open_desk(limits.tokens))
+    while signals.get() == signal.SIGHUP:
+        reload(service, folder, open_desk)
     return drain(service, listener, options.grace, signals)
 
 
 def announce(service: Service, host: str, port: int) -> None:
     """One line: where, what, and what it answers; a warning where others can ask it too."""
     shown = f"[{host}]" if ":" in host else host
-    routes = ", ".join(service.worker.desk.info()["routes"])
-    say(f"http://{shown}:{port} answers for {service.run}: {routes}; /docs says how, Ctrl-C ends")
+    routes = ", ".join(service.run.desk.info()["routes"])
+    say(
+        f"http://{shown}:{port} answers for {service.run.name}: {routes}; /docs says how, "
+        "Ctrl-C ends"
+    )
     if not host.startswith(LOOPBACK) and service.token is None:
         say(
             "WARNING: whoever reaches this machine can ask the model; --token-env NAME wants a "
@@ -93,18 +96,19 @@ def announce(service: Service, host: str, port: int) -> None:
 
 def reload(service: Service, folder: Folder, open_desk: Open) -> None:
     """Let a newer run take over; where it cannot be opened the old one goes on, and why is said."""
-    begun = time.perf_counter()
+    begun, before = time.perf_counter(), service.run
     try:
-        desk = open_desk()
-        desk.warm()
-        digest = digest_of(folder)
+        run = open_run(folder, open_desk)
+        if run.desk.info()["task"] != before.desk.info()["task"]:
+            raise ValueError("it is a run of another task; start a server of its own for it")
     except Exception as error:  # whatever it is: the old one still answers
         service.metrics.totals["reload_failures_total"] += 1
         say(f"SIGHUP: {folder.path} cannot be opened, the run of before goes on: {error}")
         return
-    same = " (the same as before)" if digest is not None and digest == service.digest else ""
-    service.take_over(desk, folder.path.resolve().name, digest)
-    say(f"SIGHUP: {service.run} answers now{same}, after {time.perf_counter() - begun:.1f} s")
+    same = " (the same as before)" if run.digest and run.digest == before.digest else ""
+    service.metrics.totals["reloads_total"] += 1
+    service.worker.exchange(run)
+    say(f"SIGHUP: {run.name} answers now{same}, after {time.perf_counter() - begun:.1f} s")
 
 
 def drain(service: Service, listener: "Listener", grace: float, signals: SimpleQueue[int]) -> int:

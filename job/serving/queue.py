@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from job.serving.errors import Refused, model_failed
+from job.serving.errors import model_failed
 
 
 @dataclass(eq=False)
@@ -73,7 +73,7 @@ class Line:
     def __init__(self) -> None:
         self.tickets: list[Ticket] = []
         self.changed = threading.Condition()
-        self.closed = False
+        self.closed = self.woken = False
 
     def put(self, ticket: Ticket) -> None:
         """Add one."""
@@ -84,6 +84,7 @@ class Line:
     def wake(self) -> None:
         """Let a take() that waits look around."""
         with self.changed:
+            self.woken = True
             self.changed.notify()
 
     def close(self) -> None:
@@ -94,40 +95,51 @@ class Line:
     def take(self, wait: bool) -> list[Ticket]:
         """All that are there; with `wait` once there is one, or somebody wakes it."""
         with self.changed:
-            if wait and not self.tickets and not self.closed:
+            if wait and not self.tickets and not self.closed and not self.woken:
                 self.changed.wait()
+            self.woken = False
             taken, self.tickets = self.tickets, []
             return taken
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A run that answers: its desk, its name, the sha256 it was sealed with (None of an older one),
+    and when it was finished, in seconds since 1970."""
+
+    desk: Desk
+    name: str
+    digest: str | None = None
+    created: int = 0
+
+
 class Worker(threading.Thread):
-    """The thread of the model. `exchange` gives it another desk without a request being lost: what
+    """The thread of the model. `exchange` gives it another run without a request being lost: what
     was admitted is answered by the old one, all that came later by the new one."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, run: Opened) -> None:
         super().__init__(name="model", daemon=True)
         self.line = Line()
-        self.desk = desk
-        self.next: Desk | None = None
+        self.opened = run
+        self.next: Opened | None = None
 
-    def exchange(self, desk: Desk) -> None:
-        """Answer with another desk from now on."""
-        self.next = desk
+    def exchange(self, run: Opened) -> None:
+        """Answer with another run from now on."""
+        self.next = run
         self.line.wake()
 
     def run(self) -> None:
         """Until the line is closed and all are answered."""
-        while not self.line.closed or self.line.tickets or self.desk.busy():
-            if self.next is not None and not self.desk.busy():
-                self.desk, self.next = self.next, None
+        while not self.line.closed or self.line.tickets or self.opened.desk.busy():
+            if self.next is not None and not self.opened.desk.busy():
+                self.opened, self.next = self.next, None
+            desk = self.opened.desk
             if self.next is None:
-                self.desk.admit(self.line.take(wait=not self.desk.busy()))
-            if self.desk.busy():
-                self.desk.step()
-
-
-def fail(tickets: Sequence[Ticket], error: BaseException) -> None:
-    """Tell tickets that the model stumbled over them."""
-    refusal = error if isinstance(error, Refused) else model_failed(error)
-    for ticket in tickets:
-        ticket.tell(refusal)
+                taken = self.line.take(wait=not desk.busy())
+                try:
+                    desk.admit(taken)
+                except Exception as error:  # ours; the requests end by it, and not the thread
+                    for ticket in taken:
+                        ticket.tell(model_failed(error))
+            if desk.busy():
+                desk.step()

@@ -13,8 +13,9 @@ from typing import Any
 
 from job.serving.errors import Refused
 from job.serving.metrics import Metrics
-from job.serving.queue import Desk, Ticket, Worker
+from job.serving.queue import Opened, Ticket, Worker
 
+TOKENS = 16_384  # in one batch
 GONE = object()  # the event of a client that hung up
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -29,31 +30,34 @@ class Limits:
     waiting: int = 1024
     texts: int = 256
     body: int = 2_000_000
-    tokens: int = 16_384
+    tokens: int = TOKENS
 
 
 @dataclass
 class Service:
-    """One server. `token`: what a request has to bring, if anything. `run`: the name of the run."""
+    """One server. `token`: what a request has to bring, if anything."""
 
     worker: Worker
     limits: Limits
-    run: str
     version: str
     token: bytes | None = None
-    digest: str | None = None
     metrics: Metrics = field(default_factory=Metrics)
     draining: bool = False
     in_flight: int = 0  # requests that are being answered
     waiting: int = 0  # texts that were accepted and have no answer yet
     lately: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=256))
 
+    @property
+    def run(self) -> Opened:
+        """The run that answers now."""
+        return self.worker.opened
+
     def info(self) -> dict[str, Any]:
         """What /info says: text-embeddings-inference's fields, then ours."""
         limits = self.limits
         return {
-            "model_id": self.run,
-            "model_sha": self.digest,
+            "model_id": self.run.name,
+            "model_sha": self.run.digest,
             "max_concurrent_requests": limits.waiting,
             "max_batch_tokens": limits.tokens,
             "max_batch_requests": None,
@@ -63,10 +67,15 @@ class Service:
             "version": self.version,
             "sha": None,
             "docker_label": None,
-            **self.worker.desk.info(),
+            **self.run.desk.info(),
             "max_body_bytes": limits.body,
             "token_needed": self.token is not None,
         }
+
+    def model(self) -> dict[str, Any]:
+        """What /v1/models says of the run."""
+        made = {"object": "model", "created": self.run.created, "owned_by": "openloop"}
+        return {"id": self.run.name, **made}
 
     def text_of_metrics(self) -> str:
         """What /metrics says."""
@@ -75,14 +84,9 @@ class Service:
             "requests_in_flight": ("Requests being answered.", float(self.in_flight)),
             "draining": ("Whether the server is shutting down.", float(self.draining)),
         }
-        info = {"run": self.run, "sha256": self.digest or "", "version": self.version}
+        run = self.run
+        info = {"run": run.name, "sha256": run.digest or "", "version": self.version}
         return self.metrics.text(info, gauges)
-
-    def take_over(self, desk: Desk, run: str, digest: str | None) -> None:
-        """Answer with another run from now on."""
-        self.run, self.digest = run, digest
-        self.metrics.totals["reloads_total"] += 1
-        self.worker.exchange(desk)
 
     def healthy(self) -> bool:
         """Whether the thread of the model is there."""
@@ -177,10 +181,11 @@ class Service:
         ticket.gone = True
         ticket.events.put_nowait(GONE)
 
-    async def hear(self, ticket: Ticket) -> Any:
-        """The next event of a ticket. Raises Refused: what it was told, 504 where the time is up,
-        499 where its client hung up."""
-        left = ticket.accepted + self.limits.timeout - time.perf_counter()
+    async def hear(self, ticket: Ticket, since: float | None = None) -> Any:
+        """The next event of a ticket. Raises Refused: what it was told, 504 where the time `since`
+        then, or since it was accepted, is up, 499 where its client hung up."""
+        begun = ticket.accepted if since is None else since
+        left = begun + self.limits.timeout - time.perf_counter()
         try:
             async with asyncio.timeout(max(0.0, left)):
                 event = await ticket.events.get()

@@ -162,12 +162,14 @@ class Chat:
         return answer_chat(options, config, opened)
 
     def desk(self, options: Namespace, opened: Callable[[], Any], tokens: int) -> Desk:
+        from pathlib import Path
+
         from job.serving.talks import TalkDesk
         from job.tasks.options import refuse_options
 
         names = ("unsure", "threshold")
         refuse_options(options, names, "this run is a language model, which answers with text")
-        return TalkDesk(opened())
+        return TalkDesk(opened(), Path(options.run).resolve().name)
 
     def examine(self, config: Config, guessed: Sequence[str]) -> Iterator[Check]:
         from job.chatting.examine import examine_chats
