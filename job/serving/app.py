@@ -12,7 +12,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingRes
 from starlette.exceptions import HTTPException
 
 from job.serving.answers import Answer
-from job.serving.describe import docs_page, openapi
+from job.serving.describe import openapi
+from job.serving.docs import STYLE, docs_page
 from job.serving.errors import Refused
 from job.serving.replies import pieces, whole_reply
 from job.serving.service import Service, closing
@@ -21,7 +22,14 @@ PAGE = Path(__file__).parent / "page"
 TYPES = {
     ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml",
 }  # fmt: skip
-OPEN = ("/", "/health", "/ready", "/docs", "/openapi.json")  # without a token, with GET
+OPEN = (
+    "/",
+    "/health",
+    "/ready",
+    "/docs",
+    "/docs.css",
+    "/openapi.json",
+)  # without a token, with GET
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
@@ -83,6 +91,10 @@ def add_pages(app: FastAPI, service: Service) -> None:
     @app.get("/docs")
     async def docs() -> Response:
         return HTMLResponse(docs_page(openapi(service)), headers=SAFE)
+
+    @app.get("/docs.css")
+    async def style() -> Response:
+        return Response(STYLE, media_type="text/css", headers=SAFE)
 
 
 def add_labels(app: FastAPI, service: Service) -> None:

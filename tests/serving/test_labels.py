@@ -88,7 +88,7 @@ def test_what_is_no_text_is_named_and_spoils_nothing_where_the_rest_is_wanted(se
         ({"inputs": "a", "raw_score": True}, 422, "no field 'raw_score'"),
         ({"inputs": "a", "raw_scores": 1}, 422, "true or false"),
         ({"inputs": "a", "top_k": 0}, 422, "1 or more"),
-        ({"inputs": "a", "truncation_direction": "left"}, 422, "was trained with 'right'"),
+        ({"inputs": "a", "truncation_direction": "Right"}, 422, "was trained with 'left'"),
         ({"inputs": [["a"]] * 257}, 413, "at most 256"),
     ],
 )
@@ -99,7 +99,7 @@ def test_a_body_of_another_shape_is_refused_with_the_reason(server, body, status
 
 
 def test_what_clients_send_beside_it_is_taken(server):
-    body = {"inputs": "good", "truncation_direction": "Right", "truncate": True, "parameters": {}}
+    body = {"inputs": "good", "truncation_direction": "Left", "truncate": True, "parameters": {}}
     assert server.client.post("/", json=body).status_code == 200
     assert len(ask(server, inputs="good", top_k=1).json()) == 1
 
