@@ -66,7 +66,7 @@ COMMANDS = [
             "python compare.py",
             "python check.py",
         )
-    )  # fmt: skip
+    )
 ]
 
 
