@@ -188,7 +188,7 @@ def test_a_port_in_use_is_one_message_before_the_model_is_opened(run, capsys):
     ("words", "part"),
     [
         (["--host", "256.1.1.1"], "--host 256.1.1.1: no address"),
-        (["--token-env", "NOT_THERE"], "no such environment variable"),
+        (["--token-env", "NOT_THERE"], "there is no environment variable NOT_THERE"),
         (["--unsure", "2"], "unsure is 2.0"),
         (["--threshold", "grand=0.5"], "no such label"),
     ],
