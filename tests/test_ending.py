@@ -97,12 +97,13 @@ def run(words, redirect="", limit=None, **named):
     ],
 )
 @pytest.mark.parametrize(
-    "script", ["train.py", "predict.py", "compare.py", "check.py", "export.py"]
+    "script", ["train.py", "predict.py", "serve.py", "compare.py", "check.py", "export.py"]
 )
 def test_closed_streams_end_nothing_and_are_not_written_into_files(tmp_path, script, redirect):
     words = {
         "train.py": ["--config", "none.toml"],
         "predict.py": ["--run", tmp_path, "text"],
+        "serve.py": ["--run", tmp_path, "--port", "0"],
         "compare.py": [tmp_path],
         "check.py": ["--config", "none.toml"],
         "export.py": ["--run", tmp_path],

@@ -17,6 +17,7 @@ ENTRIES = (
     "openloop",
     "train",
     "predict",
+    "serve",
     "compare",
     "check",
     "export",
@@ -69,6 +70,9 @@ EXTRAS = {  # (file, package): each extra is imported in few files, and only whe
     ("job/exporting/checkers/peft.py", "peft"),
     ("job/exporting/checkers/peft.py", "safetensors"),
     ("job/exporting/checkers/peft.py", "transformers"),
+    ("job/serving/app.py", "fastapi"),
+    ("job/serving/app.py", "starlette"),  # fastapi is made of it
+    ("job/serving/listen.py", "uvicorn"),
 }
 RUN_TIME = {"datasets", "numpy", "pydantic", "safetensors", "tensorboard", "tomli_w", "torch"}
 RUN_TIME |= {"tqdm", "transformers"}
@@ -254,6 +258,7 @@ def test_an_install_puts_nothing_of_ours_in_the_way_of_other_peoples_packages():
         ("data/splits.py", "from sklearn.model_selection import train_test_split"),
         ("job/testing/judge.py", "from sklearn.linear_model import Ridge"),
         ("job/testing/baseline.py", "import cleanlab"),
+        ("job/serving/queue.py", "from fastapi import Request"),
         ("data/splits.py", "from datasketch import MinHash"),
         ("data/clean.py", "__import__('report.card')"),
         ("data/sources.py", "import pandas"),

@@ -12,6 +12,7 @@ import check
 import compare
 import export
 import predict
+import serve
 import train
 
 ROOT = Path(__file__).parent.parent
@@ -58,7 +59,7 @@ PACKAGES += ("examples", "benchmarks/architectures")
 PACKAGES += ("benchmarks/gpu_steps", "benchmarks/gpu_steps/bare", "docs/launch")
 ENDS = (".py", ".toml", ".cpp", ".h", ".sh", ".sbatch", ".yaml")
 BASH = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-SCRIPTS = ("train", "predict", "compare", "check", "export")
+SCRIPTS = ("train", "predict", "serve", "compare", "check", "export")
 COMMANDS = [
     line.split("#")[0].strip()
     for block in BASH
@@ -111,8 +112,7 @@ def test_the_file_tree_names_every_source_file_once_and_no_other():
             folder = name
         elif name.endswith(ENDS):
             named.append(folder + name if line.startswith(" ") else name)
-    there = ["train.py", "predict.py", "compare.py", "check.py", "openloop.py", "pyproject.toml"]
-    there += ["export.py"]
+    there = [*(f"{name}.py" for name in SCRIPTS), "openloop.py", "pyproject.toml"]
     shipped = list_shipped("configs/*", "examples/*")
     for package in PACKAGES:
         files = [path for end in ENDS for path in (ROOT / package).glob(f"*{end}")]
@@ -125,8 +125,10 @@ def test_the_file_tree_names_every_source_file_once_and_no_other():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_readme_is_understood(command):
     words = shlex.split(command.split("|")[-1])
-    modules = {"train": train, "predict": predict, "compare": compare, "check": check}
-    modules["export"] = export
+    modules = {
+        "train": train, "predict": predict, "serve": serve, "compare": compare, "check": check,
+        "export": export,
+    }  # fmt: skip
     options = modules[words[1].removesuffix(".py")].parse_arguments(words[2:])
     if getattr(options, "config", None):
         assert (ROOT / options.config).exists()
