@@ -3,6 +3,7 @@
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 HOME = Path(__file__).resolve().parent.parent  # the folder of openloop
 MODULES = {  # extra -> what it is imported as
@@ -13,10 +14,16 @@ MODULES = {  # extra -> what it is imported as
 }
 
 
+def read_project() -> dict[str, Any]:
+    """What pyproject.toml says of openloop: its version, what it needs."""
+    text = (HOME / "pyproject.toml").read_text(encoding="utf-8")
+    project: dict[str, Any] = tomllib.loads(text)["project"]
+    return project
+
+
 def install_command(extra: str) -> str:
     """The command that installs an extra of pyproject.toml, in the versions that are tested."""
-    project = tomllib.loads((HOME / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    words = " ".join(f"'{word}'" for word in project["optional-dependencies"][extra])
+    words = " ".join(f"'{word}'" for word in read_project()["optional-dependencies"][extra])
     return f"pip install -c {HOME / 'constraints.txt'} {words}"
 
 

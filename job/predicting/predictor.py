@@ -173,7 +173,13 @@ class Predictor:
     def run(self, chunk: list[Text], on_batch: Callable[[Batch, Tensor], None]) -> None:
         """Give each batch of the chunk, whose "rows" are places in it, and its logits (B, C) to
         `on_batch`. Long rows first, so that a batch holds rows of like length."""
-        rows, padding = self.encode(chunk), make_padding(self.tokenizer)
+        self.run_rows(self.encode(chunk), chunk, on_batch)
+
+    def run_rows(
+        self, rows: list[dict], chunk: list[Text], on_batch: Callable[[Batch, Tensor], None]
+    ) -> None:
+        """The same of rows that encode() gave for the texts of the chunk."""
+        padding = make_padding(self.tokenizer)
         lengths, widest = [len(row["input_ids"]) for row in rows], None
         if "windows" in rows[0]:
             widest = widest_window([row["windows"] for row in rows])

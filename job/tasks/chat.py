@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engine.tracker import Tracker
     from job.folder import Folder
     from job.job import Job
+    from job.serving.queue import Desk
     from job.tasks.task import Conclusion, Sections
     from models.fast.speed import Speed
     from report.check import Check
@@ -159,6 +160,16 @@ class Chat:
         from job.chatting.command import answer_chat
 
         return answer_chat(options, config, opened)
+
+    def desk(self, options: Namespace, opened: Callable[[], Any], tokens: int) -> Desk:
+        from pathlib import Path
+
+        from job.serving.talks import TalkDesk
+        from job.tasks.options import refuse_options
+
+        names = ("unsure", "threshold")
+        refuse_options(options, names, "this run is a language model, which answers with text")
+        return TalkDesk(opened(), Path(options.run).resolve().name)
 
     def examine(self, config: Config, guessed: Sequence[str]) -> Iterator[Check]:
         from job.chatting.examine import examine_chats

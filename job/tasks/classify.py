@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from job.folder import Folder
     from job.job import Job
     from job.predicting.predictor import Predictor
+    from job.serving.queue import Desk
     from job.tasks.task import Conclusion, Sections
     from models.fast.speed import Speed
     from report.check import Check
@@ -187,6 +188,13 @@ class Classify:
         from job.predicting.command import answer_labelled
 
         return answer_labelled(options, config, opened)
+
+    def desk(self, options: Namespace, opened: Callable[[], Predictor], tokens: int) -> Desk:
+        from engine.decision import read_thresholds
+        from job.serving.labels import LabelDesk
+
+        thresholds = read_thresholds(options.threshold)
+        return LabelDesk(opened().decide(options.unsure, thresholds), tokens)
 
     def examine(self, config: Config, guessed: Sequence[str]) -> Iterator[Check]:
         from job.checking.examine import examine

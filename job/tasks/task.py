@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from engine.tracker import Tracker
     from job.folder import Folder
     from job.job import Job
+    from job.serving.queue import Desk
     from report.check import Check
     from report.plan import Truncation
 
@@ -129,6 +130,10 @@ class Task(Protocol):
         self, options: Namespace, config: Config, opened: Callable[[], Any]
     ) -> int:  # fmt: skip
         """predict.py with a finished run, which `opened` opens as `load` does; the exit status."""
+
+    def desk(self, options: Namespace, opened: Callable[[], Any], tokens: int) -> Desk:
+        """serve.py with a finished run: what answers its requests, at most so many tokens in one
+        batch. Raises ValueError for options that are none of this run's."""
 
     def examine(self, config: Config, guessed: Sequence[str]) -> Iterator[Check]:
         """check.py: the checks of a recipe's rows as they are made; first what was `guessed`."""

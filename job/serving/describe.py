@@ -1,0 +1,205 @@
+"""What the server says of itself: /openapi.json, of the routes that this run answers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from job.serving.service import Service
+
+Schema = Mapping[str, Any]
+STRING: Schema = {"type": "string"}
+NUMBER: Schema = {"type": "number"}
+WHOLE: Schema = {"type": "integer"}
+FLAG: Schema = {"type": "boolean"}
+WHY = {  # status -> when
+    400: "a request without a text, or one that nobody could answer",
+    401: "the token is missing or wrong",
+    404: "this run does not answer that",
+    408: "the body came too slowly",
+    413: "the body is too large, it has too many texts, or one is too long and must not be cut",
+    415: "the body is not application/json",
+    422: "the body is no JSON, or not of this shape; or an item is no text (which one is said)",
+    424: "the model failed",
+    429: "too many texts are waiting; Retry-After says for how many seconds",
+    500: "the model failed",
+    503: "the server is shutting down",
+    504: "no answer in time",
+}
+
+
+def fields(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None) -> Schema:
+    """An object with these fields and no others."""
+    return {
+        "type": "object",
+        "properties": {**required, **(optional or {})},
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def listed(item: Schema, least: int = 0, most: int | None = None) -> Schema:
+    """A list of such items."""
+    bounds = {} if most is None else {"maxItems": most}
+    return {"type": "array", "items": item, "minItems": least, **bounds}
+
+
+def or_null(schema: Schema) -> Schema:
+    """The same, or null."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def openapi(service: Service) -> dict[str, Any]:
+    """The whole description."""
+    info = service.info()
+    paths: dict[str, Any] = {
+        "/health": {"get": looked("Whether the server is well", state(), (503,))},
+        "/ready": {"get": looked("Whether it takes requests", state(), (503,))},
+        "/info": {"get": looked("The run, and what is taken at once", {"type": "object"}, (401,))},
+        "/metrics": {"get": looked("Counters for Prometheus", STRING, (401,), "text/plain")},
+    }
+    if info["task"] == "chat":
+        paths |= chat_paths(info)
+    else:
+        paths |= label_paths(info, service.limits.texts)
+    described: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": f"openloop: {info['model_id']}",
+            "version": service.version,
+            "description": "Errors have a sentence that says what to do.",
+        },
+        "paths": paths,
+    }
+    if service.token is not None:
+        bearer = {"type": "http", "scheme": "bearer"}
+        described["components"] = {"securitySchemes": {"token": bearer}}
+        described["security"] = [{"token": []}]
+    return described
+
+
+def state() -> Schema:
+    """{"status": "ok"}."""
+    return fields({"status": STRING})
+
+
+def looked(
+    what: str, schema: Schema, errors: tuple[int, ...], kind: str = "application/json"
+) -> Schema:
+    """A route that is looked at."""
+    answer = {"description": what, "content": {kind: {"schema": schema}}}
+    return {"summary": what, "responses": {"200": answer, **failures(errors, openai=False)}}
+
+
+def asked(
+    what: str, body: Schema, answers: Mapping[str, Schema], errors: tuple[int, ...],
+    example: Mapping[str, Any], openai: bool = False,
+) -> Schema:  # fmt: skip
+    """A route that is asked something; `answers`: media type -> schema."""
+    content = {kind: {"schema": schema} for kind, schema in answers.items()}
+    request = {"application/json": {"schema": body, "example": example}}
+    return {
+        "summary": what,
+        "requestBody": {"required": True, "content": request},
+        "responses": {
+            "200": {"description": "the answer", "content": content},
+            **failures(errors, openai),
+        },
+    }
+
+
+def failures(statuses: tuple[int, ...], openai: bool) -> dict[str, Schema]:
+    """What else may come, and when."""
+    schema = fields({"error": STRING, "error_type": STRING})
+    if openai:
+        words = {"param": or_null(STRING), "code": or_null(STRING)}
+        schema = fields({"error": fields({"message": STRING, "type": STRING, **words})})
+    return {
+        str(status): {
+            "description": WHY[status],
+            "content": {"application/json": {"schema": schema}},
+        }
+        for status in statuses
+    }
+
+
+ASKED = (400, 401, 408, 413, 415, 422, 424, 429, 503, 504)
+
+
+def label_paths(info: Mapping[str, Any], most: int) -> dict[str, Any]:
+    """/predict and /explain."""
+    pair = listed(STRING, 2, 2)
+    one, item = (pair, pair) if info["pairs"] else (STRING, listed(STRING, 1, 1))
+    example: Any = ["a first text", "and a second one"] if info["pairs"] else "It was good."
+    body = fields(
+        {"inputs": {"anyOf": [one, item, listed(item, 1, most)]}},
+        {
+            "raw_scores": {**FLAG, "default": False, "description": "logits, not probabilities"},
+            "truncate": {
+                **FLAG, "default": True,
+                "description": "false: a text that is longer than is read is refused (413)",
+            },
+            "top_k": or_null({**WHOLE, "minimum": 1}),
+            "partial": {
+                **FLAG, "default": False,
+                "description": "an item that is no text gets its error, the others their answers",
+            },
+        },
+    )  # fmt: skip
+    element = fields({
+        "score": NUMBER, "label": STRING, "holds": FLAG, "truncated": FLAG, "unsure": or_null(FLAG),
+    })  # fmt: skip
+    failed = fields({"error": STRING, "error_type": STRING})
+    answer = {"anyOf": [listed(element), listed(listed({"anyOf": [element, failed]}))]}
+    piece = fields({
+        "text": STRING, "start": WHOLE, "end": WHOLE, "weight": NUMBER,
+        "unit": {"enum": ["word", "sentence"]}, "side": WHOLE,
+    })  # fmt: skip
+    label = {"enum": [*info["labels"], None]} if info["labels"] else {"type": "null"}
+    explained = fields({"label": STRING, "truncated": FLAG, "pieces": listed(piece)})
+    return {
+        "/predict": {
+            "post": asked(
+                "Labels and scores, the largest first", body, {"application/json": answer}, ASKED,
+                {"inputs": example},
+            )
+        },
+        "/explain": {
+            "post": asked(
+                "The words and sentences that an answer rests on",
+                fields({"inputs": {"anyOf": [one, item]}}, {"label": label}),
+                {"application/json": explained}, ASKED, {"inputs": example},
+            )
+        },
+    }  # fmt: skip
+
+
+def chat_paths(info: Mapping[str, Any]) -> dict[str, Any]:
+    """/v1/models and /v1/chat/completions."""
+    message = fields({
+        "role": {"enum": ["system", "developer", "user", "assistant"]}, "content": STRING,
+    })  # fmt: skip
+    body = fields(
+        {"model": {"const": info["model_id"]}, "messages": listed(message, 1)},
+        {
+            "temperature": or_null({**NUMBER, "minimum": 0, "maximum": 2}),
+            "top_p": or_null({**NUMBER, "minimum": 0, "maximum": 1}),
+            "max_tokens": or_null({**WHOLE, "minimum": 1}),
+            "max_completion_tokens": or_null({**WHOLE, "minimum": 1}),
+            "stop": or_null({"anyOf": [STRING, listed(STRING, 1, 4)]}),
+            "seed": or_null(WHOLE),
+            "stream": or_null(FLAG),
+            "stream_options": or_null(fields({}, {"include_usage": FLAG})),
+            "n": or_null({"const": 1}),
+        },
+    )
+    answers = {"application/json": {"type": "object"}, "text/event-stream": STRING}
+    errors = (400, 401, 404, 408, 413, 415, 422, 429, 500, 503, 504)
+    example = {
+        "model": info["model_id"], "messages": [{"role": "user", "content": "Hello!"}],
+    }  # fmt: skip
+    models = {"object": {"const": "list"}, "data": listed({"type": "object"})}
+    return {
+        "/v1/models": {"get": looked("The one model", fields(models), (401,))},
+        "/v1/chat/completions": {
+            "post": asked("A reply", body, answers, errors, example, openai=True)
+        },
+    }
