@@ -155,7 +155,7 @@ async function labelAll(info) {
 
 function errorsOf(answered) {
   const errors = answered.filter((answer) => typeof answer === "string").length;
-  return errors ? `, ${count(errors, "of them")} with an error in place of a label`.replace("thems", "them") : "";
+  return errors ? `, ${errors.toLocaleString("en")} of them with an error in place of a label` : "";
 }
 
 export function startTable(info) {
