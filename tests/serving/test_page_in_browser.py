@@ -151,7 +151,8 @@ def test_csv_is_read_and_written_as_python_does(chromium, server):
         written = page.evaluate(write, tables)
         faults = page.evaluate(
             """async texts => { const {parseCsv} = await import("/page/csv.js");
-            return texts.map(t => { try { parseCsv(t, ","); } catch (e) { return e.message; } }); }""",
+            const fault = t => { try { parseCsv(t, ","); } catch (e) { return e.message; } };
+            return texts.map(fault); }""",
             ['a\n"b', 'a\n"b"c'],
         )
     for table, text in zip(tables, written, strict=True):
