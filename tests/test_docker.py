@@ -1,4 +1,4 @@
-"""The Dockerfile for serving: what it copies is there, nobody is root, serve.py takes its command."""
+"""The Dockerfile for serving: what it copies is there, nobody is root, its command is accepted."""
 
 import ast
 import json
