@@ -134,18 +134,21 @@ def eval_batches(
 
 
 def fill_batches(
-    lengths: Sequence[int], micro_batch_size: int, multiple: int, widest: int | None = None
-) -> list[list[int]]:
+    lengths: Sequence[int], micro_batch_size: int, multiple: int, widest: int | None = None,
+    least: int = 0,
+) -> list[list[int]]:  # fmt: skip
     """Numbers of the rows of each batch, by their lengths in tokens, longest first.
 
     The first one has `micro_batch_size` rows. Of shorter ones as many go together as take no more
-    room, padded to a multiple of `multiple` tokens. Of texts in windows, the `widest` of so many
-    tokens, a batch has `micro_batch_size` windows, or those of one text.
+    room, padded to a multiple of `multiple` tokens; or no more than `least` tokens, if that is
+    more. Of texts in windows, the `widest` of so many tokens, a batch has `micro_batch_size`
+    windows, or those of one text.
     """
     _check_size(micro_batch_size)
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     widths = [max(1, -(-lengths[row] // multiple)) for row in order]
     room = micro_batch_size * (max(widths, default=0) if widest is None else -(-widest // multiple))
+    room = max(room, least // multiple)
     batches, first = [], 0
     while first < len(order):
         count = max(1, room // widths[first])

@@ -3,8 +3,9 @@ recount does, and axe-core finds no barrier. Skipped where there is no Chromium.
 
 import json
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 import tomli_w
@@ -12,28 +13,21 @@ import tomli_w
 import train
 from job.folder import Folder
 from job.reporting.page import write_page
+from tests.browsers import WIDTHS, barriers_of, opened, start_chromium
 from tests.test_page import HOSTILE, rewrite
 
 pytestmark = pytest.mark.slow
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), "")
-WIDTHS = (360, 800, 1280)
 
 
 @pytest.fixture(scope="module")
 def chromium():
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with start_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory, run, tiny_folder):
-    """report.html of four kinds of run, by kind."""
+    """The address of report.html of four kinds of run, by kind."""
     folder = tmp_path_factory.mktemp("pages")
     files = {kind: folder / kind for kind in ("classes", "unfinished", "multi", "regression")}
     for kind in ("classes", "unfinished"):
@@ -58,22 +52,7 @@ def pages(tmp_path_factory, run, tiny_folder):
         path = folder / "recipe.toml"
         path.write_text(tomli_w.dumps(recipe), encoding="utf-8")
         assert train.main(["--config", str(path)]) == 0
-    return {kind: write_page(Folder(path)) for kind, path in files.items()}
-
-
-@contextmanager
-def opened(chromium, file: Path, width: int = 1280, **options):
-    """A page of the browser, with what it complained of and what it asked for."""
-    context = chromium.new_context(viewport={"width": width, "height": 900}, **options)
-    page = context.new_page()
-    page.complaints, page.requests = [], []
-    page.on("console", lambda message: page.complaints.append(message.text))
-    page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.on("dialog", lambda dialog: page.complaints.append(dialog.message))
-    page.on("request", lambda request: page.requests.append(request.url))
-    page.goto(file.as_uri())
-    yield page
-    context.close()
+    return {kind: write_page(Folder(path)).as_uri() for kind, path in files.items()}
 
 
 KINDS = ("classes", "unfinished", "multi", "regression")
@@ -82,7 +61,7 @@ KINDS = ("classes", "unfinished", "multi", "regression")
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_page_asks_for_nothing_and_complains_of_nothing(chromium, pages, kind):
     with opened(chromium, pages[kind]) as page:
-        assert page.requests == [pages[kind].as_uri()]
+        assert page.requests == [pages[kind]]
         assert page.complaints == []
         assert page.locator("img").count() == 0
 
@@ -90,13 +69,9 @@ def test_the_page_asks_for_nothing_and_complains_of_nothing(chromium, pages, kin
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (800, "light"), (1280, "dark")])
 def test_axe_has_nothing_serious_to_say(chromium, pages, kind, width, scheme):
-    axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
-    source = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
     with opened(chromium, pages[kind], width, color_scheme=scheme) as page:
         page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-        page.evaluate(source)
-        barriers = page.evaluate("axe.run()")["violations"]
-    assert [(b["id"], [node["html"][:120] for node in b["nodes"]]) for b in barriers] == []
+        assert barriers_of(page) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -108,7 +83,7 @@ def test_the_page_is_no_wider_than_the_window(chromium, pages, kind, width):
 
 
 def test_the_slider_shows_what_a_recount_gives(chromium, pages):
-    file = pages["classes"].parent / "test_predictions.jsonl"
+    file = Path(url2pathname(urlsplit(pages["classes"]).path)).parent / "test_predictions.jsonl"
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     names = list(rows[0]["probabilities"])
     with opened(chromium, pages["classes"]) as page:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from job.predicting.explain import Piece
 
 CHUNK = 256  # texts tokenised and sorted by length together
+TOKENS = 2048  # of short texts in one pass: beginning one takes as long as a hundred tokens
 
 
 def make_padding(tokenizer: Any) -> Padding:
@@ -185,7 +186,8 @@ class Predictor:
         beside = None if self.fusion is None else self.fusion.answer(*self.clean_parts(chunk))
         with inference(self.model):
             size, multiple = self.micro_batch_size, padding.multiple
-            for numbers in fill_batches(lengths, size, multiple, widest):
+            least = min(TOKENS, size * self.length.max_length)
+            for numbers in fill_batches(lengths, size, multiple, widest, least):
                 batch = collate([rows[number] for number in numbers], padding)
                 moved = to_device(batch, self.precision.device)
                 with self.precision.autocast():

@@ -181,6 +181,13 @@ def test_shorter_rows_go_more_at_a_time_in_the_room_of_the_longest(lengths, size
         assert (count + 1) * width > room  # no more would have fitted
 
 
+def test_few_tokens_are_filled_up_to_the_least_that_a_pass_is_worth():
+    short = [3] * 100  # each is eight tokens wide
+    assert [len(batch) for batch in fill_batches(short, 2, 8, least=400)] == [50, 50]
+    assert [len(batch) for batch in fill_batches(short, 2, 8)] == [2] * 50
+    assert fill_batches([60, 3], 8, 8, least=400) == [[0, 1]]  # the room is larger anyway
+
+
 def test_a_batch_of_nothing_is_refused():
     for batches in (
         lambda: micro_batches(make([1]), epoch_order(1, 0, 0), 0, 0, Padding(0)),
