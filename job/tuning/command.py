@@ -1,0 +1,198 @@
+"""tune.py: a search from its first line to its run, told as it goes."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.read import difference, trajectory
+from configs.schema import Config
+from engine.stop import Stopped, stop_on_signals
+from engine.storage import hold_run
+from engine.world import started
+from files.publish import set_aside
+from job.extras import need_extra
+from job.folder import run_folder
+from job.tuning.final import recipe_path, train_winner
+from job.tuning.page import write_page
+from job.tuning.record import NAME, Line, Record, read_record
+from job.tuning.search import (
+    Clock,
+    Planned,
+    Wanted,
+    behind,
+    last_rung,
+    pace,
+    ranked,
+    search,
+)
+from report.evaluation import show_figure
+from report.format import format_seconds
+from report.tune import Tried, head_line, noise_line, plan_lines, ranking, show_settings, tried_line
+
+FOLDER = "-tune"  # of the search's folder, after the run's name
+
+
+def refuse(config: Config, sampler: str) -> None:
+    """Raise ValueError for what a search cannot do, with the reason."""
+    if config.task.kind != "classify":
+        raise ValueError(
+            "tune.py compares trials row by row on the labels of validation rows, and a run of "
+            f'task.kind = "{config.task.kind}" has none; train a grid of it: --grid train.lr=1e-4,3e-4'
+        )
+    for section, why in (
+        ("distill", "its teacher answers each training row once, which takes longer than a trial"),
+        ("contrast", "its epochs are of pairs that are drawn, not of rows"),
+    ):
+        if getattr(config, section) is not None:
+            raise ValueError(f"tune.py does not search recipes with [{section}]: {why}")
+    if config.data.stream:
+        raise ValueError(
+            "tune.py takes parts of the training rows, and with data.stream none are kept; give it "
+            "fewer files in data.source, without data.stream"
+        )
+    if not started().alone:
+        raise ValueError("tune.py is for one process: leave torchrun out")
+    if sampler == "tpe":
+        need_extra("tune", "tune.py --sampler tpe")
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Whether a search goes on, or starts anew and keeps the old one aside."""
+
+    resume: bool
+    fresh: bool
+
+
+def search_folder(config: Config) -> Path:
+    """Where a search of a recipe is recorded."""
+    return run_folder(config).path.with_name(config.run.name + FOLDER)
+
+
+def open_record(wanted: Wanted, seconds: float, begin: Begin) -> Record:
+    """The record of a search, new or to go on with. Raises ValueError where one is there and neither
+    was asked for, or where another search was."""
+    folder = search_folder(wanted.config)
+    path = folder / NAME
+    asked: dict[str, Any] = {
+        "recipe": trajectory(wanted.config), "seconds": seconds, "seed": wanted.seed,
+        "sampler": wanted.sampler, "space": list(wanted.words),
+    }  # fmt: skip
+    if begin.fresh and folder.exists():
+        print(f"the earlier search is kept as {set_aside(folder, 'old')}")
+    if path.exists():
+        if not begin.resume:
+            raise ValueError(
+                f"{folder} holds a search; go on with it by --resume, or start again by --fresh, "
+                "which keeps it aside"
+            )
+        record = read_record(path)
+        if lines := differing(record.lines[0], asked):
+            raise ValueError(
+                f"{path} is a search for something else:\n  " + "\n  ".join(lines) + "\n"
+                "Ask for the same, or start again with --fresh"
+            )
+        return record
+    folder.mkdir(parents=True, exist_ok=True)
+    record = Record(path)
+    record.add("search", **asked)
+    return record
+
+
+def differing(before: Line, asked: dict[str, Any]) -> list[str]:
+    """What is asked for otherwise than before, a line each."""
+    lines = difference(before["recipe"], asked["recipe"])
+    return lines + [
+        f"{key}: {before[key]} -> {asked[key]}"
+        for key in ("seconds", "seed", "sampler", "space")
+        if before[key] != asked[key]
+    ]
+
+
+class Console:
+    """The table as it grows; on a terminal the line under way stands below it."""
+
+    def __init__(self, record: Record) -> None:
+        self.record, self.rung = record, -1
+
+    def plan(self, planned: Planned, clock: Clock) -> None:
+        """What is going to happen."""
+        config = self.record.lines[0]["recipe"]
+        changed = difference(config, trajectory(planned.base))
+        if changed:
+            print("the recipe takes longer than there is, so it is trained with:")
+            print("".join(f"  {line}\n" for line in changed), end="")
+        rungs = [(rung.trials, rung.rows, rung.validation) for rung in planned.rungs]
+        trials = sum(r.trials * c for r, c in zip(planned.rungs, planned.costs, strict=True))
+        print("\n".join(plan_lines(rungs, trials, planned.final, clock.left)), flush=True)
+        if planned.rungs:
+            print("space: " + ", ".join(one.words for one in planned.space), flush=True)
+
+    def trial(self, line: Line, planned: Planned) -> None:
+        """A trial that is done."""
+        if line["rung"] != self.rung:
+            self.rung = line["rung"]
+            rung = planned.rungs[self.rung]
+            print(f"\n{rung.trials} settings on {rung.rows:,} rows")
+            print(head_line(str(line.get("metric", "figure"))), flush=True)
+        print(tried_line(tried_of(line)), flush=True)
+
+
+def tried_of(line: Line) -> Tried:
+    """A trial as the report shows it."""
+    figure = show_figure(line["metric"], line["value"]) if "value" in line else ""
+    return Tried(
+        line["trial"], line["rung"], line["rows"], line["validation"], line["seconds"], figure,
+        line["settings"], line.get("failed", ""),
+    )  # fmt: skip
+
+
+def conclusion(record: Record, winner: Line) -> list[str]:
+    """The last rung, the best first, and how sure that order is."""
+    rung = last_rung(record)
+    if rung is None:
+        return ["no two trials were compared: the recipe is trained as it is"]
+    lines = ranked(record, rung)
+    apart = behind(lines)
+    shown = ranking([tried_of(line) for line in lines], apart, lines[0]["metric"])
+    return ["", *shown, noise_line(apart), winner_line(winner)]
+
+
+def winner_line(winner: Line) -> str:
+    return f"winner: trial {winner['trial']}: {show_settings(winner['settings'])}"
+
+
+def tune(
+    wanted: Wanted, minutes: float, begun: float, begin: Begin, command: str
+) -> dict[str, Any]:
+    """Search, train the winner in full, write the page; the run's result. `begun` is when the time
+    began, on time.monotonic(). Raises SystemExit(143, 130 or 129) where it was asked to stop."""
+    refuse(wanted.config, wanted.sampler)
+    folder = search_folder(wanted.config)
+    with hold_run(folder):
+        record = open_record(wanted, 60 * minutes, begin)
+        clock = Clock(60 * minutes, begun, record.spent)
+        console = Console(record)
+        with stop_on_signals() as stop:
+            try:
+                planned, winner = search(
+                    wanted, record, clock, stop, console.trial,
+                    lambda planned: console.plan(planned, clock),
+                )  # fmt: skip
+            except Stopped:
+                print("stopped; what is done is kept, go on with --resume", file=sys.stderr)
+                raise SystemExit(stop.exit_code) from None
+        print("\n".join(conclusion(record, winner)), flush=True)
+        if (done := record.last("done")) is not None:
+            print(f"finished already: {done['run']}")
+            return {}
+        config, result = train_winner(
+            planned, record, winner, clock, pace(record, planned), command, wanted.allow_code,
+            begin.resume, begin.fresh,
+        )  # fmt: skip
+        page = write_page(record, planned, folder)
+    print(f"search: {page}")
+    print(f"recipe: {recipe_path(config)}")
+    print(f"{format_seconds(clock.spent)} of {format_seconds(clock.seconds)}")
+    return result

@@ -1,0 +1,75 @@
+"""The winner in full: an ordinary run, which predict.py opens, and its recipe beside it."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from configs.read import write_config
+from configs.schema import Config
+from job.folder import run_folder
+from job.prepare import plan_steps
+from job.tuning.record import Line, Record
+from job.tuning.search import Clock, Planned, trial_line
+from job.tuning.space import change
+
+ENDING = "-tuned"  # of the run's name
+MARGIN = 1.1  # times what a run is expected to take
+
+
+def final_config(planned: Planned, winner: Line, steps: int | None) -> Config:
+    """The winner's recipe under its name; `steps` where fewer have to do."""
+    config = change(planned.base, winner["settings"], planned.base.run.name + ENDING)
+    if steps is None:
+        return config
+    tables = config.model_dump(exclude_none=True)
+    tables["train"]["max_steps"] = steps
+    return Config.model_validate(tables)
+
+
+def recipe_path(config: Config) -> Path:
+    """Where the winner's recipe is written: beside its run."""
+    return Path(config.run.dir).expanduser() / f"{config.run.name}.toml"
+
+
+def ratio(record: Record, winner: Line) -> float:
+    """Seconds of the winner's trial over those of the recipe's, on the same rows."""
+    if winner["rung"] is None or winner["trial"] == 0:
+        return 1.0
+    own, other = (trial_line(record, winner["rung"], n) for n in (0, winner["trial"]))
+    if own is None or other is None or not own["training"]:
+        return 1.0
+    return other["training"] / own["training"]
+
+
+def fitting_steps(
+    planned: Planned, record: Record, winner: Line, left: float, total: int, scale: float
+) -> int | None:
+    """Steps that fit the seconds that are left, None where all do: a whole schedule over fewer of
+    them, planned before the first rather than cut off."""
+    training = (planned.final - planned.closing) * ratio(record, winner) * scale
+    room = left - planned.closing * scale
+    if MARGIN * training <= room:
+        return None
+    return max(1, int(total * max(0.0, room) / (MARGIN * training)))
+
+
+def train_winner(
+    planned: Planned, record: Record, winner: Line, clock: Clock, scale: float,
+    command: str, allow_code: bool, resume: bool, fresh: bool,
+) -> tuple[Config, dict[str, Any]]:  # fmt: skip
+    """Train, test and export it; its recipe and its result. The training ends after a whole schedule
+    over the steps that fit, and wherever it stands where even these do not end in time."""
+    from openloop import open_job, run_job
+
+    line = record.last("final")
+    if line is None:
+        total = plan_steps(final_config(planned, winner, None), planned.rows).total_steps
+        steps = fitting_steps(planned, record, winner, clock.left, total, scale)
+        line = record.add("final", steps=steps, total=total, spent=clock.spent)
+    config = final_config(planned, winner, line["steps"])
+    write_config(config, recipe_path(config))
+    job = open_job(config, resume=resume, fresh=fresh, allow_code=allow_code)
+    job.until = time.monotonic() + max(0.0, clock.left - planned.closing * scale)
+    result = run_job(job, command=command)
+    record.add("done", run=str(run_folder(job.config).path), spent=clock.spent)
+    return job.config, result

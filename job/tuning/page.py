@@ -1,0 +1,13 @@
+"""tune.html: a search as a page."""
+
+from pathlib import Path
+
+from job.tuning.record import Record
+from job.tuning.search import Planned
+
+PAGE = "tune.html"
+
+
+def write_page(record: Record, planned: Planned, folder: Path) -> Path:
+    path = folder / PAGE
+    return path
