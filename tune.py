@@ -91,7 +91,7 @@ def run(words: list[str]) -> int | None:
     set_up_environment()
     with garbage_left_alone():
         from job.tuning.command import Begin, tune
-        from job.tuning.search import Wanted
+        from job.tuning.planned import Wanted
     begin = Begin(options.resume, options.fresh)
     space = tuple(options.space)
     wanted = Wanted(config, options.sampler, options.seed, space, options.allow_code)

@@ -79,9 +79,9 @@ def prepare_labelled(
     task: Task, config: Config, allow_code: bool, resolved_dtype: str | None = None,
     rows: Data | None = None, needs: Estimate | None = None,
 ) -> Job:  # fmt: skip
-    """Load and check everything. Raises ValueError with all that is wrong. `rows` stand in for those
-    that the recipe names, `needs` for a measurement of memory and time: one who trains again and
-    again on parts of the same rows has both."""
+    """Load and check everything. Raises ValueError with all that is wrong. `rows` stand in for
+    those that the recipe names, `needs` for a measurement of memory and time: one who trains again
+    and again on parts of the same rows has both."""
     details, problems = set_up_torch(config), Problems()
     sides, wanted = len(text_columns(config)), config.precision
     source, revision, every = student_source(config)

@@ -13,19 +13,12 @@ from engine.world import started
 from files.publish import set_aside
 from job.extras import need_extra
 from job.folder import run_folder
+from job.tuning.best import behind, last_rung, ranked
 from job.tuning.final import recipe_path, train_winner
 from job.tuning.page import write_page
+from job.tuning.planned import Clock, Planned, Wanted
 from job.tuning.record import NAME, Line, Record, read_record
-from job.tuning.search import (
-    Clock,
-    Planned,
-    Wanted,
-    behind,
-    last_rung,
-    pace,
-    ranked,
-    search,
-)
+from job.tuning.search import pace, search
 from report.evaluation import show_figure
 from report.format import format_seconds
 from report.tune import Tried, head_line, noise_line, plan_lines, ranking, show_settings, tried_line
@@ -38,7 +31,8 @@ def refuse(config: Config, sampler: str) -> None:
     if config.task.kind != "classify":
         raise ValueError(
             "tune.py compares trials row by row on the labels of validation rows, and a run of "
-            f'task.kind = "{config.task.kind}" has none; train a grid of it: --grid train.lr=1e-4,3e-4'
+            f'task.kind = "{config.task.kind}" has none; train a grid of it: --grid '
+            "train.lr=1e-4,3e-4"
         )
     for section, why in (
         ("distill", "its teacher answers each training row once, which takes longer than a trial"),
@@ -71,8 +65,8 @@ def search_folder(config: Config) -> Path:
 
 
 def open_record(wanted: Wanted, seconds: float, begin: Begin) -> Record:
-    """The record of a search, new or to go on with. Raises ValueError where one is there and neither
-    was asked for, or where another search was."""
+    """The record of a search, new or to go on with. Raises ValueError where one is there and
+    neither was asked for, or where another search was."""
     folder = search_folder(wanted.config)
     path = folder / NAME
     asked: dict[str, Any] = {

@@ -8,8 +8,9 @@ from configs.read import write_config
 from configs.schema import Config
 from job.folder import run_folder
 from job.prepare import plan_steps
+from job.tuning.planned import Clock, Planned
 from job.tuning.record import Line, Record
-from job.tuning.search import Clock, Planned, trial_line
+from job.tuning.search import trial_line
 from job.tuning.space import change
 
 ENDING = "-tuned"  # of the run's name
@@ -57,8 +58,8 @@ def train_winner(
     planned: Planned, record: Record, winner: Line, clock: Clock, scale: float,
     command: str, allow_code: bool, resume: bool, fresh: bool,
 ) -> tuple[Config, dict[str, Any]]:  # fmt: skip
-    """Train, test and export it; its recipe and its result. The training ends after a whole schedule
-    over the steps that fit, and wherever it stands where even these do not end in time."""
+    """Train, test and export it; its recipe and its result. The training ends after a whole
+    schedule over the steps that fit, and wherever it stands where even these do not end in time."""
     from openloop import open_job, run_job
 
     line = record.last("final")

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from job.tuning.planned import Planned
 from job.tuning.record import Record
-from job.tuning.search import Planned
 
 PAGE = "tune.html"
 

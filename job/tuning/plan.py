@@ -1,9 +1,9 @@
-"""How many trials of which size a time allows, and what of a run: pure functions of measured speeds.
+"""How many trials of which size a time allows, and what of a run: functions of measured speeds.
 
-Successive halving (Jamieson and Talwalkar 2016, arXiv:1502.07943) in rungs: of the settings of a rung
-the best third goes to the next, on three times the rows. A trial is a whole schedule, warm-up and
-decay to zero included, on the first rows of one random order; none is the beginning of a longer one,
-since a rate that falls in a straight line, judged half-way, makes high ones look bad.
+Successive halving (Jamieson and Talwalkar 2016, arXiv:1502.07943) in rungs: of the settings of a
+rung the best third goes to the next, on three times the rows. A trial is a whole schedule, warm-up
+and decay to zero included, on the first rows of one random order; none is the beginning of a longer
+one, since a rate that falls in a straight line, judged half-way, makes high ones look bad.
 """
 
 import math
@@ -20,6 +20,9 @@ LAST = 1 / 3  # share of the time for the winner in full, at least
 IN_FULL = 0.75  # share that a recipe may take and still be trained in full
 LEARNS = 1000  # rows that a length should leave room for
 SHORTEST = 64  # tokens to which texts are cut to save time
+LEAST_OF_CLASS = 8  # rows of a class in it, on average
+WORTH_TRIALS = 2  # times the shortest trial that a run in full should be, else there are none
+IN_TIME = 0.9  # of the time, for a run that is shortened to fit it: nothing corrects its plan
 CHECKED = 0.15  # share of a shortened run for its validation rows; as much for its test rows
 
 
@@ -103,15 +106,19 @@ def validation_rows(shape: Shape, rows: int) -> int:
     return min(shape.validation, max(LEAST_VALIDATION, rows // 2))
 
 
+def least_rows(shape: Shape) -> int:
+    """Training rows of the shortest trial."""
+    return min(shape.rows, max(LEAST_STEPS * shape.batch, LEAST_OF_CLASS * shape.classes))
+
+
 def rung_sizes(shape: Shape, top: int, rungs: int) -> list[int] | None:
     """Rows of each rung below and with `top`; None where the first one's would be too few."""
-    least = min(shape.rows, max(LEAST_STEPS * shape.batch, 8 * shape.classes))
     sizes = [math.ceil(top / SHARE**below) for below in reversed(range(rungs))]
-    return sizes if sizes[0] >= least else None
+    return sizes if sizes[0] >= least_rows(shape) else None
 
 
 def halve(first: int, rungs: int) -> list[int]:
-    """Settings of each rung; at the last two at least, the recipe and the one that challenges it."""
+    """Settings of each rung; two at least of the last, the recipe and its challenger."""
     return [max(min(2, first), math.ceil(first / SHARE**n)) for n in range(rungs)]
 
 
@@ -156,15 +163,19 @@ def most_settings(
 ) -> list[Rung] | None:
     """The plan over rungs of these sizes with most settings; None where two are too many, or where
     a rung would pass all of its settings on."""
-    fitting = None
-    for first in range(2, MOST_TRIALS + 1):
-        plan = make_rungs(shape, sizes, first)
-        if rungs_seconds(shape, speeds, plan) > seconds:
-            break
-        counts = [rung.trials for rung in plan]
+
+    def fits(first: int) -> bool:
+        return rungs_seconds(shape, speeds, make_rungs(shape, sizes, first)) <= seconds
+
+    most, too_many = 1, MOST_TRIALS + 1  # more settings never take less time
+    while too_many - most > 1:
+        middle = (most + too_many) // 2
+        most, too_many = (middle, too_many) if fits(middle) else (most, middle)
+    for first in range(most, 1, -1):
+        counts = halve(first, len(sizes))
         if all(a > b for a, b in zip(counts, counts[1:], strict=False)):
-            fitting = plan
-    return fitting
+            return make_rungs(shape, sizes, first)
+    return None
 
 
 def shrink(plan: list[Rung], now: int, done: int, left: float, costs: list[float]) -> list[Rung]:
@@ -229,9 +240,12 @@ def fit_rows(shape: Shape, speeds: Speeds, seconds: float, length: int) -> Fit:
 
 def share_out(shape: Shape, speeds: Speeds, seconds: float) -> tuple[Fit, float]:
     """What is trained in full at the end, and the seconds that are left for trials before it. Where
-    the recipe takes more than IN_FULL of the time, the last third trains what fits into it."""
+    the recipe takes more than IN_FULL of the time, the last third trains what fits into it; where
+    that is hardly a trial's worth of rows, all of the time does, and there is no trial."""
     whole = fit_run(shape, speeds, math.inf)
     if whole.seconds <= IN_FULL * seconds:
         return whole, seconds - max(whole.seconds, LAST * seconds)
     fit = fit_run(shape, speeds, LAST * seconds)
-    return fit, seconds - max(fit.seconds, LAST * seconds)
+    if fit.rows < WORTH_TRIALS * least_rows(shape):
+        return fit_run(shape, speeds, IN_TIME * seconds), 0.0
+    return fit, seconds - LAST * seconds

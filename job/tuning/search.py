@@ -1,78 +1,26 @@
-"""The search itself: measure, plan, trials rung by rung, winner. What is decided is written into the
-record first, and a search that goes on takes it from there."""
+"""The search itself: trials rung by rung, and the winner. What is decided is written into the record
+before it is done, and a search that goes on takes it from there."""
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
-import numpy as np
-
-from configs.schema import Config
 from data.prepare import Data
 from engine.estimate import Estimate
-from engine.intervals import Interval, paired_interval
+from engine.memory import release_memory
 from engine.stop import StopRequest
 from files.errors import meets_limit
-from job.tuning.measure import Measured, measure
-from job.tuning.plan import Fit, Rung, plan_rungs, share_out, shrink, trial_seconds
+from job.tuning.best import choose, ranked, score_of
+from job.tuning.plan import shrink
+from job.tuning.planned import Clock, Planned, Wanted, make_plan, planned_of, write_plan
 from job.tuning.record import Line, Record
 from job.tuning.sample import draw_place
-from job.tuning.space import (
-    RATE,
-    Dimension,
-    Place,
-    change,
-    default_space,
-    read_space,
-    settings_at,
-)
+from job.tuning.space import RATE, Place, change, settings_at
 from job.tuning.trial import first_rows, open_pool, run_trial
-from report.compare import LESS_IS_BETTER
 
 AGAIN = 50  # draws for a place that can be used and is new
 AHEAD = 1.1  # times what is left, from which fewer trials are planned
-
-
-class Clock:
-    """Seconds of a search's time that have gone by, those before it was cut off included."""
-
-    def __init__(self, seconds: float, begun: float, before: float = 0.0) -> None:
-        self.seconds, self.begun, self.before = seconds, begun, before
-
-    @property
-    def spent(self) -> float:
-        return self.before + time.monotonic() - self.begun
-
-    @property
-    def left(self) -> float:
-        return self.seconds - self.spent
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What was asked for. `words`: the space as it was typed, none for the usual one."""
-
-    config: Config
-    sampler: str
-    seed: int
-    words: tuple[str, ...]
-    allow_code: bool
-
-
-@dataclass(frozen=True)
-class Planned:
-    """What a search works with. `base` is the recipe, or what of it fits the time."""
-
-    base: Config
-    rows: int  # that the base trains on
-    space: list[Dimension]
-    rungs: list[Rung]
-    costs: list[float]  # seconds of the recipe's own trial in each rung
-    final: float  # seconds of the run in full
-    closing: float  # of these, those after the last step
-    until: float  # seconds of the search's time when trials have to be over
 
 
 Tell = Callable[[Line, Planned], None]
@@ -88,7 +36,7 @@ def search(
     if (line := record.last("plan")) is None:
         planned, pool, needs = make_plan(wanted, record, clock, stop)
     else:
-        planned = planned_of(line, wanted)
+        planned = planned_of(line)
         pool, needs = None, None
     say(planned)
     if (winner := record.last("winner")) is not None:
@@ -98,81 +46,7 @@ def search(
     if planned.rungs:
         assert pool is not None
         planned = run_rungs(wanted, planned, pool, needs, record, clock, stop, tell)
-    return planned, choose(record, planned, clock)
-
-
-def make_plan(
-    wanted: Wanted, record: Record, clock: Clock, stop: StopRequest
-) -> tuple[Planned, Data, Estimate]:
-    """Measure the recipe, decide how much of it is trained in full and which trials come before."""
-    config = wanted.config
-    pool = open_pool(config)
-    test = pool.report.splits.get("test", 0)
-    measured = measure(config, pool, test, clock.seconds, wanted.allow_code, stop)
-    fit, _ = share_out(measured.shape, measured.speeds, clock.left)
-    base = config
-    if not fit.whole:
-        base = shorten(config, measured, fit)
-        pool = open_pool(base)
-    fit, seconds = share_out(measured.shape, measured.speeds, clock.left)
-    shape = replace(
-        measured.shape, rows=len(pool.splits["train"]), epochs=base.train.epochs,
-        validation=len(pool.splits["validation"]),
-        tokens={fit.length: measured.shape.tokens[fit.length]},
-    )  # fmt: skip
-    space = read_space(wanted.words) or default_space(
-        base, measured.linears, measured.cut, longest(config, measured, fit, clock), fit.whole
-    )
-    rungs = plan_rungs(shape, measured.speeds, seconds)
-    costs = [trial_seconds(shape, measured.speeds, r.rows, r.validation) for r in rungs]
-    tokens = shape.tokens[fit.length]
-    after = (shape.validation + fit.test) * tokens * measured.speeds.check
-    planned = Planned(
-        base, shape.rows, space, rungs, costs, fit.seconds, measured.speeds.closing + after,
-        clock.spent + seconds,
-    )  # fmt: skip
-    write_plan(record, planned, clock, speeds=asdict(measured.speeds))
-    return planned, pool, measured.needs
-
-
-def longest(config: Config, measured: Measured, fit: Fit, clock: Clock) -> int:
-    """The longest row that the model has positions for and a third of the time."""
-    own = config.data.max_length
-    room = clock.left / 3 / fit.seconds * own if fit.seconds else own
-    return int(min(room, measured.positions))
-
-
-def shorten(config: Config, measured: Measured, fit: Fit) -> Config:
-    """The recipe over as much as fits."""
-    subset = {"train": fit.rows, "validation": fit.validation}
-    subset |= {"test": fit.test} if measured.shape.test else {}
-    tables = config.model_dump(exclude_none=True)
-    tables["data"] |= {"subset": subset, "max_length": fit.length}
-    tables["train"]["epochs"] = fit.epochs
-    tables["eval"]["every"] = "epoch"
-    return Config.model_validate(tables)
-
-
-def write_plan(record: Record, planned: Planned, clock: Clock, **more: Any) -> None:
-    """The plan's line."""
-    record.add(
-        "plan", base=planned.base.model_dump(exclude_none=True), rows=planned.rows,
-        space=[one.words for one in planned.space], rungs=[asdict(rung) for rung in planned.rungs],
-        costs=planned.costs, final=planned.final, closing=planned.closing, until=planned.until,
-        spent=clock.spent, **more,
-    )  # fmt: skip
-
-
-def planned_of(line: Line, wanted: Wanted) -> Planned:
-    """The plan of a line."""
-    return Planned(
-        Config.model_validate(line["base"]), line["rows"], read_space(line["space"]),
-        [Rung(**rung) for rung in line["rungs"]], line["costs"], line["final"], line["closing"],
-        line["until"],
-    )  # fmt: skip
-
-
-# ---- trials --------------------------------------------------------------------------------------
+    return planned, choose(record, clock.spent)
 
 
 def run_rungs(
@@ -267,6 +141,7 @@ def one_trial(
             "checking": trained.checking, "right": trained.rows,
             "numbers": pool.kind == "regression",
         }  # fmt: skip
+    release_memory()  # of a model that is gone, before the next one is there
     return record.add("trial", **values, seconds=time.monotonic() - start, spent=clock.spent)
 
 
@@ -300,47 +175,3 @@ def draw(wanted: Wanted, planned: Planned, record: Record, number: int, again: i
         told = [(line["place"], score_of(line)) for line in record.of("trial") if not line["rung"]]
         return suggest(planned.space, told, wanted.seed, number, again)
     return draw_place(planned.space, wanted.seed, number, again)
-
-
-# ---- which is best -------------------------------------------------------------------------------
-
-
-def score_of(line: Line) -> tuple[float, float] | None:
-    """What is best is smallest: the deciding figure, turned round where more is better, then the
-    loss. None of a trial that failed."""
-    if "value" not in line:
-        return None
-    sign = 1 if line["metric"] in LESS_IS_BETTER else -1
-    return sign * line["value"], line["loss"]
-
-
-def ranked(record: Record, rung: int) -> list[Line]:
-    """The trials of a rung that came to a figure, the best first; of equals the earlier one, so that
-    the recipe is left only for what is better."""
-    lines = [line for line in record.of("trial") if line["rung"] == rung and "value" in line]
-    return sorted(lines, key=lambda line: (score_of(line), line["trial"]))
-
-
-def last_rung(record: Record) -> int | None:
-    """The highest rung in which two trials came to a figure; None where there is none."""
-    rungs = {line["rung"] for line in record.of("trial")}
-    return max((rung for rung in rungs if len(ranked(record, rung)) > 1), default=None)
-
-
-def behind(lines: Sequence[Line]) -> list[Interval]:
-    """How far each trial of a rung is behind the first one, with its 95 % interval over the rows
-    that judged both: accuracy, or of numbers the rmse."""
-    first = np.array(lines[0]["right"])
-    root = lines[0]["numbers"]
-    return [paired_interval(np.array(line["right"]), first, root=root) for line in lines]
-
-
-def choose(record: Record, planned: Planned, clock: Clock) -> Line:
-    """The winner's line, written: the best of the last rung, or the recipe where nothing was
-    compared."""
-    rung = last_rung(record)
-    lines = [] if rung is None else ranked(record, rung)
-    best = lines[0] if lines else {"trial": 0, "settings": {}}
-    return record.add(
-        "winner", trial=best["trial"], rung=rung, settings=best["settings"], spent=clock.spent
-    )

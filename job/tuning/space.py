@@ -82,8 +82,8 @@ def rate_range(way: str, own: float | None) -> tuple[float, float]:
 def default_space(
     config: Config, linears: Sequence[str], cut: float, most: int, whole: bool
 ) -> list[Dimension]:
-    """What makes sense for a recipe. `linears`: names of the model's linear layers; `cut`: the share
-    of rows that the recipe's length cuts; `most`: the longest row that model and time allow.
+    """What makes sense for a recipe. `linears`: names of the model's linear layers; `cut`: the
+    share of rows that the recipe's length cuts; `most`: the longest row that model and time allow.
     `whole`: the recipe is trained in full, so that the length is not chosen by the time."""
     way = way_of(config)
     low, high = rate_range(way, config.train.lr)

@@ -1,4 +1,4 @@
-"""One trial: a whole schedule on a part of the rows, judged on validation rows. It writes nothing."""
+"""One trial: a whole schedule on a part of the rows, judged on validation rows; no file of it."""
 
 import hashlib
 import io
@@ -17,7 +17,7 @@ from data.splits import sample
 from engine.estimate import Estimate
 from engine.loop import StepResult
 from engine.losses import Batch, count_items
-from engine.memory import explained, release_memory
+from engine.memory import explained
 from engine.plan import Progress
 from engine.stop import StopRequest
 from job.fit import end_in_time, epoch_batches, note_evaluation, split_batches
@@ -120,13 +120,10 @@ def run_trial(
     if judge.best is None:
         raise ValueError(f"the {job.metric} of no evaluation is a number")
     training = time.perf_counter() - opened - judge.seconds
-    trained = Trained(
+    return Trained(
         job.metric, judge.best[0], judge.best[1], judge.rows.tolist(), progress.step,
         opened - start, training, judge.seconds, judge.looks, job.estimate,
     )  # fmt: skip
-    del job, judge
-    release_memory()
-    return trained
 
 
 class Judge:
