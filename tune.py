@@ -90,12 +90,17 @@ def run(words: list[str]) -> int | None:
     config = read_recipe(options)
     set_up_environment()
     with garbage_left_alone():
-        from job.tuning.command import Begin, tune
+        from job.tuning.command import Begin, show_rates, train_grid, tune
         from job.tuning.planned import Wanted
     begin = Begin(options.resume, options.fresh)
-    space = tuple(options.space)
-    wanted = Wanted(config, options.sampler, options.seed, space, options.allow_code)
-    tune(wanted, options.minutes, BEGUN, begin, command)
+    if options.grid:
+        train_grid(config, options.grid, command, begin, options.allow_code)
+    elif options.lr_range:
+        show_rates(config, options.allow_code)
+    else:
+        space = tuple(options.space)
+        wanted = Wanted(config, options.sampler, options.seed, space, options.allow_code)
+        tune(wanted, options.minutes, BEGUN, begin, command)
     return 0
 
 

@@ -1,6 +1,7 @@
 """tune.py: a search from its first line to its run, told as it goes."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,21 @@ from engine.stop import Stopped, stop_on_signals
 from engine.storage import hold_run
 from engine.world import started
 from files.publish import set_aside
+from files.write import save_text
 from job.extras import need_extra
 from job.folder import run_folder
-from job.tuning.best import behind, last_rung, ranked
 from job.tuning.final import recipe_path, train_winner
+from job.tuning.grid import read_grid, run_grid
 from job.tuning.page import write_page
-from job.tuning.planned import Clock, Planned, Wanted
+from job.tuning.planned import Clock, Wanted
+from job.tuning.rates import rate_test
 from job.tuning.record import NAME, Line, Record, read_record
 from job.tuning.search import pace, search
-from report.evaluation import show_figure
+from job.tuning.show import Console, conclusion
 from report.format import format_seconds
-from report.tune import Tried, head_line, noise_line, plan_lines, ranking, show_settings, tried_line
+from report.rates import rates_lines, rates_svg
 
+RATES = "-rates.svg"  # of the curve of --lr-range
 FOLDER = "-tune"  # of the search's folder, after the run's name
 
 
@@ -104,59 +108,6 @@ def differing(before: Line, asked: dict[str, Any]) -> list[str]:
     ]
 
 
-class Console:
-    """The table as it grows; on a terminal the line under way stands below it."""
-
-    def __init__(self, record: Record) -> None:
-        self.record, self.rung = record, -1
-
-    def plan(self, planned: Planned, clock: Clock) -> None:
-        """What is going to happen."""
-        config = self.record.lines[0]["recipe"]
-        changed = difference(config, trajectory(planned.base))
-        if changed:
-            print("the recipe takes longer than there is, so it is trained with:")
-            print("".join(f"  {line}\n" for line in changed), end="")
-        rungs = [(rung.trials, rung.rows, rung.validation) for rung in planned.rungs]
-        trials = sum(r.trials * c for r, c in zip(planned.rungs, planned.costs, strict=True))
-        print("\n".join(plan_lines(rungs, trials, planned.final, clock.left)), flush=True)
-        if planned.rungs:
-            print("space: " + ", ".join(one.words for one in planned.space), flush=True)
-
-    def trial(self, line: Line, planned: Planned) -> None:
-        """A trial that is done."""
-        if line["rung"] != self.rung:
-            self.rung = line["rung"]
-            rung = planned.rungs[self.rung]
-            print(f"\n{rung.trials} settings on {rung.rows:,} rows")
-            print(head_line(str(line.get("metric", "figure"))), flush=True)
-        print(tried_line(tried_of(line)), flush=True)
-
-
-def tried_of(line: Line) -> Tried:
-    """A trial as the report shows it."""
-    figure = show_figure(line["metric"], line["value"]) if "value" in line else ""
-    return Tried(
-        line["trial"], line["rung"], line["rows"], line["validation"], line["seconds"], figure,
-        line["settings"], line.get("failed", ""),
-    )  # fmt: skip
-
-
-def conclusion(record: Record, winner: Line) -> list[str]:
-    """The last rung, the best first, and how sure that order is."""
-    rung = last_rung(record)
-    if rung is None:
-        return ["no two trials were compared: the recipe is trained as it is"]
-    lines = ranked(record, rung)
-    apart = behind(lines)
-    shown = ranking([tried_of(line) for line in lines], apart, lines[0]["metric"])
-    return ["", *shown, noise_line(apart), winner_line(winner)]
-
-
-def winner_line(winner: Line) -> str:
-    return f"winner: trial {winner['trial']}: {show_settings(winner['settings'])}"
-
-
 def tune(
     wanted: Wanted, minutes: float, begun: float, begin: Begin, command: str
 ) -> dict[str, Any]:
@@ -190,3 +141,33 @@ def tune(
     print(f"recipe: {recipe_path(config)}")
     print(f"{format_seconds(clock.spent)} of {format_seconds(clock.seconds)}")
     return result
+
+
+def train_grid(
+    config: Config, words: Sequence[str], command: str, begin: Begin, allow_code: bool
+) -> None:
+    """A run in full for each combination, then all of them side by side."""
+    from job.reporting.compare import list_lines, open_all
+
+    if not started().alone:
+        raise ValueError("--grid is for one process: leave torchrun out")
+    folders = run_grid(config, read_grid(words), command, begin.resume, begin.fresh, allow_code)
+    runs, _ = open_all(folders)
+    print("\n".join(["", *list_lines(runs)]))
+
+
+def show_rates(config: Config, allow_code: bool) -> None:
+    """The learning-rate range test: a table, a range, and the curve beside the runs."""
+    refuse(config, "random")
+    path = run_folder(config).path.with_name(config.run.name + RATES)
+    with stop_on_signals() as stop:
+        try:
+            curve = rate_test(config, allow_code, stop)
+        except Stopped:
+            raise SystemExit(stop.exit_code) from None
+    if not curve.rates:
+        raise ValueError("the very first step came to no number: look at the rows, or use fp32")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_text(path, rates_svg(curve.rates, curve.losses, curve.smoothed))
+    print("\n".join(rates_lines(curve.rates, curve.smoothed, curve.low, curve.high, curve.broken)))
+    print(f"the curve: {path}")

@@ -9,6 +9,7 @@ one, since a rate that falls in a straight line, judged half-way, makes high one
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 SHARE = 3  # settings of a rung over those of the next
 MOST_RUNGS = 4
@@ -173,7 +174,7 @@ def most_settings(
         most, too_many = (middle, too_many) if fits(middle) else (most, middle)
     for first in range(most, 1, -1):
         counts = halve(first, len(sizes))
-        if all(a > b for a, b in zip(counts, counts[1:], strict=False)):
+        if all(a > b for a, b in pairwise(counts)):
             return make_rungs(shape, sizes, first)
     return None
 

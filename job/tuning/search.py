@@ -1,5 +1,5 @@
-"""The search itself: trials rung by rung, and the winner. What is decided is written into the record
-before it is done, and a search that goes on takes it from there."""
+"""The search itself: trials rung by rung, and the winner. What is decided is written into the
+record before it is done, and a search that goes on takes it from there."""
 
 import contextlib
 import time
@@ -56,8 +56,7 @@ def run_rungs(
     """Run the trials that are in no line yet; the plan as it is then."""
     now = 0
     while now < len(planned.rungs):
-        done = 0
-        for number in entrants(wanted, planned, record, now):
+        for done, number in enumerate(entrants(wanted, planned, record, now)):
             line = trial_line(record, now, number)
             if line is None:
                 planned = keep_to_time(planned, record, clock, now, done)
@@ -67,7 +66,6 @@ def run_rungs(
                     wanted, planned, pool, needs, record, clock, stop, now, number
                 )  # fmt: skip
             tell(line, planned)
-            done += 1
         now += 1
     return planned
 

@@ -161,7 +161,7 @@ def split_commas(word: str) -> list[str]:
 
 
 def read_dimension(part: str) -> Dimension:
-    """One setting of --space or --grid."""
+    """One setting of --space."""
     key, equals, text = (piece.strip() for piece in part.partition("="))
     settings = list_settings()
     if not equals or not text:
@@ -185,7 +185,7 @@ def read_dimension(part: str) -> Dimension:
         return read_range(part, key, text)
     choices = tuple(choice.strip() for choice in text.split("|"))
     for choice in choices:
-        read_value(part, key, choice)
+        read_value("--space", part, key, choice)
     return Dimension(key, choices=choices)
 
 
@@ -197,14 +197,17 @@ FIXED = (
 FIXED_WHY = "they are judged on the same rows by the same figure"
 
 
-def read_value(part: str, key: str, text: str) -> Any:
-    """A value that a setting takes, of the kind it takes."""
-    setting = list_settings()[key]
+def read_value(option: str, part: str, key: str, text: str) -> Any:
+    """The value that a word of --space or --grid gives a setting. Raises ValueError where there is
+    no such setting, or it takes no such value."""
+    setting = list_settings().get(key)
+    if setting is None:
+        raise ValueError(f"{option} {part!r}: {explain_unknown(key)}")
     try:
         return parse_text(text, setting.kinds)
     except ValueError as error:
         raise ValueError(
-            f"--space {part!r}: got {text}, {error}; allowed: {setting.allowed}"
+            f"{option} {part!r}: got {text}, {error}; allowed: {setting.allowed}"
         ) from None
 
 
@@ -240,7 +243,9 @@ def settings_at(
         if value is None or one.key == WAY or (one.key.startswith("lora.") and way != "lora"):
             continue
         if one.choices:
-            if way != own or read_value(one.words, one.key, str(value)) != have.get(one.key):
+            if way != own or read_value("--space", one.words, one.key, str(value)) != have.get(
+                one.key
+            ):
                 settings[one.key] = str(value)
             continue
         low, high = one.low, one.high

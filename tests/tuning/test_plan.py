@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -61,7 +62,7 @@ def test_trials_fit_the_time_and_each_rung_is_smaller_and_on_more_rows(shape, sp
         assert rung.trials >= 2
         assert least_rows(shape) <= rung.rows <= shape.rows
         assert 1 <= rung.validation <= shape.validation
-    for one, following in zip(plan, plan[1:], strict=False):
+    for one, following in pairwise(plan):
         assert one.trials > following.trials
         assert one.rows < following.rows
 
