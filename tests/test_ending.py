@@ -96,13 +96,14 @@ def run(words, redirect="", limit=None, **named):
         *(pytest.param(r, marks=pytest.mark.slow) for r in (">&-", "2>&-", ">&- 2>&-")),
     ],
 )
-@pytest.mark.parametrize("script", ["train.py", "predict.py", "compare.py", "check.py"])
+@pytest.mark.parametrize("script", ["train.py", "predict.py", "compare.py", "check.py", "tune.py"])
 def test_closed_streams_end_nothing_and_are_not_written_into_files(tmp_path, script, redirect):
     words = {
         "train.py": ["--config", "none.toml"],
         "predict.py": ["--run", tmp_path, "text"],
         "compare.py": [tmp_path],
         "check.py": ["--config", "none.toml"],
+        "tune.py": ["--config", "none.toml", "--minutes", "1"],
     }[script]
     status, told = run([script, *words], redirect)
     assert status == 2

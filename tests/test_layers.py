@@ -13,7 +13,7 @@ from shipped import list_shipped
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("configs", "data", "engine", "files", "job", "models", "report")
-ENTRIES = ("openloop", "train", "predict", "compare", "check")  # files that know all packages
+ENTRIES = ("openloop", "train", "predict", "compare", "check", "tune")  # they know all packages
 MAY_IMPORT = {entry: {*PACKAGES, "openloop"} for entry in ENTRIES}
 MAY_IMPORT |= {package: {"files"} for package in PACKAGES}
 MAY_IMPORT["files"] = set()
@@ -46,6 +46,7 @@ EXTRAS = {  # (file, package): each extra is imported in few files, and only whe
     ("job/checking/labels.py", "sklearn"),
     ("job/checking/labels.py", "cleanlab"),
     ("data/checks/near.py", "datasketch"),
+    ("job/tuning/tpe.py", "optuna"),
 }
 RUN_TIME = {"datasets", "numpy", "pydantic", "safetensors", "tensorboard", "tomli_w", "torch"}
 RUN_TIME |= {"tqdm", "transformers"}

@@ -12,6 +12,7 @@ import check
 import compare
 import predict
 import train
+import tune
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,7 +59,13 @@ COMMANDS = [
     for block in BASH
     for line in block.replace("\\\n", " ").splitlines()
     if line.startswith(
-        ("python train.py", "python predict.py", "python compare.py", "python check.py")
+        (
+            "python train.py",
+            "python predict.py",
+            "python compare.py",
+            "python check.py",
+            "python tune.py",
+        )
     )
 ]
 
@@ -107,7 +114,8 @@ def test_the_file_tree_names_every_source_file_once_and_no_other():
             folder = name
         elif name.endswith(ENDS):
             named.append(folder + name if line.startswith(" ") else name)
-    there = ["train.py", "predict.py", "compare.py", "check.py", "openloop.py", "pyproject.toml"]
+    scripts = ("train", "predict", "compare", "check", "tune", "openloop")
+    there = [*(f"{script}.py" for script in scripts), "pyproject.toml"]
     shipped = list_shipped("configs/*", "examples/*")
     for package in PACKAGES:
         files = [path for end in ENDS for path in (ROOT / package).glob(f"*{end}")]
@@ -121,6 +129,7 @@ def test_the_file_tree_names_every_source_file_once_and_no_other():
 def test_a_command_of_the_readme_is_understood(command):
     words = shlex.split(command.split("|")[-1])
     modules = {"train": train, "predict": predict, "compare": compare, "check": check}
+    modules["tune"] = tune
     options = modules[words[1].removesuffix(".py")].parse_arguments(words[2:])
     if getattr(options, "config", None):
         assert (ROOT / options.config).exists()

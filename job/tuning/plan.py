@@ -120,7 +120,7 @@ def rung_sizes(shape: Shape, top: int, rungs: int) -> list[int] | None:
 
 def halve(first: int, rungs: int) -> list[int]:
     """Settings of each rung; two at least of the last, the recipe and its challenger."""
-    return [max(min(2, first), math.ceil(first / SHARE**n)) for n in range(rungs)]
+    return [max(min(2, first), first // SHARE**n) for n in range(rungs)]
 
 
 def make_rungs(shape: Shape, sizes: list[int], first: int) -> list[Rung]:

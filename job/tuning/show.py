@@ -62,7 +62,11 @@ def conclusion(record: Record, winner: Line) -> list[str]:
     lines = ranked(record, rung)
     apart = behind(lines)
     shown = ranking([tried_of(line) for line in lines], apart, lines[0]["metric"])
-    return ["", *shown, noise_line(apart), winner_line(winner)]
+    notes = [noise_line(apart)]
+    if rung:
+        first = ranked(record, 0)
+        notes.append(f"of the {len(first)} settings of the first rung {noise_line(behind(first))}")
+    return ["", *shown, *notes, winner_line(winner)]
 
 
 def winner_line(winner: Line) -> str:

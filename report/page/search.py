@@ -46,8 +46,8 @@ def search_sheet(searched: Searched) -> Sheet:
 
 
 CHOICES = (
-    "Trials of the first rung, all on the same rows. Other settings differ too, so a mean says little "
-    "of one alone."
+    "Trials of the first rung, all on the same rows. Other settings differ too, so a mean says "
+    "little of one alone."
 )
 
 
