@@ -16,6 +16,7 @@ from job.tuning.plan import shrink
 from job.tuning.planned import Clock, Planned, Wanted, make_plan, planned_of, write_plan
 from job.tuning.record import Line, Record
 from job.tuning.sample import draw_place
+from job.tuning.show import progress_bar
 from job.tuning.space import RATE, Place, change, settings_at
 from job.tuning.trial import first_rows, open_pool, run_trial
 
@@ -127,7 +128,8 @@ def one_trial(
     try:
         config = change(planned.base, settings)
         data = first_rows(pool, size.rows, size.validation)
-        trained = run_trial(config, data, wanted.allow_code, stop, needs)
+        with progress_bar(number) as on_step:
+            trained = run_trial(config, data, wanted.allow_code, stop, needs, on_step=on_step)
     except ValueError as error:
         if meets_limit(error) or number == 0:
             raise

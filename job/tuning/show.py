@@ -1,6 +1,14 @@
 """A search on the console, as it goes."""
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
 from configs.read import difference, trajectory
+from engine.loop import StepResult
+from job.job import Job
 from job.tuning.best import behind, last_rung, ranked
 from job.tuning.planned import Clock, Planned
 from job.tuning.record import Line, Record
@@ -16,8 +24,23 @@ from report.tune import (
 )
 
 
+@contextmanager
+def progress_bar(number: int) -> Iterator[Callable[[StepResult, Job], None]]:
+    """On a terminal the trial under way stands below the table, and is gone when it is over; what
+    this gives is called after each of its steps."""
+    live = sys.stdout.isatty()
+    with tqdm(unit="step", desc=f"trial {number}", leave=False, disable=not live) as bar:
+
+        def on_step(result: StepResult, job: Job) -> None:
+            bar.total = job.plan.total_steps
+            bar.set_postfix_str(f"loss {result.loss:.4f}", refresh=False)
+            bar.update()
+
+        yield on_step
+
+
 class Console:
-    """The table as it grows; on a terminal the line under way stands below it."""
+    """The table as it grows."""
 
     def __init__(self, record: Record) -> None:
         self.record, self.rung = record, -1

@@ -57,7 +57,7 @@ def world(monkeypatch, recipe, tmp_path):
         monkeypatch.setattr(planning, "time", time)
         monkeypatch.setattr(searching, "time", time)
 
-        def trial(config, data, allow_code, stop, needs):
+        def trial(config, data, allow_code, stop, needs, on_step):
             nonlocal count
             count += 1
             if count > stop_after:
