@@ -1,10 +1,10 @@
-"""tune.py beside the recipe that it is given: the validation figure of both, in full, over three seeds.
+"""tune.py beside the recipe that it is given: validation figures of both, over three seeds.
 
     python benchmarks/tuning.py --minutes 10
     python benchmarks/tuning.py --minutes 5 --tasks five --seeds 0
 
-IMDb is configs/imdb_quick.toml. The other two are made of what is installed with openloop, since no
-other text with such labels is: the first words of docstrings, of five packages (which one is it of?),
+IMDb is configs/imdb_quick.toml. The other two are made of what is installed with openloop, since
+no other text with such labels is: first words of docstrings, of five packages (of which is it?),
 and how many arguments a function has, as log2(1 + n), from the words of its docstring. Their
 recipes are those that train.py --csv guesses. Each recipe is trained in full too, without a limit
 of time. Writes benchmarks/tuning.json as it goes, and tuning.md; what is there is not run again.
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from child import ROOT
-from machine import describe
+from machine import processor, usable_cores
 
 PACKAGES = ("numpy", "scipy", "sklearn", "torch", "transformers")
 WORDS = 40  # of a docstring; the rest names its package again and again
@@ -121,13 +121,15 @@ def measure(task: str, seed: int, minutes: float, folder: Path) -> dict[str, Any
 def table(results: dict[str, dict[str, Any]], minutes: float) -> str:
     """All of them as Markdown."""
     lines = [
-        "# A search beside its recipe", "", f"    python benchmarks/tuning.py --minutes {minutes:g}",
-        "", f"- machine: {describe()['processor']}, {describe()['cores']} cores",
+        *("# A search beside its recipe", ""),
+        *(f"    python benchmarks/tuning.py --minutes {minutes:g}", ""),
+        f"- machine: {processor()}, {usable_cores()} cores",
         "- figures of the best checkpoint on validation rows, both trained in full; of the numbers",
         "  the loss, the less the better",
-        "", "| task | seed | figure | recipe | tuned | better or equal | trials | recipe s | search s "
-        "| winner |", "|:--|--:|:--|--:|--:|:--|--:|--:|--:|:--|",
-    ]  # fmt: skip
+        "",
+        "| task | seed | figure | recipe | tuned | not worse | trials | s | search s | winner |",
+        "|:--|--:|:--|--:|--:|:--|--:|--:|--:|:--|",
+    ]
     for key, one in results.items():
         task, seed = key.rsplit("-", 1)
         sign = -1 if one["metric"] in ERRORS else 1

@@ -22,6 +22,7 @@ IN_FULL = 0.75  # share that a recipe may take and still be trained in full
 LEARNS = 1000  # rows that a length should leave room for
 SHORTEST = 64  # tokens to which texts are cut to save time
 LEAST_OF_CLASS = 8  # rows of a class in it, on average
+FEW = 4  # settings that make trials worth a shorter run in full
 WORTH_TRIALS = 2  # times the shortest trial that a run in full should be, else there are none
 IN_TIME = 0.9  # of the time, for a run that is shortened to fit it: nothing corrects its plan
 CHECKED = 0.15  # share of a shortened run for its validation rows; as much for its test rows
@@ -34,7 +35,8 @@ class Speeds:
     opening: float  # before a trial's first step
     token: float  # forward and backward
     check: float  # a token of a validation or test row, forward alone
-    closing: float  # of a run beside steps and passes: loading, decision, export, pages
+    closing: float  # of a run beside steps and passes: opening, decision, export, pages
+    loading: float = 0.0  # of rows that are cut out anew, as those of a shortened run are
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def run_seconds(shape: Shape, speeds: Speeds, fit: Fit) -> float:
     passes = evaluations(shape, fit.rows, fit.epochs) + 1
     steps = fit.rows * fit.epochs * speeds.token
     looks = (passes * fit.validation + fit.test) * speeds.check
-    return speeds.closing + shape.tokens[fit.length] * (steps + looks)
+    beside = speeds.closing + speeds.loading * (not fit.whole)
+    return beside + shape.tokens[fit.length] * (steps + looks)
 
 
 def validation_rows(shape: Shape, rows: int) -> int:
@@ -228,7 +231,7 @@ def fit_run(shape: Shape, speeds: Speeds, seconds: float) -> Fit:
 def fit_rows(shape: Shape, speeds: Speeds, seconds: float, length: int) -> Fit:
     """One epoch over as many rows as fit, with texts cut at `length`."""
     tokens = shape.tokens[length]
-    room = max(0.0, seconds - speeds.closing)
+    room = max(0.0, seconds - speeds.closing - speeds.loading)
     check = CHECKED * room / (tokens * speeds.check)
     validation = min(shape.validation, max(shape.batch, int(check / 2)))  # twice: see run_seconds
     test = min(shape.test, max(shape.batch, int(check)))
@@ -242,11 +245,22 @@ def fit_rows(shape: Shape, speeds: Speeds, seconds: float, length: int) -> Fit:
 def share_out(shape: Shape, speeds: Speeds, seconds: float) -> tuple[Fit, float]:
     """What is trained in full at the end, and the seconds that are left for trials before it. Where
     the recipe takes more than IN_FULL of the time, the last third trains what fits into it; where
-    that is hardly a trial's worth of rows, all of the time does, and there is no trial."""
+    FEW settings cannot be tried before that, all of the time does, and there is no trial."""
     whole = fit_run(shape, speeds, math.inf)
     if whole.seconds <= IN_FULL * seconds:
         return whole, seconds - max(whole.seconds, LAST * seconds)
     fit = fit_run(shape, speeds, LAST * seconds)
-    if fit.rows < WORTH_TRIALS * least_rows(shape):
+    left = seconds - LAST * seconds
+    plan = plan_rungs(fitted(shape, fit), speeds, left)
+    if fit.rows < WORTH_TRIALS * least_rows(shape) or not plan or plan[0].trials < FEW:
         return fit_run(shape, speeds, IN_TIME * seconds), 0.0
-    return fit, seconds - LAST * seconds
+    return fit, left
+
+
+def fitted(shape: Shape, fit: Fit) -> Shape:
+    """What is left to train on of a recipe that is shortened to fit."""
+    return replace(
+        shape, rows=fit.rows, epochs=fit.epochs, validation=fit.validation, test=fit.test,
+        tokens={fit.length: shape.tokens[fit.length]},
+        every=shape.every if fit.whole else None,
+    )  # fmt: skip

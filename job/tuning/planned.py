@@ -9,10 +9,13 @@ from data.prepare import Data
 from engine.estimate import Estimate
 from engine.stop import StopRequest
 from job.tuning.measure import Measured, measure
-from job.tuning.plan import Fit, Rung, plan_rungs, share_out, trial_seconds
+from job.tuning.plan import Fit, Rung, Speeds, fitted, plan_rungs, share_out, trial_seconds
 from job.tuning.record import Line, Record
 from job.tuning.space import Dimension, default_space, read_space
 from job.tuning.trial import open_pool
+
+IDLE_OPENING = 1.5  # seconds, on two cores that have nothing else to do
+LOADED = 10_000  # rows a second there, read and cleaned
 
 
 class Clock:
@@ -59,34 +62,41 @@ def make_plan(
     wanted: Wanted, record: Record, clock: Clock, stop: StopRequest
 ) -> tuple[Planned, Data, Estimate]:
     """Measure the recipe, decide how much of it is trained in full and which trials come before."""
-    config = wanted.config
+    config, start = wanted.config, time.monotonic()
     pool = open_pool(config)
+    loading = time.monotonic() - start
     test = pool.report.splits.get("test", 0)
     measured = measure(config, pool, test, clock.seconds, wanted.allow_code, stop)
-    fit, _ = share_out(measured.shape, measured.speeds, clock.left)
-    base = config
+    speeds = with_loading(measured, loading, sum(pool.report.read.values()))
+    fit, seconds = share_out(measured.shape, speeds, clock.left)
+    base, shape = config, fitted(measured.shape, fit)
     if not fit.whole:
-        base = shorten(config, measured, fit)
-        pool = open_pool(base)
-    fit, seconds = share_out(measured.shape, measured.speeds, clock.left)
-    shape = replace(
-        measured.shape, rows=len(pool.splits["train"]), epochs=base.train.epochs,
-        validation=len(pool.splits["validation"]),
-        tokens={fit.length: measured.shape.tokens[fit.length]},
-    )  # fmt: skip
+        base, start = shorten(config, measured, fit), time.monotonic()
+        if seconds:
+            pool = open_pool(base)
+            sizes = {name: len(rows) for name, rows in pool.splits.items()}  # without overlaps
+            shape = replace(shape, rows=sizes["train"], validation=sizes["validation"])
+            seconds = max(0.0, seconds - (time.monotonic() - start))
     space = read_space(wanted.words) or default_space(
         base, measured.linears, measured.cut, longest(config, measured, fit, clock), fit.whole
     )
-    rungs = plan_rungs(shape, measured.speeds, seconds)
-    costs = [trial_seconds(shape, measured.speeds, r.rows, r.validation) for r in rungs]
-    tokens = shape.tokens[fit.length]
-    after = (shape.validation + fit.test) * tokens * measured.speeds.check
+    rungs = plan_rungs(shape, speeds, seconds)
+    costs = [trial_seconds(shape, speeds, r.rows, r.validation) for r in rungs]
+    # after the last step: its evaluation, the decision's, the test
+    after = speeds.check * shape.tokens[fit.length] * (2 * shape.validation + fit.test)
     planned = Planned(
-        base, shape.rows, space, rungs, costs, fit.seconds, measured.speeds.closing + after,
+        base, shape.rows, space, rungs, costs, fit.seconds, speeds.closing + after,
         clock.spent + seconds,
     )  # fmt: skip
-    write_plan(record, planned, clock, speeds=asdict(measured.speeds))
+    write_plan(record, planned, clock, speeds=asdict(speeds))
     return planned, pool, measured.needs
+
+
+def with_loading(measured: Measured, loading: float, rows: int) -> Speeds:
+    """The speeds, with what it takes to cut rows out anew: what loading took, and no less than
+    where nothing of it was in the cache."""
+    slow = max(1.0, measured.speeds.opening / IDLE_OPENING)
+    return replace(measured.speeds, loading=max(loading, slow * rows / LOADED))
 
 
 def longest(config: Config, measured: Measured, fit: Fit, clock: Clock) -> int:

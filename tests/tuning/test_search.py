@@ -44,7 +44,9 @@ def world(monkeypatch, recipe, tmp_path):
     config = read_config(recipe())
     splits = {"train": range(900), "validation": range(ROWS)}
     pool = SimpleNamespace(
-        kind="single", splits=splits, report=SimpleNamespace(splits={"test": 60})
+        kind="single",
+        splits=splits,
+        report=SimpleNamespace(read={"train": 1000}, splits={"test": 60}),
     )
     measured = Measured(SHAPE, SPEEDS, None, 0.0, ("query", "value"), 64)
     monkeypatch.setattr(planning, "open_pool", lambda config: pool)
@@ -52,7 +54,7 @@ def world(monkeypatch, recipe, tmp_path):
     monkeypatch.setattr(planning, "measure", lambda *rest: measured)
     monkeypatch.setattr(searching, "first_rows", lambda pool, rows, validation: (rows, validation))
 
-    def run(path, seconds=120.0, slow=1.0, stop_after=math.inf, sampler="random", fails=()):
+    def run(path, seconds=80.0, slow=1.0, stop_after=math.inf, sampler="random", fails=()):
         time, count = FakeTime(), 0
         monkeypatch.setattr(planning, "time", time)
         monkeypatch.setattr(searching, "time", time)
