@@ -15,7 +15,7 @@ from files.publish import set_aside
 from files.write import save_text
 from job.extras import need_extra
 from job.folder import run_folder
-from job.tuning.final import recipe_path, train_winner
+from job.tuning.final import ENDING, recipe_path, train_winner
 from job.tuning.grid import read_grid, run_grid
 from job.tuning.page import write_page
 from job.tuning.planned import Clock, Wanted
@@ -92,6 +92,12 @@ def open_record(wanted: Wanted, seconds: float, begin: Begin) -> Record:
                 "Ask for the same, or start again with --fresh"
             )
         return record
+    run = run_folder(wanted.config).path.with_name(wanted.config.run.name + ENDING)
+    if run.exists() and not begin.fresh:
+        raise ValueError(
+            f"{run}, where the winner would be, is there already; choose another run.name, or keep it "
+            "aside with --fresh"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     record = Record(path)
     record.add("search", **asked)
@@ -130,7 +136,7 @@ def tune(
                 raise SystemExit(stop.exit_code) from None
         print("\n".join(conclusion(record, winner)), flush=True)
         if (done := record.last("done")) is not None:
-            print(f"finished already: {done['run']}")
+            print(f"finished already: {done['run']}\nsearch: {write_page(record, planned, folder)}")
             return {}
         config, result = train_winner(
             planned, record, winner, clock, pace(record, planned), command, wanted.allow_code,

@@ -7,6 +7,7 @@ from typing import Any
 from configs.read import write_config
 from configs.schema import Config
 from job.folder import run_folder
+from job.job import Job
 from job.prepare import plan_steps
 from job.tuning.planned import Clock, Planned
 from job.tuning.record import Line, Record
@@ -54,6 +55,13 @@ def fitting_steps(
     return max(1, int(total * max(0.0, room) / (MARGIN * training)))
 
 
+def out_of_time(job: Job, result: dict[str, Any]) -> bool:
+    """Whether a training ended because its time was over, not for want of anything better."""
+    progress, patience = result["progress"], job.config.eval.patience
+    tired = patience is not None and progress["without_improvement"] >= patience
+    return progress["stopped_early"] and not tired
+
+
 def train_winner(
     planned: Planned, record: Record, winner: Line, clock: Clock, scale: float,
     command: str, allow_code: bool, resume: bool, fresh: bool,
@@ -72,5 +80,10 @@ def train_winner(
     job = open_job(config, resume=resume, fresh=fresh, allow_code=allow_code)
     job.until = time.monotonic() + max(0.0, clock.left - planned.closing * scale)
     result = run_job(job, command=command)
+    if out_of_time(job, result):
+        print(
+            f"WARNING: the time was over at step {result['progress']['step']} of "
+            f"{job.plan.total_steps}, and the training ended there: this machine became slower"
+        )
     record.add("done", run=str(run_folder(job.config).path), spent=clock.spent)
     return job.config, result

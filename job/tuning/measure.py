@@ -11,7 +11,7 @@ from engine.estimate import Estimate
 from engine.loop import StepResult
 from engine.stop import StopRequest
 from job.job import Job
-from job.training.needs import row_lengths
+from job.training.needs import measure_bag, row_lengths
 from job.tuning.plan import SHORTEST, Shape, Speeds
 from job.tuning.trial import first_rows, run_trial
 
@@ -75,9 +75,10 @@ def measure(
         validation, test_rows, tokens, None if every == "epoch" else int(every),
         len(pool.label_names),
     )  # fmt: skip
-    opening = trained.opening
+    opening, bag = trained.opening, measure_bag(config, pool, len(pool.label_names))
+    closing = CLOSING * opening + (0.0 if bag is None else bag.seconds)
     return Measured(
-        shape, Speeds(opening, token, check, CLOSING * opening), trained.needs,
+        shape, Speeds(opening, token, check, closing), trained.needs,
         job.encoded["train"].truncated_rows / len(few.splits["train"]), last_names(job),
         min(job.tokenizer.model_max_length, 1 << 20),
     )  # fmt: skip

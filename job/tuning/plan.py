@@ -140,9 +140,9 @@ def rungs_seconds(shape: Shape, speeds: Speeds, rungs: list[Rung]) -> float:
     return sum(r.trials * trial_seconds(shape, speeds, r.rows, r.validation) for r in rungs)
 
 
-def plan_rungs(shape: Shape, speeds: Speeds, seconds: float) -> list[Rung]:
+def plan_rungs(shape: Shape, speeds: Speeds, seconds: float, most: int = MOST_TRIALS) -> list[Rung]:
     """The trials that fit the time, none where not even two do: two settings are the least that can
-    be compared, and the recipe is one of them.
+    be compared, and the recipe is one of them. At most `most` settings.
 
     Of the sizes of the last rung, all rows and thirds of them, the largest counts that has room for
     WANTED settings, else the one with most settings; and of the numbers of rungs the one with most.
@@ -154,16 +154,16 @@ def plan_rungs(shape: Shape, speeds: Speeds, seconds: float) -> list[Rung]:
             sizes = rung_sizes(shape, top, rungs)
             if sizes is None:
                 break
-            plan = most_settings(shape, speeds, sizes, seconds)
+            plan = most_settings(shape, speeds, sizes, seconds, most)
             if plan and (not best or plan[0].trials > best[0].trials):
                 best = plan
-        if best and best[0].trials >= WANTED:
+        if best and best[0].trials >= min(WANTED, most):
             break
     return best
 
 
 def most_settings(
-    shape: Shape, speeds: Speeds, sizes: list[int], seconds: float
+    shape: Shape, speeds: Speeds, sizes: list[int], seconds: float, most: int
 ) -> list[Rung] | None:
     """The plan over rungs of these sizes with most settings; None where two are too many, or where
     a rung would pass all of its settings on."""
@@ -171,11 +171,11 @@ def most_settings(
     def fits(first: int) -> bool:
         return rungs_seconds(shape, speeds, make_rungs(shape, sizes, first)) <= seconds
 
-    most, too_many = 1, MOST_TRIALS + 1  # more settings never take less time
-    while too_many - most > 1:
-        middle = (most + too_many) // 2
-        most, too_many = (middle, too_many) if fits(middle) else (most, middle)
-    for first in range(most, 1, -1):
+    fitting, too_many = 1, most + 1  # more settings never take less time
+    while too_many - fitting > 1:
+        middle = (fitting + too_many) // 2
+        fitting, too_many = (middle, too_many) if fits(middle) else (fitting, middle)
+    for first in range(fitting, 1, -1):
         counts = halve(first, len(sizes))
         if all(a > b for a, b in pairwise(counts)):
             return make_rungs(shape, sizes, first)

@@ -9,9 +9,18 @@ from data.prepare import Data
 from engine.estimate import Estimate
 from engine.stop import StopRequest
 from job.tuning.measure import Measured, measure
-from job.tuning.plan import Fit, Rung, Speeds, fitted, plan_rungs, share_out, trial_seconds
+from job.tuning.plan import (
+    MOST_TRIALS,
+    Fit,
+    Rung,
+    Speeds,
+    fitted,
+    plan_rungs,
+    share_out,
+    trial_seconds,
+)
 from job.tuning.record import Line, Record
-from job.tuning.space import Dimension, default_space, read_space
+from job.tuning.space import Dimension, default_space, read_space, size_of
 from job.tuning.trial import open_pool
 
 IDLE_OPENING = 1.5  # seconds, on two cores that have nothing else to do
@@ -80,12 +89,13 @@ def make_plan(
     space = read_space(wanted.words) or default_space(
         base, measured.linears, measured.cut, longest(config, measured, fit, clock), fit.whole
     )
-    rungs = plan_rungs(shape, speeds, seconds)
+    rungs = plan_rungs(shape, speeds, seconds, min(MOST_TRIALS, size_of(space)))
     costs = [trial_seconds(shape, speeds, r.rows, r.validation) for r in rungs]
     # after the last step: its evaluation, the decision's, the test
     after = speeds.check * shape.tokens[fit.length] * (2 * shape.validation + fit.test)
+    final = fit.seconds - speeds.loading * (not fit.whole and seconds > 0)  # they are in the cache
     planned = Planned(
-        base, shape.rows, space, rungs, costs, fit.seconds, speeds.closing + after,
+        base, shape.rows, space, rungs, costs, final, speeds.closing + after,
         clock.spent + seconds,
     )  # fmt: skip
     write_plan(record, planned, clock, speeds=asdict(speeds))

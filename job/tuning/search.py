@@ -66,6 +66,12 @@ def run_rungs(
                 line = one_trial(
                     wanted, planned, pool, needs, record, clock, stop, now, number
                 )  # fmt: skip
+            if line is None:  # all settings of a small space are tried
+                rung = replace(planned.rungs[now], trials=done)
+                rungs = [*planned.rungs[:now], rung, *planned.rungs[now + 1 :]]
+                planned = replace(planned, rungs=rungs)
+                write_plan(record, planned, clock)
+                break
             tell(line, planned)
         now += 1
     return planned
@@ -113,12 +119,13 @@ def pace(record: Record, planned: Planned) -> float:
 def one_trial(
     wanted: Wanted, planned: Planned, pool: Data, needs: Estimate | None, record: Record,
     clock: Clock, stop: StopRequest, rung: int, number: int,
-) -> Line:  # fmt: skip
-    """Run a trial and write its line. One that fails says why, and is out."""
-    first = trial_line(record, 0, number)
-    place, settings = (
-        (first["place"], first["settings"]) if first else new_place(wanted, planned, record, number)
-    )
+) -> Line | None:  # fmt: skip
+    """Run a trial and write its line. One that fails says why, and is out. None where there is no
+    further setting to try."""
+    known = trial_line(record, 0, number) or new_place(wanted, planned, record, number)
+    if known is None:
+        return None
+    place, settings = known["place"], known["settings"]
     size = planned.rungs[rung]
     values = {
         "trial": number, "rung": rung, "rows": size.rows, "validation": size.validation,
@@ -145,13 +152,11 @@ def one_trial(
     return record.add("trial", **values, seconds=time.monotonic() - start, spent=clock.spent)
 
 
-def new_place(
-    wanted: Wanted, planned: Planned, record: Record, number: int
-) -> tuple[Place, dict[str, str]]:
+def new_place(wanted: Wanted, planned: Planned, record: Record, number: int) -> Line | None:
     """Place and settings of a trial of the first rung; number 0 is the recipe. Those that are drawn
-    are new, and make a recipe without an error."""
+    are new, and make a recipe without an error; None where no such are found."""
     if number == 0:
-        return {}, {}
+        return {"place": {}, "settings": {}}
     known = [line["settings"] for line in record.of("trial")]
     ranged = any(RATE in word for word in wanted.words)
     for again in range(AGAIN):
@@ -160,11 +165,8 @@ def new_place(
         with contextlib.suppress(ValueError):
             change(planned.base, settings)
             if settings and settings not in known:
-                return place, settings
-    raise ValueError(
-        f"no further settings are found in {', '.join(one.words for one in planned.space)}: "
-        f"{len(known)} are tried, or the others do not go together; give a larger --space"
-    )
+                return {"place": place, "settings": settings}
+    return None
 
 
 def draw(wanted: Wanted, planned: Planned, record: Record, number: int, again: int) -> Place:

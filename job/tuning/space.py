@@ -132,6 +132,13 @@ def lora_space(config: Config, linears: Sequence[str]) -> list[Dimension]:
     return [*space, Dimension("lora.targets", choices=(shown, *targets))]
 
 
+def size_of(space: Sequence[Dimension]) -> int:
+    """How many settings there are at most, the recipe's own among them; very many with a range."""
+    if any(not one.choices for one in space):
+        return 2**31
+    return math.prod(len(one.choices) + 1 for one in space)
+
+
 def as_toml(names: Sequence[str]) -> str:
     """A list of names as it is typed."""
     return "[" + ", ".join(f'"{name}"' for name in names) + "]"

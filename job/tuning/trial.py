@@ -70,7 +70,7 @@ def open_pool(config: Config) -> Data:
         if name not in config.data.subset:  # else they are in this order already
             rows = rows.select(sample(len(rows), len(rows), config.data.subset_seed))
         splits[name] = rows
-    return replace(data, splits=splits, left_out=None)
+    return replace(data, splits=splits)
 
 
 def first_rows(pool: Data, rows: int, validation: int) -> Data:
@@ -78,13 +78,14 @@ def first_rows(pool: Data, rows: int, validation: int) -> Data:
     sizes = dict(zip(PARTS, (rows, validation), strict=True))
     splits = {name: pool.splits[name].select(range(size)) for name, size in sizes.items()}
     key = f"{pool.fingerprint} {rows} {validation}"
-    return replace(pool, splits=splits, fingerprint=hashlib.sha256(key.encode()).hexdigest())
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    return replace(pool, splits=splits, left_out=None, fingerprint=digest)
 
 
 def open_trial(config: Config, data: Data, allow_code: bool, needs: Estimate | None) -> Job:
-    """A trial that is ready for its first step; its memory and time are measured where `needs` does
-    not say them already."""
-    task = task_of(config)
+    """A trial that is ready for its first step, of the encoder alone where a bag answers beside it;
+    memory and time are measured where `needs` does not say them already."""
+    task, config = task_of(config), config.model_copy(update={"bag": None})
     job = prepare_labelled(task, config, allow_code, rows=data, needs=needs)
     with redirect_stdout(io.StringIO()):
         task.begin(job, None)

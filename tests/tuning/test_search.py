@@ -54,7 +54,9 @@ def world(monkeypatch, recipe, tmp_path):
     monkeypatch.setattr(planning, "measure", lambda *rest: measured)
     monkeypatch.setattr(searching, "first_rows", lambda pool, rows, validation: (rows, validation))
 
-    def run(path, seconds=80.0, slow=1.0, stop_after=math.inf, sampler="random", fails=()):
+    def run(
+        path, seconds=80.0, slow=1.0, stop_after=math.inf, sampler="random", fails=(), words=()
+    ):
         time, count = FakeTime(), 0
         monkeypatch.setattr(planning, "time", time)
         monkeypatch.setattr(searching, "time", time)
@@ -76,7 +78,7 @@ def world(monkeypatch, recipe, tmp_path):
             )
 
         monkeypatch.setattr(searching, "run_trial", trial)
-        wanted = Wanted(config, sampler, 0, (), False)
+        wanted = Wanted(config, sampler, 0, words, False)
         if path.exists():
             record = read_record(path)
         else:
@@ -170,6 +172,13 @@ def test_a_trial_that_fails_is_noted_and_is_out(world, tmp_path):
     assert failed
     assert "no number" in failed[0]["failed"]
     assert done.winner["trial"] == 0
+
+
+def test_a_small_space_is_tried_whole_and_then_left(world, tmp_path):
+    done = world(tmp_path / "a.jsonl", words=("lora.rank=4|8,train.weight_decay=0.1",), seconds=600)
+    first = [one["settings"] for one in done.record.of("trial") if one["rung"] == 0]
+    assert len(first) == 6  # of (own, 4, 8) with (own, 0.1)
+    assert done.planned.rungs[0].trials == 6
 
 
 def test_a_recipe_that_fails_ends_the_search(world, tmp_path):
