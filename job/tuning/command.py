@@ -95,8 +95,8 @@ def open_record(wanted: Wanted, seconds: float, begin: Begin) -> Record:
     run = run_folder(wanted.config).path.with_name(wanted.config.run.name + ENDING)
     if run.exists() and not begin.fresh:
         raise ValueError(
-            f"{run}, where the winner would be, is there already; choose another run.name, or keep it "
-            "aside with --fresh"
+            f"{run}, where the winner would be, is there already; choose another run.name, or keep "
+            "it aside with --fresh"
         )
     folder.mkdir(parents=True, exist_ok=True)
     record = Record(path)

@@ -52,6 +52,7 @@ def world(monkeypatch, recipe, tmp_path):
     monkeypatch.setattr(planning, "open_pool", lambda config: pool)
     monkeypatch.setattr(searching, "open_pool", lambda config: pool)
     monkeypatch.setattr(planning, "measure", lambda *rest: measured)
+    monkeypatch.setattr(searching, "release_memory", lambda: None)  # of models: there are none
     monkeypatch.setattr(searching, "first_rows", lambda pool, rows, validation: (rows, validation))
 
     def run(
