@@ -81,8 +81,9 @@ def read_recipe(options: argparse.Namespace) -> Config:
     return config
 
 
-def run(words: list[str]) -> int | None:
-    """Read the recipe and do what the words ask for; the exit status."""
+def run(words: list[str], begun: float) -> int:
+    """Read the recipe and do what the words ask for; the exit status. `begun`: when the time of a
+    search began."""
     options = parse_once(parse_arguments, words)
     kept = [word for word in words if word not in ("--resume", "--fresh")]
     command = shlex.join(["python", "tune.py", *kept])
@@ -100,18 +101,19 @@ def run(words: list[str]) -> int | None:
     else:
         space = tuple(options.space)
         wanted = Wanted(config, options.sampler, options.seed, space, options.allow_code)
-        tune(wanted, options.minutes, BEGUN, begin, command)
+        tune(wanted, options.minutes, begun, begin, command)
     return 0
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, begun: float | None = None) -> int:
     """Exit status: 0; 2 with one readable message for what a user can mend; 129, 130, 143 stopped;
     141 where nobody reads on."""
     wait_passively()
     prepare_console()
     words = read_words(sys.argv[1:] if arguments is None else arguments)
-    return run_command("tune.py", lambda: run(words), "go on with --resume")
+    start = time.monotonic() if begun is None else begun
+    return run_command("tune.py", lambda: run(words, start), "go on with --resume")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(begun=BEGUN))

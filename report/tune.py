@@ -70,15 +70,16 @@ def plan_lines(
 
 
 def ranking(
-    tried: Sequence[Tried], behind: Sequence[tuple[float, float, float]], metric: str
+    tried: Sequence[Tried], behind: Sequence[tuple[float, float, float]], metric: str, judged: str
 ) -> list[str]:
-    """The trials of the last rung, the best first, each with its difference to the first."""
+    """The trials of the last rung, the best first, each with its difference to the first in the
+    figure `judged`."""
     rows = [
         [str(n), str(one.number), one.figure, behind_words(apart) if n > 1 else "",
          show_settings(one.settings)]
         for n, (one, apart) in enumerate(zip(tried, behind, strict=True), start=1)
     ]  # fmt: skip
-    head = ["", "trial", metric, "behind the first (95 %)", "settings"]
+    head = ["", "trial", metric, f"{judged} to the first (95 %)", "settings"]
     return align_table([head, *rows[:SHOWN]], right=(0, 1, 2))
 
 

@@ -31,6 +31,11 @@ def last_rung(record: Record) -> int | None:
     return max((rung for rung in rungs if len(ranked(record, rung)) > 1), default=None)
 
 
+def judged_by(lines: Sequence[Line]) -> str:
+    """The figure in which trials are held against each other row by row, whichever one decides."""
+    return "rmse" if lines and lines[0]["numbers"] else "accuracy"
+
+
 def behind(lines: Sequence[Line]) -> list[Interval]:
     """How far each trial of a rung is behind the first one, with its 95 % interval over the rows
     that judged both: accuracy, or of numbers the rmse."""

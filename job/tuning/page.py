@@ -10,7 +10,7 @@ from configs.overrides import parse_text
 from configs.read import difference, trajectory
 from files.write import save_text
 from job.reporting.page import PAGE as RUN_PAGE
-from job.tuning.best import behind, last_rung, ranked
+from job.tuning.best import behind, judged_by, last_rung, ranked
 from job.tuning.planned import Planned
 from job.tuning.record import Line, Record
 from job.tuning.show import tried_of
@@ -38,10 +38,11 @@ def write_page(record: Record, planned: Planned, folder: Path) -> Path:
     searched = Searched(
         name=planned.base.run.name,
         metric=next((line["metric"] for line in lines if "metric" in line), "figure"),
+        judged=judged_by(best),
         tried=[tried_of(line) for line in lines],
         values=[line.get("value") for line in lines],
         numbers={d.key: numbers_of(d, lines, planned) for d in planned.space if is_number(d)},
-        choices={d.key: choices_of(d, lines) for d in planned.space if d.choices},
+        choices={d.key: choices_of(d, lines) for d in planned.space if not is_number(d)},
         best=[(lines.index(line), gap) for line, gap in zip(best, apart, strict=True)],
         noise=noise_line(apart) if apart else "no two trials were compared",
         winner=f"trial {winner['trial']}: {show_settings(winner['settings'])}",

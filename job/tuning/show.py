@@ -9,7 +9,7 @@ from tqdm import tqdm
 from configs.read import difference, trajectory
 from engine.loop import StepResult
 from job.job import Job
-from job.tuning.best import behind, last_rung, ranked
+from job.tuning.best import behind, judged_by, last_rung, ranked
 from job.tuning.planned import Clock, Planned
 from job.tuning.record import Line, Record
 from report.evaluation import show_figure
@@ -84,7 +84,7 @@ def conclusion(record: Record, winner: Line) -> list[str]:
         return ["no two trials were compared: the recipe is trained as it is"]
     lines = ranked(record, rung)
     apart = behind(lines)
-    shown = ranking([tried_of(line) for line in lines], apart, lines[0]["metric"])
+    shown = ranking([tried_of(line) for line in lines], apart, lines[0]["metric"], judged_by(lines))
     notes = [noise_line(apart)]
     if rung:
         first = ranked(record, 0)

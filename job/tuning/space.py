@@ -240,8 +240,8 @@ def read_range(part: str, key: str, text: str) -> Dimension:
 def settings_at(
     space: Sequence[Dimension], config: Config, place: Place, ranged: bool
 ) -> dict[str, str]:
-    """The settings of a place that differ from the recipe, as they are typed. `ranged`: the rate's
-    range was given, and holds for all ways; else each way has its own."""
+    """The settings of a place that differ from the recipe's, as they are typed. `ranged`: the
+    rate's range was given, and holds for all ways; else each way has its own."""
     own = way_of(config)
     way, have = str(place.get(WAY) or own), all_settings(config)
     settings: dict[str, str] = {WAY: way} if way != own else {}
@@ -250,9 +250,8 @@ def settings_at(
         if value is None or one.key == WAY or (one.key.startswith("lora.") and way != "lora"):
             continue
         if one.choices:
-            if way != own or read_value("--space", one.words, one.key, str(value)) != have.get(
-                one.key
-            ):
+            chosen = read_value("--space", one.words, one.key, str(value))
+            if chosen != have.get(one.key):
                 settings[one.key] = str(value)
             continue
         low, high = one.low, one.high

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from report.format import format_number, format_seconds
+from report.format import format_number, format_seconds, shorten
 from report.page.charts import SMALL, Series, chart
 from report.page.page import Chart, Section, Sheet
 from report.tune import Tried, behind_words, show_settings
 
+WIDEST = 90  # letters of a cell
 OWN = "as it was"  # a setting that a trial left to the recipe
 
 
@@ -20,6 +21,7 @@ class Searched:
 
     name: str
     metric: str
+    judged: str  # the figure in which trials are held against each other, row by row
     tried: Sequence[Tried]
     values: Sequence[float | None]
     numbers: Mapping[str, Sequence[float | None]]
@@ -58,7 +60,7 @@ def ranking_table(searched: Searched) -> list[list[str]]:
          behind_words(apart) if n > 1 else "", show_settings(searched.tried[place].settings)]
         for n, (place, apart) in enumerate(searched.best, start=1)
     ]  # fmt: skip
-    head = ["", "trial", searched.metric, "behind the first (95 %)", "settings"]
+    head = ["", "trial", searched.metric, f"{searched.judged} to the first (95 %)", "settings"]
     return [head, *rows] if rows else []
 
 
@@ -125,7 +127,8 @@ def trial_table(searched: Searched) -> list[list[str]]:
     """All trials in their order."""
     rows = [
         [str(one.number), f"{one.rows:,}", f"{one.validation:,}", format_seconds(one.seconds),
-         one.failed or one.figure, show_settings(one.settings)]
+         "failed" if one.failed else one.figure,
+         shorten("; ".join(filter(None, [show_settings(one.settings), one.failed])), WIDEST)]
         for one in searched.tried
     ]  # fmt: skip
     head = ["trial", "rows", "judged on", "time", searched.metric, "settings"]

@@ -42,13 +42,13 @@ def fixed(monkeypatch):
     def measured(config, pool, test_rows, seconds, allow_code, stop):
         rows, validation = (len(pool.splits[name]) for name in ("train", "validation"))
         shape = Shape(rows, 2, 8, validation, test_rows, {32: 14.0})
-        return Measured(shape, Speeds(50.0, 0.01, 0.001, 100.0), None, 0.0, ("query",), 128)
+        return Measured(shape, Speeds(300.0, 0.01, 0.001, 600.0), None, 0.0, ("query",), 128)
 
     monkeypatch.setattr(planning, "measure", measured)
 
 
 def test_a_search_leaves_a_run_its_recipe_and_a_page(recipe, tmp_path, capsys, fixed):
-    words = ["--config", str(recipe()), "--minutes", "6", *SPACE]
+    words = ["--config", str(recipe()), "--minutes", "40", *SPACE]
     assert tune.main(words) == 0
     told = capsys.readouterr().out
     runs = tmp_path / "runs"
