@@ -25,6 +25,7 @@ from job.tuning.trial import open_pool
 
 IDLE_OPENING = 1.5  # seconds, on two cores that have nothing else to do
 LOADED = 10_000  # rows a second there, read and cleaned
+MOST_SLOW = 6.0  # times that long: a first opening has more to wait for than reading has
 
 
 class Clock:
@@ -105,7 +106,7 @@ def make_plan(
 def with_loading(measured: Measured, loading: float, rows: int) -> Speeds:
     """The speeds, with what it takes to cut rows out anew: what loading took, and no less than
     where nothing of it was in the cache."""
-    slow = max(1.0, measured.speeds.opening / IDLE_OPENING)
+    slow = min(MOST_SLOW, max(1.0, measured.speeds.opening / IDLE_OPENING))
     return replace(measured.speeds, loading=max(loading, slow * rows / LOADED))
 
 
