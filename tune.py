@@ -2,7 +2,7 @@
 
     python tune.py --config configs/imdb_quick.toml --minutes 10
     python tune.py --csv reviews.csv --minutes 10
-    python tune.py --config R.toml --minutes 30 --space train.lr=1e-5..1e-3,lora.rank=4|8|16
+    python tune.py --config R.toml --minutes 30 --space 'train.lr=1e-5..1e-3,lora.rank=4|8|16'
     python tune.py --config R.toml --grid train.lr=1e-4,3e-4
     python tune.py --config R.toml --lr-range
 

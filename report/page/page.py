@@ -138,6 +138,7 @@ class Section:
     table: Sequence[Sequence[str]] = ()
     examples: Sequence[Example] = ()
     charts: Sequence[Chart] = ()
+    words: bool = False  # the table is one of words, not of numbers
 
 
 @dataclass(frozen=True)

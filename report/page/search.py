@@ -36,11 +36,13 @@ class Searched:
 def search_sheet(searched: Searched) -> Sheet:
     """The page. Sections without content are left out."""
     sections = [
-        Section("winner", "What came of it", (searched.noise,), ranking_table(searched)),
+        Section(
+            "winner", "What came of it", (searched.noise,), ranking_table(searched), words=True
+        ),
         Section("dots", "Every trial over its settings", charts=setting_charts(searched)),
         Section("choices", "By choice", (CHOICES,), choice_table(searched)),
         Section("rungs", "From rung to rung", charts=rung_chart(searched)),
-        Section("trials", "Trials", table=trial_table(searched)),
+        Section("trials", "Trials", table=trial_table(searched), words=True),
         Section("search", "The search", tuple(searched.facts)),
     ]
     kept = [part for part in sections if part.table or part.charts or part.id == "search"]
