@@ -1,6 +1,7 @@
 """A plain grid: a run in full for each combination of values, one after the other."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,7 @@ def read_grid(words: Sequence[str]) -> dict[str, list[str]]:
 def grid_configs(config: Config, grid: dict[str, list[str]]) -> list[tuple[str, Config]]:
     """The recipes of a grid, the last setting changing first, each with its settings in words and
     under a name that tells it apart. Raises ValueError as parse_config does."""
-    count = 1
-    for values in grid.values():
-        count *= len(values)
+    count = math.prod(map(len, grid.values()))
     if count > MOST:
         raise ValueError(f"--grid asks for {count:,} runs; at most {MOST:,} are taken")
     configs = []
