@@ -17,14 +17,19 @@ BEGUN = time.monotonic()  # loading is part of the time
 import argparse  # noqa: E402
 import shlex  # noqa: E402
 import sys  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
 
-from openloop import garbage_left_alone, set_up_environment  # noqa: E402
+from openloop import garbage_left_alone, open_job, run_job, set_up_environment  # noqa: E402
 from configs.schema import Config  # noqa: E402
 from engine.gate import open_gate  # noqa: E402
 from engine.wait_policy import wait_passively  # noqa: E402
 from job.console import parse_once, prepare_console, read_words  # noqa: E402
 from job.ending import run_command  # noqa: E402
+
+if TYPE_CHECKING:
+    from job.job import Job
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -94,14 +99,22 @@ def run(words: list[str], begun: float) -> int:
         from job.tuning.command import Begin, show_rates, train_grid, tune
         from job.tuning.planned import Wanted
     begin = Begin(options.resume, options.fresh)
+
+    def train(config: Config, ready: "Callable[[Job], None]") -> dict[str, Any]:
+        job = open_job(
+            config, resume=begin.resume, fresh=begin.fresh, allow_code=options.allow_code
+        )
+        ready(job)
+        return run_job(job, command=command)
+
     if options.grid:
-        train_grid(config, options.grid, command, begin, options.allow_code)
+        train_grid(config, options.grid, begin, train)
     elif options.lr_range:
         show_rates(config, options.allow_code)
     else:
         space = tuple(options.space)
         wanted = Wanted(config, options.sampler, options.seed, space, options.allow_code)
-        tune(wanted, options.minutes, begun, begin, command)
+        tune(wanted, options.minutes, begun, begin, train)
     return 0
 
 

@@ -15,7 +15,7 @@ from files.publish import set_aside
 from files.write import save_text
 from job.extras import need_extra
 from job.folder import run_folder
-from job.tuning.final import ENDING, recipe_path, train_winner
+from job.tuning.final import ENDING, Train, recipe_path, train_winner
 from job.tuning.grid import read_grid, run_grid
 from job.tuning.page import write_page
 from job.tuning.planned import Clock, Wanted
@@ -115,7 +115,7 @@ def differing(before: Line, asked: dict[str, Any]) -> list[str]:
 
 
 def tune(
-    wanted: Wanted, minutes: float, begun: float, begin: Begin, command: str
+    wanted: Wanted, minutes: float, begun: float, begin: Begin, train: Train
 ) -> dict[str, Any]:
     """Search, train the winner in full, write the page; the run's result. `begun` is when the time
     began, on time.monotonic(). Raises SystemExit(143, 130 or 129) where it was asked to stop."""
@@ -138,10 +138,7 @@ def tune(
         if (done := record.last("done")) is not None:
             print(f"finished already: {done['run']}\nsearch: {write_page(record, planned, folder)}")
             return {}
-        config, result = train_winner(
-            planned, record, winner, clock, pace(record, planned), command, wanted.allow_code,
-            begin.resume, begin.fresh,
-        )  # fmt: skip
+        config, result = train_winner(planned, record, winner, clock, pace(record, planned), train)
         page = write_page(record, planned, folder)
     print(f"search: {page}")
     print(f"recipe: {recipe_path(config)}")
@@ -149,15 +146,13 @@ def tune(
     return result
 
 
-def train_grid(
-    config: Config, words: Sequence[str], command: str, begin: Begin, allow_code: bool
-) -> None:
+def train_grid(config: Config, words: Sequence[str], begin: Begin, train: Train) -> None:
     """A run in full for each combination, then all of them side by side."""
     from job.reporting.compare import list_lines, open_all
 
     if not started().alone:
         raise ValueError("--grid is for one process: leave torchrun out")
-    folders = run_grid(config, read_grid(words), command, begin.resume, begin.fresh, allow_code)
+    folders = run_grid(config, read_grid(words), begin.resume, begin.fresh, train)
     runs, _ = open_all(folders)
     print("\n".join(["", *list_lines(runs)]))
 

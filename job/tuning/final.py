@@ -1,6 +1,7 @@
 """The winner in full: an ordinary run, which predict.py opens, and its recipe beside it."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from job.tuning.record import Line, Record
 from job.tuning.search import trial_line
 from job.tuning.space import change
 
+# trains a recipe in full; what it is given beside it sees the job before its first step
+Train = Callable[[Config, Callable[[Job], None]], dict[str, Any]]
 ENDING = "-tuned"  # of the run's name
 MARGIN = 1.1  # times what a run is expected to take
 
@@ -55,21 +58,18 @@ def fitting_steps(
     return max(1, int(total * max(0.0, room) / (MARGIN * training)))
 
 
-def out_of_time(job: Job, result: dict[str, Any]) -> bool:
+def out_of_time(config: Config, result: dict[str, Any]) -> bool:
     """Whether a training ended because its time was over, not for want of anything better."""
-    progress, patience = result["progress"], job.config.eval.patience
+    progress, patience = result["progress"], config.eval.patience
     tired = patience is not None and progress["without_improvement"] >= patience
     return progress["stopped_early"] and not tired
 
 
 def train_winner(
-    planned: Planned, record: Record, winner: Line, clock: Clock, scale: float,
-    command: str, allow_code: bool, resume: bool, fresh: bool,
-) -> tuple[Config, dict[str, Any]]:  # fmt: skip
+    planned: Planned, record: Record, winner: Line, clock: Clock, scale: float, train: Train
+) -> tuple[Config, dict[str, Any]]:
     """Train, test and export it; its recipe and its result. The training ends after a whole
     schedule over the steps that fit, and wherever it stands where even these do not end in time."""
-    from openloop import open_job, run_job
-
     line = record.last("final")
     if line is None:
         total = plan_steps(final_config(planned, winner, None), planned.rows).total_steps
@@ -77,13 +77,15 @@ def train_winner(
         line = record.add("final", steps=steps, total=total, spent=clock.spent)
     config = final_config(planned, winner, line["steps"])
     write_config(config, recipe_path(config))
-    job = open_job(config, resume=resume, fresh=fresh, allow_code=allow_code)
-    job.until = time.monotonic() + max(0.0, clock.left - planned.closing * scale)
-    result = run_job(job, command=command)
-    if out_of_time(job, result):
+
+    def end_in_time(job: Job) -> None:
+        job.until = time.monotonic() + max(0.0, clock.left - planned.closing * scale)
+
+    result = train(config, end_in_time)
+    if out_of_time(config, result):
         print(
-            f"WARNING: the time was over at step {result['progress']['step']} of "
-            f"{job.plan.total_steps}, and the training ended there: this machine became slower"
+            f"WARNING: the time was over at step {result['progress']['step']}, and the training "
+            "ended there, before its rate had come down: this machine became slower"
         )
-    record.add("done", run=str(run_folder(job.config).path), spent=clock.spent)
-    return job.config, result
+    record.add("done", run=str(run_folder(config).path), spent=clock.spent)
+    return config, result

@@ -9,6 +9,7 @@ from typing import Any
 from configs.schema import Config
 from engine.memory import release_memory
 from job.folder import Folder, check_folder, run_folder
+from job.tuning.final import Train
 from job.tuning.space import change, read_value, split_commas
 from job.verify import read_result
 from report.evaluation import result_line
@@ -50,9 +51,8 @@ def grid_configs(config: Config, grid: dict[str, list[str]]) -> list[tuple[str, 
 
 
 def run_grid(
-    config: Config, grid: dict[str, list[str]], command: str, resume: bool, fresh: bool,
-    allow_code: bool,
-) -> list[Path]:  # fmt: skip
+    config: Config, grid: dict[str, list[str]], resume: bool, fresh: bool, train: Train
+) -> list[Path]:
     """Train each; with `resume` those that are finished are left alone, and one that was cut off
     goes on. Their folders. Raises ValueError before the first one trains where one is there."""
     configs = grid_configs(config, grid)
@@ -64,7 +64,7 @@ def run_grid(
         if resume and (result := finished(folder)) is not None:
             print(f"{folder.path} is finished, nothing to do. {result_line(result)}", flush=True)
             continue
-        train(one, command, resume, fresh, allow_code)
+        train(one, lambda job: None)
         release_memory()  # else the next plan would count what this run held
     return [folder.path for folder in folders]
 
@@ -72,11 +72,3 @@ def run_grid(
 def finished(folder: Folder) -> dict[str, Any] | None:
     """The result of a run, None where it is not finished."""
     return read_result(folder) if folder.result.exists() else None
-
-
-def train(config: Config, command: str, resume: bool, fresh: bool, allow_code: bool) -> None:
-    """One of the runs."""
-    from openloop import open_job, run_job
-
-    job = open_job(config, resume=resume, fresh=fresh, allow_code=allow_code)
-    run_job(job, command=command)
