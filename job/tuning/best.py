@@ -1,5 +1,6 @@
 """Which trial is best, and how sure that is."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +16,8 @@ def score_of(line: Line) -> tuple[float, float] | None:
     if "value" not in line:
         return None
     sign = 1 if line["metric"] in LESS_IS_BETTER else -1
-    return sign * line["value"], line["loss"]
+    loss = line["loss"]  # JSON has no infinity
+    return sign * line["value"], math.inf if loss is None else loss
 
 
 def ranked(record: Record, rung: int) -> list[Line]:
@@ -39,9 +41,11 @@ def judged_by(lines: Sequence[Line]) -> str:
 def behind(lines: Sequence[Line]) -> list[Interval]:
     """How far each trial of a rung is behind the first one, with its 95 % interval over the rows
     that judged both: accuracy, or of numbers the rmse."""
-    first = np.array(lines[0]["right"])
+    first = np.array(lines[0]["right"], dtype=float)
     root = lines[0]["numbers"]
-    return [paired_interval(np.array(line["right"]), first, root=root) for line in lines]
+    return [
+        paired_interval(np.array(line["right"], dtype=float), first, root=root) for line in lines
+    ]
 
 
 def choose(record: Record, spent: float) -> Line:
