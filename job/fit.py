@@ -1,6 +1,7 @@
 """Training of a prepared job: where to go on from, what happens at a step and at an evaluation."""
 
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -179,7 +180,7 @@ def note_evaluation(
         progress.best_loss, progress.without_improvement = metrics["loss"], 0
     else:
         progress.without_improvement += 1
-    progress.stopped_early = patience is not None and progress.without_improvement >= patience
+    progress.stopped_early |= patience is not None and progress.without_improvement >= patience
     return better
 
 
@@ -198,8 +199,9 @@ def train(
     model, config = job.built.model, job.config
     record = make_record(job)
 
-    def on_step(result: StepResult, progress: Progress, rate: float) -> None:
-        tracker.log_step(result, progress, rate)
+    def on_step(result: StepResult, after: Progress, rate: float) -> None:
+        tracker.log_step(result, after, rate)
+        end_in_time(job, progress)
 
     def run_evaluation(progress: Progress) -> None:
         if "validation" not in job.encoded:
@@ -240,6 +242,12 @@ def train(
         tracker.say("of the rows that streamed: " + "; ".join(lines))
     if job.speed.compilations is not None:
         tracker.say(job.speed.compilations.line())
+
+
+def end_in_time(job: Job, progress: Progress) -> None:
+    """Let the training end after this step where its time is over; what it has is evaluated."""
+    if job.until is not None and time.monotonic() > job.until:
+        progress.stopped_early = True
 
 
 def meet_after(progress: Progress) -> None:

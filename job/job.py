@@ -77,6 +77,7 @@ class Job:
     fresh: bool = False  # whether a run of its name is put aside
     leads: bool = False  # whether other processes wait for its orders (orders.py)
     banner: Banner | None = None  # the plan as it was printed
+    until: float | None = None  # on time.monotonic(): when training ends, wherever it stands
 
     @property
     def num_labels(self) -> int:

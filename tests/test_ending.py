@@ -97,7 +97,8 @@ def run(words, redirect="", limit=None, **named):
     ],
 )
 @pytest.mark.parametrize(
-    "script", ["train.py", "predict.py", "serve.py", "compare.py", "check.py", "export.py"]
+    "script",
+    ["train.py", "predict.py", "serve.py", "compare.py", "check.py", "export.py", "tune.py"],
 )
 def test_closed_streams_end_nothing_and_are_not_written_into_files(tmp_path, script, redirect):
     words = {
@@ -107,6 +108,7 @@ def test_closed_streams_end_nothing_and_are_not_written_into_files(tmp_path, scr
         "compare.py": [tmp_path],
         "check.py": ["--config", "none.toml"],
         "export.py": ["--run", tmp_path],
+        "tune.py": ["--config", "none.toml", "--minutes", "1"],
     }[script]
     status, told = run([script, *words], redirect)
     assert status == 2

@@ -21,6 +21,7 @@ ENTRIES = (
     "compare",
     "check",
     "export",
+    "tune",
 )  # files that know all packages
 MAY_IMPORT = {entry: {*PACKAGES, "openloop"} for entry in ENTRIES}
 MAY_IMPORT |= {package: {"files"} for package in PACKAGES}
@@ -73,6 +74,7 @@ EXTRAS = {  # (file, package): each extra is imported in few files, and only whe
     ("job/serving/app.py", "fastapi"),
     ("job/serving/app.py", "starlette"),  # fastapi is made of it
     ("job/serving/listen.py", "uvicorn"),
+    ("job/tuning/tpe.py", "optuna"),
 }
 RUN_TIME = {"datasets", "numpy", "pydantic", "safetensors", "tensorboard", "tomli_w", "torch"}
 RUN_TIME |= {"tqdm", "transformers"}

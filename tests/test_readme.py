@@ -14,6 +14,7 @@ import export
 import predict
 import serve
 import train
+import tune
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -59,7 +60,7 @@ PACKAGES += ("examples", "benchmarks/architectures")
 PACKAGES += ("benchmarks/gpu_steps", "benchmarks/gpu_steps/bare", "docs/launch")
 ENDS = (".py", ".toml", ".cpp", ".h", ".sh", ".sbatch", ".yaml")
 BASH = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-SCRIPTS = ("train", "predict", "serve", "compare", "check", "export")
+SCRIPTS = ("train", "predict", "serve", "compare", "check", "export", "tune")
 COMMANDS = [
     line.split("#")[0].strip()
     for block in BASH
@@ -127,7 +128,7 @@ def test_a_command_of_the_readme_is_understood(command):
     words = shlex.split(command.split("|")[-1])
     modules = {
         "train": train, "predict": predict, "serve": serve, "compare": compare, "check": check,
-        "export": export,
+        "export": export, "tune": tune,
     }  # fmt: skip
     options = modules[words[1].removesuffix(".py")].parse_arguments(words[2:])
     if getattr(options, "config", None):

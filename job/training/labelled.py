@@ -12,7 +12,7 @@ from data.bags import encode_bags
 from data.cache import cache_root
 from data.encode import Encoded, encode
 from data.prepare import Data
-from engine.estimate import held_memory
+from engine.estimate import Estimate, held_memory
 from engine.losses import LossFn
 from engine.memory import explained
 from engine.precision import Precision
@@ -76,9 +76,12 @@ def encode_split(config: Config, tokenizer: Any, data: Data, split: str) -> Enco
 
 
 def prepare_labelled(
-    task: Task, config: Config, allow_code: bool, resolved_dtype: str | None = None
-) -> Job:
-    """Load and check everything. Raises ValueError with all that is wrong."""
+    task: Task, config: Config, allow_code: bool, resolved_dtype: str | None = None,
+    rows: Data | None = None, needs: Estimate | None = None,
+) -> Job:  # fmt: skip
+    """Load and check everything. Raises ValueError with all that is wrong. `rows` stand in for
+    those that the recipe names, `needs` for a measurement of memory and time: one who trains again
+    and again on parts of the same rows has both."""
     details, problems = set_up_torch(config), Problems()
     sides, wanted = len(text_columns(config)), config.precision
     source, revision, every = student_source(config)
@@ -87,7 +90,7 @@ def prepare_labelled(
         lambda: settle_precision(wanted.device, wanted.dtype, tokenizer, resolved_dtype)
     )
     problems.attempt(lambda: check_source(config, tokenizer))
-    data = problems.attempt(lambda: load_rows(config))
+    data = problems.attempt(lambda: load_rows(config) if rows is None else rows)
     problems.check()
     assert precision is not None
     assert data is not None
@@ -122,7 +125,7 @@ def prepare_labelled(
     placed = place_model(built.model, config, precision, reads_all(config))
     return assemble(
         task, config, precision, tokenizer, data, encoded, model_args, built, placed,
-        loss, taught[0], [*built.notes, *taught[1], *beside, *label_notes], details,
+        loss, taught[0], [*built.notes, *taught[1], *beside, *label_notes], details, needs,
     )  # fmt: skip
 
 
@@ -140,6 +143,7 @@ def assemble(
     distilled: Distilled | None,
     notes: list[str],
     details: list[str],
+    needs: Estimate | None = None,
 ) -> Job:
     """Optimizer, schedule, plan and estimate for a model and its data."""
     train, speed = config.train, placed.speed
@@ -160,12 +164,13 @@ def assemble(
         else choose_cache(config, built, encoded, padding, precision, plan, speed, order.rows)
     )
     built.model.train()
-    with trial_step(model_args.source), explained(memory_advice(config)):
-        needs = measure_needs(
-            built.model, through(placed, try_loss(compute_loss, distilled)), encoded, order,
-            padding, precision,
-            plan, train.micro_batch_size, rows_at_once, speed.streams, cached,
-        )  # fmt: skip
+    if needs is None:
+        with trial_step(model_args.source), explained(memory_advice(config)):
+            needs = measure_needs(
+                built.model, through(placed, try_loss(compute_loss, distilled)), encoded, order,
+                padding, precision,
+                plan, train.micro_batch_size, rows_at_once, speed.streams, cached,
+            )  # fmt: skip
     notes += rate_notes(train, model_args) + order_notes + cache_notes
     notes += describe_idle(needs.idle, added_parameters(built.model)) + placed.notes
     if config.model.compile and not placed.in_parts:

@@ -164,9 +164,12 @@ def _ticks(least: float, most: float) -> list[float]:
 
 
 def _log_ticks(least: float, most: float) -> list[float]:
-    """1, 2, 5, 10, 20, … as far as they lie within; below a factor of ten all of 1 to 9."""
+    """1, 2, 5, 10, 20, … as far as they lie within; below a factor of ten all of 1 to 9, and of
+    more than two decades the powers of ten alone."""
     powers = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
-    digits = (1, 2, 5) if most > 10 * least else range(1, 10)
+    digits: Sequence[int] = (1, 2, 5) if most > 10 * least else range(1, 10)
+    if most > 200 * least:
+        digits = (1,)
     return [round(d * 10.0**p, 12) for p in powers for d in digits]
 
 

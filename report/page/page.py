@@ -129,13 +129,16 @@ class Page:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a sheet: lines of text, a table whose first row is its head, rows of data."""
+    """A part of a sheet: lines of text, a table whose first row is its head, rows of
+    data, charts."""
 
     id: str
     title: str
     lines: Sequence[str] = ()
     table: Sequence[Sequence[str]] = ()
     examples: Sequence[Example] = ()
+    charts: Sequence[Chart] = ()
+    words: bool = False  # the table is one of words, not of numbers
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,59 @@
+"""Which trial is best, and how sure that is."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from engine.intervals import Interval, paired_interval
+from job.tuning.record import Line, Record
+from report.compare import LESS_IS_BETTER
+
+
+def score_of(line: Line) -> tuple[float, float] | None:
+    """What is best is smallest: the deciding figure, turned round where more is better, then the
+    loss. None of a trial that failed."""
+    if "value" not in line:
+        return None
+    sign = 1 if line["metric"] in LESS_IS_BETTER else -1
+    loss = line["loss"]  # JSON has no infinity
+    return sign * line["value"], math.inf if loss is None else loss
+
+
+def ranked(record: Record, rung: int) -> list[Line]:
+    """The trials of a rung that came to a figure, the best first; of equals the earlier one, so
+    that the recipe is left only for what is better."""
+    lines = [line for line in record.of("trial") if line["rung"] == rung and "value" in line]
+    return sorted(lines, key=lambda line: (score_of(line), line["trial"]))
+
+
+def last_rung(record: Record) -> int | None:
+    """The highest rung in which two trials came to a figure; None where there is none."""
+    rungs = {line["rung"] for line in record.of("trial")}
+    return max((rung for rung in rungs if len(ranked(record, rung)) > 1), default=None)
+
+
+def judged_by(lines: Sequence[Line]) -> str:
+    """The figure in which trials are held against each other row by row, whichever one decides."""
+    return "rmse" if lines and lines[0]["numbers"] else "accuracy"
+
+
+def behind(lines: Sequence[Line]) -> list[Interval]:
+    """How far each trial of a rung is behind the first one, with its 95 % interval over the rows
+    that judged both: accuracy, or of numbers the rmse."""
+    first = np.array(lines[0]["right"], dtype=float)
+    root = lines[0]["numbers"]
+    return [
+        paired_interval(np.array(line["right"], dtype=float), first, root=root) for line in lines
+    ]
+
+
+def choose(record: Record, spent: float) -> Line:
+    """The winner's line, written: the best of the last rung, or the recipe where nothing was
+    compared."""
+    rung = last_rung(record)
+    lines = [] if rung is None else ranked(record, rung)
+    best = lines[0] if lines else {"trial": 0, "settings": {}}
+    return record.add(
+        "winner", trial=best["trial"], rung=rung, settings=best["settings"], spent=spent
+    )

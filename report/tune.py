@@ -1,0 +1,110 @@
+"""A search as text: its plan, a line a trial, and what came of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from report.format import COLUMNS, NONE, align_table, format_seconds, shorten
+
+SHOWN = 10  # settings of a table
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A trial as it is shown. `figure` as text; `failed` says why there is none."""
+
+    number: int
+    rung: int
+    rows: int
+    validation: int
+    seconds: float
+    figure: str
+    settings: Mapping[str, str]
+    failed: str = ""
+
+
+def show_settings(settings: Mapping[str, str]) -> str:
+    """What a trial changes, in a recipe's words; a key without its section where that is plain."""
+    return " ".join(f"{key}={value}" for key, value in settings.items()) or "the recipe itself"
+
+
+def tried_cells(tried: Tried) -> list[str]:
+    """The cells of a trial's line."""
+    return [
+        str(tried.number), f"{tried.rows:,}", format_seconds(tried.seconds),
+        NONE if tried.failed else tried.figure,
+        tried.failed or show_settings(tried.settings),
+    ]  # fmt: skip
+
+
+def tried_line(tried: Tried) -> str:
+    """A trial's line, in columns of fixed widths: the table grows as trials end."""
+    number, rows, seconds, figure, settings = tried_cells(tried)
+    line = f"{number:>5}  {rows:>7}  {seconds:>12}  {figure:>8}  {settings}"
+    return shorten(line, 2 * COLUMNS)
+
+
+def head_line(metric: str) -> str:
+    """What stands above these lines."""
+    return f"{'trial':>5}  {'rows':>7}  {'time':>12}  {metric:>8}  settings"
+
+
+def plan_lines(
+    rungs: Sequence[tuple[int, int, int]], trials: float, final: float, left: float
+) -> list[str]:
+    """What a search is going to do: of each rung its settings, training and validation rows, the
+    seconds of all trials, and those kept for the winner."""
+    if not rungs:
+        return [
+            f"no trial fits: of {format_seconds(left)} the run in full takes about "
+            f"{format_seconds(final)}, and two trials do not fit into the rest"
+        ]
+    parts = [
+        f"{count} settings on {rows:,} rows (judged on {validation:,})"
+        for count, rows, validation in rungs
+    ]
+    return [
+        f"plan: {', then '.join(parts)}",
+        f"about {format_seconds(trials)} of trials, then {format_seconds(final)} for the winner in "
+        f"full; {format_seconds(left)} are left",
+    ]
+
+
+def ranking(
+    tried: Sequence[Tried], behind: Sequence[tuple[float, float, float]], metric: str, judged: str
+) -> list[str]:
+    """The trials of the last rung, the best first, each with its difference to the first in the
+    figure `judged`."""
+    rows = [
+        [str(n), str(one.number), one.figure, behind_words(apart) if n > 1 else "",
+         show_settings(one.settings)]
+        for n, (one, apart) in enumerate(zip(tried, behind, strict=True), start=1)
+    ]  # fmt: skip
+    head = ["", "trial", metric, f"{judged} to the first (95 %)", "settings"]
+    return align_table([head, *rows[:SHOWN]], right=(0, 1, 2))
+
+
+def behind_words(interval: tuple[float, float, float]) -> str:
+    """A difference to the first as text."""
+    estimate, low, high = interval
+    return f"{estimate:+.4f} ({low:+.4f} to {high:+.4f})"
+
+
+def within_noise(intervals: Sequence[tuple[float, float, float]]) -> int:
+    """How many of the first trials could as well be in another order: those, from the first one on,
+    whose difference to it may be 0. NaN, of a figure that is none, says nothing."""
+    count = 0
+    for estimate, low, high in intervals:
+        if not low <= 0 <= high and estimate:
+            break
+        count += 1
+    return count
+
+
+def noise_line(intervals: Sequence[tuple[float, float, float]]) -> str:
+    """How sure the order is."""
+    count = within_noise(intervals)
+    if count < 2:
+        return "the first is better than the second beyond noise (95 %, on the same rows)"
+    if count == len(intervals):
+        return f"all {count} are within noise of the first (95 %, on the same rows)"
+    return f"the first {count} are within noise (95 %, on the same rows)"

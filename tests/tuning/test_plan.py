@@ -1,0 +1,183 @@
+"""The plan of a search: a pure function of speeds and time."""
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from job.tuning.plan import (
+    IN_FULL,
+    LAST,
+    SHORTEST,
+    WANTED,
+    Rung,
+    Shape,
+    Speeds,
+    fit_run,
+    least_rows,
+    plan_rungs,
+    run_seconds,
+    rungs_seconds,
+    share_out,
+    shrink,
+)
+
+QUICK = Shape(800, 1, 16, 200, 600, {160: 150.0, 80: 78.0})
+IDLE = Speeds(1.5, 5e-4, 1.7e-4, 6.0)
+
+
+def halves(length, mean):
+    lengths = {length: float(mean)}
+    while length // 2 >= SHORTEST:
+        length, mean = length // 2, max(1.0, mean / 1.6)
+        lengths[length] = mean
+    return lengths
+
+
+shapes = st.builds(
+    Shape,
+    rows=st.integers(1, 300_000),
+    epochs=st.integers(1, 5),
+    batch=st.sampled_from([1, 4, 8, 16, 64]),
+    validation=st.integers(1, 20_000),
+    test=st.integers(0, 20_000),
+    tokens=st.builds(halves, st.sampled_from([32, 64, 160, 512]), st.floats(5, 500)),
+    every=st.none() | st.integers(1, 200),
+    classes=st.integers(2, 20),
+)
+speeds = st.builds(
+    Speeds, st.floats(0.1, 20), st.floats(1e-6, 1e-2), st.floats(1e-7, 1e-2), st.floats(1, 90)
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(shapes, speeds, st.floats(1, 5000))
+def test_trials_fit_the_time_and_each_rung_is_smaller_and_on_more_rows(shape, speed, seconds):
+    plan = plan_rungs(shape, speed, seconds)
+    assert rungs_seconds(shape, speed, plan) <= seconds
+    for rung in plan:
+        assert rung.trials >= 2
+        assert least_rows(shape) <= rung.rows <= shape.rows
+        assert 1 <= rung.validation <= shape.validation
+    for one, following in pairwise(plan):
+        assert one.trials > following.trials
+        assert one.rows < following.rows
+
+
+@settings(max_examples=60, deadline=None)
+@given(shapes, speeds, st.floats(1, 5000))
+def test_no_plan_means_that_two_of_the_shortest_trials_are_too_long(shape, speed, seconds):
+    if not plan_rungs(shape, speed, seconds):
+        least = Rung(2, least_rows(shape), min(shape.validation, 200))
+        smallest = rungs_seconds(shape, speed, [least])
+        # the last size that is tried is a third of a third of …: at most three times the least
+        assert 3 * smallest + 1e-6 >= seconds or smallest > seconds / 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(shapes, speeds, st.floats(1, 5000))
+def test_what_is_trained_in_full_fits_unless_a_batch_is_too_much(shape, speed, seconds):
+    fit = fit_run(shape, speed, seconds)
+    assert 1 <= fit.rows <= shape.rows
+    assert 1 <= fit.epochs <= shape.epochs
+    assert fit.validation <= shape.validation
+    assert fit.test <= shape.test
+    assert fit.length in shape.tokens
+    if fit.rows > shape.batch and fit.validation > shape.batch and fit.test > shape.batch:
+        assert fit.seconds <= seconds * (1 + 1e-9)
+    if run_seconds(shape, speed, replace(fit_run(shape, speed, math.inf), seconds=0)) <= seconds:
+        assert fit.whole
+
+
+@settings(max_examples=60, deadline=None)
+@given(shapes, speeds, st.floats(10, 5000))
+def test_run_and_trials_share_the_time(shape, speed, seconds):
+    fit, left = share_out(shape, speed, seconds)
+    assert 0 <= left <= seconds * (1 - LAST) + 1e-9
+    if fit.whole and left:
+        assert fit.seconds <= IN_FULL * seconds
+        assert fit.seconds + left <= seconds + 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(shapes, speeds, st.floats(10, 5000), st.floats(0.2, 5))
+def test_more_time_never_trains_fewer_rows_in_full(shape, speed, seconds, times):
+    one, more = sorted([seconds, seconds * times])
+    less, rest = fit_run(shape, speed, one), fit_run(shape, speed, more)
+    if less.length == rest.length:
+        assert less.rows * less.epochs <= rest.rows * rest.epochs
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(2, 60), min_size=1, max_size=4),
+    st.data(),
+)
+def test_a_search_that_is_behind_keeps_what_is_done_and_its_sizes(counts, data):
+    counts = sorted(counts, reverse=True)
+    plan = [Rung(count, 100 * 3**n, 50) for n, count in enumerate(counts)]
+    now = data.draw(st.integers(0, len(plan) - 1))
+    done = data.draw(st.integers(0, plan[now].trials))
+    left = data.draw(st.floats(0, 500))
+    costs = [data.draw(st.floats(0.1, 50)) for _ in plan]
+    fewer = shrink(plan, now, done, left, costs)
+    assert fewer[:now] == plan[:now]
+    assert fewer[now].trials >= done or fewer[now].trials >= 2
+    assert fewer[now].trials <= plan[now].trials
+    for before, after in zip(plan, fewer, strict=False):
+        assert (after.rows, after.validation) == (before.rows, before.validation)
+        assert after.trials <= before.trials
+    needed = max(0, fewer[now].trials - done) * costs[now]
+    needed += sum(r.trials * c for r, c in zip(fewer[now + 1 :], costs[now + 1 :], strict=False))
+    assert needed <= left or fewer[now].trials == done
+
+
+def test_enough_time_leaves_the_plan_as_it_is():
+    plan = plan_rungs(QUICK, IDLE, 400)
+    assert shrink(plan, 0, 0, 1e6, [10.0] * len(plan)) == plan
+
+
+@pytest.mark.parametrize(("minutes", "trained"), [(3, 800), (10, 800)])
+def test_the_quick_recipe_on_an_idle_machine_is_trained_in_full(minutes, trained):
+    fit, left = share_out(QUICK, IDLE, 60 * minutes)
+    assert fit.whole
+    assert fit.rows == trained
+    plan = plan_rungs(QUICK, IDLE, left)
+    assert plan[0].trials >= 2
+
+
+def test_ten_minutes_end_on_the_last_rung_with_all_rows():
+    plan = plan_rungs(QUICK, IDLE, 400)
+    assert plan[-1].rows == 800
+    assert plan[0].trials >= WANTED
+
+
+def test_a_machine_too_slow_for_a_trial_trains_what_fits():
+    busy = Speeds(15.0, 1.7e-3, 1.0e-3, 45.0)
+    fit, left = share_out(QUICK, busy, 120)
+    assert left == 0
+    assert not fit.whole
+    assert fit.seconds <= 120
+    assert fit.rows >= 100
+
+
+def test_two_hundred_thousand_rows_are_cut_to_what_ten_minutes_hold():
+    large = Shape(160_000, 1, 16, 20_000, 20_000, {512: 280.0, 256: 190.0, 128: 115.0, 64: 62.0})
+    fit, left = share_out(large, IDLE, 560)
+    assert not fit.whole
+    assert fit.seconds <= 560 / 3 + 1e-6
+    assert fit.rows >= 500
+    assert fit.test >= 100
+    assert plan_rungs(replace(large, rows=fit.rows, validation=fit.validation), IDLE, left)
+
+
+def test_a_length_is_cut_before_too_few_rows_are_left():
+    long = Shape(50_000, 1, 16, 5000, 5000, {512: 500.0, 256: 250.0, 128: 125.0})
+    whole = fit_run(long, IDLE, 1000)
+    assert whole.length == 512
+    hurried = fit_run(long, IDLE, 250)
+    assert hurried.length < 512
+    assert hurried.rows >= 1000

@@ -1,0 +1,196 @@
+"""tune.py as a whole: killed and resumed, a grid, a range test; what is left is an ordinary run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import help_seconds, result_of
+
+import predict
+import tune
+from configs.read import read_config
+from job.tuning import planned as planning
+from job.tuning.grid import grid_configs, read_grid
+from job.tuning.measure import Measured, measure
+from job.tuning.plan import Shape, Speeds
+from job.tuning.rates import curve_of
+from report.rates import rates_lines, rates_svg
+
+ROOT = Path(__file__).parent.parent.parent
+SPACE = ["--space", "train.lr=1e-3..3e-2,lora.rank=2|4"]
+
+
+def lines_of(path, kind):
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line["kind"] == kind]
+
+
+def trials(path):
+    keys = ("rung", "trial", "settings", "value", "loss", "right")
+    return [tuple(line.get(key) for key in keys) for line in lines_of(path, "trial")]
+
+
+@pytest.fixture
+def fixed(monkeypatch):
+    """Speeds that plan three trials, whatever this machine does meanwhile."""
+
+    def measured(config, pool, test_rows, seconds, allow_code, stop):
+        rows, validation = (len(pool.splits[name]) for name in ("train", "validation"))
+        shape = Shape(rows, 2, 8, validation, test_rows, {32: 14.0})
+        return Measured(shape, Speeds(300.0, 0.01, 0.001, 600.0), None, 0.0, ("query",), 128)
+
+    monkeypatch.setattr(planning, "measure", measured)
+
+
+def test_a_search_leaves_a_run_its_recipe_and_a_page(recipe, tmp_path, capsys, fixed):
+    words = ["--config", str(recipe()), "--minutes", "40", *SPACE]
+    assert tune.main(words) == 0
+    told = capsys.readouterr().out
+    runs = tmp_path / "runs"
+    record = runs / "tiny-tune/tune.jsonl"
+    assert len(trials(record)) >= 2
+    assert trials(record)[0][2] == {}
+    assert "within noise" in told or "beyond noise" in told
+    assert sorted(path.name for path in (runs / "tiny-tune").iterdir()) == [
+        "tune.html", "tune.jsonl",
+    ]  # fmt: skip
+    page = (runs / "tiny-tune/tune.html").read_text(encoding="utf-8")
+    assert "Every trial over its settings" in page
+    assert "tiny-tuned/report.html" in page
+    winner = lines_of(record, "winner")[0]["settings"]
+    config = read_config(runs / "tiny-tuned.toml")
+    for key, value in winner.items():
+        section, name = key.split(".")
+        assert float(getattr(getattr(config, section), name)) == float(value)
+    assert predict.load_run(runs / "tiny-tuned")(["good film"])[0].label in ("neg", "pos")
+    assert tune.main([*words, "--resume"]) == 0  # nothing is left to do
+    assert "finished already" in capsys.readouterr().out
+    assert len(lines_of(record, "done")) == 1
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"lora": None, "model": {"train": "head"}},
+        {"lora": None, "head": None, "model": {"source": "ngrams"}},
+    ],
+    ids=["lora", "kept vectors", "ngrams"],
+)
+def test_speeds_are_measured_on_the_recipe_s_own_steps(recipe, sections):
+    from engine.stop import StopRequest
+    from job.tuning.trial import open_pool
+
+    config = read_config(recipe(**sections))
+    pool = open_pool(config)
+    measured = measure(config, pool, 12, 20.0, False, StopRequest())
+    assert measured.shape.rows == len(pool.splits["train"])
+    assert (measured.shape.batch, measured.shape.test) == (8, 12)
+    assert 5 < measured.shape.tokens[32]
+    assert 0 < measured.speeds.check < 1
+    assert 0 < measured.speeds.token < 1
+    assert ("query" in measured.linears) == (config.model.source != "ngrams")
+
+
+def test_help_is_answered_at_once():
+    assert help_seconds("tune.py") < 0.3
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["train.lr"], "SECTION.KEY=ONE,OTHER"),
+        (["train.lrr=1,2"], "train.lr"),
+        (["train.lr=fast"], "got fast"),
+        (["train.lr=1e-3,1e-3"], "twice"),
+        (["train.lr=1e-3", "train.lr=1e-4"], "twice"),
+    ],
+)
+def test_what_is_wrong_with_a_grid_is_said(words, told):
+    with pytest.raises(ValueError, match=told):
+        read_grid(words)
+
+
+def test_a_grid_has_each_combination_under_a_name_of_its_own(recipe):
+    grid = read_grid(["train.lr=1e-3,3e-3", 'lora.targets=["query", "value"],all-linear'])
+    shown = grid_configs(read_config(recipe()), grid)
+    assert [one.run.name for _, one in shown] == [f"tiny-grid{n}" for n in range(1, 5)]
+    assert [(one.train.lr, one.lora.targets) for _, one in shown] == [
+        (1e-3, ["query", "value"]), (1e-3, "all-linear"), (3e-3, ["query", "value"]),
+        (3e-3, "all-linear"),
+    ]  # fmt: skip
+
+
+def test_a_grid_trains_each_once_and_goes_on(recipe, tmp_path, capsys):
+    words = ["--config", str(recipe(train={"max_steps": 1})), "--grid", "train.lr=1e-3,3e-3"]
+    assert tune.main(words) == 0
+    result = tmp_path / "runs/tiny-grid2/result.json"
+    before = result.stat().st_mtime_ns
+    capsys.readouterr()
+    assert tune.main(words) == 2  # never over what is there
+    assert "--resume" in capsys.readouterr().err
+    assert tune.main([*words, "--resume"]) == 0
+    told = capsys.readouterr().out
+    assert told.count("nothing to do") == 2
+    assert "tiny-grid1" in told.splitlines()[-1] + told.splitlines()[-2]
+    assert result.stat().st_mtime_ns == before
+
+
+def test_a_range_test_states_a_range_and_writes_no_recipe(recipe, tmp_path, capsys):
+    path = recipe()
+    before = path.read_bytes()
+    assert tune.main(["--config", str(path), "--lr-range"]) == 0
+    told = capsys.readouterr().out
+    assert "no range can be told" in told or " to " in told.splitlines()[-2]
+    assert [one.name for one in (tmp_path / "runs").iterdir()] == ["tiny-rates.svg"]
+    assert path.read_bytes() == before
+
+
+def test_the_range_is_where_the_loss_falls():
+    rates = [10 ** (-5 + n / 20) for n in range(101)]  # to 1
+    losses = [0.7 - 0.5 / (1 + (1e-3 / rate) ** 2) + 5 * rate * (rate > 0.02) for rate in rates]
+    curve = curve_of(rates, losses, True)
+    assert 1e-4 < curve.low < 1e-3 < curve.high < 2e-2
+    lines = rates_lines(curve.rates, curve.smoothed, curve.low, curve.high, curve.broken)
+    assert " to " in lines[-1]
+    assert "left all bounds" in lines[-2]
+    assert rates_svg(curve.rates, curve.losses, curve.smoothed).startswith("<svg")
+
+
+def test_a_loss_that_never_falls_has_no_range():
+    curve = curve_of([1e-4, 1e-3, 1e-2], [0.69, 0.69, 0.7], False)
+    assert (curve.low, curve.high) == (None, None)
+    assert "no range" in rates_lines(curve.rates, curve.smoothed, None, None, False)[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_killed_and_resumed_it_has_the_same_trials_and_winner(recipe, tmp_path):
+    """A space of four settings, so that speed decides nothing."""
+    path = str(recipe(train={"epochs": 4}))
+    words = ["--config", path, "--minutes", "20", "--space", "train.lr=1e-3|3e-2,lora.rank=4"]
+    record = tmp_path / "runs/tiny-tune/tune.jsonl"
+    process = subprocess.Popen([sys.executable, "tune.py", *words], cwd=ROOT)
+    while not (record.exists() and record.read_bytes().count(b'"kind": "trial"') >= 2):
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = record.read_bytes()
+    before = before[: before.rindex(b"\n") + 1]  # the last line may be cut short
+    assert b'"kind": "winner"' not in before
+    assert tune.main([*words, "--resume"]) == 0
+    assert record.read_bytes().startswith(before)
+    assert tune.main([*words, f"run.dir={tmp_path / 'whole'}"]) == 0
+    whole = tmp_path / "whole/tiny-tune/tune.jsonl"
+    assert len(trials(record)) == 6
+    assert trials(record) == trials(whole)
+    winners = [lines_of(one, "winner")[0]["settings"] for one in (record, whole)]
+    assert winners[0] == winners[1]
+    runs = [tmp_path / "runs/tiny-tuned", tmp_path / "whole/tiny-tuned"]
+    assert result_of(runs[0])["test"] == result_of(runs[1])["test"]
