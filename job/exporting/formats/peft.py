@@ -36,6 +36,7 @@ class Peft:
 
     def write(self, source: Source, folder: Path) -> Written:
         from job.exporting.decided import limits, write_rest
+        from job.exporting.formats.sentence_transformers import pooler_notes
         from models.elsewhere.merged import tokenizer_of
 
         for path in source.folder.model.iterdir():
@@ -47,6 +48,7 @@ class Peft:
         texts = source.texts
         tokenizer_of(source.tokenizer, texts.max_length, texts.truncation).save_pretrained(folder)
         notes, decision = limits(source.decision, source.args.label_names), source.decision
+        notes += pooler_notes(source)
         if decision.kind == "regression":
             unit = f"output * {decision.target.deviation!r} + {decision.target.mean!r}"
             notes.insert(
