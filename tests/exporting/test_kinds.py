@@ -77,7 +77,7 @@ def test_a_calibrated_run_on_two_labels_has_its_temperature_in_the_weights(start
 
 @pytest.mark.slow
 def test_a_number_is_put_out_in_its_own_unit(start, tmp_path):
-    rows = [{"text": f"a film of {i % 7} stars {'good' * (i % 3)}", "label": 100.0 + i % 7}
+    rows = [{"text": f"film number {i} of {i % 7} stars", "label": 100.0 + i % 7}
             for i in range(60)]  # fmt: skip
     source = tmp_path / "stars.jsonl"
     source.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
