@@ -29,7 +29,8 @@ def by_llama(file: str, asked: dict) -> dict:
     )
     answers: dict = {"prompts": prompts, "replies": [], "logprobs": [], "seconds": 0.0, "tokens": 0}
     for prompt, reply in zip(prompts, asked["replies"], strict=True):
-        start, new = time.perf_counter(), []
+        start = time.perf_counter()
+        new: list[int] = []
         model.reset()
         model.eval(prompt)
         while len(new) < asked["tokens"]:
