@@ -34,7 +34,8 @@ class CleanStream:
         """Write `text` with its unprintable characters escaped."""
         # whoever calls this from there is a bar: it wraps its stream in a class of that module,
         # and tqdm.write does not
-        drawn = sys._getframe(1).f_globals.get("__name__") == "tqdm.utils"
+        caller = sys._getframe().f_back  # none where Python itself prints a traceback
+        drawn = caller is not None and caller.f_globals.get("__name__") == "tqdm.utils"
         if drawn and text.startswith("\r"):
             self.stream.write("\r" + escape_unprintable(text[1:]))
         else:

@@ -39,7 +39,7 @@ class Hub:
     def answer(self, request, body):
         path = request.path.partition("?")[0]
         if path == "/api/agent-harnesses":  # the library's own question, of no model
-            return self.say(request, [])
+            return self.say(request, {}, 404)
         self.seen.append(f"{request.command} {path}")
         for part, status in self.refuse.items():
             if part in path:

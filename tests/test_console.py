@@ -2,7 +2,9 @@
 
 import io
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tqdm import tqdm
@@ -119,3 +121,13 @@ def test_notes_about_a_file_cannot_steer_the_terminal(tmp_path, capsys, ending):
     captured = capsys.readouterr()
     assert captured.out + captured.err != ""
     assert not {"\x1b", "\u202e", "\x9b"} & set(captured.out + captured.err)
+
+
+def test_a_traceback_that_python_itself_prints_is_shown():
+    code = "from job.console import prepare_console\nprepare_console()\nraise KeyError('ours')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent.parent, capture_output=True,
+        encoding="utf-8", timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.endswith("KeyError: 'ours'\n")

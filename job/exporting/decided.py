@@ -23,10 +23,6 @@ def fold_decision(source: Source) -> Iterator[tuple[Decision, list[str]]]:
     if decision.kind == "regression":
         scale, shift = decision.target.deviation, decision.target.mean
         rest, done = replace(decision, target=IDENTITY), "Its output is in the labels' own unit."
-        undone = (
-            f"Its output is in standard deviations: output * {scale!r} + {shift!r} is in the "
-            "labels' own unit."
-        )
     else:
         scale, shift = 1 / decision.temperature, 0.0
         rest = replace(decision, temperature=1.0)
@@ -34,13 +30,24 @@ def fold_decision(source: Source) -> Iterator[tuple[Decision, list[str]]]:
             f"The temperature {decision.temperature:.4g}, fitted on validation rows, is in the "
             "last layer: the probabilities are calibrated."
         )
-        undone = (
-            f"Its logits are to be divided by the temperature {decision.temperature:.4g} before "
-            "they become probabilities: it could not go into the last layer."
-        )
     with folded(source.model, scale, shift) as can:
-        notes = [done if can else undone] if (scale, shift) != (1.0, 0.0) else []
+        notes = unit_notes(decision)
+        if can and notes:
+            notes = [done]
         yield (rest if can else decision), notes + limits(decision, source.args.label_names)
+
+
+def unit_notes(decision: Decision) -> list[str]:
+    """What is to be done with logits as the model gives them, before they are shares or numbers."""
+    if decision.kind == "regression" and decision.target != IDENTITY:
+        unit = f"output * {decision.target.deviation!r} + {decision.target.mean!r}"
+        return [f"Its output is in standard deviations: {unit} is in the labels' own unit."]
+    if decision.temperature != 1:
+        return [
+            f"Its logits are to be divided by the temperature {decision.temperature:.4g} before "
+            "they become probabilities (decision.json)."
+        ]
+    return []
 
 
 def limits(decision: Decision, names: tuple[str, ...]) -> list[str]:

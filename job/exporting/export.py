@@ -68,7 +68,11 @@ def export_run(source: Source, to: str, out: Path | None, rows: int, words: Word
         save_text(place / EXPORT, to_json(record, indent=1) + "\n")
         path = rejected(target) if table.failed else target
         settle(place, path)
-    save_text(records(source, to), to_json(record | {"path": str(path)}, indent=1) + "\n")
+    record |= {"path": str(path)}
+    try:
+        save_text(records(source, to), to_json(record, indent=1) + "\n")
+    except PermissionError:  # somebody else's run, exported to a folder of one's own
+        table = replace(table, notes=[*table.notes, f"{source.folder.path} keeps no record of it."])
     return Exported(path, table)
 
 

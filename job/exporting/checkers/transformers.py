@@ -4,6 +4,7 @@ import json
 import resource
 import sys
 import time
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ def classify(folder: str, asked: dict) -> dict:
         "labels": None,
     }
     if asked["likeliest"] and asked["kind"] == "single":
-        answers["labels"] = [max(row, key=lambda name, row=row: row[name]) for row in scores]
+        answers["labels"] = [max(row.items(), key=itemgetter(1))[0] for row in scores]
     elif asked["likeliest"] and asked["kind"] == "multi":
         answers["labels"] = [[n for n in labels if row[n] > 0.5] for row in scores]
     lengths = [sum(map(len, text)) for text in texts]  # of a text, letters; of a pair, both

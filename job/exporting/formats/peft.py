@@ -35,7 +35,8 @@ class Peft:
         need_extra("peft", "checking an adapter")
 
     def write(self, source: Source, folder: Path) -> Written:
-        from job.exporting.decided import limits, write_rest
+        from job.exporting.decided import limits, unit_notes, write_rest
+        from job.exporting.formats.sentence_transformers import pooler_notes
         from models.elsewhere.merged import tokenizer_of
 
         for path in source.folder.model.iterdir():
@@ -46,19 +47,10 @@ class Peft:
             return Written(source.decision)
         texts = source.texts
         tokenizer_of(source.tokenizer, texts.max_length, texts.truncation).save_pretrained(folder)
-        notes, decision = limits(source.decision, source.args.label_names), source.decision
-        if decision.kind == "regression":
-            unit = f"output * {decision.target.deviation!r} + {decision.target.mean!r}"
-            notes.insert(
-                0, f"Its output is in standard deviations: {unit} is in the labels' own unit."
-            )
-        elif decision.temperature != 1:
-            notes.insert(
-                0, f"Its logits are to be divided by the temperature {decision.temperature:.4g} "
-                "before they become probabilities (decision.json).",
-            )  # fmt: skip
+        decision = source.decision
+        notes = unit_notes(decision) + limits(decision, source.args.label_names)
         write_rest(decision, source, folder)  # a bag's share of it is no part of this
-        return Written(decision, notes)
+        return Written(decision, notes + pooler_notes(source))
 
     def judge(self, parity: Parity) -> list[str]:
         return exact(parity)

@@ -49,6 +49,7 @@ class SentenceTransformers:
                 source.texts.truncation,
             )  # fmt: skip
         write_rest(rest, source, folder)
+        notes += pooler_notes(source)
         if source.args.method is not None:
             notes = [f"The method is merged into the weights; drift {drift:.1e}.", *notes]
         return Written(rest, notes)
@@ -67,6 +68,14 @@ class SentenceTransformers:
             "multi": "shares = logits.sigmoid()  # of each label\n",
             "regression": "",
         }[source.args.kind] + labels_line(source)  # fmt: skip
+
+
+def pooler_notes(source: Source) -> list[str]:
+    """What transformers reports of a backbone that was written without its pooling layer, which no
+    head of ours reads."""
+    if getattr(getattr(source.model, "backbone", None), "pooler", source) is not None:
+        return []
+    return ["transformers reports pooler weights as missing: nothing here reads that layer."]
 
 
 def labels_line(source: Source) -> str:
