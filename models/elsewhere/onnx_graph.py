@@ -115,7 +115,7 @@ def draw_rows(
 def save_reference(path: Path, model: nn.Module, batches: list[dict[str, Tensor]]) -> None:
     """Keep rows and the logits (B, C) that a model gives them, for a check without torch: arrays
     "0/input_ids", … and "0/logits", a number for each shape."""
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for number, inputs in enumerate(batches):
         with torch.no_grad():
             named = inputs | {"logits": model(*inputs.values())}

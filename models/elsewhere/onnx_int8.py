@@ -29,8 +29,9 @@ def quantise(source: Path, target: Path) -> None:
         del model.graph.value_info[:]
         shapes = {one.name: tuple(one.dims) for one in model.graph.initializer}
         small = [
-            node.name
+            node.name + suffix
             for node in model.graph.node
+            for suffix in ("", "_MatMul")  # a Gemm becomes a product of this name, and a sum
             if node.op_type in OPERATORS
             and any(
                 min(shapes[name]) < SMALL for name in node.input if len(shapes.get(name, ())) > 1

@@ -20,7 +20,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from job.exporting.checkers.gguf import by_transformers
+from job.exporting.checkers.gguf import by_llama, by_transformers
 from models.elsewhere.gguf_file import (
     LETTERS,
     REST,
@@ -129,6 +129,29 @@ def test_the_check_gives_replies_and_what_it_thinks_of_them(chat_tokenizer, tmp_
     assert answers["replies"] == [reply]
     wanted = [told[prompt.shape[1] - 1 + i, token].item() for i, token in enumerate(reply)]
     assert answers["logprobs"][0] == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_llama_cpp_replies_as_transformers_does(chat_tokenizer, tmp_path):
+    pytest.importorskip("llama_cpp")
+    model = make("llama", len(chat_tokenizer))
+    write_gguf(model, chat_tokenizer, chat_tokenizer.chat_template, tmp_path, eight=False)
+    words = ["hello", "good day", "and you", "say hello", "to each other 12"]
+    said, prompts, replies = [[{"role": "user", "content": word}] for word in words], [], []
+    for messages in said:
+        inputs = chat_tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        prompts.append(inputs["input_ids"][0].tolist())
+        with torch.no_grad():
+            out = model.generate(**inputs, do_sample=False, max_new_tokens=12, pad_token_id=2)
+        reply = out[0, len(prompts[-1]) :].tolist()
+        replies.append(reply[: reply.index(2)] if 2 in reply else reply)
+    asked = {"messages": said, "replies": replies, "plain": False, "tokens": 12, "ends": [2],
+             "threads": 1}  # fmt: skip
+    answers = by_llama(str(tmp_path / "model.gguf"), asked)
+    assert answers["prompts"] == prompts
+    assert answers["replies"] == replies
 
 
 def split_by(tokenizer, parts):

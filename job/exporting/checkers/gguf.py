@@ -14,17 +14,23 @@ def by_llama(file: str, asked: dict) -> dict:
     import numpy as np
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-    model = llama_cpp.Llama(
-        file, n_ctx=4096, n_threads=asked["threads"], logits_all=True, verbose=False
+    words = llama_cpp.Llama(file, vocab_only=True, verbose=False)
+    template, texts = words.metadata.get("tokenizer.chat_template"), asked["messages"]
+    if not asked["plain"]:
+        formatted = Jinja2ChatFormatter(template, "", "")
+        texts = [formatted(messages=messages).prompt for messages in texts]
+    prompts = [words.tokenize(text.encode(), add_bos=False, special=True) for text in texts]
+    most = max(
+        len(p) + max(asked["tokens"], len(r))
+        for p, r in zip(prompts, asked["replies"], strict=True)
     )
-    template = model.metadata.get("tokenizer.chat_template")
-    answers: dict = {"prompts": [], "replies": [], "logprobs": [], "seconds": 0.0, "tokens": 0}
-    for messages, reply in zip(asked["messages"], asked["replies"], strict=True):
-        text = messages
-        if not asked["plain"]:
-            text = Jinja2ChatFormatter(template, "", "")(messages=messages).prompt
-        prompt = model.tokenize(text.encode(), add_bos=False, special=True)
-        start, new = time.perf_counter(), []
+    model = llama_cpp.Llama(
+        file, n_ctx=most + 1, n_threads=asked["threads"], logits_all=True, verbose=False
+    )
+    answers: dict = {"prompts": prompts, "replies": [], "logprobs": [], "seconds": 0.0, "tokens": 0}
+    for prompt, reply in zip(prompts, asked["replies"], strict=True):
+        start = time.perf_counter()
+        new: list[int] = []
         model.reset()
         model.eval(prompt)
         while len(new) < asked["tokens"]:
@@ -39,7 +45,6 @@ def by_llama(file: str, asked: dict) -> dict:
         model.eval([*prompt, *reply])
         logits = np.array(model.scores[len(prompt) - 1 : model.n_tokens], dtype=float)  # (T, V)
         told = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-        answers["prompts"].append(prompt)
         answers["replies"].append(new)
         answers["logprobs"].append([told[i, token] for i, token in enumerate(reply)])
     return answers | {"versions": {"gguf": llama_cpp.__version__}, "extra": {"by": "llama.cpp"}}

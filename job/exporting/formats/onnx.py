@@ -76,7 +76,7 @@ class Onnx:
         return (
             f"import sys\n\nsys.path.insert(0, {name!r})  # a folder on this machine\n"
             "from predict_onnx import ask, decide\n\n"
-            "# its command line also cleans, as the run did: python predict_onnx.py \"a text\"\n"
+            '# its command line also cleans, as the run did: python predict_onnx.py "a text"\n'
             f"print(decide(ask([{asked}])))\n"
         )
 
