@@ -2,6 +2,7 @@
 
     python benchmarks/serve.py --run runs/imdb_quick
     python benchmarks/serve.py --run runs/imdb_quick --clients 8 --rounds 5 --write
+    python benchmarks/serve.py --run runs/imdb_quick --onnx exported    # by export.py --to onnx
 
 The run's own test texts, cut to lengths of every size, are labelled in turn as `predict.py --file`
 does it, in this process, and by a server of its own process, which is asked over connections that
@@ -18,9 +19,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -38,11 +40,13 @@ ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)")
 
 @dataclass
 class Round:
-    """One pair: seconds of predict.py's way and of the clients, and of each request."""
+    """One pair: seconds of predict.py's way and of the clients, and of each request; of onnxruntime
+    where it takes part."""
 
     alone: float
     served: float
     requests: list[float]
+    onnx: float | None = None
 
 
 def mixed_texts(run: Path, count: int) -> list[str]:
@@ -124,6 +128,34 @@ def label_file(predictor: "Predictor", config: "Config", path: Path) -> float:
     return time.perf_counter() - begun
 
 
+def open_onnx(folder: Path) -> Callable[[Sequence[str]], object]:
+    """What labels texts with a run that export.py wrote as onnx, by its own predict_onnx.py."""
+    spec = spec_from_file_location("predict_onnx", folder / "predict_onnx.py")
+    if spec is None or spec.loader is None or not (folder / "predict_onnx.py").exists():
+        raise ValueError(
+            f"--onnx {folder}: there is no predict_onnx.py; export.py --to onnx makes it"
+        )
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    clean = module.CleanArgs(**module.READING["clean"])
+
+    def label(texts: Sequence[str]) -> object:
+        return module.decide(module.ask([module.clean_text(text, clean) for text in texts]))
+
+    return label
+
+
+def seconds_of(
+    label: Callable[[Sequence[str]], object] | None, texts: Sequence[str]
+) -> float | None:
+    """Seconds that it takes for all texts; None where nobody takes part."""
+    if label is None:
+        return None
+    begun = time.perf_counter()
+    label(texts)
+    return time.perf_counter() - begun
+
+
 def lone_requests(
     predictor: "Predictor", port: int, texts: Sequence[str]
 ) -> tuple[list[float], list[float]]:
@@ -152,14 +184,15 @@ def tables(
     """The figures: rows a second of each round, and milliseconds of a lone request."""
     lines = [
         f"| round | predict.py --file, rows/s | {clients} clients, rows/s | share | p50 ms "
-        "| p99 ms |",
-        "| --: | --: | --: | --: | --: | --: |",
+        "| p99 ms | onnxruntime, rows/s |",
+        "| --: | --: | --: | --: | --: | --: | --: |",
     ]
     for number, one in enumerate(rounds, start=1):
         p50, p99 = (1e3 * share_at(one.requests, share) for share in (0.5, 0.99))
         lines.append(
             f"| {number} | {texts / one.alone:.0f} | {texts / one.served:.0f} | "
-            f"{one.alone / one.served:.2f} | {p50:.0f} | {p99:.0f} |"
+            f"{one.alone / one.served:.2f} | {p50:.0f} | {p99:.0f} | "
+            f"{'–' if one.onnx is None else f'{texts / one.onnx:.0f}'} |"
         )
     own, served = (1e3 * median(seconds) for seconds in lone)
     more = 1e3 * median(b - a for a, b in zip(*lone, strict=True))
@@ -178,6 +211,7 @@ def measure(options: argparse.Namespace) -> str:
     from job.folder import Folder, finished_config
 
     config, predictor = finished_config(Folder(options.run)), load_run(options.run)
+    onnx = None if options.onnx is None else open_onnx(options.onnx)
     texts = mixed_texts(options.run, options.clients * options.each)
     short = [" ".join(text.split()[:12]) for text in texts[: options.lone]]
     column = config.data.text if isinstance(config.data.text, str) else config.data.text[0]
@@ -189,7 +223,8 @@ def measure(options: argparse.Namespace) -> str:
         rounds = []
         for _ in range(options.rounds):
             alone = label_file(predictor, config, path)
-            rounds.append(Round(alone, *ask_all(port, texts, options.clients)))
+            served = ask_all(port, texts, options.clients)
+            rounds.append(Round(alone, *served, seconds_of(onnx, texts)))
     return tables(rounds, lone, len(texts), options.clients)
 
 
@@ -200,6 +235,7 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=50, help="requests of each client")
     parser.add_argument("--lone", type=int, default=100, help="requests of one client alone")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of measurements")
+    parser.add_argument("--onnx", type=Path, help="folder of the same run by export.py --to onnx")
     parser.add_argument("--write", action="store_true", help="write benchmarks/serve.md too")
     options = parser.parse_args()
     try:

@@ -116,18 +116,23 @@ def drain(service: Service, listener: "Listener", grace: float, signals: SimpleQ
     signal ends at once."""
     begun = time.perf_counter()
     service.draining = True
-    say(f"ending: {service.in_flight} requests are being answered, new ones get 503")
-    linger, end = begun + min(LINGER, grace / 2), begun + grace
+    say(f"ending: {len(service.tickets)} requests are being answered, new ones get 503")
+    linger, end = begun + min(LINGER, grace / 2), begun + max(grace - LINGER, grace / 2)
     while time.perf_counter() < end and signals.empty():
-        if not service.in_flight and time.perf_counter() > linger:
+        if not service.tickets and time.perf_counter() > linger:
             break
         time.sleep(0.01)
-    left = service.in_flight
+    left = len(service.tickets)
+    service.give_up()
+    while service.tickets and time.perf_counter() < begun + grace:
+        time.sleep(0.01)
     service.worker.line.close()
-    clean = listener.stop(max(0.2, min(2.0, end - time.perf_counter())))
+    clean = listener.stop(max(0.2, min(2.0, begun + grace - time.perf_counter())))
     service.worker.join(0.2)
     if left:
-        say(f"ended with {left} requests unanswered after {time.perf_counter() - begun:.1f} s")
+        say(
+            f"ended after {time.perf_counter() - begun:.1f} s; {left} requests got 503, not answers"
+        )
     if not clean or service.worker.is_alive():
         sys.stderr.flush()
         os._exit(0)  # a thread inside of torch would end the interpreter's end in a crash

@@ -44,7 +44,8 @@ class Service:
     metrics: Metrics = field(default_factory=Metrics)
     draining: bool = False
     in_flight: int = 0  # requests that are being answered
-    waiting: int = 0  # texts that were accepted and have no answer yet
+    waiting: int = 0  # room that what was accepted and has no answer yet takes in line
+    tickets: set[Ticket] = field(default_factory=set)  # all of it
     lately: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=256))
 
     @property
@@ -160,6 +161,7 @@ class Service:
             raise self.full()
         ticket = Ticket(ask, size, asyncio.get_running_loop())
         self.waiting += size
+        self.tickets.add(ticket)
         listening = asyncio.ensure_future(self.hang_up(ticket, receive))
         self.worker.line.put(ticket)
         try:
@@ -168,6 +170,12 @@ class Service:
             ticket.gone = True
             listening.cancel()
             self.waiting -= size
+            self.tickets.discard(ticket)
+
+    def give_up(self) -> None:
+        """Tell all that still wait that the server ends; from another thread."""
+        for ticket in list(self.tickets):
+            ticket.tell(closing())
 
     def full(self) -> Refused:
         """Why no more can wait, and in how many seconds to come again."""

@@ -24,5 +24,7 @@ def test_a_share_of_the_values_is_below(share, value):
 
 def test_each_round_is_a_pair_and_the_lone_request_a_difference():
     lines = tables([Round(2.0, 2.5, [0.1, 0.2, 0.3])], ([0.01, 0.02], [0.012, 0.023]), 100, 32)
-    assert "| 1 | 50 | 40 | 0.80 | 200 | 300 |" in lines
+    assert "| 1 | 50 | 40 | 0.80 | 200 | 300 | – |" in lines
+    three = tables([Round(2.0, 2.5, [0.1], 4.0)], ([0.01], [0.01]), 100, 32)
+    assert "| 100 | 100 | 25 |" in three
     assert "| 2 short texts | 15.00 | 17.50 | 2.50 |" in lines
