@@ -96,11 +96,12 @@ def run(words, redirect="", limit=None, **named):
         *(pytest.param(r, marks=pytest.mark.slow) for r in (">&-", "2>&-", ">&- 2>&-")),
     ],
 )
-@pytest.mark.parametrize("script", ["train.py", "predict.py", "compare.py", "check.py"])
+@pytest.mark.parametrize("script", ["train.py", "predict.py", "serve.py", "compare.py", "check.py"])
 def test_closed_streams_end_nothing_and_are_not_written_into_files(tmp_path, script, redirect):
     words = {
         "train.py": ["--config", "none.toml"],
         "predict.py": ["--run", tmp_path, "text"],
+        "serve.py": ["--run", tmp_path, "--port", "0"],
         "compare.py": [tmp_path],
         "check.py": ["--config", "none.toml"],
     }[script]

@@ -13,7 +13,14 @@ from shipped import list_shipped
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("configs", "data", "engine", "files", "job", "models", "report")
-ENTRIES = ("openloop", "train", "predict", "compare", "check")  # files that know all packages
+ENTRIES = (
+    "openloop",
+    "train",
+    "predict",
+    "serve",
+    "compare",
+    "check",
+)  # files that know all packages
 MAY_IMPORT = {entry: {*PACKAGES, "openloop"} for entry in ENTRIES}
 MAY_IMPORT |= {package: {"files"} for package in PACKAGES}
 MAY_IMPORT["files"] = set()
@@ -46,6 +53,9 @@ EXTRAS = {  # (file, package): each extra is imported in few files, and only whe
     ("job/checking/labels.py", "sklearn"),
     ("job/checking/labels.py", "cleanlab"),
     ("data/checks/near.py", "datasketch"),
+    ("job/serving/app.py", "fastapi"),
+    ("job/serving/app.py", "starlette"),  # fastapi is made of it
+    ("job/serving/listen.py", "uvicorn"),
 }
 RUN_TIME = {"datasets", "numpy", "pydantic", "safetensors", "tensorboard", "tomli_w", "torch"}
 RUN_TIME |= {"tqdm", "transformers"}
@@ -231,6 +241,7 @@ def test_an_install_puts_nothing_of_ours_in_the_way_of_other_peoples_packages():
         ("data/splits.py", "from sklearn.model_selection import train_test_split"),
         ("job/testing/judge.py", "from sklearn.linear_model import Ridge"),
         ("job/testing/baseline.py", "import cleanlab"),
+        ("job/serving/queue.py", "from fastapi import Request"),
         ("data/splits.py", "from datasketch import MinHash"),
         ("data/clean.py", "__import__('report.card')"),
         ("data/sources.py", "import pandas"),

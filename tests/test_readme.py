@@ -11,6 +11,7 @@ from shipped import list_shipped
 import check
 import compare
 import predict
+import serve
 import train
 
 ROOT = Path(__file__).parent.parent
@@ -58,7 +59,13 @@ COMMANDS = [
     for block in BASH
     for line in block.replace("\\\n", " ").splitlines()
     if line.startswith(
-        ("python train.py", "python predict.py", "python compare.py", "python check.py")
+        (
+            "python train.py",
+            "python predict.py",
+            "python serve.py",
+            "python compare.py",
+            "python check.py",
+        )
     )
 ]
 
@@ -107,7 +114,8 @@ def test_the_file_tree_names_every_source_file_once_and_no_other():
             folder = name
         elif name.endswith(ENDS):
             named.append(folder + name if line.startswith(" ") else name)
-    there = ["train.py", "predict.py", "compare.py", "check.py", "openloop.py", "pyproject.toml"]
+    there = ["train.py", "predict.py", "serve.py", "compare.py", "check.py", "openloop.py"]
+    there.append("pyproject.toml")
     shipped = list_shipped("configs/*", "examples/*")
     for package in PACKAGES:
         files = [path for end in ENDS for path in (ROOT / package).glob(f"*{end}")]
@@ -120,7 +128,9 @@ def test_the_file_tree_names_every_source_file_once_and_no_other():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_readme_is_understood(command):
     words = shlex.split(command.split("|")[-1])
-    modules = {"train": train, "predict": predict, "compare": compare, "check": check}
+    modules = {
+        "train": train, "predict": predict, "serve": serve, "compare": compare, "check": check,
+    }  # fmt: skip
     options = modules[words[1].removesuffix(".py")].parse_arguments(words[2:])
     if getattr(options, "config", None):
         assert (ROOT / options.config).exists()

@@ -170,7 +170,7 @@ async def answer(service: Service, request: Request, route: str) -> Response:
     ask, size = desk.read(route, body, service.limits.texts)
     async with service.accepted(ask, size, request.receive) as ticket:
         done: Answer = await service.hear(ticket)
-    note_answer(service, done, size)
+    note_answer(service, done, len(ask.texts))
     milliseconds = {
         "x-total-time": time.perf_counter() - begun,
         "x-queue-time": done.waited,
@@ -240,9 +240,9 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if service.draining:
-                    headers = [*message.get("headers", ()), (b"connection", b"close")]
-                    message = {**message, "headers": headers}
+                headers = message.get("headers", ())
+                if service.draining and b"connection" not in dict(headers):
+                    message = {**message, "headers": [*headers, (b"connection", b"close")]}
             await send(message)
 
         service.in_flight += 1
@@ -269,6 +269,8 @@ class Gate:
                 self.service.check_token(request.headers.get("authorization"))
             if self.service.draining and not looks:
                 raise closing()
+            if not looks and self.service.in_flight > self.service.limits.waiting:
+                raise self.service.full()  # before its body is read, which takes memory too
         except Refused as error:
             await (await refused(request, error))(scope, receive, send)
             return

@@ -69,7 +69,11 @@ def openapi(service: Service) -> dict[str, Any]:
         },
         "paths": paths,
     }
-    if service.token is not None:
+    if service.token is None:
+        for methods in paths.values():
+            for route in methods.values():
+                route["responses"].pop("401", None)
+    else:
         bearer = {"type": "http", "scheme": "bearer"}
         described["components"] = {"securitySchemes": {"token": bearer}}
         described["security"] = [{"token": []}]

@@ -91,4 +91,6 @@ def kind_of(schema: Mapping[str, Any]) -> str:
     bounds = [f"{schema[key]}" for key in ("minimum", "maximum") if key in schema]
     named = {"string": "text", "boolean": "true or false", "integer": "whole number"}
     kind = named.get(schema.get("type", ""), schema.get("type", "anything"))
-    return kind + (f" ({' to '.join(bounds)})" if bounds else "")
+    if len(bounds) == 1:
+        return f"{kind}, {bounds[0]} or {'more' if 'minimum' in schema else 'less'}"
+    return kind + (f", {' to '.join(bounds)}" if bounds else "")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass
+@dataclass(eq=False)
 class Refused(Exception):
     """An answer that is an error. `kind` is text-embeddings-inference's error_type; `param` and
     `code` are for OpenAI's clients: which part of the request is meant, a word for the fault."""
@@ -16,6 +16,9 @@ class Refused(Exception):
     headers: Mapping[str, str] = field(default_factory=dict)
     param: str | None = None
     code: str | None = None
+
+    def __str__(self) -> str:
+        return self.message
 
     def body(self, openai: bool) -> dict[str, Any]:
         """What is sent, as the one or the other kind of client reads it."""

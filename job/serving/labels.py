@@ -22,7 +22,7 @@ from job.predicting.predictor import CHUNK, Predictor
 from job.serving.answers import Answer, Part, describe_predictor, elements
 from job.serving.asks import Ask, read_explain, read_predict
 from job.serving.errors import Refused, model_failed, no_text
-from job.serving.queue import Ticket
+from job.serving.queue import Ticket, room
 
 
 @dataclass
@@ -34,6 +34,7 @@ class LabelDesk:
     rows: deque[Part] = field(default_factory=deque)
     parts: dict[Ticket, list[Part]] = field(default_factory=dict)
     unexplained: deque[Ticket] = field(default_factory=deque)
+    answered: bool = False  # whether the last step was a batch
 
     # ---- what comes in ----
 
@@ -108,12 +109,13 @@ class LabelDesk:
         return bool(self.rows or self.unexplained)
 
     def step(self) -> None:
-        """The answer to Desk: one batch; one explanation where no text waits for less."""
-        taken = self.take()
-        if taken:
-            self.answer(taken)
-        elif self.unexplained:
+        """The answer to Desk: one batch, or one explanation, in turn where there are both."""
+        if self.unexplained and (self.answered or not self.rows):
+            self.answered = False
             self.explain(self.unexplained.popleft())
+        elif taken := self.take():
+            self.answered = True
+            self.answer(taken)
 
     def take(self) -> list[Part]:
         """The oldest rows, whose tokens together are within the budget, or one."""
@@ -244,11 +246,12 @@ class LabelDesk:
     def read(self, route: str, body: Any, most: int) -> tuple[Ask, int]:
         """The answer to Desk."""
         own = self.predictor
-        if route == "explain":
-            return read_explain(body, own.pairs), 1
         side = own.length.truncation if own.length.long == "cut" else None
-        ask = read_predict(body, own.pairs, side, most)
-        return ask, len(ask.texts)
+        if route == "explain":
+            ask = read_explain(body, own.pairs)
+        else:
+            ask = read_predict(body, own.pairs, side, most)
+        return ask, room("".join(text) for text in ask.texts)
 
     def answers(self, route: str) -> str | None:
         """The answer to Desk."""

@@ -11,18 +11,25 @@ others, and under load batches fill by themselves.
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from job.serving.errors import model_failed
 
+LONG = 16_384  # characters; a text of more takes as much room in line as several
+
+
+def room(texts: Iterable[str]) -> int:
+    """How much room texts take in line: one each, long ones more."""
+    return sum(1 + len(text) // LONG for text in texts)
+
 
 @dataclass(eq=False)
 class Ticket:
-    """A request that was accepted: what it asks, and how many texts that is. The thread of the
-    model tells its events, of which the last is an answer or a Refused; who asked hears them.
-    `gone`: nobody listens any more. Times are those of time.perf_counter()."""
+    """A request that was accepted: what it asks, and how much room that takes in line. The thread
+    of the model tells its events, of which the last is an answer or a Refused; who asked hears
+    them. `gone`: nobody listens any more. Times are those of time.perf_counter()."""
 
     ask: Any
     size: int
@@ -57,8 +64,8 @@ class Desk(Protocol):
         """Why a route is none of this run's; None where it is."""
 
     def read(self, route: str, body: Any, most: int) -> tuple[Any, int]:
-        """What the JSON of a route's body asks, and how many texts that is; `most` are taken at
-        once. Raises Refused. From the event loop: it looks at nothing that changes."""
+        """What the JSON of a route's body asks, and the room it takes in line; `most` texts are
+        taken at once. Raises Refused. From the event loop: it looks at nothing that changes."""
 
     def info(self) -> dict[str, Any]:
         """What /info says of the run."""

@@ -157,12 +157,7 @@ class Service:
         if self.draining:
             raise closing()
         if self.waiting and self.waiting + size > self.limits.waiting:
-            seconds = self.seconds_of_line()
-            raise Refused(
-                429, "overloaded",
-                f"{self.waiting:,} texts are waiting already, of at most {self.limits.waiting:,}; "
-                f"try again in about {seconds} s", {"Retry-After": str(seconds)},
-            )  # fmt: skip
+            raise self.full()
         ticket = Ticket(ask, size, asyncio.get_running_loop())
         self.waiting += size
         listening = asyncio.ensure_future(self.hang_up(ticket, receive))
@@ -173,6 +168,15 @@ class Service:
             ticket.gone = True
             listening.cancel()
             self.waiting -= size
+
+    def full(self) -> Refused:
+        """Why no more can wait, and in how many seconds to come again."""
+        seconds = self.seconds_of_line()
+        return Refused(
+            429, "overloaded",
+            f"{self.waiting:,} texts are waiting already, of at most {self.limits.waiting:,}; "
+            f"try again in about {seconds} s", {"Retry-After": str(seconds)},
+        )  # fmt: skip
 
     async def hang_up(self, ticket: Ticket, receive: Receive) -> None:
         """Wait for the client to go, and say so."""

@@ -10,8 +10,8 @@ from job.chatting.prompts import check_single
 from job.chatting.talker import Saying, Talker
 from job.serving.chat import Begun, End, Stops, Talk, read_talk, wrong
 from job.serving.errors import Refused, model_failed
-from job.serving.queue import Ticket
-from models.generate import room
+from job.serving.queue import Ticket, room
+from models.generate import room as positions
 
 
 @dataclass
@@ -74,7 +74,8 @@ class TalkDesk:
 
     def read(self, route: str, body: Any, most: int) -> tuple[Talk, int]:
         """The answer to Desk."""
-        return read_talk(body, self.name), 1
+        talk = read_talk(body, self.name)
+        return talk, room(["".join(message["content"] for message in talk.messages)])
 
     def answers(self, route: str) -> str | None:
         """The answer to Desk."""
@@ -91,7 +92,7 @@ class TalkDesk:
 
     def info(self) -> dict[str, Any]:
         """The answer to Desk."""
-        args, most = self.talker.args, room(self.talker.model)
+        args, most = self.talker.args, positions(self.talker.model)
         return {
             "model_dtype": self.talker.precision.dtype,
             "model_type": {"chat": {}},

@@ -1,6 +1,7 @@
-"""The benchmarks are scripts that import one another, so their folder goes on the path."""
+"""The benchmarks are scripts that import one another, so their folder goes on the path; behind
+ours, since one of them is called as one of our scripts is."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent.parent / "benchmarks"))
+sys.path.append(str(Path(__file__).parent.parent.parent / "benchmarks"))

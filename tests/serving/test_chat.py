@@ -134,7 +134,7 @@ def test_what_is_not_there_is_refused_with_the_reason(client, values, part):
 )  # fmt: skip
 def test_a_conversation_that_nobody_could_reply_to_is_a_bad_request(client, messages, part):
     for stream in (False, True):
-        with pytest.raises(openai.BadRequestError, match="") as caught:
+        with pytest.raises(openai.BadRequestError) as caught:
             client.chat.completions.create(model="tiny", messages=messages, stream=stream)
         assert part in caught.value.message
 

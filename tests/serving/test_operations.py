@@ -1,0 +1,251 @@
+"""serve.py as it is operated: started, told to end, told that there is a newer run."""
+
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+from conftest import help_seconds
+
+import serve
+from job.folder import Folder
+from job.serving import command
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        return held.getsockname()[1]
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Batches take a twentieth of a second, so that a signal meets some."""
+    from job.predicting.predictor import Predictor
+
+    real = Predictor.run_rows
+
+    def wait(self, *words):
+        time.sleep(0.05)
+        return real(self, *words)
+
+    monkeypatch.setattr(Predictor, "run_rows", wait)
+
+
+class Clients:
+    """Threads that ask until they are told to stop; what they heard."""
+
+    def __init__(self, port, count=6):
+        self.url = f"http://127.0.0.1:{port}"
+        self.heard, self.lost, self.over = [], [], threading.Event()
+        self.threads = [threading.Thread(target=self.ask, args=(i,)) for i in range(count)]
+
+    def ask(self, number):
+        with httpx.Client(base_url=self.url, timeout=20) as client:
+            while not self.over.is_set():
+                try:
+                    answer = client.post("/predict", json={"inputs": f"good film {number}"})
+                    self.heard.append((answer.status_code, answer.json(), answer.headers))
+                except httpx.ConnectError:
+                    self.over.wait(0.02)  # not there yet, or not any more
+                except httpx.HTTPError as error:
+                    self.lost.append(error)
+
+    def answers(self):
+        return [body for status, body, _ in self.heard if status == 200]
+
+    def until(self, condition, seconds=30):
+        deadline = time.monotonic() + seconds
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return condition()
+
+
+def operate(run, acts, *words):
+    """serve.main in this thread, and in another one `acts(clients)` once it answers; the status,
+    the clients, and the seconds from the end of `acts` on."""
+    port = free_port()
+    clients, ended = Clients(port), []
+
+    def play():
+        try:
+            if clients.until(lambda: len(clients.answers()) > 5):
+                acts(clients)
+        finally:
+            ended.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    for thread in clients.threads:
+        thread.start()
+    player = threading.Thread(target=play)
+    player.start()
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        status = serve.main(["--run", str(run), "--port", str(port), *words])
+        seconds = time.monotonic() - ended[0]
+    finally:
+        clients.over.set()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for thread in [*clients.threads, player]:
+            thread.join()
+    return status, clients, seconds
+
+
+@pytest.mark.usefixtures("signals_arrive")
+def test_told_to_end_it_answers_what_it_accepted_and_refuses_what_is_new(run, slow, capsys):
+    status, clients, seconds = operate(run, lambda clients: None, "--grace", "5")
+    assert status == 0
+    assert seconds < 5
+    assert clients.lost == []
+    assert {status for status, *_ in clients.heard} == {200, 503}
+    refused = next(heard for heard in clients.heard if heard[0] == 503)
+    assert refused[1]["error_type"] == "unhealthy"
+    assert refused[2]["retry-after"] == "5"
+    assert refused[2]["connection"] == "close"
+    told = capsys.readouterr().err
+    assert "answers for one: POST /predict, POST /explain; /docs says how" in told
+    assert "ending: " in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.usefixtures("signals_arrive")
+def test_what_cannot_be_answered_within_the_grace_is_said(run, monkeypatch, capsys):
+    from job.predicting.predictor import Predictor
+
+    real = Predictor.run_rows
+
+    def act(clients):
+        def hang(self, *words):
+            time.sleep(1.2)
+            return real(self, *words)
+
+        monkeypatch.setattr(Predictor, "run_rows", hang)
+        time.sleep(0.1)
+
+    left = []
+    monkeypatch.setattr(command.os, "_exit", left.append)
+    status, _, seconds = operate(run, act, "--grace", "0.4")
+    assert status == 0
+    assert seconds < 1.2
+    assert "requests unanswered" in capsys.readouterr().err
+    assert left == [0]
+
+
+@pytest.mark.usefixtures("signals_arrive")
+def test_a_newer_run_takes_over_without_losing_a_request(run, tmp_path, slow, capsys):
+    place = tmp_path / "current"
+    place.symlink_to(run, target_is_directory=True)
+    other = tmp_path / "newer"
+    shutil.copytree(run, other)
+    said = []
+    told = command.say
+
+    def act(clients):
+        before = clients.answers()[-1]
+        place.unlink()
+        place.symlink_to(other, target_is_directory=True)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert clients.until(lambda: any("newer answers now" in line for line in said))
+        count = len(clients.answers())
+        assert clients.until(lambda: len(clients.answers()) > count + 12)
+        with httpx.Client(base_url=clients.url) as client:
+            said.append(client.get("/info").json()["model_id"])
+        assert clients.answers()[-1][0].keys() == before[0].keys()
+        (other / "config.toml").write_text("[broken", encoding="utf-8")
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert clients.until(lambda: any("the run of before goes on" in line for line in said))
+        count = len(clients.answers())
+        assert clients.until(lambda: len(clients.answers()) > count + 12)
+        said.append("through")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "say", lambda line: (said.append(line), told(line)))
+        status, clients, _ = operate(place, act)
+    assert status == 0
+    assert "newer" in said
+    assert "through" in said
+    assert clients.lost == []
+    assert {status for status, *_ in clients.heard} == {200, 503}
+    assert "config.toml" in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_one_message_before_the_model_is_opened(run, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+        assert serve.main(["--run", str(run), "--port", str(port)]) == 2
+    told = capsys.readouterr().err
+    assert told == (
+        f"serve.py: port {port} of 127.0.0.1 is in use; choose another one (--port 0 takes any "
+        "that is free)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--host", "256.1.1.1"], "--host 256.1.1.1: no address"),
+        (["--token-env", "NOT_THERE"], "there is no environment variable NOT_THERE"),
+        (["--unsure", "2"], "unsure is 2.0"),
+        (["--threshold", "grand=0.5"], "no such label"),
+    ],
+)
+def test_what_a_person_can_mend_is_one_message(run, capsys, words, part):
+    assert serve.main(["--run", str(run), "--port", "0", *words]) == 2
+    told = [line for line in capsys.readouterr().err.splitlines() if "openloop:" not in line]
+    assert len(told) == 1
+    assert part in told[0]
+
+
+def test_options_of_labels_are_refused_for_a_chat(tmp_path, capsys, monkeypatch):
+    from argparse import Namespace
+
+    from job.tasks.chat import Chat
+
+    options = Namespace(unsure=0.5, threshold=[], run=str(tmp_path))
+    with pytest.raises(ValueError, match="--unsure: this run is a language model"):
+        Chat().desk(options, lambda: None, 512)
+
+
+def test_a_missing_package_is_named_with_the_command(run, monkeypatch, capsys):
+    monkeypatch.setattr("job.extras.MODULES", {"serve": ("fastapi", "no_such_package")})
+    assert serve.main(["--run", str(run)]) == 2
+    told = capsys.readouterr().err
+    assert "serve.py needs no_such_package" in told
+    assert "pip install -c " in told
+
+
+def test_whoever_serves_other_machines_without_a_token_is_warned(capsys):
+    class Run:
+        name = "tiny"
+
+        class desk:
+            @staticmethod
+            def info():
+                return {"routes": ["POST /predict"]}
+
+    class Open:
+        run, token = Run, None
+
+    command.announce(Open, "0.0.0.0", 8000)
+    assert "WARNING: whoever reaches this machine" in capsys.readouterr().err
+    command.announce(Open, "::1", 8000)
+    assert capsys.readouterr().err.startswith("serve.py: http://[::1]:8000 answers for tiny")
+
+
+def test_help_is_there_at_once():
+    assert help_seconds("serve.py") < 0.3
+
+
+def test_the_sealed_sha_is_the_models(run):
+    sealed = Folder(run).read_json("result.json")["sha256"]
+
+    class Desk:
+        def warm(self):
+            pass
+
+    opened = command.open_run(Folder(run), Desk)
+    assert (opened.digest, opened.name) == (sealed, "one")
