@@ -84,8 +84,8 @@ export function whenTokenIsWrong(action) { asksForToken = action; }
 
 /** Say what went wrong where everybody looks; null takes it away. */
 export function show(error) {
-  const trouble = byId("trouble");
-  trouble.hidden = error === null || error.name === "AbortError";
+  const trouble = byId("trouble"), closed = error instanceof Refused && error.status === 401;
+  trouble.hidden = error === null || error.name === "AbortError" || (closed && !token); // not asked yet
   trouble.textContent = trouble.hidden ? "" : error.message;
-  if (error instanceof Refused && error.status === 401) asksForToken();
+  if (closed) asksForToken();
 }
