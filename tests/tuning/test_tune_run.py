@@ -13,8 +13,10 @@ from conftest import help_seconds, result_of
 
 import predict
 import tune
+from openloop import open_job, run_job
 from configs.read import read_config
 from job.tuning import planned as planning
+from job.tuning.final import out_of_time
 from job.tuning.grid import grid_configs, read_grid
 from job.tuning.measure import Measured, measure
 from job.tuning.plan import Shape, Speeds
@@ -91,10 +93,20 @@ def test_speeds_are_measured_on_the_recipe_s_own_steps(recipe, sections):
     measured = measure(config, pool, 12, 20.0, False, StopRequest())
     assert measured.shape.rows == len(pool.splits["train"])
     assert (measured.shape.batch, measured.shape.test) == (8, 12)
-    assert 5 < measured.shape.tokens[32]
+    assert measured.shape.tokens[32] > 5
     assert 0 < measured.speeds.check < 1
     assert 0 < measured.speeds.token < 1
     assert ("query" in measured.linears) == (config.model.source != "ngrams")
+
+
+def test_a_training_whose_time_is_over_ends_evaluated_and_usable(recipe, tmp_path):
+    job = open_job(read_config(recipe(samples=None)))
+    job.until = 0.0  # long ago, on time.monotonic()
+    result = run_job(job)
+    assert job.plan.total_steps > 1
+    assert (result["progress"]["step"], result["progress"]["best_step"]) == (1, 1)
+    assert out_of_time(job.config, result)
+    assert predict.load_run(tmp_path / "runs/tiny")(["good film"])[0].label in ("neg", "pos")
 
 
 def test_help_is_answered_at_once():
