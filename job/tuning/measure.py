@@ -13,12 +13,13 @@ from engine.stop import StopRequest
 from job.job import Job
 from job.training.needs import measure_bag, row_lengths
 from job.tuning.plan import SHORTEST, Shape, Speeds
-from job.tuning.trial import first_rows, run_trial
+from job.tuning.trial import first_rows, open_trial, run_trial
 
 SAMPLED = 512  # training rows of which lengths are known
 CHECKED = 16  # validation rows
 SECONDS = 4.0  # of steps
 SHARE = 0.03  # of the time that there is, at most
+LONG = 5.0  # seconds of an opening
 CLOSING = 3.0  # times an opening: another one, and what comes after the test
 
 
@@ -75,13 +76,24 @@ def measure(
         validation, test_rows, tokens, None if every == "epoch" else int(every),
         len(pool.label_names),
     )  # fmt: skip
-    opening, bag = trained.opening, measure_bag(config, pool, len(pool.label_names))
+    opening = again(config, few, allow_code, trained.opening)
+    bag = measure_bag(config, pool, len(pool.label_names))
     closing = CLOSING * opening + (0.0 if bag is None else bag.seconds)
     return Measured(
         shape, Speeds(opening, token, check, closing), trained.needs,
         job.encoded["train"].truncated_rows / len(few.splits["train"]), last_names(job),
         min(job.tokenizer.model_max_length, 1 << 20),
     )  # fmt: skip
+
+
+def again(config: Config, few: Data, allow_code: bool, first: float) -> float:
+    """Seconds of an opening. The first one of a process may have compiled kernels or waited for
+    files; where it took long, another one says what the next will take."""
+    if first <= LONG:
+        return first
+    start = time.perf_counter()
+    open_trial(config, few, allow_code, None)
+    return min(first, time.perf_counter() - start)
 
 
 def step_seconds(watch: Watch, opened: float) -> float:
