@@ -58,11 +58,12 @@ def fitting_steps(
     return max(1, int(total * max(0.0, room) / (MARGIN * training)))
 
 
-def out_of_time(config: Config, result: dict[str, Any]) -> bool:
-    """Whether a training ended because its time was over, not for want of anything better."""
+def out_of_time(config: Config, result: dict[str, Any], total: int) -> bool:
+    """Whether a training ended before its `total` steps because its time was over, not for want of
+    anything better."""
     progress, patience = result["progress"], config.eval.patience
     tired = patience is not None and progress["without_improvement"] >= patience
-    return progress["stopped_early"] and not tired
+    return progress["stopped_early"] and progress["step"] < total and not tired
 
 
 def train_winner(
@@ -82,7 +83,7 @@ def train_winner(
         job.until = time.monotonic() + max(0.0, clock.left - planned.closing * scale)
 
     result = train(config, end_in_time)
-    if out_of_time(config, result):
+    if out_of_time(config, result, line["steps"] or line["total"]):
         print(
             f"WARNING: the time was over at step {result['progress']['step']}, and the training "
             "ended there, before its rate had come down: this machine became slower"

@@ -21,7 +21,7 @@ CHECKED = 16  # validation rows
 SECONDS = 4.0  # of steps
 SHARE = 0.03  # of the time that there is, at most
 COMPILED = 1.0  # seconds of processor time of a compiler, from which one was at work
-CLOSING = 3.0  # times an opening: another one, and what comes after the test
+CLOSING = 2.5  # times an opening: another one, and what comes after the test
 
 
 @dataclass

@@ -105,7 +105,8 @@ def test_a_training_whose_time_is_over_ends_evaluated_and_usable(recipe, tmp_pat
     result = run_job(job)
     assert job.plan.total_steps > 1
     assert (result["progress"]["step"], result["progress"]["best_step"]) == (1, 1)
-    assert out_of_time(job.config, result)
+    assert out_of_time(job.config, result, job.plan.total_steps)
+    assert not out_of_time(job.config, result, 1)
     assert predict.load_run(tmp_path / "runs/tiny")(["good film"])[0].label in ("neg", "pos")
 
 
