@@ -10,6 +10,7 @@ from configs.schema import Config
 from job.folder import run_folder
 from job.job import Job
 from job.prepare import plan_steps
+from job.tuning.plan import FEWEST_STEPS
 from job.tuning.planned import Clock, Planned
 from job.tuning.record import Line, Record
 from job.tuning.search import trial_line
@@ -18,6 +19,7 @@ from job.tuning.space import change
 # trains a recipe in full; what it is given beside it sees the job before its first step
 Train = Callable[[Config, Callable[[Job], None]], dict[str, Any]]
 ENDING = "-tuned"  # of the run's name
+OPENED = 0.4  # share of what is no step that an opening takes
 MARGIN = 1.1  # times what a run is expected to take
 
 
@@ -55,14 +57,15 @@ def fitting_steps(
     room = left - planned.closing * scale
     if MARGIN * training <= room:
         return None
-    return max(1, int(total * max(0.0, room) / (MARGIN * training)))
+    return max(min(total, FEWEST_STEPS), int(total * max(0.0, room) / (MARGIN * training)))
 
 
-def out_of_time(config: Config, result: dict[str, Any]) -> bool:
-    """Whether a training ended because its time was over, not for want of anything better."""
+def out_of_time(config: Config, result: dict[str, Any], total: int) -> bool:
+    """Whether a training ended before its `total` steps because its time was over, not for want of
+    anything better."""
     progress, patience = result["progress"], config.eval.patience
     tired = patience is not None and progress["without_improvement"] >= patience
-    return progress["stopped_early"] and not tired
+    return progress["stopped_early"] and progress["step"] < total and not tired
 
 
 def train_winner(
@@ -79,10 +82,11 @@ def train_winner(
     write_config(config, recipe_path(config))
 
     def end_in_time(job: Job) -> None:
-        job.until = time.monotonic() + max(0.0, clock.left - planned.closing * scale)
+        rest = (1 - OPENED) * planned.closing * scale  # the opening is behind us
+        job.until = time.monotonic() + max(0.0, clock.left - rest)
 
     result = train(config, end_in_time)
-    if out_of_time(config, result):
+    if out_of_time(config, result, line["steps"] or line["total"]):
         print(
             f"WARNING: the time was over at step {result['progress']['step']}, and the training "
             "ended there, before its rate had come down: this machine became slower"

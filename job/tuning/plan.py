@@ -17,6 +17,7 @@ MOST_TRIALS = 60  # settings that are tried
 WANTED = 8  # settings; from so many on more rows are worth more than more settings
 LEAST_STEPS = 16  # of the shortest trial
 LEAST_VALIDATION = 200  # rows that judge a trial, where there are as many
+FEWEST_STEPS = 4  # of a run that is shortened, whatever the time: the first one's rate is 0
 LAST = 1 / 3  # share of the time for the winner in full, at least
 IN_FULL = 0.75  # share that a recipe may take and still be trained in full
 LEARNS = 1000  # rows that a length should leave room for
@@ -213,8 +214,8 @@ def shrink(plan: list[Rung], now: int, done: int, left: float, costs: list[float
 
 def fit_run(shape: Shape, speeds: Speeds, seconds: float) -> Fit:
     """As much of a recipe as fits the time: all of it, else fewer epochs, else fewer rows of each
-    split, and of long texts less where that leaves room for LEARNS rows. At least a step of a batch
-    is left, whatever the time."""
+    split, and of long texts less where that leaves room for LEARNS rows. FEWEST_STEPS are
+    left, whatever the time."""
     whole = Fit(
         shape.rows, shape.epochs, shape.length, shape.validation, shape.test, True, 0.0
     )  # fmt: skip
@@ -237,7 +238,7 @@ def fit_rows(shape: Shape, speeds: Speeds, seconds: float, length: int) -> Fit:
     test = min(shape.test, max(shape.batch, int(check)))
     rest = room - tokens * (2 * validation + test) * speeds.check
     rows = int(rest / (tokens * speeds.token)) // shape.batch * shape.batch
-    rows = min(shape.rows, max(min(shape.batch, shape.rows), rows))
+    rows = min(shape.rows, max(FEWEST_STEPS * shape.batch, rows))
     fit = Fit(rows, 1, length, validation, test, False, 0.0)
     return replace(fit, seconds=run_seconds(replace(shape, every=None), speeds, fit))
 

@@ -80,6 +80,9 @@ def make_plan(
     speeds = with_loading(measured, loading, sum(pool.report.read.values()))
     fit, seconds = share_out(measured.shape, speeds, clock.left)
     base, shape = config, fitted(measured.shape, fit)
+    if fit.seconds > clock.left:
+        config = spare(config)
+        base = config
     if not fit.whole:
         base, start = shorten(config, measured, fit), time.monotonic()
         if seconds:
@@ -115,6 +118,14 @@ def longest(config: Config, measured: Measured, fit: Fit, clock: Clock) -> int:
     own = config.data.max_length
     room = clock.left / 3 / fit.seconds * own if fit.seconds else own
     return int(min(room, measured.positions))
+
+
+def spare(config: Config) -> Config:
+    """The recipe without what a run shows beside its model, for which there is no time."""
+    tables = config.model_dump(exclude_none=True)
+    tables["eval"]["baseline"] = False
+    tables["samples"]["texts"] = []
+    return Config.model_validate(tables)
 
 
 def shorten(config: Config, measured: Measured, fit: Fit) -> Config:

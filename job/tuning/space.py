@@ -136,7 +136,8 @@ def size_of(space: Sequence[Dimension]) -> int:
     """How many settings there are at most, the recipe's own among them; very many with a range."""
     if any(not one.choices for one in space):
         return 2**31
-    return math.prod(len(one.choices) + 1 for one in space)
+    drawn = math.prod(len(one.choices) + (one.key != RATE) for one in space)
+    return drawn + any(one.key == RATE for one in space)  # a rate is never left as it was
 
 
 def as_toml(names: Sequence[str]) -> str:

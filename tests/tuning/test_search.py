@@ -223,7 +223,7 @@ def test_the_winner_trains_a_whole_schedule_over_the_steps_that_fit(world, tmp_p
     assert fitting_steps(planned, done.record, done.winner, 100.0, 225, 1.0) is None
     steps = fitting_steps(planned, done.record, done.winner, 40.0, 225, 1.0)
     assert 225 * 0.5 < steps < 225 * 30 / 50
-    assert fitting_steps(planned, done.record, done.winner, 5.0, 225, 1.0) == 1
+    assert fitting_steps(planned, done.record, done.winner, 5.0, 225, 1.0) == 4
     config = final_config(planned, done.winner, steps)
     assert config.train.max_steps == steps
     assert config.run.name == "tiny-tuned"

@@ -13,8 +13,10 @@ from conftest import help_seconds, result_of
 
 import predict
 import tune
+from openloop import open_job, run_job
 from configs.read import read_config
 from job.tuning import planned as planning
+from job.tuning.final import out_of_time
 from job.tuning.grid import grid_configs, read_grid
 from job.tuning.measure import Measured, measure
 from job.tuning.plan import Shape, Speeds
@@ -91,10 +93,21 @@ def test_speeds_are_measured_on_the_recipe_s_own_steps(recipe, sections):
     measured = measure(config, pool, 12, 20.0, False, StopRequest())
     assert measured.shape.rows == len(pool.splits["train"])
     assert (measured.shape.batch, measured.shape.test) == (8, 12)
-    assert 5 < measured.shape.tokens[32]
+    assert measured.shape.tokens[32] > 5
     assert 0 < measured.speeds.check < 1
     assert 0 < measured.speeds.token < 1
     assert ("query" in measured.linears) == (config.model.source != "ngrams")
+
+
+def test_a_training_whose_time_is_over_ends_evaluated_and_usable(recipe, tmp_path):
+    job = open_job(read_config(recipe(samples=None)))
+    job.until = 0.0  # long ago, on time.monotonic()
+    result = run_job(job)
+    assert job.plan.total_steps > 1
+    assert (result["progress"]["step"], result["progress"]["best_step"]) == (1, 1)
+    assert out_of_time(job.config, result, job.plan.total_steps)
+    assert not out_of_time(job.config, result, 1)
+    assert predict.load_run(tmp_path / "runs/tiny")(["good film"])[0].label in ("neg", "pos")
 
 
 def test_help_is_answered_at_once():
@@ -171,7 +184,7 @@ def test_a_loss_that_never_falls_has_no_range():
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_and_resumed_it_has_the_same_trials_and_winner(recipe, tmp_path):
-    """A space of four settings, so that speed decides nothing."""
+    """A space of five settings, so that speed decides nothing."""
     path = str(recipe(train={"epochs": 4}))
     words = ["--config", path, "--minutes", "20", "--space", "train.lr=1e-3|3e-2,lora.rank=4"]
     record = tmp_path / "runs/tiny-tune/tune.jsonl"
@@ -188,7 +201,7 @@ def test_killed_and_resumed_it_has_the_same_trials_and_winner(recipe, tmp_path):
     assert record.read_bytes().startswith(before)
     assert tune.main([*words, f"run.dir={tmp_path / 'whole'}"]) == 0
     whole = tmp_path / "whole/tiny-tune/tune.jsonl"
-    assert len(trials(record)) == 6
+    assert len(trials(record)) == 5
     assert trials(record) == trials(whole)
     winners = [lines_of(one, "winner")[0]["settings"] for one in (record, whole)]
     assert winners[0] == winners[1]
