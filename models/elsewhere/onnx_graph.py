@@ -120,7 +120,7 @@ def save_reference(path: Path, model: nn.Module, batches: list[dict[str, Tensor]
         with torch.no_grad():
             named = inputs | {"logits": model(*inputs.values())}
         arrays |= {f"{number}/{name}": tensor.numpy() for name, tensor in named.items()}
-    np.savez_compressed(path, **arrays)
+    np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
 def innermost(error: BaseException) -> BaseException:
