@@ -157,7 +157,9 @@ def test_the_image_builds_and_answers_from_a_folder_that_it_cannot_write(run, fr
     try:
         wait_for_health(free_port, process)
         assert sum(element["score"] for element in predict_once(free_port)) == pytest.approx(1)
-        who = subprocess.run(["docker", "exec", tag, "id", "-u"], capture_output=True, text=True)
+        who = subprocess.run(
+            ["docker", "exec", tag, "id", "-u"], capture_output=True, text=True, encoding="utf-8"
+        )
         assert who.stdout.strip() != "0"
     finally:
         subprocess.run(["docker", "stop", tag], capture_output=True)
