@@ -119,7 +119,9 @@ def gathered() -> Iterator[None]:
 def settle() -> None:
     """Drop what is gathered: the model's parameters are the shards again, which the optimizer has.
     To be called where a forward pass has no backward pass behind it."""
-    _whole.reshard()
+    for module in _whole.modules():  # reshard() is of a module's own parameters alone
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def sum_in_backward(last: bool) -> None:
