@@ -218,9 +218,11 @@ def test_a_model_in_parts_trains_as_a_whole_one(start, recipe, way):
     assert "spread: " in said
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("gathered", [8, 0])
+@pytest.mark.parametrize(
+    "gathered",
+    [pytest.param(8, marks=pytest.mark.ranks), pytest.param(0, marks=pytest.mark.slow)],
+)
 def test_a_model_in_parts_goes_on_as_any_other_number_of_them(start, recipe, gathered):
     """From files put together, and from parts; to shards, to whole ones, and to one process."""
     alone = start("alone", "speed.plain=true")[0]

@@ -94,9 +94,11 @@ def test_language_models_train_in_shards_as_whole(sources):
     compare(cases, 3, 1)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("shard", [None, "full"])
+@pytest.mark.parametrize(
+    "shard",
+    [pytest.param(None, marks=pytest.mark.slow), pytest.param("full", marks=pytest.mark.ranks)],
+)
 def test_every_plan_splits_its_family(sources, shard):
     size = 2 if shard is None else 4
     cases = [[sources(kind), way, "single", shard, 2]

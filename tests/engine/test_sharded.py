@@ -19,8 +19,10 @@ def alone():
     scope="module",
     params=[
         (2, "full"), *(
-            pytest.param(case, marks=SLOW)
-            for case in [(2, "grad_op"), (3, "full"), (4, "full"), (4, "grad_op"), (4, "hybrid")]
+            pytest.param(case, marks=SLOW) for case in [(2, "grad_op"), (4, "hybrid")]
+        ), *(
+            pytest.param(case, marks=pytest.mark.ranks)
+            for case in [(3, "full"), (4, "full"), (4, "grad_op")]
         ),
     ],
     ids=lambda case: f"{case[1]}-{case[0]}",
