@@ -12,7 +12,6 @@ import shlex
 import sys
 from pathlib import Path
 
-from openloop import set_up_environment, verify_run
 from job.console import prepare_console, read_words
 from job.ending import end_at_signals, run_command
 from job.exporting.table import FORMATS
@@ -63,6 +62,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def export(options: argparse.Namespace, repeat: str) -> int:
     """Write, check, print, push; the exit status."""
+    from openloop import set_up_environment, verify_run
     from job.exporting.words import Words, check_license, check_repo
     from job.folder import Folder
 

@@ -13,7 +13,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from openloop import open_run, verify_run
 from engine.wait_policy import wait_passively
 from job.console import prepare_console, read_words
 from job.ending import run_command
@@ -67,6 +66,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def serve(options: argparse.Namespace) -> int:
     """Check everything that needs no model, then answer until somebody says to end."""
+    from openloop import open_run, verify_run
     from job.folder import Folder, finished_config
     from job.serving.command import serve
     from job.serving.queue import Desk

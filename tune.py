@@ -21,14 +21,13 @@ from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
-from openloop import garbage_left_alone, open_job, run_job, set_up_environment  # noqa: E402
-from configs.schema import Config  # noqa: E402
 from engine.gate import open_gate  # noqa: E402
 from engine.wait_policy import wait_passively  # noqa: E402
 from job.console import parse_once, prepare_console, read_words  # noqa: E402
 from job.ending import run_command  # noqa: E402
 
 if TYPE_CHECKING:
+    from configs.schema import Config
     from job.job import Job
 
 
@@ -77,7 +76,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def read_recipe(options: argparse.Namespace) -> Config:
+def read_recipe(options: argparse.Namespace) -> "Config":
     """The recipe that is named, or guessed for a table, which is said."""
     from job.checking.guess import open_recipe
 
@@ -92,6 +91,8 @@ def run(words: list[str], begun: float) -> int:
     options = parse_once(parse_arguments, words)
     kept = [word for word in words if word not in ("--resume", "--fresh")]
     command = shlex.join(["python", "tune.py", *kept])
+    from openloop import garbage_left_alone, open_job, run_job, set_up_environment
+
     open_gate()
     config = read_recipe(options)
     set_up_environment()
@@ -100,7 +101,7 @@ def run(words: list[str], begun: float) -> int:
         from job.tuning.planned import Wanted
     begin = Begin(options.resume, options.fresh)
 
-    def train(config: Config, ready: "Callable[[Job], None]") -> dict[str, Any]:
+    def train(config: "Config", ready: "Callable[[Job], None]") -> dict[str, Any]:
         job = open_job(
             config, resume=begin.resume, fresh=begin.fresh, allow_code=options.allow_code
         )

@@ -173,6 +173,12 @@ class Chat:
         refuse_options(options, names, "this run is a language model, which answers with text")
         return TalkDesk(opened(), Path(options.run).resolve().name)
 
+    def why_no_search(self) -> str | None:
+        return (
+            "tune.py compares trials row by row on the labels of validation rows, and "
+            "conversations have none"
+        )
+
     def examine(self, config: Config, guessed: Sequence[str]) -> Iterator[Check]:
         from job.chatting.examine import examine_chats
 

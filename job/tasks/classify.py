@@ -198,6 +198,9 @@ class Classify:
         thresholds = read_thresholds(options.threshold)
         return LabelDesk(opened().decide(options.unsure, thresholds), tokens)
 
+    def why_no_search(self) -> str | None:
+        return None
+
     def examine(self, config: Config, guessed: Sequence[str]) -> Iterator[Check]:
         from job.checking.examine import examine
 

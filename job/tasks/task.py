@@ -137,6 +137,9 @@ class Task(Protocol):
         """serve.py with a finished run: what answers its requests, at most so many tokens in one
         batch. Raises ValueError for options that are none of this run's."""
 
+    def why_no_search(self) -> str | None:
+        """Why tune.py searches no recipes of this task; None where it does."""
+
     def examine(self, config: Config, guessed: Sequence[str]) -> Iterator[Check]:
         """check.py: the checks of a recipe's rows as they are made; first what was `guessed`."""
 

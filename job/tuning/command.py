@@ -15,6 +15,7 @@ from files.publish import set_aside
 from files.write import save_text
 from job.extras import need_extra
 from job.folder import run_folder
+from job.tasks.table import task_of
 from job.tuning.final import ENDING, Train, recipe_path, train_winner
 from job.tuning.grid import read_grid, run_grid
 from job.tuning.page import write_page
@@ -32,12 +33,8 @@ FOLDER = "-tune"  # of the search's folder, after the run's name
 
 def refuse(config: Config, sampler: str) -> None:
     """Raise ValueError for what a search cannot do, with the reason."""
-    if config.task.kind != "classify":
-        raise ValueError(
-            "tune.py compares trials row by row on the labels of validation rows, and a run of "
-            f'task.kind = "{config.task.kind}" has none; train a grid of it: --grid '
-            "train.lr=1e-4,3e-4"
-        )
+    if (why := task_of(config).why_no_search()) is not None:
+        raise ValueError(f"{why}; train a grid of it: --grid train.lr=1e-4,3e-4")
     for section, why in (
         ("distill", "its teacher answers each training row once, which takes longer than a trial"),
         ("contrast", "its epochs are of pairs that are drawn, not of rows"),

@@ -145,12 +145,14 @@ def plan_rungs(shape: Shape, speeds: Speeds, seconds: float, most: int = MOST_TR
     """The trials that fit the time, none where not even two do: two settings are the least that can
     be compared, and the recipe is one of them. At most `most` settings.
 
-    Of the sizes of the last rung, all rows and thirds of them, the largest counts that has room for
-    WANTED settings, else the one with most settings; and of the numbers of rungs the one with most.
+    Of the sizes of the last rung, all rows and thirds of them down to the least, the largest counts
+    that has room for WANTED settings, else the one with most settings; and of the numbers of rungs
+    the one with most.
     """
     best: list[Rung] = []
-    for thirds in range(8):
-        top = math.ceil(shape.rows / SHARE**thirds)
+    least = least_rows(shape)
+    thirds = (math.ceil(shape.rows / SHARE**n) for n in range(8))
+    for top in (*(size for size in thirds if size > least), least):
         for rungs in range(1, MOST_RUNGS + 1):
             sizes = rung_sizes(shape, top, rungs)
             if sizes is None:
