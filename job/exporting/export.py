@@ -146,8 +146,9 @@ def make_table(
     source: Source, chosen: Format, written: Written, own: Own, parity: Parity,
     answers: dict[str, Any], size: int,
 ) -> ParityTable:  # fmt: skip
-    """openloop and the tool side by side."""
+    """openloop and the tool side by side; a check that another tool had to answer says which."""
     version = answers.get("versions", {}).get(chosen.library)
+    tool = answers.get("extra", {}).get("by") or f"{chosen.tool} {version or ''}".strip()
     rate = None
     if answers.get("seconds"):
         rate = answers.get("rows", answers.get("tokens", 0)) / answers["seconds"]
@@ -155,7 +156,7 @@ def make_table(
         Side(f"openloop, {own.dtype}", own.count / own.seconds, size_of(source.folder.model),
              accuracy=mean(parity.own_right)),
         Side(
-            f"{chosen.tool} {version or ''}".strip(), rate, size,
+            tool, rate, size,
             None if parity.equal is None else (parity.equal, parity.rows),
             parity.shares, parity.outputs, mean(parity.right),
         ),

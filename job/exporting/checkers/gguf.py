@@ -47,7 +47,10 @@ def by_llama(file: str, asked: dict) -> dict:
         told = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
         answers["replies"].append(new)
         answers["logprobs"].append([told[i, token] for i, token in enumerate(reply)])
-    return answers | {"versions": {"gguf": llama_cpp.__version__}, "extra": {"by": "llama.cpp"}}
+    return answers | {
+        "versions": {"gguf": llama_cpp.__version__},
+        "extra": {"by": f"llama.cpp (llama-cpp-python {llama_cpp.__version__})"},
+    }
 
 
 def by_transformers(folder: str, asked: dict) -> dict:
@@ -83,7 +86,7 @@ def by_transformers(folder: str, asked: dict) -> dict:
         answers["logprobs"].append(
             [logprobs[len(prompt) - 1 + i, token].item() for i, token in enumerate(reply)]
         )
-    extra = {"by": f"transformers {transformers.__version__}; llama-cpp-python is not installed"}
+    extra = {"by": f"transformers {transformers.__version__}, as llama-cpp-python is not installed"}
     return answers | {"versions": {"transformers": transformers.__version__}, "extra": extra}
 
 
