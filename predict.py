@@ -19,6 +19,7 @@ from openloop import load_run, open_run, verify_run  # noqa: F401  load_run: its
 from engine.wait_policy import wait_passively
 from job.console import prepare_console, read_words
 from job.ending import end_at_signals, run_command
+from job.predicting.options import add_decision_options, add_opening_options
 
 
 def add_chat_options(parser: argparse.ArgumentParser) -> None:
@@ -54,25 +55,13 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
                         ".jsonl, .csv or .parquet")  # fmt: skip
     parser.add_argument("--keep", action="store_true", help="keep the other columns of --file")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
-    parser.add_argument("--unsure", type=float, metavar="P", help="answers less sure than P are "
-                        "unsure (default: as the run's decide.min_precision asked)")  # fmt: skip
-    parser.add_argument("--threshold", action="append", default=[], metavar="[LABEL=]P",
-                        help="a label holds above P (one of several, or of two classes; "
-                        "without LABEL all, or the second)")  # fmt: skip
+    add_decision_options(parser)
     parser.add_argument("--top-k", type=int, metavar="K", help="only the K largest probabilities; "
                         "in a chat: draw from the K likeliest tokens")  # fmt: skip
     add_chat_options(parser)
     parser.add_argument("--explain", action="store_true", help="mark what each answer rests on")
     parser.add_argument("--strict", action="store_true", help="stop at the first row with an error")
-    parser.add_argument("--base", type=Path, metavar="PATH",
-                        help="where the base model of the run's adapter is now")  # fmt: skip
-    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: as in the run)")
-    parser.add_argument("--allow-code", action="store_true",
-                        help="run code of your own (head, method)")  # fmt: skip
-    parser.add_argument("--allow-drift", action="store_true",
-                        help="answer although files of the run were changed")  # fmt: skip
-    parser.add_argument("--allow-network", action="store_true",
-                        help="fetch the base of the run's adapter from its hub")  # fmt: skip
+    add_opening_options(parser)
     parser.add_argument("-v", "--verbose", action="store_true",
                         help="say which kernels, threads and fast paths run")  # fmt: skip
     options = parser.parse_args(arguments)

@@ -16,6 +16,7 @@ from pathlib import Path
 from engine.wait_policy import wait_passively
 from job.console import prepare_console, read_words
 from job.ending import run_command
+from job.predicting.options import add_decision_options, add_opening_options
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -38,20 +39,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
                         help="seconds to end in, after SIGTERM (default: 30)")  # fmt: skip
     parser.add_argument("--queue", type=int, default=1024, metavar="N", help="texts that may wait; "
                         "of a chat run, conversations (default: 1024)")  # fmt: skip
-    parser.add_argument("--unsure", type=float, metavar="P", help="answers less sure than P are "
-                        "unsure (default: as the run's decide.min_precision asked)")  # fmt: skip
-    parser.add_argument("--threshold", action="append", default=[], metavar="[LABEL=]P",
-                        help="a label holds above P (one of several, or of two classes; "
-                        "without LABEL all, or the second)")  # fmt: skip
-    parser.add_argument("--base", type=Path, metavar="PATH",
-                        help="where the base model of the run's adapter is now")  # fmt: skip
-    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: as in the run)")
-    parser.add_argument("--allow-code", action="store_true",
-                        help="run code of your own (head, method)")  # fmt: skip
-    parser.add_argument("--allow-drift", action="store_true",
-                        help="answer although files of the run were changed")  # fmt: skip
-    parser.add_argument("--allow-network", action="store_true",
-                        help="fetch the base of the run's adapter from its hub")  # fmt: skip
+    add_decision_options(parser)
+    add_opening_options(parser)
     parser.add_argument("-v", "--verbose", action="store_true",
                         help="a line a request; kernels, threads and fast paths")  # fmt: skip
     options = parser.parse_args(arguments)

@@ -71,9 +71,9 @@ def server(run: Path) -> Iterator[int]:
         told = []
         for line in process.stderr:
             told.append(line)
-            if found := ADDRESS.search(line):
+            if match := ADDRESS.search(line):
                 threading.Thread(target=process.stderr.read, daemon=True).start()
-                yield int(found.group(1))
+                yield int(match.group(1))
                 return
         raise SystemExit("serve.py did not start:\n" + "".join(told))
     finally:

@@ -1,15 +1,16 @@
 """What of a decision goes into the weights of an export, and what stays beside them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.decision import Decision
 from engine.targets import IDENTITY
-from job.exporting.format import Source
+from job.exporting.format import Source, Written
 from job.testing.decided import write_decision
 from models.elsewhere.fold import folded
 
@@ -64,6 +65,21 @@ def limits(decision: Decision, names: tuple[str, ...]) -> list[str]:
     if decision.limit is not None:
         notes.append(f"An answer less sure than {decision.limit:.4g} is unsure: yours to apply.")
     return notes
+
+
+def write_folded(
+    source: Source, folder: Path, write: Callable[[nn.Module, Any, Path, int, str], float]
+) -> Written:
+    """Merged weights by `write` (model, tokenizer, folder, longest text, which side is cut; it
+    gives the drift of the merge), with all of the decision in them that can be."""
+    assert source.texts is not None
+    with fold_decision(source) as (rest, notes):
+        texts = source.texts
+        drift = write(source.model, source.tokenizer, folder, texts.max_length, texts.truncation)
+    write_rest(rest, source, folder)
+    if source.args.method is not None:
+        notes = [f"The method is merged into the weights; drift {drift:.1e}.", *notes]
+    return Written(rest, notes)
 
 
 def write_rest(rest: Decision, source: Source, folder: Path) -> None:

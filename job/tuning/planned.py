@@ -81,7 +81,7 @@ def make_plan(
     fit, seconds = share_out(measured.shape, speeds, clock.left)
     base, shape = config, fitted(measured.shape, fit)
     if fit.seconds > clock.left:
-        config = spare(config)
+        config = without_shows(config)
         base = config
     if not fit.whole:
         base, start = shorten(config, measured, fit), time.monotonic()
@@ -120,7 +120,7 @@ def longest(config: Config, measured: Measured, fit: Fit, clock: Clock) -> int:
     return int(min(room, measured.positions))
 
 
-def spare(config: Config) -> Config:
+def without_shows(config: Config) -> Config:
     """The recipe without what a run shows beside its model, for which there is no time."""
     tables = config.model_dump(exclude_none=True)
     tables["eval"]["baseline"] = False

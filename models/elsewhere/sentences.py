@@ -33,10 +33,11 @@ def why_no_sentences(model: nn.Module) -> str | None:
 
 
 def write_sentences(
-    model: Classifier, tokenizer: Any, folder: Path, max_length: int, side: str
+    model: nn.Module, tokenizer: Any, folder: Path, max_length: int, side: str
 ) -> float:
     """Write a model whose head why_no_sentences passes, its method merged; the drift. Raises
     ValueError where it cannot be merged."""
+    assert isinstance(model, Classifier)
     head, backbone = model.head, transformers_model(model)
     layers: list[tuple[nn.Linear, nn.Module]] = [(head.out, nn.Identity())]
     if isinstance(head, MLPHead):

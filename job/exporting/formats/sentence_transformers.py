@@ -1,6 +1,7 @@
 """A model with a linear head over pooled tokens as sentence-transformers opens it: encode() gives
 the logits, which no class of transformers would."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from job.exporting.format import Parity, Source, Written, exact
@@ -37,22 +38,11 @@ class SentenceTransformers:
         need_extra("sentences", "checking an export for sentence-transformers")
 
     def write(self, source: Source, folder: Path) -> Written:
-        from job.exporting.decided import fold_decision, write_rest
+        from job.exporting.decided import write_folded
         from models.elsewhere.sentences import write_sentences
-        from models.heads import Classifier
 
-        assert source.texts is not None
-        assert isinstance(source.model, Classifier)
-        with fold_decision(source) as (rest, notes):
-            drift = write_sentences(
-                source.model, source.tokenizer, folder, source.texts.max_length,
-                source.texts.truncation,
-            )  # fmt: skip
-        write_rest(rest, source, folder)
-        notes += pooler_notes(source)
-        if source.args.method is not None:
-            notes = [f"The method is merged into the weights; drift {drift:.1e}.", *notes]
-        return Written(rest, notes)
+        written = write_folded(source, folder, write_sentences)
+        return replace(written, notes=[*written.notes, *pooler_notes(source)])
 
     def judge(self, parity: Parity) -> list[str]:
         return exact(parity)

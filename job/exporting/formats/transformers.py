@@ -38,21 +38,13 @@ class Transformers:
         """Nothing more than a run."""
 
     def write(self, source: Source, folder: Path) -> Written:
-        from job.exporting.decided import fold_decision, write_rest
+        from job.exporting.decided import write_folded
         from models.elsewhere.merged import write_native
 
         if source.texts is None:
             drift = write_native(source.model, source.tokenizer, folder)
             return Written(source.decision, [f"The method is merged; drift {drift:.1e}."])
-        with fold_decision(source) as (rest, notes):
-            drift = write_native(
-                source.model, source.tokenizer, folder, source.texts.max_length,
-                source.texts.truncation,
-            )  # fmt: skip
-        write_rest(rest, source, folder)
-        if source.args.method is not None:
-            notes = [f"The method is merged into the weights; drift {drift:.1e}.", *notes]
-        return Written(rest, notes)
+        return write_folded(source, folder, write_native)
 
     def judge(self, parity: Parity) -> list[str]:
         return exact(parity)
