@@ -30,14 +30,14 @@ chat: $(VENV)/.chat-installed ## install, train a small chat model on real conve
 	$(PY) train.py --config configs/chat_smollm2_lora.toml --resume $(ARGS)
 	$(PY) predict.py --run runs/chat_smollm2_lora
 
-test: $(VENV)/.dev-installed ## install the development extras, then run the default tests (ten to sixteen minutes)
+test: $(VENV)/.dev-installed ## install the development extras, then run the default tests (about twenty minutes)
 	$(PY) -m pytest -n 2 $(ARGS)
 
 test-ranks: $(VENV)/.dev-installed ## run the long tests of several processes (half an hour)
 	$(PY) -m pytest -m ranks -n 2 --timeout 1800 $(ARGS)
 
 # pytest exits 5 where no test was selected: a tree without long tests has nothing to fail.
-test-slow: $(VENV)/.dev-installed ## run the long tests (half an hour)
+test-slow: $(VENV)/.dev-installed ## run the long tests (three quarters of an hour)
 	$(PY) -m pytest -m slow -n 2 --timeout 1800 $(ARGS) || [ $$? -eq 5 ]
 
 kernels: $(VENV)/.run-installed ## build the CPU kernels now rather than at the first run
