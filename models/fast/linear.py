@@ -9,7 +9,7 @@ function. DoRA's lengths multiply what comes out, in one pass more. Gain: benchm
 
 from collections.abc import Iterable, Sequence
 from types import MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from transformers.pytorch_utils import Conv1D
 from models.fast.products import Product, add_up, takes_onednn
 from models.methods.lora_layers import DoRALinear, LoRALinear
 from models.methods.method import added_modules
+
+if TYPE_CHECKING:
+    from models.fast.cpu.native import NativeKernels
 
 Part = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, float]  # W, b, A, B, scaling
 
@@ -53,7 +56,7 @@ def lengthen(layer: nn.Module, out: Tensor) -> Tensor:
 def project(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
     """The outputs (..., out) of several layers for one x (..., in)."""
     parts = [None if is_hooked(layer) else part_of(layer) for layer in layers]
-    joined = iter(multiply_parts(x, [part for part in parts if part is not None]))
+    joined = iter(multiply_parts(x, [p for p in parts if p is not None], native_of(layers[0])))
     pairs = zip(layers, parts, strict=True)
     return tuple(
         layer(x) if part is None else lengthen(layer, next(joined)) for layer, part in pairs
@@ -69,7 +72,23 @@ def is_hooked(layer: nn.Module) -> bool:
     return any(hooks)
 
 
-def multiply_parts(x: Tensor, parts: Sequence[Part]) -> tuple[Tensor, ...]:
+def native_of(layer: nn.Module) -> "NativeKernels | None":
+    """The kernels that lend_native gave a layer."""
+    return getattr(layer, "native", None)
+
+
+def lend_native(model: nn.Module, native: "NativeKernels") -> list[nn.Module]:
+    """Let the layers with the forward below use these kernels where no gradient is asked for;
+    returns which."""
+    layers = [m for m in model.modules() if getattr(m.forward, "__func__", 0) is product_forward]
+    for layer in layers:
+        layer.native = native  # type: ignore[assignment]
+    return layers
+
+
+def multiply_parts(
+    x: Tensor, parts: Sequence[Part], native: "NativeKernels | None" = None
+) -> tuple[Tensor, ...]:
     """Product of x with these parts, in autocast's dtype where it is on."""
     if not parts:
         return ()
@@ -80,7 +99,7 @@ def multiply_parts(x: Tensor, parts: Sequence[Part]) -> tuple[Tensor, ...]:
     if torch.is_grad_enabled():
         outs = Product.apply(x, dtype, scalings, *tensors)
     else:  # a short text would wait for autograd longer than for products
-        outs = add_up(x, dtype, scalings, tensors)[0]
+        outs = add_up(x, dtype, scalings, tensors, native)[0]
     return tuple(out.view(*x.shape[:-1], out.shape[1]) for out in outs)  # (..., out)
 
 
@@ -89,7 +108,7 @@ def product_forward(layer: Any, x: Tensor) -> Tensor:
     part = part_of(layer)
     if part is None:
         return type(layer).forward(layer, x)
-    return lengthen(layer, multiply_parts(x, [part])[0])
+    return lengthen(layer, multiply_parts(x, [part], native_of(layer))[0])
 
 
 def is_known(layer: nn.Module) -> bool:

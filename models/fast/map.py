@@ -17,6 +17,7 @@ from models.fast.cpu.attention import attend, turn_and_attend
 from models.fast.cpu.dropout import FastDropout
 from models.fast.cpu.gated import gated_down
 from models.fast.cpu.gelu import FastGELU
+from models.fast.cpu.native import NativeKernels
 from models.fast.cpu.norm import add_norm
 from models.fast.cpu.pre_norm import pre_norm
 from models.fast.cuda.attention import attend_varlen
@@ -60,6 +61,12 @@ PATHS = {
         "transformers' mask function for SDPA", mask_without_asking, ("attention",), CUDA
     ),
     "linear": FastPath("linear layers without LoRA", product_forward, ("linear",), CPU),
+    "few": FastPath(
+        "products of 2 to 64 rows, where no gradient is asked for",
+        NativeKernels.multiply_few,
+        ("linear",),
+        CPU,
+    ),
     "dropout": FastPath("`nn.Dropout`", FastDropout, ("dropout",), CPU),
     "gelu": FastPath("GELU between two linear layers", FastGELU, ("gelu",), CPU),
     "attention": FastPath("transformers' SDPA", attend, ("attention",), CPU),

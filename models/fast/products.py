@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from models.fast.cpu.native import NativeKernels
 
 FEW = 64  # rows up to which, in fp32, oneDNN takes longer to begin than a product takes
 
@@ -38,11 +41,16 @@ def prefers_onednn(dtype: torch.dtype) -> bool:
     return takes_onednn(dtype) and not (narrow and dtype == torch.float32)
 
 
-def multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x W^T + b: x (N, in), W (out, in), b (out,), all of one dtype -> (N, out)."""
+def multiply(
+    x: Tensor, weight: Tensor, bias: Tensor | None, native: "NativeKernels | None" = None
+) -> Tensor:
+    """x W^T + b: x (N, in), W (out, in), b (out,), all of one dtype -> (N, out). Of a few rows by
+    the `native` kernels, where they are given: they know nothing of gradients."""
     compiles = torch.compiler.is_compiling()  # then torch's own, which inductor knows
     few = len(x) <= FEW and x.dtype == torch.float32
     fits = x.device.type == "cpu" and x.numel() and weight.is_contiguous()
+    if fits and few and not compiles and native is not None and len(x) > 1:
+        return native.multiply_few(x, weight, bias)  # of one row MKL is as fast
     if fits and not (few or compiles) and prefers_onednn(x.dtype):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
@@ -59,10 +67,12 @@ def cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 
 def add_up(
-    x: Tensor, dtype: torch.dtype, scalings: Sequence[float], tensors: Sequence[Tensor | None]
-) -> tuple[list[Tensor], Tensor, list[Tensor | None]]:
+    x: Tensor, dtype: torch.dtype, scalings: Sequence[float], tensors: Sequence[Tensor | None],
+    native: "NativeKernels | None" = None,
+) -> tuple[list[Tensor], Tensor, list[Tensor | None]]:  # fmt: skip
     """The outputs (N, out) of Product; and in `dtype`, which is autocast's where it is on, what a
-    backward pass needs: x as (N, in), and W, x A^T (N, R), A, B of each part."""
+    backward pass needs: x as (N, in), and W, x A^T (N, R), A, B of each part. The `native` kernels
+    are for where none will follow."""
     saved, flat = list[Tensor | None](), by_row(x).to(dtype)  # (N, in)
     cast_ones = [cast(t, dtype) for t in tensors]
     pairs = [A for A in cast_ones[2::4] if A is not None]
@@ -71,7 +81,7 @@ def add_up(
     for i, scaling in enumerate(scalings):
         W, b, A, B = cast_ones[4 * i : 4 * i + 4]
         assert W is not None
-        out, low = multiply(flat, W, b), None  # (N, out)
+        out, low = multiply(flat, W, b, native), None  # (N, out)
         if A is not None and B is not None:
             low = next(lows)
             out.addmm_(low, B.T, alpha=scaling)

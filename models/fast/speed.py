@@ -35,7 +35,7 @@ from models.fast.encoder import (
 )
 from models.fast.fits import attentions, why_stock
 from models.fast.frozen import freeze_in
-from models.fast.linear import fuse_linear, fuse_lora, project
+from models.fast.linear import fuse_linear, fuse_lora, lend_native, project
 from models.fast.map import Replacement, replacement
 from models.fast.products import prefers_onednn, takes_onednn
 from models.fast.streams import DECODERS, run_as_stream
@@ -210,6 +210,8 @@ def _speed_up_on_cpu(
     if args.dropout:
         speed.resolved["dropout"] = "hashed"
         speed.put("dropout", replace_dropout(model, kernels))
+    if native and args.linear and dtype == torch.float32:
+        speed.put("few", lend_native(model, native))
     if native and args.gelu and (gelus := replace_gelu(backbone, native)):
         speed.resolved["gelu"] = "native"
         speed.put("gelu", gelus)

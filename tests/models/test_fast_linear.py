@@ -8,7 +8,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from models.fast import linear, products
-from models.fast.linear import fuse_linear, takes_onednn
+from models.fast.linear import fuse_linear, lend_native, project, takes_onednn
 
 needs_onednn = pytest.mark.skipif(not takes_onednn(torch.float32), reason="torch without oneDNN")
 
@@ -103,3 +103,33 @@ def test_gradients_side_by_side_are_taken_as_they_lie():
 def test_gradients_that_lie_otherwise_are_copied(parts):
     parts = parts(torch.randn(5, 12))
     assert torch.equal(products.side_by_side(parts), torch.cat(parts, 1))
+
+
+class Native:
+    """Kernels that count what they are asked."""
+
+    def __init__(self):
+        self.rows = []
+
+    def multiply_few(self, x, weight, bias):
+        self.rows.append(len(x))
+        return torch.nn.functional.linear(x, weight, bias)
+
+
+@needs_onednn
+def test_few_rows_are_native_only_where_no_gradient_is_asked_for():
+    native, (plain, fast) = Native(), plain_and_fast()
+    assert lend_native(nn.Sequential(fast, nn.Linear(2, 2)), native) == [fast]
+    x = torch.randn(products.FEW + 1, 24)
+    fast(x[:5])
+    assert native.rows == []
+    with torch.no_grad():
+        for rows in (1, 2, products.FEW, products.FEW + 1):
+            torch.testing.assert_close(fast(x[:rows]), plain(x[:rows]))
+        assert native.rows == [2, products.FEW]
+        project(x[:5], [fast, fast])
+        assert native.rows == [2, products.FEW, 5, 5]
+        fast.double()(x[:5].double())
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            fast.float()(x[:5])
+    assert native.rows == [2, products.FEW, 5, 5]

@@ -435,3 +435,28 @@ def test_every_instruction_set_compiles_to_the_same_mask(tmp_path, monkeypatch, 
         if a.dim() == 3:  # all but lse, which is not written where no text is
             torch.testing.assert_close(a, b, atol=5e-6, rtol=1e-5)
     assert kernels.vector_width() == building.WIDTHS.get(instructions, kernels.vector_width())
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 31, 64])
+@pytest.mark.parametrize("sizes", [(384, 1536), (1536, 384), (3, 5), (17, 33), (1, 1)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_product_of_few_rows_is_as_exact_as_torchs(kernels, rows, sizes, bias):
+    ins, outs = sizes
+    g = torch.Generator().manual_seed(rows + ins)
+    x, weight = (torch.randn(n, ins, generator=g) for n in (rows, outs))
+    b = torch.randn(outs, generator=g) if bias else None
+    exact = torch.nn.functional.linear(
+        x.double(), weight.double(), None if b is None else b.double()
+    )
+    off = (kernels.multiply_few(x, weight, b).double() - exact).abs()
+    scale = x.double().abs() @ weight.double().abs().T + 1  # of the sums that are rounded
+    assert (off / scale).max() < 2e-7
+    by_columns = kernels.multiply_few(x.T.contiguous().T, weight, b)
+    assert torch.equal(by_columns, kernels.multiply_few(x, weight, b))
+
+
+def test_a_row_has_the_same_sum_beside_others(kernels):
+    x, weight = torch.randn(64, 384), torch.randn(384, 384)
+    whole = kernels.multiply_few(x, weight, None)
+    alone = torch.cat([kernels.multiply_few(row[None], weight, None) for row in x])
+    assert torch.equal(whole, alone)

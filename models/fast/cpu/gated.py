@@ -82,5 +82,6 @@ def gated_down(
     if torch.is_grad_enabled():
         out = GatedDown.apply(flat, wide, kind, scaling, kernels, *tensors)
     else:
-        out = add_up(kernels.gated(flat, wide, kind), x.dtype, (scaling,), tensors)[0][0]
+        inner = kernels.gated(flat, wide, kind)
+        out = add_up(inner, x.dtype, (scaling,), tensors, kernels)[0][0]
     return lengthen(down, out.view(*x.shape[:-1], out.shape[1]))

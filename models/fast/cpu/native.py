@@ -191,6 +191,14 @@ class NativeKernels:
         dweight, dbias = (None, None) if partial is None else partial.sum(0).unbind()
         return s if dy is None else dy, s, dweight, dbias
 
+    def multiply_few(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """x W^T + b of a few rows: x (N, in), W (out, in), b (out,), fp32 -> (N, out)."""
+        x, bias = x.contiguous(), None if bias is None else bias.contiguous()
+        out = x.new_empty(len(x), len(weight))
+        sizes = map(ctypes.c_int64, (*x.shape, len(weight)))
+        self.library.openloop_few_fp32(*sizes, *map(pointer, (x, weight, bias, out)))
+        return out
+
     def gated(self, x: Tensor, up: Tensor | None, tanh_gelu: bool) -> Tensor:
         """act(x) * up, or act(x): fp32 or bf16, contiguous."""
         out = torch.empty_like(x)
