@@ -20,6 +20,9 @@ KEPT = (
     "TMPDIR",
     "SYSTEMROOT",
     "LD_LIBRARY_PATH",
+    "HF_HOME",  # where the base of an adapter may lie
+    "HF_HUB_CACHE",
+    "XDG_CACHE_HOME",
     "OMP_NUM_THREADS",
 )
 QUIET = {
@@ -40,7 +43,9 @@ def run_checker(program: Path, folder: Path, asked: dict[str, Any]) -> dict[str,
         asks.write_text(json.dumps(asked), encoding="utf-8")
         environment = {name: os.environ[name] for name in KEPT if name in os.environ} | QUIET
         done = subprocess.run(
-            [sys.executable, "-I", *map(str, (program.resolve(), folder.resolve(), asks, answers))],
+            # -B: what it imports of the folder would leave compiled files there, with our paths
+            [sys.executable, "-I", "-B",
+             *map(str, (program.resolve(), folder.resolve(), asks, answers))],
             cwd=place, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
         )  # fmt: skip
         told = done.stderr.decode("utf-8", errors="replace").strip().splitlines()

@@ -1,5 +1,6 @@
 """An export from beginning to end: written, asked in a process of its own, compared, published."""
 
+import errno
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -68,10 +69,13 @@ def export_run(source: Source, to: str, out: Path | None, rows: int, words: Word
         save_text(place / EXPORT, to_json(record, indent=1) + "\n")
         path = rejected(target) if table.failed else target
         settle(place, path)
-    record |= {"path": str(path)}
+    # texts of test rows stay with the run: an export may be sent on
+    record |= {"path": str(path), "differing": table.differing}
     try:
         save_text(records(source, to), to_json(record, indent=1) + "\n")
-    except PermissionError:  # somebody else's run, exported to a folder of one's own
+    except OSError as error:  # somebody else's run, exported to a folder of one's own
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
         table = replace(table, notes=[*table.notes, f"{source.folder.path} keeps no record of it."])
     return Exported(path, table)
 
@@ -133,7 +137,6 @@ def check(
         "unit": own.unit,
         "promise": chosen.promise,
         "failed": failed,
-        "differing": parity.differing,
         "notes": [*table.notes],
         "peak_bytes": answers.get("peak"),
         "versions": answers.get("versions", {}),

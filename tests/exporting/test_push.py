@@ -1,7 +1,10 @@
 """What goes to the hub, what never does, and what is said where it cannot be sent."""
 
 import json
+import re
+import shutil
 import sys
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -12,6 +15,7 @@ from files.publish import publish
 from job.exporting import push as pushing
 from job.exporting.push import refuse_places
 from job.exporting.words import LICENSES, check_license, check_repo
+from job.folder import Folder
 from models.elsewhere.hub import push_folder
 
 FILES = {
@@ -164,16 +168,57 @@ def test_a_name_that_is_no_model_is_refused(name):
 
 
 def test_a_place_on_this_machine_is_never_sent(tmp_path):
-    home = tmp_path / "home of me"
-    (tmp_path / "a.json").write_text(json.dumps({"base": f"{home}/model"}), encoding="utf-8")
-    (tmp_path / "b.json").write_text("{}", encoding="utf-8")
-    refuse_places(tmp_path, ["b.json"], [home])
-    with pytest.raises(ValueError, match=r"a\.json holds a place on this machine"):
-        refuse_places(tmp_path, ["b.json", "a.json"], [home])
+    home = tmp_path / "home of mé"
+    for name, text in {
+        "a.json": json.dumps({"base": f"{home}/model"}),  # é as an escape
+        "a.md": f"opened from {home}",
+        "b.json": "{}",
+        "empty": "",
+    }.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    refuse_places(tmp_path, ["b.json", "empty"], [home])
+    for name in ("a.json", "a.md"):
+        with pytest.raises(ValueError, match=rf"{name} holds a place on this machine"):
+            refuse_places(tmp_path, ["b.json", name], [home])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "refused"),
+    [
+        ("README.md", "the /root cause", False),
+        ("README.md", "from /root/openloop", True),
+        ("config.json", '{"base": "/root"}', True),
+        ("tokenizer.json", '{"/root": 7}', False),  # a word of a vocabulary
+        ("model.gguf", "\0/root\0", False),
+    ],
+)
+def test_a_place_of_one_name_may_be_a_word(tmp_path, name, text, refused):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    if refused:
+        with pytest.raises(ValueError, match="holds a place on this machine, /root"):
+            refuse_places(tmp_path, [name], [Path("/root")])
+    else:
+        refuse_places(tmp_path, [name], [Path("/root")])
+
+
+def test_rows_in_a_table_of_files_and_a_base_that_moved_are_places_too(run, tmp_path):
+    folder = tmp_path / "runs" / "one"
+    shutil.copytree(run, folder)
+    (tmp_path / "out").mkdir()
+    adapter = json.dumps({"base_model_name_or_path": "/elsewhere/base"})
+    (tmp_path / "out" / "adapter_config.json").write_text(adapter, encoding="utf-8")
+    text = re.sub(
+        r"(?m)^(\[data\]\n(?:.*\n)*?)source = .*\n",
+        r'\1source = {train = ["/rows/of/mine/*.csv", "b.csv"], test = "hub:/rows/test"}\n',
+        (folder / "config.toml").read_text(encoding="utf-8"),
+    )
+    (folder / "config.toml").write_text(text, encoding="utf-8")
+    paths = set(map(str, pushing.sources(Folder(folder), tmp_path / "out")))
+    assert paths >= {"/rows/of/mine", "/rows/test", "/elsewhere/base"}
 
 
 def pack(folder, run, monkeypatch):
-    monkeypatch.setattr(pushing, "sources", lambda folder: [])
+    monkeypatch.setattr(pushing, "sources", lambda folder, export: [])
     return pushing.pack(folder, "me/model", run)
 
 
