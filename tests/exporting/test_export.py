@@ -1,5 +1,6 @@
 """Exports: the same answers in other tools, what cannot be written, where it goes, what fails."""
 
+import errno
 import importlib.util
 import json
 import shutil
@@ -101,6 +102,50 @@ def test_an_adapter_opens_in_peft_and_names_the_hubs_base(copied, in_process):
     assert "base = 'path/to/its/base'" in (folder / "README.md").read_text(encoding="utf-8")
 
 
+def test_an_adapter_whose_base_has_moved_names_where_it_is(
+    copied, in_process, tiny_folder, tmp_path
+):
+    shutil.copytree(tiny_folder, tmp_path / "moved")
+    export_to(copied, "--to", "peft", "--base", tmp_path / "moved")
+    holds(record(copied, "peft"), 9)
+    adapter = json.loads((copied / "exports/peft/adapter_config.json").read_text(encoding="utf-8"))
+    assert adapter["base_model_name_or_path"] == str(tmp_path / "moved")
+
+
+def test_texts_of_rows_stay_with_the_run(copied, in_process, monkeypatch):
+    plain, texts = exporting.run_checker, []
+
+    def spoil(program, folder, asked):
+        texts.extend(asked["texts"])
+        answers = plain(program, folder, asked)
+        return answers | {"outputs": [[-one for one in row] for row in answers["outputs"]]}
+
+    monkeypatch.setattr(exporting, "run_checker", spoil)
+    export_to(copied, "--to", "sentence-transformers", code=4)
+    kept = (copied / "exports/sentence-transformers.json").read_text(encoding="utf-8")
+    assert any(text[:30] in kept for text in texts)
+    for path in (copied / "exports/sentence-transformers.rejected").iterdir():
+        if path.suffix in (".md", ".json") and not path.name.startswith("tokenizer"):
+            content = path.read_text(encoding="utf-8")
+            assert not any(text[:30] in content for text in texts), path
+
+
+def test_a_run_on_a_disk_for_reading_alone_is_exported_elsewhere(
+    copied, in_process, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(exporting, "records", lambda source, to: copied / "sealed.json")
+    plain = exporting.save_text
+
+    def save(path, text):
+        if path.parent == copied:
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        plain(path, text)
+
+    monkeypatch.setattr(exporting, "save_text", save)
+    export_to(copied, "--to", "sentence-transformers", "--out", tmp_path / "out")
+    assert "keeps no record of it" in capsys.readouterr().out
+
+
 def test_a_native_head_opens_in_a_pipeline(start, in_process):
     run, _ = start("native", "train.max_steps=2")
     export_to(run, "--rows", 5)
@@ -112,6 +157,7 @@ def test_a_native_head_opens_in_a_pipeline(start, in_process):
         (run / "exports/transformers/tokenizer_config.json").read_text(encoding="utf-8")
     )
     assert (words["model_max_length"], words["truncation_side"]) == (32, "right")
+    assert not {"name_or_path", "is_local", "local_files_only"} & words.keys()
 
 
 def test_a_format_that_cannot_hold_a_run_says_what_to_use(copied, capsys):

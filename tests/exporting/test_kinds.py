@@ -21,6 +21,7 @@ with open(sys.argv[3], "w", encoding="utf-8") as file:
         "folder": os.getcwd(),
         "offline": os.environ["HF_HUB_OFFLINE"],
         "token": os.environ.get("HF_TOKEN"),
+        "cache": os.environ.get("HF_HOME"),
         "asked": json.load(open(sys.argv[2], encoding="utf-8")),
     }, file)
 """
@@ -41,12 +42,26 @@ def test_a_checker_runs_elsewhere_and_finds_nothing_of_ours(tmp_path, monkeypatc
     monkeypatch.setenv("PYTHONPATH", ".")
     program = tmp_path / "program.py"
     program.write_text(PROGRAM, encoding="utf-8")
+    monkeypatch.setenv("HF_HOME", "/a/cache")
     told = run_checker(program, tmp_path, {"texts": ["é\u2028"]})
     assert told["ours"] == []
     assert told["flags"] == [1, 1]
     assert told["folder"] not in (str(tmp_path), str(program.parent))
-    assert (told["offline"], told["token"]) == ("1", None)
+    assert (told["offline"], told["token"], told["cache"]) == ("1", None, "/a/cache")
     assert told["asked"] == {"texts": ["é\u2028"]}
+
+
+def test_a_check_leaves_nothing_in_the_folder(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "shipped.py").write_text("ANSWER = 1\n", encoding="utf-8")
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import json, sys\nsys.path.insert(0, sys.argv[1])\nimport shipped\n"
+        "json.dump({'answer': shipped.ANSWER}, open(sys.argv[3], 'w', encoding='utf-8'))\n",
+        encoding="utf-8",
+    )
+    assert run_checker(program, tmp_path / "out", {}) == {"answer": 1}
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["shipped.py"]
 
 
 @pytest.mark.parametrize(
