@@ -3,7 +3,11 @@
 import errno
 import importlib.util
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +20,7 @@ import export
 from job.exporting import export as exporting
 from job.exporting.format import CHECKERS, Parity, exact
 from job.exporting.place import EXPORT, is_export, place_of, rejected, settle, workplace
+from job.extras import HOME
 from job.folder import Folder
 from job.verify import check_run
 
@@ -306,6 +311,65 @@ def test_a_dry_run_shows_files_and_front_matter_and_a_second_one_writes_nothing(
     export_to(copied, *words)
     assert "is this model already, checked" in capsys.readouterr().out
     assert torch.get_num_threads() >= 1
+
+
+def test_a_dry_run_takes_no_word_that_would_open_a_connection(copied, capsys):
+    with pytest.raises(SystemExit) as end:
+        export.main(["--run", str(copied), "--push", "me/model", "--license", "mit", "--dry-run",
+                     "--allow-network"])  # fmt: skip
+    assert end.value.code == 2
+    assert "--dry-run opens no connection" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_dry_run_that_has_to_export_first_opens_no_socket(copied):
+    """A graph, whose folder holds the most kinds of files; the check runs as it is."""
+    words = ["--run", str(copied), "--to", "onnx", "--rows", "4", "--push", "me/model",
+             "--license", "mit", "--dry-run"]  # fmt: skip
+    sockets, status, shown = watched(words)
+    assert (status, sockets) == (0, []), shown
+    assert "a dry run: nothing was sent" in shown
+    names = json.loads((copied / "exports/onnx/manifest.json").read_text(encoding="utf-8"))["files"]
+    assert not any(name.endswith(".pyc") for name in names)
+    assert b"stack_trace" not in (copied / "exports/onnx/model.onnx").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_dry_run_asks_no_hub_for_rows(copied):
+    config = (copied / "config.toml").read_text(encoding="utf-8")
+    config = re.sub(r"(?m)(^\[data\]\nsource = ).*", r'\1"hub:me/rows"', config)
+    assert "hub:me/rows" in config
+    (copied / "config.toml").write_text(config, encoding="utf-8")
+    words = ["--run", str(copied), "--allow-drift", "--push", "me/model", "--license", "mit"]
+    sockets, status, shown = watched([*words, "--dry-run"])
+    assert (status, sockets) == (2, []), shown
+    assert "hub:me/rows" in shown
+    assert watched(words)[0]  # without it the hub is asked: the hook sees what there is to see
+
+
+WATCHED = """
+import json, sys
+sockets = []
+sys.addaudithook(
+    lambda event, words: sockets.append(event)
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto") else None
+)
+import export
+status = export.main(sys.argv[1:])
+print("WATCHED" + json.dumps([sockets, status]))
+"""
+
+
+def watched(words):
+    """(what was opened, exit status, what was printed) of export.py in a process that may reach a
+    hub, one that nobody answers for."""
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    environment |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_none"}
+    done = subprocess.run([sys.executable, "-c", WATCHED, *words], env=environment, text=True,
+                          capture_output=True, cwd=HOME)  # fmt: skip
+    shown, _, outcome = done.stdout.partition("WATCHED")
+    assert outcome, done.stderr
+    return *json.loads(outcome), shown + done.stderr
 
 
 def test_a_hub_that_refuses_gives_a_sentence_and_the_command(
