@@ -101,23 +101,27 @@ def logprobs_of(talker: Talker, prompt: list[int], reply: list[int]) -> list[flo
 
 
 def compare_chats(own: Own, answers: dict[str, Any]) -> Parity:
-    """Task.compare() of conversations. A prompt of other tokens counts as answered otherwise."""
+    """Task.compare() of conversations. A prompt of other tokens counts as answered otherwise; where
+    no reply has a token, no log-probability was compared."""
     reference: Replies = own.reference
     rows = zip(reference.prompts, reference.replies, reference.texts,
                answers["prompts"], answers["replies"], strict=True)  # fmt: skip
-    alike, differing = 0, []
+    alike, others, differing = 0, 0, []
     for prompt, reply, text, their_prompt, their_reply in rows:
-        if (their_prompt is None or prompt == their_prompt) and reply == their_reply:
+        if prompt == their_prompt and reply == their_reply:
             alike += 1
-        else:
-            what = "the prompt has other tokens" if prompt != their_prompt else "another reply"
-            differing.append(f"{shorten(clean_line(text), 60)}: {what}")
+            continue
+        others += prompt != their_prompt
+        what = "the prompt has other tokens" if prompt != their_prompt else "another reply"
+        differing.append(f"{shorten(clean_line(text), 60)}: {what}")
     outputs = shares = None
-    if answers["logprobs"] is not None:
-        ours = torch.tensor([*chain.from_iterable(reference.logprobs)], dtype=torch.float64)
-        theirs = torch.tensor([*chain.from_iterable(answers["logprobs"])], dtype=torch.float64)
+    ours = torch.tensor([*chain.from_iterable(reference.logprobs)], dtype=torch.float64)
+    theirs = torch.tensor([*chain.from_iterable(answers["logprobs"])], dtype=torch.float64)
+    if len(ours) != len(theirs):
+        raise ValueError(f"got {len(theirs)} log-probabilities, expected {len(ours)}")
+    if len(ours):
         outputs, shares = largest(theirs - ours), largest(theirs.exp() - ours.exp())
     return Parity(
         len(reference.prompts), alike, shares, outputs, differing[:SHOWN],
-        extra=answers.get("extra", {}),
+        other_prompts=others, extra=answers.get("extra", {}),
     )  # fmt: skip

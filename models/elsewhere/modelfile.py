@@ -66,6 +66,6 @@ def modelfile(tokenizer: Any, file: str, context: int, plain: bool) -> tuple[str
             "in another language. It takes one of its own where it knows the one in the file; else "
             "write it by hand."
         )
-    lines += [f'PARAMETER stop "{word}"' for word in dict.fromkeys(stops)]
+    lines += [f'PARAMETER stop "{word}"' for word in dict.fromkeys(filter(None, stops))]
     lines += [f"PARAMETER num_ctx {context}", "PARAMETER temperature 0"]
     return "\n".join(lines) + "\n", lacks

@@ -268,6 +268,13 @@ def test_another_template_is_left_out_with_the_reason(template, chat_tokenizer):
     assert "no ChatML" in lacks
 
 
+def test_a_tokenizer_without_an_end_has_no_word_that_ends(chat_tokenizer):
+    other = copy.deepcopy(chat_tokenizer)
+    other.eos_token = None
+    text, _ = modelfile(other, "model.gguf", 64, plain=True)
+    assert "PARAMETER stop" not in text
+
+
 def test_a_model_that_goes_on_with_texts_gets_the_prompt_alone(chat_tokenizer):
     text, lacks = modelfile(chat_tokenizer, "model.gguf", 64, plain=True)
     assert lacks is None

@@ -10,8 +10,8 @@ shares (N, C) and labels (a name, or those that hold) where the tool itself tell
 
 ASKED of a chat: task "chat", messages of each prompt (or texts where `plain`), replies (token ids
 that openloop wrote), tokens (most of a reply), ends (ids that end one), threads. ANSWERS: prompts
-(token ids), replies (likewise, without what ended them), logprobs of openloop's replies where the
-tool tells them; seconds, tokens, peak, versions.
+(token ids), replies (likewise, without what ended them), logprobs of the tokens of openloop's
+replies; seconds, tokens, peak, versions.
 
 None of them imports another: each is what stands in the file.
 """
