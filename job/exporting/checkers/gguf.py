@@ -15,7 +15,7 @@ def by_llama(file: str, asked: dict) -> dict:
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
     words = llama_cpp.Llama(file, vocab_only=True, verbose=False)
-    template, texts = words.metadata.get("tokenizer.chat_template"), asked["messages"]
+    template, texts = words.metadata.get("tokenizer.chat_template", ""), asked["messages"]
     if not asked["plain"]:
         formatted = Jinja2ChatFormatter(template, "", "")
         texts = [formatted(messages=messages).prompt for messages in texts]
