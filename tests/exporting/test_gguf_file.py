@@ -132,9 +132,12 @@ def test_the_check_gives_replies_and_what_it_thinks_of_them(chat_tokenizer, tmp_
 
 
 @pytest.mark.slow
-def test_llama_cpp_replies_as_transformers_does(chat_tokenizer, tmp_path):
+@pytest.mark.parametrize("first", ["", "{{ bos_token }}{{ eos_token }}"])
+def test_llama_cpp_replies_as_transformers_does(chat_tokenizer, tmp_path, first):
     pytest.importorskip("llama_cpp")
     model = make("llama", len(chat_tokenizer))
+    chat_tokenizer = copy.deepcopy(chat_tokenizer)
+    chat_tokenizer.chat_template = first + chat_tokenizer.chat_template
     write_gguf(model, chat_tokenizer, chat_tokenizer.chat_template, tmp_path, eight=False)
     words = ["hello", "good day", "and you", "say hello", "to each other 12"]
     said, prompts, replies = [[{"role": "user", "content": word}] for word in words], [], []

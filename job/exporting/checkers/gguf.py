@@ -17,7 +17,11 @@ def by_llama(file: str, asked: dict) -> dict:
     words = llama_cpp.Llama(file, vocab_only=True, verbose=False)
     template, texts = words.metadata.get("tokenizer.chat_template", ""), asked["messages"]
     if not asked["plain"]:
-        formatted = Jinja2ChatFormatter(template, "", "")
+        end, begin = (
+            "" if token < 0 else words._model.token_get_text(token)
+            for token in (words.token_eos(), words.token_bos())
+        )
+        formatted = Jinja2ChatFormatter(template, end, begin)
         texts = [formatted(messages=messages).prompt for messages in texts]
     prompts = [words.tokenize(text.encode(), add_bos=False, special=True) for text in texts]
     most = max(
