@@ -90,7 +90,9 @@ def export(options: argparse.Namespace, repeat: str) -> int:
         folder, options.allow_code, options.base, options.allow_network, options.base_model
     )
     to = options.to or best_format(source)
-    path = written_before(source, to, options.out, words) if options.push else None
+    path = None
+    if options.push and not options.allow_drift:  # which the earlier one may be without
+        path = written_before(source, to, options.out, options.rows, words)
     if path is None:
         done = export_run(source, to, options.out, options.rows, words)
         print("\n".join([*parity_lines(done.table), f"written: {done.path}"]), flush=True)

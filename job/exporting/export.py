@@ -62,7 +62,7 @@ def export_run(source: Source, to: str, out: Path | None, rows: int, words: Word
             source = replace(source, decision=written.decision, joined=True)
         own = task_of(source.config).ask_rows(source, rows)
         table, record = check(source, chosen, written, own, place)
-        record |= {"to": to, "words": asdict(words)}
+        record |= {"to": to, "rows": rows, "words": asdict(words)}
         name_base(place, words)
         card = export_card(source, chosen, written, table, words)
         save_text(place / CARD, card)
@@ -89,18 +89,23 @@ def name_base(place: Path, words: Words) -> None:
         save_text(path, to_json(values, indent=2) + "\n")
 
 
-def written_before(source: Source, to: str, out: Path | None, words: Words) -> Path | None:
-    """The folder of an earlier export of just this model with these words, whole and good; None
-    where it has to be written. Raises ValueError as place_of does."""
+def written_before(
+    source: Source, to: str, out: Path | None, rows: int, words: Words
+) -> Path | None:
+    """The folder of an earlier export of just this model with these words, whole and good, that was
+    checked on `rows` rows or more; None where it has to be written. Raises ValueError as place_of
+    does."""
     target = place_of(source.folder, to, out)
     try:
-        record = read_json(target / EXPORT, ["run", "to", "words", "failed"])
+        record = read_json(target / EXPORT, ["run", "to", "rows", "words", "failed"])
         verify(target)
     except ValueError:
         return None
     told = json.loads(to_json(asdict(words)))  # as it stands there
     same = (record["run"].get("model"), record["to"], record["words"], record["failed"])
-    return target if same == (run_digest(source), to, told, []) else None
+    if same != (run_digest(source), to, told, []) or record["rows"] < rows:
+        return None
+    return target
 
 
 def records(source: Source, to: str) -> Path:

@@ -93,6 +93,7 @@ def test_the_default_recipes_head_opens_in_sentence_transformers(copied, in_proc
 
 
 def test_an_adapter_opens_in_peft_and_names_the_hubs_base(copied, in_process):
+    (copied / "model" / "notes.docx").write_text("mine", encoding="utf-8")
     export_to(copied, "--to", "peft", "--base-model", "owner/base")
     holds(record(copied, "peft"), 9)
     folder = copied / "exports" / "peft"
@@ -101,6 +102,7 @@ def test_an_adapter_opens_in_peft_and_names_the_hubs_base(copied, in_process):
     assert front(folder)["base_model"] == "owner/base"
     assert front(folder)["base_model_relation"] == "adapter"
     assert not (folder / "openloop.json").exists()
+    assert not (folder / "notes.docx").exists()
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "base = 'owner/base'" in card
     export_to(copied, "--to", "peft")
@@ -307,6 +309,8 @@ def test_a_dry_run_shows_files_and_front_matter_and_a_second_one_writes_nothing(
     assert "model.safetensors" in shown
     assert 'license: "mit"' in shown
     assert "a dry run: nothing was sent" in shown
+    export_to(copied, *words, "--rows", 501)  # more than it was checked on
+    assert "holds: the same labels" in capsys.readouterr().out
     monkeypatch.setattr(exporting, "run_checker", None)  # which nobody calls any more
     export_to(copied, *words)
     assert "is this model already, checked" in capsys.readouterr().out

@@ -4,6 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
+from files.publish import read_manifest
 from files.read import read_json
 from files.write import save_text, to_json
 from job.exporting.format import Parity, Source, Written, exact
@@ -41,10 +42,11 @@ class Peft:
         from job.exporting.formats.sentence_transformers import pooler_notes
         from models.elsewhere.merged import tokenizer_of
 
-        for path in source.folder.model.iterdir():
-            if path.name not in LEFT:
-                copy = shutil.copytree if path.is_dir() else shutil.copyfile
-                copy(path, folder / path.name)
+        model = source.folder.model
+        for name in read_manifest(model):  # and nothing that somebody else laid there
+            if name.partition("/")[0] not in LEFT:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(model / name, folder / name)
         place_base(source, folder)
         if source.texts is None:
             tokenizer_of(source.tokenizer, None).save_pretrained(folder)
