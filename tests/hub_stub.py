@@ -102,10 +102,10 @@ class Hub:
         mode = "lfs" if self.is_large(one["path"]) else "regular"
         return {"path": one["path"], "uploadMode": mode, "shouldIgnore": False, "oid": None}
 
-    def batch(self, asked):
+    def batch(self, request):
         objects = [
             one | {"actions": {"upload": {"href": f"{self.url}/lfs-put/{one['oid']}"}}}
-            for one in asked["objects"]
+            for one in request["objects"]
         ]
         return {"transfer": "basic", "objects": objects}
 

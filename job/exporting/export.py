@@ -12,7 +12,6 @@ from files.publish import MANIFEST, verify
 from files.read import read_json
 from files.verify import sha256
 from files.write import save_text, to_json
-from job.exporting.asked import Own
 from job.exporting.card import export_card
 from job.exporting.child import CheckerFailed, run_checker
 from job.exporting.format import CHECKERS, Format, Parity, Source, Written
@@ -26,6 +25,7 @@ from job.exporting.place import (
     size_of,
     workplace,
 )
+from job.exporting.questions import Own
 from job.exporting.table import FORMATS
 from job.exporting.words import Words
 from job.tasks.table import task_of
@@ -101,9 +101,9 @@ def written_before(
         verify(target)
     except ValueError:
         return None
-    told = json.loads(to_json(asdict(words)))  # as it stands there
+    expected = json.loads(to_json(asdict(words)))  # as it stands there
     same = (record["run"].get("model"), record["to"], record["words"], record["failed"])
-    if same != (run_digest(source), to, told, []) or record["rows"] < rows:
+    if same != (run_digest(source), to, expected, []) or record["rows"] < rows:
         return None
     return target
 
@@ -126,7 +126,7 @@ def check(
     """Ask what stands in `place`, and judge; the table, and what export.json says."""
     answers: dict[str, Any] = {}
     try:
-        answers = run_checker(CHECKERS / chosen.checker, place, own.asked)
+        answers = run_checker(CHECKERS / chosen.checker, place, own.questions)
         parity = task_of(source.config).compare(source, written, own, answers)
         failed = chosen.judge(parity)
     except (CheckerFailed, KeyError, TypeError, ValueError) as error:

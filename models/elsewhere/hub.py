@@ -53,10 +53,10 @@ def push_folder(folder: Path, names: list[str], repo: str, private: bool, messag
         raise ValueError(
             "there is no token for the hub: log in with `hf auth login`, or set HF_TOKEN"
         )
-    with told(f"asking the hub whether {repo} may be written to"):
+    with one_sentence(f"asking the hub whether {repo} may be written to"):
         who = api.whoami()
     check_rights(who, repo)
-    with told(f"asking the hub for {repo}"):
+    with one_sentence(f"asking the hub for {repo}"):
         public, there = open_repo(api, repo, private)
     if public and private:
         raise ValueError(
@@ -69,7 +69,7 @@ def push_folder(folder: Path, names: list[str], repo: str, private: bool, messag
     if not sent:
         return Pushed(f"{api.endpoint}/{repo}", [], same, others)
     operations = [CommitOperationAdd(name, folder / name) for name in sent]
-    with told(f"sending to {repo}"):
+    with one_sentence(f"sending to {repo}"):
         done = api.create_commit(repo, operations, commit_message=message)
     return Pushed(str(done.commit_url), sent, same, others)
 
@@ -123,7 +123,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 @contextmanager
-def told(doing: str) -> Iterator[None]:
+def one_sentence(doing: str) -> Iterator[None]:
     """What goes wrong with the hub in the block is a ValueError of one sentence."""
     try:
         yield

@@ -35,12 +35,12 @@ def system_of(tokenizer: Any) -> tuple[bool, str | None]:
         )
 
     try:
-        told = {len(one): rendered([SYSTEM, *one]) == chatml([SYSTEM, *one]) for one in TRIED}
+        as_chatml = {len(one): rendered([SYSTEM, *one]) == chatml([SYSTEM, *one]) for one in TRIED}
         before = {rendered(one).removesuffix(chatml(one)) for one in TRIED}
     except Exception:  # a template of Jinja may raise anything
         return False, None
     front = before.pop()
-    if before or not all(told.values()):
+    if before or not all(as_chatml.values()):
         return False, None
     if not front:
         return True, None

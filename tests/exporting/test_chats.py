@@ -2,10 +2,10 @@
 
 import pytest
 
-from job.exporting.asked import Own
 from job.exporting.chats import Replies, compare_chats
 from job.exporting.format import exact
 from job.exporting.formats.gguf import Gguf, Gguf8
+from job.exporting.questions import Own
 
 PROMPTS, REPLIES, LOGPROBS = [[5, 6], [7]], [[1, 2], [3]], [[-0.1, -0.2], [-0.3]]
 SAME = {"prompts": PROMPTS, "replies": REPLIES, "logprobs": LOGPROBS}

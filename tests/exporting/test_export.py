@@ -39,13 +39,13 @@ def in_process(monkeypatch):
     """Checkers are called here instead of in a process of their own, which takes seconds to load
     what is loaded already; test_isolated.py starts them as they are."""
 
-    def call(program, folder, asked):
+    def call(program, folder, questions):
         spec = importlib.util.spec_from_file_location(f"checker_{program.stem}", program)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         place = Path(folder).parent
-        (place / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
-        module.main(str(folder), str(place / "asked.json"), str(place / "answers.json"))
+        (place / "questions.json").write_text(json.dumps(questions), encoding="utf-8")
+        module.main(str(folder), str(place / "questions.json"), str(place / "answers.json"))
         return json.loads((place / "answers.json").read_text(encoding="utf-8"))
 
     monkeypatch.setattr(exporting, "run_checker", call)
@@ -122,9 +122,9 @@ def test_an_adapter_whose_base_has_moved_names_where_it_is(
 def test_texts_of_rows_stay_with_the_run(copied, in_process, monkeypatch):
     plain, texts = exporting.run_checker, []
 
-    def spoil(program, folder, asked):
-        texts.extend(asked["texts"])
-        answers = plain(program, folder, asked)
+    def spoil(program, folder, questions):
+        texts.extend(questions["texts"])
+        answers = plain(program, folder, questions)
         return answers | {"outputs": [[-one for one in row] for row in answers["outputs"]]}
 
     monkeypatch.setattr(exporting, "run_checker", spoil)
@@ -169,20 +169,20 @@ def test_a_native_head_opens_in_a_pipeline(start, in_process):
 
 def test_a_format_that_cannot_hold_a_run_says_what_to_use(copied, capsys):
     export_to(copied, "--to", "transformers", code=2)
-    told = capsys.readouterr().err
-    assert "cannot be written so" in told
-    assert "use --to sentence-transformers" in told
+    shown = capsys.readouterr().err
+    assert "cannot be written so" in shown
+    assert "use --to sentence-transformers" in shown
     assert not (copied / "exports").exists()
 
 
 def test_spoilt_weights_are_rejected_with_4(copied, in_process, monkeypatch, capsys):
     plain = exporting.run_checker
 
-    def spoil(program, folder, asked):
+    def spoil(program, folder, questions):
         path = Path(folder) / "2_Dense" / "model.safetensors"
         tensors = {name: tensor * 1.01 for name, tensor in load_file(path).items()}
         save_file(tensors, path)
-        return plain(program, folder, asked)
+        return plain(program, folder, questions)
 
     monkeypatch.setattr(exporting, "run_checker", spoil)
     export_to(copied, "--to", "sentence-transformers", code=4)
@@ -194,7 +194,7 @@ def test_spoilt_weights_are_rejected_with_4(copied, in_process, monkeypatch, cap
 
 
 def test_a_program_that_cannot_open_it_is_a_failed_check(copied, monkeypatch, capsys):
-    def fail(program, folder, asked):
+    def fail(program, folder, questions):
         raise exporting.CheckerFailed("OSError: no such model")
 
     monkeypatch.setattr(exporting, "run_checker", fail)
@@ -257,7 +257,7 @@ def test_a_rejected_export_stands_over_an_earlier_one_of_ours_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("parity", "told"),
+    ("parity", "expected"),
     [
         (Parity(10, 10, 1e-6, 1e-5), []),
         (Parity(10, None, 1e-6, 1e-5), []),
@@ -268,10 +268,10 @@ def test_a_rejected_export_stands_over_an_earlier_one_of_ours_alone(tmp_path):
         (Parity(10, 8, 2e-4, 1.0), ["2 of 10 rows", "probabilities", "logits"]),
     ],
 )
-def test_what_does_not_hold_is_told(parity, told):
+def test_what_does_not_hold_is_told(parity, expected):
     lines = exact(parity)
-    assert len(lines) == len(told)
-    assert all(line.startswith(word) for line, word in zip(lines, told, strict=True))
+    assert len(lines) == len(expected)
+    assert all(line.startswith(word) for line, word in zip(lines, expected, strict=True))
 
 
 def test_each_checker_is_there_and_knows_nothing_of_ours():
@@ -384,6 +384,6 @@ def test_a_hub_that_refuses_gives_a_sentence_and_the_command(
 
     monkeypatch.setattr("models.elsewhere.hub.push_folder", refuse)
     export_to(copied, "--push", "me/model", "--license", "mit", code=2)
-    told = capsys.readouterr().err
-    assert "this token may not write there" in told
-    assert f"python export.py --run {copied} --push me/model --license mit" in told
+    shown = capsys.readouterr().err
+    assert "this token may not write there" in shown
+    assert f"python export.py --run {copied} --push me/model --license mit" in shown
