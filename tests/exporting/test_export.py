@@ -37,7 +37,7 @@ def copied(run, tmp_path):
 @pytest.fixture
 def in_process(monkeypatch):
     """Checkers are called here instead of in a process of their own, which takes seconds to load
-    what is loaded already; test_isolated.py starts them as they are."""
+    what is loaded already; test_kinds.py starts them as they are."""
 
     def call(program, folder, questions):
         spec = importlib.util.spec_from_file_location(f"checker_{program.stem}", program)
@@ -369,8 +369,8 @@ def watched(words):
     hub, one that nobody answers for."""
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
     environment |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_none"}
-    done = subprocess.run([sys.executable, "-c", WATCHED, *words], env=environment, text=True,
-                          capture_output=True, cwd=HOME)  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", WATCHED, *words], env=environment,
+                          encoding="utf-8", capture_output=True, cwd=HOME)  # fmt: skip
     shown, _, outcome = done.stdout.partition("WATCHED")
     assert outcome, done.stderr
     return *json.loads(outcome), shown + done.stderr
