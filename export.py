@@ -8,6 +8,7 @@ docs/export.md
 """
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -55,6 +56,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     for name in ("private", "dry_run"):
         if getattr(options, name) and not options.push:
             parser.error(f"--{name.replace('_', '-')} is about --push USER/NAME; there is none")
+    if options.dry_run and options.allow_network:
+        parser.error("--dry-run opens no connection, and --allow-network would: leave one out")
     if options.push and not options.license:
         parser.error("--push needs --license ID: nobody else can say under which licence it is")
     return options
@@ -63,15 +66,19 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def export(options: argparse.Namespace, repeat: str) -> int:
     """Write, check, print, push; the exit status."""
     from openloop import set_up_environment, verify_run
-    from job.exporting.words import Words, check_license, check_repo
+    from job.exporting.words import Words, check_license, check_name, check_repo
     from job.folder import Folder
 
     words = Words(
         None if options.license is None else check_license(options.license),
-        tuple(options.language), options.base_model, options.dataset,
+        tuple(options.language),
+        options.base_model and check_name("--base-model", options.base_model),
+        options.dataset and check_name("--dataset", options.dataset),
         None if options.push is None else check_repo(options.push),
     )  # fmt: skip
     set_up_environment()
+    if options.dry_run:  # a run whose rows come from the hub would ask it
+        os.environ["HF_HUB_OFFLINE"] = "1"
     verify_run(options.run, options.allow_drift)
     from job.exporting.export import export_run, written_before
     from job.exporting.source import open_source
@@ -83,7 +90,9 @@ def export(options: argparse.Namespace, repeat: str) -> int:
         folder, options.allow_code, options.base, options.allow_network, options.base_model
     )
     to = options.to or best_format(source)
-    path = written_before(source, to, options.out, words) if options.push else None
+    path = None
+    if options.push and not options.allow_drift:  # which the earlier one may be without
+        path = written_before(source, to, options.out, options.rows, words)
     if path is None:
         done = export_run(source, to, options.out, options.rows, words)
         print("\n".join([*parity_lines(done.table), f"written: {done.path}"]), flush=True)

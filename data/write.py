@@ -23,6 +23,8 @@ from files.printable import escape_in_json
 
 ENDINGS = (".jsonl", ".csv", ".parquet")
 GROUP = 8192  # rows of a Parquet row group
+FORMULA = re.compile(r"[=+\-@\t\r]")  # as the page of serve.py has both: page/csv.js
+NUMBER = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]+)?")
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 Rows = Sequence[Mapping[str, Any]]
@@ -33,7 +35,8 @@ def write_rows(
 ) -> None:
     """Write all rows to an open file; `ending` is one of ENDINGS. `types` are the columns of a
     table, in order, as `column_types` gives them; rows of JSON lines have whatever they have. In a
-    table a missing value is an empty cell, and a list or an object is JSON text."""
+    table a missing value is an empty cell, and a list or an object is JSON text; in a CSV, which
+    table programs open, none is taken for a formula."""
     if ending == ".parquet":
         _write_parquet(file, types, chunks)
         return
@@ -116,10 +119,16 @@ def _write_csv(file: TextIO, names: list[str], chunks: Iterable[Rows]) -> None:
 
 
 def _csv_rows(names: list[str], chunks: Iterable[Rows]) -> Iterator[list[str]]:
-    yield [_plain(name) for name in names]
+    yield [harmless(_plain(name)) for name in names]
     for rows in chunks:
         for row in rows:
-            yield [_cell_text(row.get(name)) or "" for name in names]
+            yield [harmless(_cell_text(row.get(name)) or "") for name in names]
+
+
+def harmless(cell: str) -> str:
+    """A cell that no table program takes for a formula: an apostrophe stands before one, as OWASP
+    has it. A number is none."""
+    return f"'{cell}" if FORMULA.match(cell) and not NUMBER.fullmatch(cell) else cell
 
 
 def _write_parquet(

@@ -33,7 +33,8 @@ class Side:
 @dataclass(frozen=True)
 class ParityTable:
     """`rows` says what was asked, `unit` what is counted a second; `promise` what had to hold and
-    `failed` what did not."""
+    `failed` what did not; `differing` quotes rows that were answered otherwise, for the terminal
+    alone."""
 
     sides: Sequence[Side]
     rows: str
@@ -77,7 +78,7 @@ def parity_lines(table: ParityTable) -> list[str]:
 
 
 def parity_markdown(table: ParityTable) -> list[str]:
-    """The same for a card."""
+    """The same for a card, which goes to others: without texts of rows."""
     header, *rows = parity_cells(table)
     shown = [[escape_markdown(name), *figures] for name, *figures in rows]
     lines = [
@@ -88,8 +89,7 @@ def parity_markdown(table: ParityTable) -> list[str]:
         "",
         f"What has to hold, and {table.verdict.replace('holds', 'does')}: {table.promise}.",
     ]
-    more = [*table.failed, *table.differing]
-    return lines + (["", *bullets(more)] if more else [])
+    return lines + (["", *bullets(table.failed)] if table.failed else [])
 
 
 def count_words(count: int, word: str) -> str:

@@ -11,7 +11,8 @@ TOKEN = "hf_secretsecretsecret"
 
 class Hub:
     """`files`: name -> bytes of the one model, None before it is made. `role`: of the token.
-    `refuse`: (part of a path) -> status, or "cut" for a connection that breaks off. `seen`: method
+    `refuse`: (part of a path) -> status, "cut" for a connection that breaks off, "page" for an
+    answer that is no JSON, "yaml" for front matter that is refused. `seen`: method
     and path of each request, in order; `sent`: names of each commit's files."""
 
     def __init__(self):
@@ -45,6 +46,11 @@ class Hub:
             if part in path:
                 if status == "cut":
                     return request.connection.close()
+                if status == "page":  # as a proxy answers in its place
+                    return self.say(request, "<html>", 502, content=b"<html>no</html>")
+                if status == "yaml":
+                    errors = [{"message": "language must be\nISO 639"}, {"message": "no"}]
+                    return self.say(request, {"errors": errors}, 400)
                 return self.say(request, {"error": "no"}, status)
         if request.headers.get("Authorization") != f"Bearer {TOKEN}" and "/lfs-put/" not in path:
             self.say(request, {"error": "Invalid credentials"}, 401)
@@ -71,13 +77,15 @@ class Hub:
             self.commit(body)
             self.say(request, {"commitOid": "c" * 40, "commitUrl": f"{self.url}/me/model/commit/c"})
         elif path.startswith("/api/models/"):
-            self.say(request, {"id": "me/model", "sha": "a" * 40, "siblings": self.siblings()})
+            private = self.private == "private"
+            values = {"id": "me/model", "sha": "a" * 40, "private": private}
+            self.say(request, values | {"siblings": self.siblings()})
         else:
             self.say(request, {"error": f"no such place: {path}"}, 404)
         return None
 
-    def say(self, request, value, status=200, code=None):
-        content = json.dumps(value).encode()
+    def say(self, request, value, status=200, code=None, content=None):
+        content = json.dumps(value).encode() if content is None else content
         request.send_response(status)
         request.send_header("Content-Type", "application/json")
         request.send_header("Content-Length", str(len(content)))
@@ -94,10 +102,10 @@ class Hub:
         mode = "lfs" if self.is_large(one["path"]) else "regular"
         return {"path": one["path"], "uploadMode": mode, "shouldIgnore": False, "oid": None}
 
-    def batch(self, asked):
+    def batch(self, request):
         objects = [
             one | {"actions": {"upload": {"href": f"{self.url}/lfs-put/{one['oid']}"}}}
-            for one in asked["objects"]
+            for one in request["objects"]
         ]
         return {"transfer": "basic", "objects": objects}
 

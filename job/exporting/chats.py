@@ -12,8 +12,8 @@ from job.chatting.before import TestPrompt, test_prompts
 from job.chatting.load import make_talker, open_talker
 from job.chatting.rows import load_chat_rows
 from job.chatting.talker import Talker
-from job.exporting.asked import Own, largest
 from job.exporting.format import Parity, Source
+from job.exporting.questions import Own, largest
 from job.testing.score import check_same_rows
 from models.generate import GenerateArgs, generate
 from report.format import clean_line, shorten
@@ -60,14 +60,15 @@ def ask_chats(source: Source, most: int) -> Own:
          for one, reply in zip(prompts, replies, strict=True)],
         [one.messages[-1]["content"] for one in prompts],
     )  # fmt: skip
-    asked = {
+    questions = {
         "task": "chat", "plain": source.plain_texts,
         "messages": [messages_of(one, plain, source.plain_texts) for one in prompts],
         "replies": replies, "tokens": TOKENS, "ends": sorted(plain.ends),
         "threads": torch.get_num_threads(),
     }  # fmt: skip
     return Own(
-        asked, f"{len(prompts)} prompts of the test conversations, {TOKENS} tokens each at most",
+        questions,
+        f"{len(prompts)} prompts of the test conversations, {TOKENS} tokens each at most",
         opened.precision.dtype, seconds, count, "tokens", reference,
     )  # fmt: skip
 
@@ -95,29 +96,33 @@ def logprobs_of(talker: Talker, prompt: list[int], reply: list[int]) -> list[flo
     ids = torch.tensor([prompt + reply])
     with talker.answering():
         output = talker.model(input_ids=ids, attention_mask=torch.ones_like(ids))
-    told = output.logits[0].double().log_softmax(-1)  # (T, V)
+    logprobs = output.logits[0].double().log_softmax(-1)  # (T, V)
     places = torch.arange(len(prompt) - 1, len(prompt) - 1 + len(reply))
-    return told[places, torch.tensor(reply, dtype=torch.long)].tolist()
+    return logprobs[places, torch.tensor(reply, dtype=torch.long)].tolist()
 
 
 def compare_chats(own: Own, answers: dict[str, Any]) -> Parity:
-    """Task.compare() of conversations. A prompt of other tokens counts as answered otherwise."""
+    """Task.compare() of conversations. A prompt of other tokens counts as answered otherwise; where
+    no reply has a token, no log-probability was compared."""
     reference: Replies = own.reference
     rows = zip(reference.prompts, reference.replies, reference.texts,
                answers["prompts"], answers["replies"], strict=True)  # fmt: skip
-    alike, differing = 0, []
+    alike, others, differing = 0, 0, []
     for prompt, reply, text, their_prompt, their_reply in rows:
-        if (their_prompt is None or prompt == their_prompt) and reply == their_reply:
+        if prompt == their_prompt and reply == their_reply:
             alike += 1
-        else:
-            what = "the prompt has other tokens" if prompt != their_prompt else "another reply"
-            differing.append(f"{shorten(clean_line(text), 60)}: {what}")
+            continue
+        others += prompt != their_prompt
+        what = "the prompt has other tokens" if prompt != their_prompt else "another reply"
+        differing.append(f"{shorten(clean_line(text), 60)}: {what}")
     outputs = shares = None
-    if answers["logprobs"] is not None:
-        ours = torch.tensor([*chain.from_iterable(reference.logprobs)], dtype=torch.float64)
-        theirs = torch.tensor([*chain.from_iterable(answers["logprobs"])], dtype=torch.float64)
+    ours = torch.tensor([*chain.from_iterable(reference.logprobs)], dtype=torch.float64)
+    theirs = torch.tensor([*chain.from_iterable(answers["logprobs"])], dtype=torch.float64)
+    if len(ours) != len(theirs):
+        raise ValueError(f"got {len(theirs)} log-probabilities, expected {len(ours)}")
+    if len(ours):
         outputs, shares = largest(theirs - ours), largest(theirs.exp() - ours.exp())
     return Parity(
         len(reference.prompts), alike, shares, outputs, differing[:SHOWN],
-        extra=answers.get("extra", {}),
+        other_prompts=others, extra=answers.get("extra", {}),
     )  # fmt: skip

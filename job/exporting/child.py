@@ -20,6 +20,9 @@ KEPT = (
     "TMPDIR",
     "SYSTEMROOT",
     "LD_LIBRARY_PATH",
+    "HF_HOME",  # where the base of an adapter may lie
+    "HF_HUB_CACHE",
+    "XDG_CACHE_HOME",
     "OMP_NUM_THREADS",
 )
 QUIET = {
@@ -32,19 +35,21 @@ class CheckerFailed(Exception):
     """The program ended without answers: what it said last."""
 
 
-def run_checker(program: Path, folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
+def run_checker(program: Path, folder: Path, questions: dict[str, Any]) -> dict[str, Any]:
     """What the program says of an exported folder. Raises CheckerFailed where it cannot open or ask
     it."""
     with tempfile.TemporaryDirectory() as place:
-        asks, answers = Path(place, "asked.json"), Path(place, "answers.json")
-        asks.write_text(json.dumps(asked), encoding="utf-8")
+        questions_file, answers = Path(place, "questions.json"), Path(place, "answers.json")
+        questions_file.write_text(json.dumps(questions), encoding="utf-8")
         environment = {name: os.environ[name] for name in KEPT if name in os.environ} | QUIET
         done = subprocess.run(
-            [sys.executable, "-I", *map(str, (program.resolve(), folder.resolve(), asks, answers))],
+            # -B: what it imports of the folder would leave compiled files there, with our paths
+            [sys.executable, "-I", "-B",
+             *map(str, (program.resolve(), folder.resolve(), questions_file, answers))],
             cwd=place, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
         )  # fmt: skip
-        told = done.stderr.decode("utf-8", errors="replace").strip().splitlines()
+        errors = done.stderr.decode("utf-8", errors="replace").strip().splitlines()
         if done.returncode or not answers.is_file():
-            last = shorten(told[-1], 400) if told else f"it ended with status {done.returncode}"
+            last = shorten(errors[-1], 400) if errors else f"it ended with status {done.returncode}"
             raise CheckerFailed(last)
         return read_json(answers)

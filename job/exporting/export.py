@@ -1,5 +1,6 @@
 """An export from beginning to end: written, asked in a process of its own, compared, published."""
 
+import errno
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +12,6 @@ from files.publish import MANIFEST, verify
 from files.read import read_json
 from files.verify import sha256
 from files.write import save_text, to_json
-from job.exporting.asked import Own
 from job.exporting.card import export_card
 from job.exporting.child import CheckerFailed, run_checker
 from job.exporting.format import CHECKERS, Format, Parity, Source, Written
@@ -25,6 +25,7 @@ from job.exporting.place import (
     size_of,
     workplace,
 )
+from job.exporting.questions import Own
 from job.exporting.table import FORMATS
 from job.exporting.words import Words
 from job.tasks.table import task_of
@@ -61,17 +62,20 @@ def export_run(source: Source, to: str, out: Path | None, rows: int, words: Word
             source = replace(source, decision=written.decision, joined=True)
         own = task_of(source.config).ask_rows(source, rows)
         table, record = check(source, chosen, written, own, place)
-        record |= {"to": to, "words": asdict(words)}
+        record |= {"to": to, "rows": rows, "words": asdict(words)}
         name_base(place, words)
         card = export_card(source, chosen, written, table, words)
         save_text(place / CARD, card)
         save_text(place / EXPORT, to_json(record, indent=1) + "\n")
         path = rejected(target) if table.failed else target
         settle(place, path)
-    record |= {"path": str(path)}
+    # texts of test rows stay with the run: an export may be sent on
+    record |= {"path": str(path), "differing": table.differing}
     try:
         save_text(records(source, to), to_json(record, indent=1) + "\n")
-    except PermissionError:  # somebody else's run, exported to a folder of one's own
+    except OSError as error:  # somebody else's run, exported to a folder of one's own
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
         table = replace(table, notes=[*table.notes, f"{source.folder.path} keeps no record of it."])
     return Exported(path, table)
 
@@ -85,18 +89,23 @@ def name_base(place: Path, words: Words) -> None:
         save_text(path, to_json(values, indent=2) + "\n")
 
 
-def written_before(source: Source, to: str, out: Path | None, words: Words) -> Path | None:
-    """The folder of an earlier export of just this model with these words, whole and good; None
-    where it has to be written. Raises ValueError as place_of does."""
+def written_before(
+    source: Source, to: str, out: Path | None, rows: int, words: Words
+) -> Path | None:
+    """The folder of an earlier export of just this model with these words, whole and good, that was
+    checked on `rows` rows or more; None where it has to be written. Raises ValueError as place_of
+    does."""
     target = place_of(source.folder, to, out)
     try:
-        record = read_json(target / EXPORT, ["run", "to", "words", "failed"])
+        record = read_json(target / EXPORT, ["run", "to", "rows", "words", "failed"])
         verify(target)
     except ValueError:
         return None
-    told = json.loads(to_json(asdict(words)))  # as it stands there
+    expected = json.loads(to_json(asdict(words)))  # as it stands there
     same = (record["run"].get("model"), record["to"], record["words"], record["failed"])
-    return target if same == (run_digest(source), to, told, []) else None
+    if same != (run_digest(source), to, expected, []) or record["rows"] < rows:
+        return None
+    return target
 
 
 def records(source: Source, to: str) -> Path:
@@ -117,7 +126,7 @@ def check(
     """Ask what stands in `place`, and judge; the table, and what export.json says."""
     answers: dict[str, Any] = {}
     try:
-        answers = run_checker(CHECKERS / chosen.checker, place, own.asked)
+        answers = run_checker(CHECKERS / chosen.checker, place, own.questions)
         parity = task_of(source.config).compare(source, written, own, answers)
         failed = chosen.judge(parity)
     except (CheckerFailed, KeyError, TypeError, ValueError) as error:
@@ -133,7 +142,6 @@ def check(
         "unit": own.unit,
         "promise": chosen.promise,
         "failed": failed,
-        "differing": parity.differing,
         "notes": [*table.notes],
         "peak_bytes": answers.get("peak"),
         "versions": answers.get("versions", {}),

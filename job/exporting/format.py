@@ -83,7 +83,7 @@ class Parity:
     and for chat in the probability and log-probability of a reply's tokens; None where the tool
     does not tell. `differing`: the first rows that were answered otherwise. `right`, `own_right`:
     (N,) whether the tool, and openloop with the same model, have the label of a row; None where
-    rows have none to compare.
+    rows have none to compare. `other_prompts`: of a chat, prompts that have other tokens.
     """
 
     rows: int
@@ -93,6 +93,7 @@ class Parity:
     differing: list[str] = field(default_factory=list)
     right: np.ndarray | None = None
     own_right: np.ndarray | None = None
+    other_prompts: int = 0
     extra: dict[str, Any] = field(default_factory=dict)  # what else the program found out
 
 

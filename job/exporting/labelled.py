@@ -11,9 +11,9 @@ from torch import Tensor
 from data.encode import encode_texts
 from data.prepare import Data
 from engine.precision import choose_precision
-from job.exporting.asked import Own, largest
 from job.exporting.decided import outputs_of
 from job.exporting.format import Parity, Source, Written
+from job.exporting.questions import Own, largest
 from job.predicting.naming import Prediction, Text, name_predictions
 from job.predicting.predictor import CHUNK, Predictor, length_args, make_predictor, open_predictor
 from job.rows import load_rows
@@ -84,7 +84,7 @@ def ask_labelled(source: Source, most: int) -> Own:
             source.args.label_names, fp32, fusion,
         )  # fmt: skip
         logits = answer(plain, texts)
-    asked = {
+    questions = {
         "task": "classify", "texts": texts, "labels": list(source.args.label_names),
         "kind": source.args.kind, "likeliest": not source.decision.thresholds,
         "batch": 1 if source.texts.alone else opened.micro_batch_size,
@@ -92,8 +92,8 @@ def ask_labelled(source: Source, most: int) -> Own:
     }  # fmt: skip
     reference = Reference(texts, logits, [*labels, None])
     return Own(
-        asked, f"{len(labels):,} {rows} and one text of {LONG:,} tokens", opened.precision.dtype,
-        seconds, len(texts), "rows", reference,
+        questions, f"{len(labels):,} {rows} and one text of {LONG:,} tokens",
+        opened.precision.dtype, seconds, len(texts), "rows", reference,
         beside(source, opened, reference, whole),
     )  # fmt: skip
 
@@ -139,8 +139,8 @@ def right_ones(
         tuple(n for n, holds in zip(names, label, strict=True) if holds > 0.5)
         for label in labels if label is not None
     ]  # fmt: skip
-    told = [p.labels if source.args.kind == "multi" else p.label for p in predictions]
-    return np.array([a == b for a, b in zip(told, truth, strict=False)])
+    predicted = [p.labels if source.args.kind == "multi" else p.label for p in predictions]
+    return np.array([a == b for a, b in zip(predicted, truth, strict=False)])
 
 
 def quality(
@@ -163,9 +163,9 @@ def compare_labelled(source: Source, written: Written, own: Own, answers: dict[s
     if outputs.shape != wanted.shape:
         raise ValueError(f"got outputs {tuple(outputs.shape)}, expected {tuple(wanted.shape)}")
     shares = source.decision.probabilities(reference.logits)
-    told = written.decision.probabilities(outputs.float())
+    their_shares = written.decision.probabilities(outputs.float())
     if kind != "regression" and answers["shares"] is not None:
-        told = torch.tensor(answers["shares"], dtype=torch.float64)
+        their_shares = torch.tensor(answers["shares"], dtype=torch.float64)
     # of numbers both are differences in standard deviations of the labels
     unit = source.decision.target.deviation if kind == "regression" else 1.0
     scale = unit / written.decision.target.deviation if kind == "regression" else 1.0
@@ -182,7 +182,7 @@ def compare_labelled(source: Source, written: Written, own: Own, answers: dict[s
     return Parity(
         rows=len(reference.texts),
         equal=None if kind == "regression" else sum(alike),
-        shares=largest((told - shares) / unit),
+        shares=largest((their_shares - shares) / unit),
         outputs=largest((outputs - wanted) / scale),
         differing=[] if kind == "regression" else [
             line_of(a, b) for a, b, same in zip(ours, theirs, alike, strict=True) if not same
@@ -196,5 +196,5 @@ def compare_labelled(source: Source, written: Written, own: Own, answers: dict[s
 def line_of(ours: Prediction, theirs: Prediction) -> str:
     """A row that is answered otherwise."""
     text = ours.text if isinstance(ours.text, str) else " | ".join(ours.text)
-    told = ", ".join(theirs.labels) if theirs.labels else theirs.label
-    return f"{shorten(clean_line(text), 60)}: {told}, not {ours.label}"
+    label = ", ".join(theirs.labels) if theirs.labels else theirs.label
+    return f"{shorten(clean_line(text), 60)}: {label}, not {ours.label}"

@@ -1,16 +1,25 @@
 """An export on its way to the hub: what goes, what never does, and what is said of it."""
 
+import json
 import os
+import re
+import sysconfig
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from files.publish import read_manifest, verify
 from files.read import read_json
 from job.exporting.place import CARD
+from job.extras import HOME
 from job.folder import Folder, finished_config
 from models.record import read_record
+from models.resolve import ADAPTER
 from report.format import align_table, format_bytes, join_names
 from report.parity import count_words
+
+PACKAGES = Path(sysconfig.get_path("purelib"))
+VOCABULARY = ("tokenizer.json", "vocab", "merges")  # whose words may be any
 
 
 @dataclass(frozen=True)
@@ -39,38 +48,54 @@ class Parcel:
 def pack(folder: Path, repo: str, run: Path) -> Parcel:
     """The files that an export wrote, and nothing that came into its folder since. Raises
     ValueError where one was changed, or names a place on this machine: the run, its rows and base,
-    the user's home or the current folder."""
+    openloop, the packages, the user's home or the current folder."""
     verify(folder)
     names = sorted(read_manifest(folder))
-    refuse_places(folder, names, [run, *sources(Folder(run))])
-    words = [name for name in names if not name.startswith(("tokenizer", "vocab", "merges"))]
-    refuse_places(folder, words, [Path.home(), Path.cwd()])  # which may be a word: /tmp
+    ours = [run, folder, HOME, PACKAGES, Path.home(), Path.cwd()]
+    refuse_places(folder, names, [*ours, *sources(Folder(run), folder)])
     sizes = {name: (folder / name).stat().st_size for name in names}
     return Parcel(folder, repo, sizes)
 
 
 def refuse_places(folder: Path, names: list[str], places: list[Path]) -> None:
-    """Raise ValueError, naming the first file that holds one of these paths."""
+    """Raise ValueError, naming the first file that holds one of these paths, as it is or as JSON
+    escapes it. One of a single name, as /root, may be a word: it has to go on, or to end a text."""
     whole = {path for place in places for path in (place.absolute(), place.resolve())}
-    needles = sorted(os.fsencode(path) for path in whole if len(path.parts) > 1)  # not "/" itself
     for name in names:
-        content = (folder / name).read_bytes()
-        for needle in needles:
-            if needle in content:
+        for path in sorted(path for path in whole if len(path.parts) > 1):  # not "/" itself
+            short = len(path.parts) == 2
+            if short and name.startswith(VOCABULARY):
+                continue
+            spelt = {os.fsencode(path), json.dumps(str(path))[1:-1].encode()}
+            needles = [way + end for way in spelt for end in ((b"/", b'"') if short else (b"",))]
+            if any(holds(folder / name, needle) for needle in needles):
+                hint = "; name the hub's with --base-model" if name == ADAPTER else ""
                 raise ValueError(
-                    f"{name} holds a place on this machine, {os.fsdecode(needle)}: it is not sent. "
-                    "Where it is the base of an adapter, name the hub's with --base-model"
+                    f"{name} holds a place on this machine, {path}: it is not sent{hint}"
                 )
 
 
-def sources(folder: Folder) -> list[Path]:
-    """Where on this machine the rows and the base of a run lie, as its records name them."""
+def holds(path: Path, needle: bytes) -> bool:
+    """Whether a file has these bytes somewhere, however large it is."""
+    if not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        return content.find(needle) >= 0
+
+
+def sources(folder: Folder, export: Path) -> list[Path]:
+    """Where on this machine the rows and the base of a run lie, as its records and those of its
+    export name them."""
     config, base = finished_config(folder), read_record(folder.model)["base"]
-    names = [str(config.data.source), config.model.source, str(base.get("source"))]
-    adapter = folder.model / "adapter_config.json"
-    if adapter.is_file():
-        names.append(str(read_json(adapter).get("base_model_name_or_path")))
-    paths = [Path(name.removeprefix("run:")).expanduser() for name in names]
+    rows = config.data.source
+    parts = [*rows.values()] if isinstance(rows, dict) else [rows]
+    names = [name for part in parts for name in ([part] if isinstance(part, str) else part)]
+    names += [config.model.source, str(base.get("source"))]
+    for adapter in (folder.model / ADAPTER, export / ADAPTER):
+        if adapter.is_file():
+            names.append(str(read_json(adapter).get("base_model_name_or_path")))
+    plain = [re.split(r"[*?\[]", name)[0] for name in names]  # of a glob what all of it lies in
+    paths = [Path(re.sub("^(run|hub):", "", name)).expanduser() for name in plain]
     return [path for path in paths if path.is_absolute()]
 
 

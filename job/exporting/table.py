@@ -30,5 +30,5 @@ def best_format(source: Source) -> str:
     for name, reason in reasons.items():
         if reason is None:
             return name
-    told = "\n".join(f"  {name}: {reason}" for name, reason in reasons.items())
-    raise ValueError(f"{source.folder.path} can be written in no format:\n{told}")
+    listed = "\n".join(f"  {name}: {reason}" for name, reason in reasons.items())
+    raise ValueError(f"{source.folder.path} can be written in no format:\n{listed}")

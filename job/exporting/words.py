@@ -19,7 +19,7 @@ LICENSES = (  # those of the hub's list by which somebody may do something
     "fair-noncommercial-research-license", "llama2", "llama3", "llama3.1", "llama3.2",
     "llama3.3", "llama4", "grok2-community", "gemma", "other",
 )  # fmt: skip
-NAME = r"[A-Za-z0-9][\w.-]{0,95}"  # of a user, or a model
+NAME = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"  # of a user, a model, or rows
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,29 @@ def check_license(name: str) -> str:
 
 def check_repo(name: str) -> str:
     """USER/NAME. Raises ValueError for what no hub would call a model."""
-    if not re.fullmatch(f"{NAME}/{NAME}", name):
-        raise ValueError(f"--push {name!r}: expected USER/NAME, letters, digits and . _ - in both")
+    if "/" not in name or not is_name(name):
+        raise ValueError(
+            f"--push {name!r}: expected USER/NAME, each of up to 96 letters, digits and . _ - "
+            "without -- or .., and with none of . - at its ends"
+        )
     return name
+
+
+def check_name(option: str, name: str) -> str:
+    """NAME or USER/NAME of something that lies on the hub. Raises ValueError for what cannot be, as
+    a folder of this machine."""
+    if not is_name(name):
+        raise ValueError(
+            f"{option} {name!r}: expected what the hub calls it, NAME or USER/NAME; it goes into "
+            "the card"
+        )
+    return name
+
+
+def is_name(name: str) -> bool:
+    """Whether a hub might call something so."""
+    return (
+        re.fullmatch(f"(?:{NAME}/)?{NAME}", name) is not None
+        and not any(part in name for part in ("--", ".."))
+        and not name.endswith(".git")
+    )

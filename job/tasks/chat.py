@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from engine.plan import Progress
     from engine.stop import StopRequest
     from engine.tracker import Tracker
-    from job.exporting.asked import Own
     from job.exporting.format import Parity, Source, Written
+    from job.exporting.questions import Own
     from job.folder import Folder
     from job.job import Job
     from job.serving.queue import Desk

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -45,31 +46,37 @@ class Pushed:
 
 def push_folder(folder: Path, names: list[str], repo: str, private: bool, message: str) -> Pushed:
     """Send the files `names` of a folder to the model `repo` ("USER/NAME"), made if it is not
-    there, `private` or not. Raises ValueError, one sentence, where it cannot be: nothing was
-    changed then but that the model may have been made."""
+    there, `private` or not. Raises ValueError, one sentence, where it cannot be, or is public and
+    was to be private: nothing was changed then but that the model may have been made."""
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-    with told(f"asking the hub whether {repo} may be written to"):
-        check_token(api, repo)
-    with told(f"asking the hub for {repo}"):
-        there = open_repo(api, repo, private)
+    if get_token() is None:
+        raise ValueError(
+            "there is no token for the hub: log in with `hf auth login`, or set HF_TOKEN"
+        )
+    with one_sentence(f"asking the hub whether {repo} may be written to"):
+        who = api.whoami()
+    check_rights(who, repo)
+    with one_sentence(f"asking the hub for {repo}"):
+        public, there = open_repo(api, repo, private)
+    if public and private:
+        raise ValueError(
+            f"{repo} is there, and public: make it private on its page of the hub first, or leave "
+            "out --private"
+        )
     sent = [name for name in names if not is_there(folder / name, there.get(name))]
     others = sorted(there.keys() - {*names} - {".gitattributes"})
     same = [name for name in names if name not in sent]
     if not sent:
         return Pushed(f"{api.endpoint}/{repo}", [], same, others)
     operations = [CommitOperationAdd(name, folder / name) for name in sent]
-    with told(f"sending to {repo}"):
+    with one_sentence(f"sending to {repo}"):
         done = api.create_commit(repo, operations, commit_message=message)
     return Pushed(str(done.commit_url), sent, same, others)
 
 
-def check_token(api: HfApi, repo: str) -> None:
-    """Raise ValueError unless there is a token that may write for the user, or organisation."""
-    if get_token() is None:
-        raise ValueError(
-            "there is no token for the hub: log in with `hf auth login`, or set HF_TOKEN"
-        )
-    who = api.whoami()
+def check_rights(who: Mapping[str, Any], repo: str) -> None:
+    """Raise ValueError unless a token, of which the hub says `who` it is, may write for the user,
+    or organisation."""
     user, owner = who.get("name"), repo.partition("/")[0]
     role = who.get("auth", {}).get("accessToken", {}).get("role")
     if role is not None and role not in WRITERS:
@@ -84,18 +91,18 @@ def check_token(api: HfApi, repo: str) -> None:
         raise ValueError(f"{user} may only read in {owner}")
 
 
-def open_repo(api: HfApi, repo: str, private: bool) -> Mapping[str, Any]:
-    """What the model holds, by name; it is made where it is not there, and the hub is asked whether
-    it may be written to where it is."""
+def open_repo(api: HfApi, repo: str, private: bool) -> tuple[bool, Mapping[str, Any]]:
+    """(whether the model was there and is public, what it holds, by name); it is made where it is
+    not there, and the hub is asked whether it may be written to where it is."""
     try:
         info = api.model_info(repo, files_metadata=True)
     except RepositoryNotFoundError as error:
         if status_of(error) == 401:
             raise
         api.create_repo(repo, private=private, repo_type="model")
-        return {}
+        return False, {}
     api.auth_check(repo, write=True)
-    return {one.rfilename: one for one in info.siblings or []}
+    return not info.private, {one.rfilename: one for one in info.siblings or []}
 
 
 def is_there(path: Path, known: Any) -> bool:
@@ -116,7 +123,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 @contextmanager
-def told(doing: str) -> Iterator[None]:
+def one_sentence(doing: str) -> Iterator[None]:
     """What goes wrong with the hub in the block is a ValueError of one sentence."""
     try:
         yield
@@ -126,7 +133,14 @@ def told(doing: str) -> Iterator[None]:
         ) from None
     except HfHubHTTPError as error:
         status = status_of(error)
-        reason = REASONS.get(status or 0, f"the hub answers {status}: try again later")
+        again = ": try again later" if status is None or status >= 500 else ""
+        reason = REASONS.get(status or 0, f"the hub answers {status}{again}")
         raise ValueError(f"{doing}: {reason}") from None
+    except UnicodeError:
+        raise ValueError(f"{doing}: the token holds characters that no token has") from None
+    except JSONDecodeError:
+        raise ValueError(f"{doing}: the hub's answer cannot be read: try again later") from None
+    except ValueError as error:  # the library's own words, as of front matter that the hub refuses
+        raise ValueError(f"{doing}: {' '.join(str(error).split())}") from None
     except (HTTPError, OSError, RuntimeError) as error:  # the last of the library's large files
         raise ValueError(f"{doing}: the connection failed ({type(error).__name__})") from None

@@ -28,12 +28,19 @@ def merged(model: nn.Module) -> Iterator[float]:
         unmerge(model)
 
 
-def tokenizer_of(tokenizer: Any, max_length: int, side: str) -> Any:
-    """A copy of a run's tokenizer that cuts, where it is told to cut, as the run did."""
+LOADING = ("name_or_path", "is_local", "local_files_only")  # how a tokenizer came to us
+
+
+def tokenizer_of(tokenizer: Any, max_length: int | None, side: str = "right") -> Any:
+    """A copy of a run's tokenizer that says nothing of how it was loaded, and with a `max_length`
+    cuts, where it is told to cut, as the run did."""
     copied = copy.deepcopy(tokenizer)
-    copied.model_max_length, copied.truncation_side = max_length, side
     # what is saved are the words it was made with, whatever was set since
-    copied.init_kwargs |= {"model_max_length": max_length, "truncation_side": side}
+    for name in LOADING:
+        copied.init_kwargs.pop(name, None)
+    if max_length is not None:
+        copied.model_max_length, copied.truncation_side = max_length, side
+        copied.init_kwargs |= {"model_max_length": max_length, "truncation_side": side}
     return copied
 
 
@@ -44,6 +51,4 @@ def write_native(
     """Write a native classifier, or without a `max_length` a language model, merged; the drift.
     Label names and the kind of problem are in its config since it was built. Raises ValueError
     where it cannot be merged."""
-    if max_length is not None:
-        tokenizer = tokenizer_of(tokenizer, max_length, side)
-    return export_merged(model, tokenizer, folder)
+    return export_merged(model, tokenizer_of(tokenizer, max_length, side), folder)

@@ -35,12 +35,12 @@ def system_of(tokenizer: Any) -> tuple[bool, str | None]:
         )
 
     try:
-        told = {len(one): rendered([SYSTEM, *one]) == chatml([SYSTEM, *one]) for one in TRIED}
+        as_chatml = {len(one): rendered([SYSTEM, *one]) == chatml([SYSTEM, *one]) for one in TRIED}
         before = {rendered(one).removesuffix(chatml(one)) for one in TRIED}
     except Exception:  # a template of Jinja may raise anything
         return False, None
     front = before.pop()
-    if before or not all(told.values()):
+    if before or not all(as_chatml.values()):
         return False, None
     if not front:
         return True, None
@@ -66,6 +66,6 @@ def modelfile(tokenizer: Any, file: str, context: int, plain: bool) -> tuple[str
             "in another language. It takes one of its own where it knows the one in the file; else "
             "write it by hand."
         )
-    lines += [f'PARAMETER stop "{word}"' for word in dict.fromkeys(stops)]
+    lines += [f'PARAMETER stop "{word}"' for word in dict.fromkeys(filter(None, stops))]
     lines += [f"PARAMETER num_ctx {context}", "PARAMETER temperature 0"]
     return "\n".join(lines) + "\n", lacks

@@ -83,6 +83,8 @@ def write_graph(model: nn.Module, tokenizer: Any, folder: Path) -> None:
                 dynamic_shapes=tuple({0: batch, 1: length} for _ in names),
             )  # fmt: skip
             assert program is not None
+            for node in program.model.graph.all_nodes():
+                node.metadata_props.clear()  # lines of our files, with their places on this machine
             program.save(folder / GRAPH)
     except Exception as error:  # it stumbles over anything that a model's code can hold
         if meets_limit(error):

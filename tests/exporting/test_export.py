@@ -1,8 +1,13 @@
 """Exports: the same answers in other tools, what cannot be written, where it goes, what fails."""
 
+import errno
 import importlib.util
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +20,7 @@ import export
 from job.exporting import export as exporting
 from job.exporting.format import CHECKERS, Parity, exact
 from job.exporting.place import EXPORT, is_export, place_of, rejected, settle, workplace
+from job.extras import HOME
 from job.folder import Folder
 from job.verify import check_run
 
@@ -31,15 +37,15 @@ def copied(run, tmp_path):
 @pytest.fixture
 def in_process(monkeypatch):
     """Checkers are called here instead of in a process of their own, which takes seconds to load
-    what is loaded already; test_isolated.py starts them as they are."""
+    what is loaded already; test_kinds.py starts them as they are."""
 
-    def call(program, folder, asked):
+    def call(program, folder, questions):
         spec = importlib.util.spec_from_file_location(f"checker_{program.stem}", program)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         place = Path(folder).parent
-        (place / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
-        module.main(str(folder), str(place / "asked.json"), str(place / "answers.json"))
+        (place / "questions.json").write_text(json.dumps(questions), encoding="utf-8")
+        module.main(str(folder), str(place / "questions.json"), str(place / "answers.json"))
         return json.loads((place / "answers.json").read_text(encoding="utf-8"))
 
     monkeypatch.setattr(exporting, "run_checker", call)
@@ -87,6 +93,7 @@ def test_the_default_recipes_head_opens_in_sentence_transformers(copied, in_proc
 
 
 def test_an_adapter_opens_in_peft_and_names_the_hubs_base(copied, in_process):
+    (copied / "model" / "notes.docx").write_text("mine", encoding="utf-8")
     export_to(copied, "--to", "peft", "--base-model", "owner/base")
     holds(record(copied, "peft"), 9)
     folder = copied / "exports" / "peft"
@@ -95,10 +102,55 @@ def test_an_adapter_opens_in_peft_and_names_the_hubs_base(copied, in_process):
     assert front(folder)["base_model"] == "owner/base"
     assert front(folder)["base_model_relation"] == "adapter"
     assert not (folder / "openloop.json").exists()
+    assert not (folder / "notes.docx").exists()
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "base = 'owner/base'" in card
     export_to(copied, "--to", "peft")
     assert "base = 'path/to/its/base'" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_an_adapter_whose_base_has_moved_names_where_it_is(
+    copied, in_process, tiny_folder, tmp_path
+):
+    shutil.copytree(tiny_folder, tmp_path / "moved")
+    export_to(copied, "--to", "peft", "--base", tmp_path / "moved")
+    holds(record(copied, "peft"), 9)
+    adapter = json.loads((copied / "exports/peft/adapter_config.json").read_text(encoding="utf-8"))
+    assert adapter["base_model_name_or_path"] == str(tmp_path / "moved")
+
+
+def test_texts_of_rows_stay_with_the_run(copied, in_process, monkeypatch):
+    plain, texts = exporting.run_checker, []
+
+    def spoil(program, folder, questions):
+        texts.extend(questions["texts"])
+        answers = plain(program, folder, questions)
+        return answers | {"outputs": [[-one for one in row] for row in answers["outputs"]]}
+
+    monkeypatch.setattr(exporting, "run_checker", spoil)
+    export_to(copied, "--to", "sentence-transformers", code=4)
+    kept = (copied / "exports/sentence-transformers.json").read_text(encoding="utf-8")
+    assert any(text[:30] in kept for text in texts)
+    for path in (copied / "exports/sentence-transformers.rejected").iterdir():
+        if path.suffix in (".md", ".json") and not path.name.startswith("tokenizer"):
+            content = path.read_text(encoding="utf-8")
+            assert not any(text[:30] in content for text in texts), path
+
+
+def test_a_run_on_a_disk_for_reading_alone_is_exported_elsewhere(
+    copied, in_process, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(exporting, "records", lambda source, to: copied / "sealed.json")
+    plain = exporting.save_text
+
+    def save(path, text):
+        if path.parent == copied:
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        plain(path, text)
+
+    monkeypatch.setattr(exporting, "save_text", save)
+    export_to(copied, "--to", "sentence-transformers", "--out", tmp_path / "out")
+    assert "keeps no record of it" in capsys.readouterr().out
 
 
 def test_a_native_head_opens_in_a_pipeline(start, in_process):
@@ -112,24 +164,25 @@ def test_a_native_head_opens_in_a_pipeline(start, in_process):
         (run / "exports/transformers/tokenizer_config.json").read_text(encoding="utf-8")
     )
     assert (words["model_max_length"], words["truncation_side"]) == (32, "right")
+    assert not {"name_or_path", "is_local", "local_files_only"} & words.keys()
 
 
 def test_a_format_that_cannot_hold_a_run_says_what_to_use(copied, capsys):
     export_to(copied, "--to", "transformers", code=2)
-    told = capsys.readouterr().err
-    assert "cannot be written so" in told
-    assert "use --to sentence-transformers" in told
+    shown = capsys.readouterr().err
+    assert "cannot be written so" in shown
+    assert "use --to sentence-transformers" in shown
     assert not (copied / "exports").exists()
 
 
 def test_spoilt_weights_are_rejected_with_4(copied, in_process, monkeypatch, capsys):
     plain = exporting.run_checker
 
-    def spoil(program, folder, asked):
+    def spoil(program, folder, questions):
         path = Path(folder) / "2_Dense" / "model.safetensors"
         tensors = {name: tensor * 1.01 for name, tensor in load_file(path).items()}
         save_file(tensors, path)
-        return plain(program, folder, asked)
+        return plain(program, folder, questions)
 
     monkeypatch.setattr(exporting, "run_checker", spoil)
     export_to(copied, "--to", "sentence-transformers", code=4)
@@ -141,7 +194,7 @@ def test_spoilt_weights_are_rejected_with_4(copied, in_process, monkeypatch, cap
 
 
 def test_a_program_that_cannot_open_it_is_a_failed_check(copied, monkeypatch, capsys):
-    def fail(program, folder, asked):
+    def fail(program, folder, questions):
         raise exporting.CheckerFailed("OSError: no such model")
 
     monkeypatch.setattr(exporting, "run_checker", fail)
@@ -204,7 +257,7 @@ def test_a_rejected_export_stands_over_an_earlier_one_of_ours_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("parity", "told"),
+    ("parity", "expected"),
     [
         (Parity(10, 10, 1e-6, 1e-5), []),
         (Parity(10, None, 1e-6, 1e-5), []),
@@ -215,10 +268,10 @@ def test_a_rejected_export_stands_over_an_earlier_one_of_ours_alone(tmp_path):
         (Parity(10, 8, 2e-4, 1.0), ["2 of 10 rows", "probabilities", "logits"]),
     ],
 )
-def test_what_does_not_hold_is_told(parity, told):
+def test_what_does_not_hold_is_told(parity, expected):
     lines = exact(parity)
-    assert len(lines) == len(told)
-    assert all(line.startswith(word) for line, word in zip(lines, told, strict=True))
+    assert len(lines) == len(expected)
+    assert all(line.startswith(word) for line, word in zip(lines, expected, strict=True))
 
 
 def test_each_checker_is_there_and_knows_nothing_of_ours():
@@ -256,10 +309,71 @@ def test_a_dry_run_shows_files_and_front_matter_and_a_second_one_writes_nothing(
     assert "model.safetensors" in shown
     assert 'license: "mit"' in shown
     assert "a dry run: nothing was sent" in shown
+    export_to(copied, *words, "--rows", 501)  # more than it was checked on
+    assert "holds: the same labels" in capsys.readouterr().out
     monkeypatch.setattr(exporting, "run_checker", None)  # which nobody calls any more
     export_to(copied, *words)
     assert "is this model already, checked" in capsys.readouterr().out
     assert torch.get_num_threads() >= 1
+
+
+def test_a_dry_run_takes_no_word_that_would_open_a_connection(copied, capsys):
+    with pytest.raises(SystemExit) as end:
+        export.main(["--run", str(copied), "--push", "me/model", "--license", "mit", "--dry-run",
+                     "--allow-network"])  # fmt: skip
+    assert end.value.code == 2
+    assert "--dry-run opens no connection" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_dry_run_that_has_to_export_first_opens_no_socket(copied):
+    """A graph, whose folder holds the most kinds of files; the check runs as it is."""
+    words = ["--run", str(copied), "--to", "onnx", "--rows", "4", "--push", "me/model",
+             "--license", "mit", "--dry-run"]  # fmt: skip
+    sockets, status, shown = watched(words)
+    assert (status, sockets) == (0, []), shown
+    assert "a dry run: nothing was sent" in shown
+    names = json.loads((copied / "exports/onnx/manifest.json").read_text(encoding="utf-8"))["files"]
+    assert not any(name.endswith(".pyc") for name in names)
+    assert b"stack_trace" not in (copied / "exports/onnx/model.onnx").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_dry_run_asks_no_hub_for_rows(copied):
+    config = (copied / "config.toml").read_text(encoding="utf-8")
+    config = re.sub(r"(?m)(^\[data\]\nsource = ).*", r'\1"hub:me/rows"', config)
+    assert "hub:me/rows" in config
+    (copied / "config.toml").write_text(config, encoding="utf-8")
+    words = ["--run", str(copied), "--allow-drift", "--push", "me/model", "--license", "mit"]
+    sockets, status, shown = watched([*words, "--dry-run"])
+    assert (status, sockets) == (2, []), shown
+    assert "hub:me/rows" in shown
+    assert watched(words)[0]  # without it the hub is asked: the hook sees what there is to see
+
+
+WATCHED = """
+import json, sys
+sockets = []
+sys.addaudithook(
+    lambda event, words: sockets.append(event)
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto") else None
+)
+import export
+status = export.main(sys.argv[1:])
+print("WATCHED" + json.dumps([sockets, status]))
+"""
+
+
+def watched(words):
+    """(what was opened, exit status, what was printed) of export.py in a process that may reach a
+    hub, one that nobody answers for."""
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    environment |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_none"}
+    done = subprocess.run([sys.executable, "-c", WATCHED, *words], env=environment,
+                          encoding="utf-8", capture_output=True, cwd=HOME)  # fmt: skip
+    shown, _, outcome = done.stdout.partition("WATCHED")
+    assert outcome, done.stderr
+    return *json.loads(outcome), shown + done.stderr
 
 
 def test_a_hub_that_refuses_gives_a_sentence_and_the_command(
@@ -270,6 +384,6 @@ def test_a_hub_that_refuses_gives_a_sentence_and_the_command(
 
     monkeypatch.setattr("models.elsewhere.hub.push_folder", refuse)
     export_to(copied, "--push", "me/model", "--license", "mit", code=2)
-    told = capsys.readouterr().err
-    assert "this token may not write there" in told
-    assert f"python export.py --run {copied} --push me/model --license mit" in told
+    shown = capsys.readouterr().err
+    assert "this token may not write there" in shown
+    assert f"python export.py --run {copied} --push me/model --license mit" in shown

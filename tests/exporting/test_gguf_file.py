@@ -69,8 +69,10 @@ def test_what_is_read_back_is_the_model(name, chat_tokenizer, tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(again(ids).logits, model(ids).logits, atol=1e-5, rtol=1e-5)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path, gguf_file="model.gguf")
-    said = [{"role": "user", "content": "hello and good day"}]
-    assert tokenizer.apply_chat_template(said) == chat_tokenizer.apply_chat_template(said)
+    conversation = [{"role": "user", "content": "hello and good day"}]
+    assert tokenizer.apply_chat_template(conversation) == chat_tokenizer.apply_chat_template(
+        conversation
+    )
     assert (tokenizer.eos_token, tokenizer.bos_token) == ("<|im_end|>", "<|im_start|>")
 
 
@@ -112,33 +114,37 @@ def test_an_adapter_is_merged_and_the_model_stays_as_it_was(chat_tokenizer, tmp_
 def test_the_check_gives_replies_and_what_it_thinks_of_them(chat_tokenizer, tmp_path):
     model = make("llama", len(chat_tokenizer))
     write_gguf(model, chat_tokenizer, chat_tokenizer.chat_template, tmp_path, eight=False)
-    said = [{"role": "user", "content": "hello"}]
+    conversation = [{"role": "user", "content": "hello"}]
     inputs = chat_tokenizer.apply_chat_template(
-        said, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        conversation, add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
     prompt = inputs["input_ids"]
     with torch.no_grad():
         reply = model.generate(**inputs, do_sample=False, max_new_tokens=6, pad_token_id=2)
         reply = reply[0, prompt.shape[1] :].tolist()
         both = torch.tensor([prompt[0].tolist() + reply])
-        told = model(both).logits[0].double().log_softmax(-1)
-    asked = {"messages": [said], "replies": [reply], "plain": False, "tokens": 6, "ends": [],
-             "threads": 1}  # fmt: skip
-    answers = by_transformers(str(tmp_path), asked)
+        logprobs = model(both).logits[0].double().log_softmax(-1)
+    questions = {"messages": [conversation], "replies": [reply], "plain": False, "tokens": 6,
+                 "ends": [], "threads": 1}  # fmt: skip
+    answers = by_transformers(str(tmp_path), questions)
     assert answers["prompts"] == [prompt[0].tolist()]
     assert answers["replies"] == [reply]
-    wanted = [told[prompt.shape[1] - 1 + i, token].item() for i, token in enumerate(reply)]
+    wanted = [logprobs[prompt.shape[1] - 1 + i, token].item() for i, token in enumerate(reply)]
     assert answers["logprobs"][0] == pytest.approx(wanted, abs=1e-4)
 
 
 @pytest.mark.slow
-def test_llama_cpp_replies_as_transformers_does(chat_tokenizer, tmp_path):
+@pytest.mark.parametrize("first", ["", "{{ bos_token }}{{ eos_token }}"])
+def test_llama_cpp_replies_as_transformers_does(chat_tokenizer, tmp_path, first):
     pytest.importorskip("llama_cpp")
     model = make("llama", len(chat_tokenizer))
+    chat_tokenizer = copy.deepcopy(chat_tokenizer)
+    chat_tokenizer.chat_template = first + chat_tokenizer.chat_template
     write_gguf(model, chat_tokenizer, chat_tokenizer.chat_template, tmp_path, eight=False)
     words = ["hello", "good day", "and you", "say hello", "to each other 12"]
-    said, prompts, replies = [[{"role": "user", "content": word}] for word in words], [], []
-    for messages in said:
+    conversations = [[{"role": "user", "content": word}] for word in words]
+    prompts, replies = [], []
+    for messages in conversations:
         inputs = chat_tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
@@ -147,9 +153,9 @@ def test_llama_cpp_replies_as_transformers_does(chat_tokenizer, tmp_path):
             out = model.generate(**inputs, do_sample=False, max_new_tokens=12, pad_token_id=2)
         reply = out[0, len(prompts[-1]) :].tolist()
         replies.append(reply[: reply.index(2)] if 2 in reply else reply)
-    asked = {"messages": said, "replies": replies, "plain": False, "tokens": 12, "ends": [2],
-             "threads": 1}  # fmt: skip
-    answers = by_llama(str(tmp_path / "model.gguf"), asked)
+    questions = {"messages": conversations, "replies": replies, "plain": False, "tokens": 12,
+                 "ends": [2], "threads": 1}  # fmt: skip
+    answers = by_llama(str(tmp_path / "model.gguf"), questions)
     assert answers["prompts"] == prompts
     assert answers["replies"] == replies
 
@@ -234,10 +240,12 @@ def go_template(messages):
 
 
 def test_ollamas_template_gives_what_the_models_own_gives(chat_tokenizer):
-    said = [{"role": r, "content": c} for r, c in (("system", "s"), ("user", "u"),
+    conversation = [{"role": r, "content": c} for r, c in (("system", "s"), ("user", "u"),
             ("assistant", "a\nb"), ("user", "v"))]  # fmt: skip
-    own = chat_tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
-    assert go_template(said) == own
+    own = chat_tokenizer.apply_chat_template(
+        conversation, tokenize=False, add_generation_prompt=True
+    )
+    assert go_template(conversation) == own
 
 
 def test_a_system_message_of_the_templates_own_becomes_ollamas(chat_tokenizer):
@@ -268,6 +276,13 @@ def test_another_template_is_left_out_with_the_reason(template, chat_tokenizer):
     assert "no ChatML" in lacks
 
 
+def test_a_tokenizer_without_an_end_has_no_word_that_ends(chat_tokenizer):
+    other = copy.deepcopy(chat_tokenizer)
+    other.eos_token = None
+    text, _ = modelfile(other, "model.gguf", 64, plain=True)
+    assert "PARAMETER stop" not in text
+
+
 def test_a_model_that_goes_on_with_texts_gets_the_prompt_alone(chat_tokenizer):
     text, lacks = modelfile(chat_tokenizer, "model.gguf", 64, plain=True)
     assert lacks is None
@@ -280,14 +295,14 @@ def test_the_files_own_numbers_are_the_models(chat_tokenizer, tmp_path):
     model = make("llama", len(chat_tokenizer))
     write_gguf(model, chat_tokenizer, "t", tmp_path, eight=False)
     fields = GGUFReader(tmp_path / "model.gguf").fields
-    told = {name: field.contents() for name, field in fields.items()}
+    values = {name: field.contents() for name, field in fields.items()}
     words = len(chat_tokenizer)
-    assert told["general.architecture"] == "llama"
-    assert told["tokenizer.ggml.pre"] == "gpt-2"
-    assert told["tokenizer.ggml.tokens"][words:] == [f"[PAD{i}]" for i in range(words, words + 5)]
-    assert told["tokenizer.ggml.token_type"][:4] == [3, 3, 3, 1]
-    assert told["tokenizer.ggml.token_type"][words:] == [5] * 5
-    assert told["tokenizer.ggml.add_bos_token"] is False
-    assert told["llama.rope.freq_base"] == 10000.0
+    assert values["general.architecture"] == "llama"
+    assert values["tokenizer.ggml.pre"] == "gpt-2"
+    assert values["tokenizer.ggml.tokens"][words:] == [f"[PAD{i}]" for i in range(words, words + 5)]
+    assert values["tokenizer.ggml.token_type"][:4] == [3, 3, 3, 1]
+    assert values["tokenizer.ggml.token_type"][words:] == [5] * 5
+    assert values["tokenizer.ggml.add_bos_token"] is False
+    assert values["llama.rope.freq_base"] == 10000.0
     raw = json.loads(chat_tokenizer.backend_tokenizer.to_str())
-    assert told["tokenizer.ggml.merges"] == [" ".join(pair) for pair in raw["model"]["merges"]]
+    assert values["tokenizer.ggml.merges"] == [" ".join(pair) for pair in raw["model"]["merges"]]

@@ -21,7 +21,8 @@ with open(sys.argv[3], "w", encoding="utf-8") as file:
         "folder": os.getcwd(),
         "offline": os.environ["HF_HUB_OFFLINE"],
         "token": os.environ.get("HF_TOKEN"),
-        "asked": json.load(open(sys.argv[2], encoding="utf-8")),
+        "cache": os.environ.get("HF_HOME"),
+        "questions": json.load(open(sys.argv[2], encoding="utf-8")),
     }, file)
 """
 
@@ -41,23 +42,37 @@ def test_a_checker_runs_elsewhere_and_finds_nothing_of_ours(tmp_path, monkeypatc
     monkeypatch.setenv("PYTHONPATH", ".")
     program = tmp_path / "program.py"
     program.write_text(PROGRAM, encoding="utf-8")
-    told = run_checker(program, tmp_path, {"texts": ["é\u2028"]})
-    assert told["ours"] == []
-    assert told["flags"] == [1, 1]
-    assert told["folder"] not in (str(tmp_path), str(program.parent))
-    assert (told["offline"], told["token"]) == ("1", None)
-    assert told["asked"] == {"texts": ["é\u2028"]}
+    monkeypatch.setenv("HF_HOME", "/a/cache")
+    answers = run_checker(program, tmp_path, {"texts": ["é\u2028"]})
+    assert answers["ours"] == []
+    assert answers["flags"] == [1, 1]
+    assert answers["folder"] not in (str(tmp_path), str(program.parent))
+    assert (answers["offline"], answers["token"], answers["cache"]) == ("1", None, "/a/cache")
+    assert answers["questions"] == {"texts": ["é\u2028"]}
+
+
+def test_a_check_leaves_nothing_in_the_folder(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "shipped.py").write_text("ANSWER = 1\n", encoding="utf-8")
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import json, sys\nsys.path.insert(0, sys.argv[1])\nimport shipped\n"
+        "json.dump({'answer': shipped.ANSWER}, open(sys.argv[3], 'w', encoding='utf-8'))\n",
+        encoding="utf-8",
+    )
+    assert run_checker(program, tmp_path / "out", {}) == {"answer": 1}
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["shipped.py"]
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "expected"),
     [("raise ValueError('no weights')", "no weights"), ("import sys; sys.exit(3)", "status 3"),
      ("pass", "status 0")],
 )  # fmt: skip
-def test_a_checker_that_ends_without_answers_says_why(tmp_path, source, told):
+def test_a_checker_that_ends_without_answers_says_why(tmp_path, source, expected):
     program = tmp_path / "program.py"
     program.write_text(source, encoding="utf-8")
-    with pytest.raises(CheckerFailed, match=told):
+    with pytest.raises(CheckerFailed, match=expected):
         run_checker(program, tmp_path, {})
 
 
@@ -67,10 +82,10 @@ def test_a_calibrated_run_on_two_labels_has_its_temperature_in_the_weights(start
     path = run / "model" / "decision.json"
     decision = json.loads(path.read_text(encoding="utf-8")) | {"temperature": 1.75}
     path.write_text(json.dumps(decision), encoding="utf-8")
-    told = written(run, "transformers", "--allow-drift")
-    assert told["sides"][1]["alike"] == [13, 13]
-    assert told["sides"][1]["shares"] < 1e-5
-    assert any("1.75" in note and "calibrated" in note for note in told["notes"])
+    result = written(run, "transformers", "--allow-drift")
+    assert result["sides"][1]["alike"] == [13, 13]
+    assert result["sides"][1]["shares"] < 1e-5
+    assert any("1.75" in note and "calibrated" in note for note in result["notes"])
     rest = json.loads((run / "exports/transformers/decision.json").read_text(encoding="utf-8"))
     assert rest["temperature"] == 1
 
@@ -83,12 +98,12 @@ def test_a_number_is_put_out_in_its_own_unit(start, tmp_path):
     source.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     words = ["data.kind=regression", f"data.source={source}", "train.max_steps=4"]
     run, _ = start("stars", *words)
-    told = written(run, "transformers")
-    assert told["sides"][1]["alike"] is None
-    assert max(told["sides"][1]["shares"], told["sides"][1]["outputs"]) < 1e-4
-    assert any("own unit" in note for note in told["notes"])
-    told = written(run, "peft")
-    assert any("standard deviations" in note for note in told["notes"])
+    result = written(run, "transformers")
+    assert result["sides"][1]["alike"] is None
+    assert max(result["sides"][1]["shares"], result["sides"][1]["outputs"]) < 1e-4
+    assert any("own unit" in note for note in result["notes"])
+    result = written(run, "peft")
+    assert any("standard deviations" in note for note in result["notes"])
 
 
 @pytest.mark.slow
@@ -105,9 +120,9 @@ def test_pairs_go_through_a_pipeline(start, tmp_path):
 def test_a_bag_is_left_out_and_its_worth_is_said(start):
     words = ["head.kind=linear", "head.pool=cls", "data.truncation=left", "train.max_steps=2"]
     run, _ = start("both", *words, "bag.rows=train")
-    told = written(run, "sentence-transformers")
-    assert told["sides"][1]["alike"] == [13, 13]
-    (note,) = [note for note in told["notes"] if "bag" in note]
+    result = written(run, "sentence-transformers")
+    assert result["sides"][1]["alike"] == [13, 13]
+    (note,) = [note for note in result["notes"] if "bag" in note]
     assert "with the bag" in note
     assert "without" in note
     assert not (run / "exports/sentence-transformers/bag").exists()
@@ -120,8 +135,8 @@ def test_a_conversation_gets_the_same_replies_in_transformers(chat_place, tmp_pa
     place = chat_place(tmp_path)
     assert train.main(["--config", str(place / "chat.toml"), "train.max_steps=2"]) == 0
     run = place / "runs" / "tiny"
-    told = written(run, "transformers", "--rows", "4")
-    assert told["sides"][1]["alike"] == [4, 4]
-    assert told["sides"][1]["outputs"] < 1e-4
+    result = written(run, "transformers", "--rows", "4")
+    assert result["sides"][1]["alike"] == [4, 4]
+    assert result["sides"][1]["outputs"] < 1e-4
     shutil.rmtree(run / "checkpoints")  # which an export does not need
     assert written(run, "peft", "--rows", "2")["failed"] == []

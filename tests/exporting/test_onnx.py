@@ -71,6 +71,10 @@ def test_the_graph_is_exact_at_every_shape(exported):
     assert max(off.values()) < 1e-4
 
 
+def test_the_graph_names_no_file_of_ours(exported):
+    assert b"stack_trace" not in (exported / "model.onnx").read_bytes()
+
+
 def test_it_answers_as_the_run_does_where_torch_cannot_be_imported(exported, predictor):
     first, _ = predictor.clean_parts(TEXTS)
     answers = run_checker(CHECKERS / "onnx.py", exported, asked(first))

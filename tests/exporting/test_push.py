@@ -1,17 +1,22 @@
 """What goes to the hub, what never does, and what is said where it cannot be sent."""
 
 import json
+import re
+import shutil
 import sys
+from pathlib import Path
 
 import huggingface_hub
 import pytest
 import yaml
 from hub_stub import TOKEN, Hub
+from huggingface_hub.utils import validate_repo_id
 
 from files.publish import publish
 from job.exporting import push as pushing
 from job.exporting.push import refuse_places
-from job.exporting.words import LICENSES, check_license, check_repo
+from job.exporting.words import LICENSES, check_license, check_name, check_repo
+from job.folder import Folder
 from models.elsewhere.hub import push_folder
 
 FILES = {
@@ -121,6 +126,11 @@ def test_who_may_not_write_is_told_before_anything_is_made(hub, folder, change, 
         ("commit", 403, "may not write there"),
         ("validate-yaml", "cut", "the connection failed"),
         ("whoami", "cut", "the connection failed"),
+        ("whoami", "page", "the hub answers 502: try again later"),
+        ("validate-yaml", 500, "the hub answers 500"),
+        ("validate-yaml", "page", "the hub's answer cannot be read"),
+        ("validate-yaml", "yaml", "sending to me/model: Invalid metadata in README.md. - language"),
+        ("repos/create", 409, "the hub answers 409$"),
     ],
 )
 def test_what_goes_wrong_is_one_sentence_without_the_token(hub, folder, part, status, expected):
@@ -131,6 +141,33 @@ def test_what_goes_wrong_is_one_sentence_without_the_token(hub, folder, part, st
     assert TOKEN not in str(caught.value)
     assert hub.sent == []
     assert not hub.files
+
+
+@pytest.mark.parametrize("token", ["hf_sécret", "hf_se\ncret", "hf_se cret\x01"])
+def test_a_token_that_is_none_is_not_printed(hub, folder, monkeypatch, token):
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(ValueError, match="asking the hub whether") as caught:
+        send(folder)
+    error = caught.value
+    while error is not None:  # what came before it is not shown either
+        assert "cret" not in str(error)
+        error = None if error.__suppress_context__ else error.__context__
+    assert hub.files is None
+
+
+def test_what_all_may_read_is_not_filled_in_private(hub, folder):
+    send(folder)
+    before = dict(hub.files)
+    (folder / "config.json").write_bytes(b"{} \n")
+    with pytest.raises(ValueError, match="is there, and public"):
+        send(folder, private=True)
+    assert hub.files == before
+
+
+def test_what_is_private_stays_so(hub, folder):
+    send(folder, private=True)
+    assert send(folder, private=True).sent == []
+    assert hub.private == "private"
 
 
 def test_a_push_that_broke_off_is_made_good_by_the_next(hub, folder):
@@ -157,23 +194,81 @@ def test_licences_are_those_of_the_hub_and_never_guessed():
         check_license("my own")
 
 
-@pytest.mark.parametrize("name", ["me", "me/", "/model", "me/a/b", "me/a b", "../me/x", "me/-x"])
+@pytest.mark.parametrize(
+    "name",
+    ["me", "me/", "/model", "me/a/b", "me/a b", "../me/x", "me/-x", "me/mödel", "me/a--b",
+     "me/a..b", "me/a.git", "me/a.", "me/a\n", "me/" + "a" * 97],
+)  # fmt: skip
 def test_a_name_that_is_no_model_is_refused(name):
     with pytest.raises(ValueError, match="expected USER/NAME"):
         check_repo(name)
 
 
+def test_what_is_no_name_of_the_hub_does_not_get_into_the_card():
+    assert check_name("--base-model", "gpt2") == "gpt2"
+    assert check_name("--dataset", "me/rows") == "me/rows"
+    for name in ("/home/me/base", "./base", "a/b/c", "hub:me/base", "me/b\nx: y"):
+        with pytest.raises(ValueError, match=r"--base-model .*expected what the hub calls it"):
+            check_name("--base-model", name)
+
+
+def test_every_name_that_we_take_is_one_of_the_librarys():
+    for name in ("me/a", "m/" + "a" * 96, "me/a_", "Me-1/a.b-c_d"):
+        validate_repo_id(check_repo(name))
+
+
 def test_a_place_on_this_machine_is_never_sent(tmp_path):
-    home = tmp_path / "home of me"
-    (tmp_path / "a.json").write_text(json.dumps({"base": f"{home}/model"}), encoding="utf-8")
-    (tmp_path / "b.json").write_text("{}", encoding="utf-8")
-    refuse_places(tmp_path, ["b.json"], [home])
-    with pytest.raises(ValueError, match=r"a\.json holds a place on this machine"):
-        refuse_places(tmp_path, ["b.json", "a.json"], [home])
+    home = tmp_path / "home of mé"
+    for name, text in {
+        "a.json": json.dumps({"base": f"{home}/model"}),  # é as an escape
+        "a.md": f"opened from {home}",
+        "b.json": "{}",
+        "empty": "",
+    }.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    refuse_places(tmp_path, ["b.json", "empty"], [home])
+    for name in ("a.json", "a.md"):
+        with pytest.raises(ValueError, match=rf"{name} holds a place on this machine"):
+            refuse_places(tmp_path, ["b.json", name], [home])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "refused"),
+    [
+        ("README.md", "the /root cause", False),
+        ("README.md", "from /root/openloop", True),
+        ("config.json", '{"base": "/root"}', True),
+        ("tokenizer.json", '{"/root": 7}', False),  # a word of a vocabulary
+        ("model.gguf", "\0/root\0", False),
+    ],
+)
+def test_a_place_of_one_name_may_be_a_word(tmp_path, name, text, refused):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    if refused:
+        with pytest.raises(ValueError, match="holds a place on this machine, /root"):
+            refuse_places(tmp_path, [name], [Path("/root")])
+    else:
+        refuse_places(tmp_path, [name], [Path("/root")])
+
+
+def test_rows_in_a_table_of_files_and_a_base_that_moved_are_places_too(run, tmp_path):
+    folder = tmp_path / "runs" / "one"
+    shutil.copytree(run, folder)
+    (tmp_path / "out").mkdir()
+    adapter = json.dumps({"base_model_name_or_path": "/elsewhere/base"})
+    (tmp_path / "out" / "adapter_config.json").write_text(adapter, encoding="utf-8")
+    text = re.sub(
+        r"(?m)^(\[data\]\n(?:.*\n)*?)source = .*\n",
+        r'\1source = {train = ["/rows/of/mine/*.csv", "b.csv"], test = "hub:/rows/test"}\n',
+        (folder / "config.toml").read_text(encoding="utf-8"),
+    )
+    (folder / "config.toml").write_text(text, encoding="utf-8")
+    paths = set(map(str, pushing.sources(Folder(folder), tmp_path / "out")))
+    assert paths >= {"/rows/of/mine", "/rows/test", "/elsewhere/base"}
 
 
 def pack(folder, run, monkeypatch):
-    monkeypatch.setattr(pushing, "sources", lambda folder: [])
+    monkeypatch.setattr(pushing, "sources", lambda folder, export: [])
     return pushing.pack(folder, "me/model", run)
 
 

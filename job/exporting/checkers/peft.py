@@ -65,19 +65,19 @@ def with_head(model: torch.nn.Module, folder: Path) -> Callable[..., torch.Tenso
     return answer
 
 
-def classify(folder: Path, asked: dict) -> dict:
+def classify(folder: Path, questions: dict) -> dict:
     """Logits of each text, in batches."""
     if (folder / "head.json").is_file():
         tokenizer, model = open_adapter(folder, AutoModel)
         answer = with_head(model, folder)
     else:
-        words = {"num_labels": max(1, len(asked["labels"])), "ignore_mismatched_sizes": True}
+        words = {"num_labels": max(1, len(questions["labels"])), "ignore_mismatched_sizes": True}
         tokenizer, model = open_adapter(folder, AutoModelForSequenceClassification, **words)
 
         def answer(**batch: torch.Tensor) -> torch.Tensor:
             return model(**batch).logits
 
-    texts, size = asked["texts"], asked["batch"]
+    texts, size = questions["texts"], questions["batch"]
     pairs = isinstance(texts[0], list)
     outputs = []
     start = time.perf_counter()
@@ -94,12 +94,12 @@ def classify(folder: Path, asked: dict) -> dict:
     }  # fmt: skip
 
 
-def chat(folder: Path, asked: dict) -> dict:
+def chat(folder: Path, questions: dict) -> dict:
     """Greedy replies to each prompt, and what the model thinks of openloop's."""
     tokenizer, model = open_adapter(folder, AutoModelForCausalLM)
     prompts, replies, logprobs, seconds, count = [], [], [], 0.0, 0
-    for messages, reply in zip(asked["messages"], asked["replies"], strict=True):
-        if asked["plain"]:
+    for messages, reply in zip(questions["messages"], questions["replies"], strict=True):
+        if questions["plain"]:
             inputs = tokenizer(messages, return_tensors="pt")
         else:
             inputs = tokenizer.apply_chat_template(
@@ -108,28 +108,28 @@ def chat(folder: Path, asked: dict) -> dict:
         prompt = inputs["input_ids"][0].tolist()
         start = time.perf_counter()
         with torch.inference_mode():
-            ids = model.generate(**inputs, do_sample=False, max_new_tokens=asked["tokens"])
+            ids = model.generate(**inputs, do_sample=False, max_new_tokens=questions["tokens"])
             seconds += time.perf_counter() - start
             both = torch.tensor([prompt + reply])
-            told = model(input_ids=both).logits[0].double().log_softmax(-1)
-        told = told[told.shape[0] - both.shape[1] :]  # behind virtual tokens
+            by_token = model(input_ids=both).logits[0].double().log_softmax(-1)  # (T, V)
+        by_token = by_token[by_token.shape[0] - both.shape[1] :]  # behind virtual tokens
         new = ids[0, len(prompt) :].tolist()
         count += len(new)
-        end = next((i for i, token in enumerate(new) if token in asked["ends"]), len(new))
+        end = next((i for i, token in enumerate(new) if token in questions["ends"]), len(new))
         prompts.append(prompt)
         replies.append(new[:end])
         places = range(len(prompt) - 1, len(prompt) - 1 + len(reply))
-        logprobs.append([told[i, token].item() for i, token in zip(places, reply, strict=True)])
+        logprobs.append([by_token[i, token].item() for i, token in zip(places, reply, strict=True)])
     return {
         "prompts": prompts, "replies": replies, "logprobs": logprobs, "seconds": seconds,
         "tokens": count,
     }  # fmt: skip
 
 
-def main(folder: str, asked_path: str, answers_path: str) -> None:
-    asked = read(Path(asked_path))
-    torch.set_num_threads(asked["threads"])
-    answers = {"classify": classify, "chat": chat}[asked["task"]](Path(folder), asked)
+def main(folder: str, questions_path: str, answers_path: str) -> None:
+    questions = read(Path(questions_path))
+    torch.set_num_threads(questions["threads"])
+    answers = {"classify": classify, "chat": chat}[questions["task"]](Path(folder), questions)
     answers["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     answers["versions"] = {"peft": peft.__version__, "transformers": transformers.__version__}
     Path(answers_path).write_text(json.dumps(answers), encoding="utf-8")

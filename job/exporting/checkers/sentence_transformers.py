@@ -10,12 +10,12 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 
-def main(folder: str, asked_path: str, answers_path: str) -> None:
-    with open(asked_path, encoding="utf-8") as file:
-        asked = json.load(file)
-    torch.set_num_threads(asked["threads"])
+def main(folder: str, questions_path: str, answers_path: str) -> None:
+    with open(questions_path, encoding="utf-8") as file:
+        questions = json.load(file)
+    torch.set_num_threads(questions["threads"])
     model = SentenceTransformer(folder, device="cpu")
-    texts, size = asked["texts"], asked["batch"]
+    texts, size = questions["texts"], questions["batch"]
     model.encode(texts[:size], batch_size=size)  # the first batch of a process takes longer
     start = time.perf_counter()
     outputs = model.encode(texts, batch_size=size, show_progress_bar=False)

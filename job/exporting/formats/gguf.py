@@ -53,7 +53,11 @@ class Gguf:
         lines = []
         if not self.eight and parity.equal != parity.rows:
             lines.append(f"{parity.rows - (parity.equal or 0)} of {parity.rows} replies differ")
-        if parity.outputs is not None and not parity.outputs <= self.off:
+        if parity.other_prompts:
+            lines.append(f"{parity.other_prompts} of {parity.rows} prompts have other tokens")
+        if parity.outputs is None:
+            lines.append("no reply of openloop's has a token by which to judge it")
+        elif not parity.outputs <= self.off:
             lines.append(
                 f"log-probabilities are off by up to {parity.outputs:.2g}; at most {self.off:g} is "
                 "allowed"
@@ -61,7 +65,12 @@ class Gguf:
         return lines
 
     def usage(self, source: Source, name: str) -> str:
-        asked = (
+        opened = (
+            f'Llama.from_pretrained({name!r}, "model.gguf", n_ctx=2048)'
+            if name.count("/") == 1  # the hub's
+            else f"Llama({name + '/model.gguf'!r}, n_ctx=2048)"
+        )
+        example = (
             'print(model("Once upon a time", temperature=0)["choices"][0]["text"])\n'
             if source.plain_texts
             else 'messages = [{"role": "user", "content": "Hello!"}]\n'
@@ -71,7 +80,7 @@ class Gguf:
         return (
             "# ollama create my-model -f Modelfile && ollama run my-model, in the folder; or\n"
             "from llama_cpp import Llama\n\n"
-            f"model = Llama({name + '/model.gguf'!r}, n_ctx=2048)\n{asked}"
+            f"model = {opened}\n{example}"
         )
 
 

@@ -4,6 +4,9 @@ import re
 import shutil
 from pathlib import Path
 
+from files.publish import read_manifest
+from files.read import read_json
+from files.write import save_text, to_json
 from job.exporting.format import Parity, Source, Written, exact
 
 BASE = re.compile(r"^(?:from importlib\.util import find_spec\n)?base = .*$", re.MULTILINE)
@@ -39,11 +42,14 @@ class Peft:
         from job.exporting.formats.sentence_transformers import pooler_notes
         from models.elsewhere.merged import tokenizer_of
 
-        for path in source.folder.model.iterdir():
-            if path.name not in LEFT:
-                copy = shutil.copytree if path.is_dir() else shutil.copyfile
-                copy(path, folder / path.name)
+        model = source.folder.model
+        for name in read_manifest(model):  # and nothing that somebody else laid there
+            if name.partition("/")[0] not in LEFT:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(model / name, folder / name)
+        place_base(source, folder)
         if source.texts is None:
+            tokenizer_of(source.tokenizer, None).save_pretrained(folder)
             return Written(source.decision)
         texts = source.texts
         tokenizer_of(source.tokenizer, texts.max_length, texts.truncation).save_pretrained(folder)
@@ -67,3 +73,18 @@ class Peft:
         here = re.search(r"^base = '[/~]", snippet, re.MULTILINE)  # a folder of this machine
         known = source.base_model or ("path/to/its/base" if here else None)
         return snippet if known is None else BASE.sub(lambda _: f"base = {known!r}", snippet)
+
+
+def place_base(source: Source, folder: Path) -> None:
+    """Let an adapter on a folder of this machine name where that is now: it may have moved since
+    the training, by --base or with the packages."""
+    from models.base import find_base
+    from models.record import read_record
+
+    record = read_record(source.folder.model)
+    base, path = record["base"], folder / "adapter_config.json"
+    if base["in_memory"] or (source.base is None and base["source"].startswith("hub:")):
+        return
+    there, _ = find_base(source.folder.model, record, source.base, False)
+    values = read_json(path) | {"base_model_name_or_path": there, "revision": None}
+    save_text(path, to_json(values, indent=2) + "\n")

@@ -71,7 +71,7 @@ def why_not_cut(texts: Texts) -> str | None:
 def pipeline_usage(source: Source, name: str) -> str:
     """A pipeline, and what it is asked."""
     assert source.texts is not None
-    asked = (
+    example = (
         '{"text": "a first text", "text_pair": "and a second one"}'
         if source.texts.pairs
         else '"It was good."'
@@ -81,7 +81,7 @@ def pipeline_usage(source: Source, name: str) -> str:
         "from transformers import pipeline\n\n"
         "# truncation=True: without it no tokenizer cuts, and a long text ends in an error\n"
         f'ask = pipeline("text-classification", model={name!r}, truncation=True)\n'
-        f"print(ask({asked}{more}))\n"
+        f"print(ask({example}{more}))\n"
     )
 
 

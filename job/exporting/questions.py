@@ -1,4 +1,4 @@
-"""What a check begins with: the rows that are asked, and what openloop answers to them."""
+"""What a check begins with: its questions, and what openloop answers to them."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,12 +8,12 @@ import torch
 
 @dataclass(frozen=True)
 class Own:
-    """What a check begins with. `asked` goes to the program of the format; `rows` says in words
+    """What a check begins with. `questions` go to the program of the format; `rows` says in words
     what that is. `seconds` and `count` of what openloop itself answers, as the run answers, in
     `dtype`; `unit` is what is counted. `reference` is what the export has to give, in the form that
     Task.compare takes. `notes`: what the run answers beside what was written, a sentence each."""
 
-    asked: dict[str, Any]
+    questions: dict[str, Any]
     rows: str
     dtype: str
     seconds: float
