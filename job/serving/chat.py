@@ -121,7 +121,10 @@ def read_content(content: Any, place: str) -> str:
                 raise wrong(
                     f"{place}: a part is {str(kind)!r:.60}; this model reads text alone", place
                 )
-        content = "\n".join(str(part.get("text", "")) for part in content)
+            if not isinstance(part.get("text"), str):
+                got = str(part.get("text"))
+                raise wrong(f"{place}: the text of a part is {got!r:.60}; expected text", place)
+        content = "\n".join(part["text"] for part in content)
     if not isinstance(content, str):
         raise wrong(f"{place}: content is {str(content)!r:.60}; expected text", place)
     if not is_encodable(content):

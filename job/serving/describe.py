@@ -17,6 +17,7 @@ WHY = {  # status -> when
     408: "the body came too slowly",
     413: "the body is too large, it has too many texts, or one is too long and must not be cut",
     415: "the body is not application/json",
+    421: "the request is for another host",
     422: "the body is no JSON, or not of this shape; or an item is no text (which one is said)",
     424: "the model failed",
     429: "too many texts are waiting; Retry-After says for how many seconds",
@@ -51,10 +52,10 @@ def openapi(service: Service) -> dict[str, Any]:
     """The whole description."""
     info = service.info()
     paths: dict[str, Any] = {
-        "/health": {"get": looked("Whether the server is well", state(), (503,))},
-        "/ready": {"get": looked("Whether it takes requests", state(), (503,))},
-        "/info": {"get": looked("The run, and what is taken at once", {"type": "object"}, (401,))},
-        "/metrics": {"get": looked("Counters for Prometheus", STRING, (401,), "text/plain")},
+        "/health": {"get": looked("Whether the server is well", state(), (421, 503))},
+        "/ready": {"get": looked("Whether it takes requests", state(), (421, 503))},
+        "/info": {"get": looked("The run, and what is taken at once", {"type": "object"}, LOOKED)},
+        "/metrics": {"get": looked("Counters for Prometheus", STRING, LOOKED, "text/plain")},
     }
     if info["task"] == "chat":
         paths |= chat_paths(info)
@@ -69,11 +70,15 @@ def openapi(service: Service) -> dict[str, Any]:
         },
         "paths": paths,
     }
-    if service.token is None:
-        for methods in paths.values():
-            for route in methods.values():
+    for methods in paths.values():
+        for route in methods.values():
+            if service.token is None:
                 route["responses"].pop("401", None)
-    else:
+            if service.names is None:
+                route["responses"].pop("421", None)
+    if service.token is not None:
+        for path in ("/health", "/ready"):
+            paths[path]["get"]["security"] = []
         bearer = {"type": "http", "scheme": "bearer"}
         described["components"] = {"securitySchemes": {"token": bearer}}
         described["security"] = [{"token": []}]
@@ -86,11 +91,12 @@ def state() -> Schema:
 
 
 def looked(
-    what: str, schema: Schema, errors: tuple[int, ...], kind: str = "application/json"
-) -> Schema:
+    what: str, schema: Schema, errors: tuple[int, ...], kind: str = "application/json",
+    openai: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """A route that is looked at."""
     answer = {"description": what, "content": {kind: {"schema": schema}}}
-    return {"summary": what, "responses": {"200": answer, **failures(errors, openai=False)}}
+    return {"summary": what, "responses": {"200": answer, **failures(errors, openai)}}
 
 
 def asked(
@@ -125,7 +131,8 @@ def failures(statuses: tuple[int, ...], openai: bool) -> dict[str, Schema]:
     }
 
 
-ASKED = (400, 401, 408, 413, 415, 422, 424, 429, 503, 504)
+LOOKED = (401, 421)
+ASKED = (400, 401, 408, 413, 415, 421, 422, 424, 429, 503, 504)
 
 
 def label_paths(info: Mapping[str, Any], most: int) -> dict[str, Any]:
@@ -151,8 +158,8 @@ def label_paths(info: Mapping[str, Any], most: int) -> dict[str, Any]:
     element = fields({
         "score": NUMBER, "label": STRING, "holds": FLAG, "truncated": FLAG, "unsure": or_null(FLAG),
     })  # fmt: skip
-    failed = fields({"error": STRING, "error_type": STRING})
-    answer = {"anyOf": [listed(element), listed(listed({"anyOf": [element, failed]}))]}
+    cell = {"anyOf": [element, fields({"error": STRING, "error_type": STRING})]}
+    answer = {"anyOf": [listed(cell), listed(listed(cell))]}
     piece = fields({
         "text": STRING, "start": WHOLE, "end": WHOLE, "weight": NUMBER,
         "unit": {"enum": ["word", "sentence"]}, "side": WHOLE,
@@ -196,13 +203,23 @@ def chat_paths(info: Mapping[str, Any]) -> dict[str, Any]:
         },
     )
     answers = {"application/json": {"type": "object"}, "text/event-stream": STRING}
-    errors = (400, 401, 404, 408, 413, 415, 422, 429, 500, 503, 504)
+    errors = (400, 401, 404, 408, 413, 415, 421, 422, 429, 500, 503, 504)
     example = {
         "model": info["model_id"], "messages": [{"role": "user", "content": "Hello!"}],
     }  # fmt: skip
-    models = {"object": {"const": "list"}, "data": listed({"type": "object"})}
+    model = fields({
+        "id": {"const": info["model_id"]}, "object": {"const": "model"}, "created": WHOLE,
+        "owned_by": STRING,
+    })  # fmt: skip
+    models = fields({"object": {"const": "list"}, "data": listed(model, 1, 1)})
+    one = looked("The one model, by its name", model, (*LOOKED, 404), openai=True)
+    one["parameters"] = [{
+        "name": "model", "in": "path", "required": True, "schema": STRING,
+        "example": info["model_id"],
+    }]  # fmt: skip
     return {
-        "/v1/models": {"get": looked("The one model", fields(models), (401,))},
+        "/v1/models": {"get": looked("The one model", models, LOOKED, openai=True)},
+        "/v1/models/{model}": {"get": one},
         "/v1/chat/completions": {
             "post": asked("A reply", body, answers, errors, example, openai=True)
         },

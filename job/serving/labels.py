@@ -40,16 +40,16 @@ class LabelDesk:
 
     def admit(self, tickets: Sequence[Ticket]) -> None:
         """The answer to Desk."""
-        fresh: list[Part] = []
-        for ticket in tickets:
-            if ticket.gone:
-                continue
-            parts = [Part(ticket, text) for text in ticket.ask.texts]
-            self.parts[ticket] = parts
-            fresh += parts
-        for start in range(0, len(fresh), CHUNK):
-            self.encode(fresh[start : start + CHUNK])
-        for ticket in {part.ticket: None for part in fresh}:
+        fresh = {
+            ticket: [Part(ticket, text) for text in ticket.ask.texts]
+            for ticket in tickets
+            if not ticket.gone
+        }
+        parts = [part for ticket in fresh for part in fresh[ticket]]
+        for start in range(0, len(parts), CHUNK):
+            self.encode(parts[start : start + CHUNK])
+        self.parts |= fresh  # not before: where that fails nothing of them is kept
+        for ticket in fresh:
             self.check(ticket)
 
     def encode(self, parts: Sequence[Part]) -> None:

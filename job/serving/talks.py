@@ -37,12 +37,12 @@ class TalkDesk:
             return
         ticket.begun = time.perf_counter()
         try:
-            saying = self.begin(ticket.ask)
-        except ValueError as error:  # nobody would reply to that
-            ticket.tell(wrong(str(error), "messages"))
-            return
-        ticket.tell(Begun(len(saying.prompt.ids), saying.left_out))
-        try:
+            try:
+                saying = self.begin(ticket.ask)
+            except ValueError as error:  # nobody would reply to that
+                ticket.tell(wrong(str(error), "messages"))
+                return
+            ticket.tell(Begun(len(saying.prompt.ids), saying.left_out))
             self.say(ticket, saying)
         except Exception as error:  # whatever a model meets is its request's end, not the server's
             ticket.tell(Refused(500, "backend", model_failed(error).message))

@@ -14,6 +14,8 @@ from conftest import help_seconds
 import serve
 from job.folder import Folder
 from job.serving import command
+from job.serving.labels import LabelDesk
+from job.serving.queue import Opened
 
 
 def free_port():
@@ -175,6 +177,73 @@ def test_a_newer_run_takes_over_without_losing_a_request(run, tmp_path, slow, ca
     assert clients.lost == []
     assert {status for status, *_ in clients.heard} == {200, 503}
     assert "config.toml" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("signals_arrive")
+def test_told_to_end_it_does_not_wait_for_a_run_that_is_being_opened(run, slow, monkeypatch):
+    """A first SIGHUP comes while the first run is opened, and ends nothing."""
+    real, opened, over, left = command.open_run, [], threading.Event(), []
+
+    def open_run(*words):
+        opened.append(words)
+        if len(opened) == 1:
+            os.kill(os.getpid(), signal.SIGHUP)
+        else:
+            over.wait(20)
+        return real(*words)
+
+    monkeypatch.setattr(command, "open_run", open_run)
+    monkeypatch.setattr(command.os, "_exit", left.append)
+    try:
+        status, clients, seconds = operate(
+            run, lambda clients: clients.until(lambda: len(opened) == 2), "--grace", "5"
+        )
+    finally:
+        over.set()
+    assert (status, len(opened)) == (0, 2)
+    assert seconds < 5
+    assert left == [0]  # its thread is inside of torch
+    assert clients.lost == []
+    assert {heard[0] for heard in clients.heard} == {200, 503}
+
+
+def test_a_run_that_reads_something_else_does_not_take_over(
+    predictor, pair_predictor, serving, capsys
+):
+    with serving(LabelDesk(predictor, 512)) as server:
+        before = server.service.run
+        newer = Opened(LabelDesk(pair_predictor, 512), "pairs")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(command, "open_run", lambda *words: newer)
+            command.reload(server.service, Folder("pairs"), None)
+        assert server.client.post("/predict", json={"inputs": "good"}).status_code == 200
+        assert server.service.run is before
+    assert "it reads pairs of texts, and the run of before single texts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("token", ["s\u00e9same", "one\ttwo", "one\ntwo"])
+def test_a_token_that_clients_send_in_different_ways_is_refused(monkeypatch, token):
+    monkeypatch.setenv("TOKEN_OF_A_TEST", token)
+    with pytest.raises(ValueError, match="ASCII"):
+        command.read_token("TOKEN_OF_A_TEST")
+    monkeypatch.setenv("TOKEN_OF_A_TEST", " plain-1 ")
+    assert command.read_token("TOKEN_OF_A_TEST") == b"plain-1"
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "token", "names"),
+    [
+        ("127.0.0.1", "127.0.0.1", None, {"localhost", "127.0.0.1"}),
+        ("LocalHost", "::1", None, {"localhost"}),
+        ("127.0.0.1", "127.0.0.1", b"secret", None),
+        ("0.0.0.0", "0.0.0.0", None, None),
+        ("localhost.example", "10.0.0.7", None, None),
+    ],
+)
+def test_names_are_checked_where_this_machine_alone_asks_without_a_token(
+    host, address, token, names
+):
+    assert command.own_names(host, address, token) == names
 
 
 def test_a_port_in_use_is_one_message_before_the_model_is_opened(run, capsys):
