@@ -28,10 +28,12 @@ def read_grid(words: Sequence[str]) -> dict[str, list[str]]:
             raise ValueError(f"--grid {word!r}: write SECTION.KEY=ONE,OTHER: train.lr=1e-4,3e-4")
         if key in grid:
             raise ValueError(f"--grid names {key} twice; give all of its values in one")
-        for value in values:
-            read_value("--grid", word, key, value)
-        if len(set(values)) < len(values):
-            raise ValueError(f"--grid {word!r}: a value stands there twice")
+        if key == "run.name":
+            raise ValueError(f"--grid {word!r}: each run of a grid has a name of its own already")
+        read = [read_value("--grid", word, key, value) for value in values]
+        for place, value in enumerate(read):
+            if value in read[:place]:
+                raise ValueError(f"--grid {word!r}: {values[place]} stands there twice")
         grid[key] = values
     return grid
 

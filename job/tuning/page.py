@@ -10,7 +10,7 @@ from configs.overrides import parse_text
 from configs.read import difference, trajectory
 from files.write import save_text
 from job.reporting.page import PAGE as RUN_PAGE
-from job.tuning.best import behind, judged_by, last_rung, ranked
+from job.tuning.best import behind, finalists, judged_by
 from job.tuning.planned import Planned
 from job.tuning.record import Line, Record
 from job.tuning.show import tried_of
@@ -26,8 +26,7 @@ PAGE = "tune.html"
 def write_page(record: Record, planned: Planned, folder: Path) -> Path:
     """Write the page into the search's folder; its path."""
     lines = list(record.of("trial"))
-    rung = last_rung(record)
-    best = [] if rung is None else ranked(record, rung)
+    best = finalists(record)
     apart = behind(best) if best else []
     winner = record.last("winner") or {"settings": {}, "trial": 0}
     done = record.last("done")
@@ -44,7 +43,7 @@ def write_page(record: Record, planned: Planned, folder: Path) -> Path:
         numbers={d.key: numbers_of(d, lines, planned) for d in planned.space if is_number(d)},
         choices={d.key: choices_of(d, lines) for d in planned.space if not is_number(d)},
         best=[(lines.index(line), gap) for line, gap in zip(best, apart, strict=True)],
-        noise=noise_line(apart) if apart else "no two trials were compared",
+        noise=noise_line(apart, judged_by(best)) if apart else "no two trials were compared",
         winner=f"trial {winner['trial']}: {show_settings(winner['settings'])}",
         facts=facts_of(record, planned),
         links=links,

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from configs.read import difference, trajectory
 from engine.loop import StepResult
 from job.job import Job
-from job.tuning.best import behind, judged_by, last_rung, ranked
+from job.tuning.best import behind, finalists, judged_by, ranked
 from job.tuning.planned import Clock, Planned
 from job.tuning.record import Line, Record
 from report.evaluation import show_figure
@@ -19,6 +19,7 @@ from report.tune import (
     noise_line,
     plan_lines,
     ranking,
+    recipe_line,
     show_settings,
     tried_line,
 )
@@ -78,17 +79,20 @@ def tried_of(line: Line) -> Tried:
 
 
 def conclusion(record: Record, winner: Line) -> list[str]:
-    """The last rung, the best first, and how sure that order is."""
-    rung = last_rung(record)
-    if rung is None:
+    """The finalists, the best first, and how sure that order is."""
+    lines = finalists(record)
+    if not lines:
         return ["no two trials were compared: the recipe is trained as it is"]
-    lines = ranked(record, rung)
-    apart = behind(lines)
-    shown = ranking([tried_of(line) for line in lines], apart, lines[0]["metric"], judged_by(lines))
-    notes = [noise_line(apart)]
-    if rung:
+    apart, judged = behind(lines), judged_by(lines)
+    shown = ranking([tried_of(line) for line in lines], apart, lines[0]["metric"], judged)
+    notes = [noise_line(apart, judged)]
+    if lines[0]["rung"]:
         first = ranked(record, 0)
-        notes.append(f"of the {len(first)} settings of the first rung {noise_line(behind(first))}")
+        order = noise_line(behind(first), judged)
+        notes.append(f"of the {len(first)} settings of the first rung {order}")
+    own = next((gap for line, gap in zip(lines, apart, strict=True) if not line["trial"]), None)
+    if own is not None and winner["trial"]:
+        notes.append(recipe_line(own, judged))
     return ["", *shown, *notes, winner_line(winner)]
 
 

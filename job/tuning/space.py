@@ -230,6 +230,8 @@ def read_range(part: str, key: str, text: str) -> Dimension:
         low, high = (float(end) for end in text.split(".."))
     except ValueError:
         raise ValueError(f"--space {part!r}: got {text}, expected LOW..HIGH, two numbers") from None
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"--space {part!r}: got {text}, expected two finite numbers")
     if not low < high:
         raise ValueError(f"--space {part!r}: the range begins at {low:g} and ends at {high:g}")
     return Dimension(key, low, high)

@@ -42,6 +42,7 @@ def test_a_space_is_read_and_said_in_the_same_words():
         ("train.lr", "LOW..HIGH"),
         ("train.lr=1e-3..1e-5", "begins at 0.001"),
         ("train.lr=a..b", "two numbers"),
+        ("train.lr=1e-5..inf", "two finite numbers"),
         ("train.lr=fast|slow", "got fast"),
         ("head.pool=0..1", "takes no numbers"),
         ("data.subset=1|2", "same in all trials"),

@@ -121,6 +121,8 @@ def test_help_is_answered_at_once():
         (["train.lrr=1,2"], "train.lr"),
         (["train.lr=fast"], "got fast"),
         (["train.lr=1e-3,1e-3"], "twice"),
+        (["train.lr=1e-3,0.001"], "0.001 stands there twice"),
+        (["run.name=a,b"], "a name of its own"),
         (["train.lr=1e-3", "train.lr=1e-4"], "twice"),
     ],
 )
