@@ -12,6 +12,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from job.ending import stop
 from job.extras import need_extra, read_project
 from job.folder import Folder
 from job.serving.queue import Desk, Opened, Worker
@@ -81,6 +82,8 @@ def serve(options: Namespace, open_desk: Open) -> int:
 
     signals: SimpleQueue[int] = SimpleQueue()
     put_signals(signals, signal.SIGHUP)  # one that comes while the run is opened waits
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, stop)  # the first program of a container ends by no other way
     folder = Folder(Path(options.run))
     token, limits = read_token(options.token_env), Limits(options.timeout, options.queue)
     held = bind(options.host, options.port)
@@ -196,7 +199,7 @@ def drain(service: Service, listener: "Listener", grace: float, signals: SimpleQ
     while service.tickets and time.perf_counter() < begun + grace:
         time.sleep(0.01)
     service.worker.line.close()
-    clean = listener.stop(max(0.2, min(2.0, begun + grace - time.perf_counter())))
+    clean = listener.stop(max(0.2, begun + grace - time.perf_counter()))
     service.worker.join(0.2)
     if left:
         say(

@@ -1,11 +1,14 @@
 """serve.py as it is operated: started, told to end, told that there is a newer run."""
 
+import json
 import os
 import shutil
 import signal
 import socket
 import threading
 import time
+from dataclasses import replace
+from queue import SimpleQueue
 
 import httpx
 import pytest
@@ -205,6 +208,44 @@ def test_told_to_end_it_does_not_wait_for_a_run_that_is_being_opened(run, slow, 
     assert left == [0]  # its thread is inside of torch
     assert clients.lost == []
     assert {heard[0] for heard in clients.heard} == {200, 503}
+
+
+@pytest.mark.usefixtures("signals_arrive")
+def test_told_to_end_before_there_is_a_model_it_ends_at_once(run, monkeypatch):
+    monkeypatch.setattr(command, "open_run", lambda *words: os.kill(os.getpid(), signal.SIGTERM))
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGTERM, lambda number, frame: None)  # as a container's first program
+    try:
+        with pytest.raises(SystemExit) as ended:
+            serve.main(["--run", str(run), "--port", "0"])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert ended.value.code == 143
+
+
+def test_told_to_end_it_sends_an_answer_to_its_end(predictor, serving):
+    """One of 25 MB, to a client that takes its time."""
+    wide = replace(predictor, label_names=("a" * 50_000, "b" * 50_000))
+    body = json.dumps({"inputs": [["good"]] * 256}).encode()
+    head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
+    with serving(LabelDesk(wide, 512)) as server:
+        wire = socket.create_connection(("127.0.0.1", server.client.base_url.port), timeout=20)
+        wire.sendall(head.encode() + body)
+        assert wire.recv(12) == b"HTTP/1.1 200"
+        words = (server.service, server.listener, 8.0, SimpleQueue())
+        ending = threading.Thread(target=command.drain, args=words)
+        ending.start()
+        time.sleep(2)
+        answer = b""
+        while part := wire.recv(1 << 20):
+            answer += part
+        ending.join()
+        wire.close()
+    fields, _, content = answer.partition(b"\r\n\r\n")
+    assert f"content-length: {len(content)}".encode() in fields
+    assert len(json.loads(content)) == 256
 
 
 def test_a_run_that_reads_something_else_does_not_take_over(
