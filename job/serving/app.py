@@ -139,7 +139,7 @@ def add_talks(app: FastAPI, service: Service) -> None:
         async with AsyncExitStack() as stack:
             taken = service.accepted(talk, size, request.receive)
             ticket = await stack.enter_async_context(taken)
-            begun = await service.hear(ticket)
+            begun = await service.next_event(ticket)
             if not talk.stream:
                 return JSONResponse(await whole_reply(service, ticket, begun))
             return Events(pieces(service, ticket, begun), stack.pop_all())
@@ -170,7 +170,7 @@ async def answer(service: Service, request: Request, route: str) -> Response:
     body = await service.read_body(request.headers, request.receive)
     ask, size = desk.read(route, body, service.limits.texts)
     async with service.accepted(ask, size, request.receive) as ticket:
-        done: Answer = await service.hear(ticket)
+        done: Answer = await service.next_event(ticket)
     note_answer(service, done, len(ask.texts))
     milliseconds = {
         "x-total-time": time.perf_counter() - begun,

@@ -99,7 +99,7 @@ def serve(options: Namespace, open_desk: Open) -> int:
     reloader.start()
     announce(service, address, port)
     while signals.get() == signal.SIGHUP:
-        reloader.asked.put(None)
+        reloader.requests.put(None)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is no second signal to end
     clean = drain(service, listener, options.grace, signals)
     if not clean or reloader.busy():
@@ -138,13 +138,13 @@ class Reloader(threading.Thread):
     def __init__(self, service: Service, folder: Folder, open_desk: Open) -> None:
         super().__init__(name="reload", daemon=True)
         self.service, self.folder, self.open_desk = service, folder, open_desk
-        self.asked: SimpleQueue[None] = SimpleQueue()
+        self.requests: SimpleQueue[None] = SimpleQueue()
         self.opening = False
 
     def run(self) -> None:
         """Until the program ends."""
         while True:
-            self.asked.get()
+            self.requests.get()
             self.opening = True
             if not self.service.draining:
                 reload(self.service, self.folder, self.open_desk)
@@ -152,7 +152,7 @@ class Reloader(threading.Thread):
 
     def busy(self) -> bool:
         """Whether a run is being opened."""
-        return self.opening or not self.asked.empty()
+        return self.opening or not self.requests.empty()
 
 
 def reload(service: Service, folder: Folder, open_desk: Open) -> None:

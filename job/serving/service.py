@@ -194,7 +194,7 @@ class Service:
     def give_up(self) -> None:
         """Tell all that still wait that the server ends; from another thread."""
         for ticket in list(self.tickets):
-            ticket.tell(closing())
+            ticket.send(closing())
 
     def full(self) -> Refused:
         """Why no more can wait, and in how many seconds to come again."""
@@ -212,8 +212,8 @@ class Service:
         ticket.gone = True
         ticket.events.put_nowait(GONE)
 
-    async def hear(self, ticket: Ticket, since: float | None = None) -> Any:
-        """The next event of a ticket. Raises Refused: what it was told, 504 where the time `since`
+    async def next_event(self, ticket: Ticket, since: float | None = None) -> Any:
+        """The next event of a ticket. Raises Refused: what it was sent, 504 where the time `since`
         then, or since it was accepted, is up, 499 where its client hung up."""
         begun = ticket.accepted if since is None else since
         left = begun + self.limits.timeout - time.perf_counter()

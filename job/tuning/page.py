@@ -53,10 +53,10 @@ def write_page(record: Record, planned: Planned, folder: Path) -> Path:
     return path
 
 
-def is_number(one: Dimension) -> bool:
+def is_number(dimension: Dimension) -> bool:
     """Whether a setting is drawn over numbers: a range, or choices that are all numbers."""
-    return not one.choices or all(
-        isinstance(typed(one.key, text), int | float) for text in one.choices
+    return not dimension.choices or all(
+        isinstance(typed(dimension.key, text), int | float) for text in dimension.choices
     )
 
 
@@ -65,28 +65,29 @@ def typed(key: str, text: str) -> Any:
     return text if key == WAY else parse_text(text, list_settings()[key].kinds)
 
 
-def numbers_of(one: Dimension, lines: list[Line], planned: Planned) -> list[float | None]:
+def numbers_of(dimension: Dimension, lines: list[Line], planned: Planned) -> list[float | None]:
     """A setting's number in each trial; the recipe's own where the trial left it alone."""
-    own = trajectory(planned.base).get(one.key)
-    values = [line["settings"].get(one.key) for line in lines]
-    return [own if text is None else float(typed(one.key, text)) for text in values]
+    own = trajectory(planned.base).get(dimension.key)
+    values = [line["settings"].get(dimension.key) for line in lines]
+    return [own if text is None else float(typed(dimension.key, text)) for text in values]
 
 
-def choices_of(one: Dimension, lines: list[Line]) -> list[str | None]:
+def choices_of(dimension: Dimension, lines: list[Line]) -> list[str | None]:
     """A setting's choice in each trial, None where it left it alone."""
-    return [line["settings"].get(one.key) for line in lines]
+    return [line["settings"].get(dimension.key) for line in lines]
 
 
 def facts_of(record: Record, planned: Planned) -> list[str]:
     """Time, space and plan, and what of the recipe was changed to fit the time."""
-    asked = record.lines[0]
-    changed = difference(asked["recipe"], trajectory(planned.base))
+    request = record.lines[0]
+    changed = difference(request["recipe"], trajectory(planned.base))
     first = next(record.of("plan"))
     rungs = ", ".join(f"{rung['trials']} on {rung['rows']:,} rows" for rung in first["rungs"])
     return [
-        f"{format_seconds(asked['seconds'])} were given, {format_seconds(record.spent)} are noted.",
-        f"Settings drawn by {asked['sampler']} (seed {asked['seed']}) from "
-        + ", ".join(one.words for one in planned.space) + ".",
+        f"{format_seconds(request['seconds'])} were given, "
+        f"{format_seconds(record.spent)} are noted.",
+        f"Settings drawn by {request['sampler']} (seed {request['seed']}) from "
+        + ", ".join(dimension.words for dimension in planned.space) + ".",
         f"Planned: {rungs or 'no trial'}, then the winner in full.",
         *(f"To fit the time: {line}" for line in changed),
     ]  # fmt: skip

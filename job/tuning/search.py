@@ -93,7 +93,8 @@ def entrants(wanted: Wanted, planned: Planned, record: Record, rung: int) -> Ite
 def trial_line(record: Record, rung: int, number: int) -> Line | None:
     """The line of a trial, None where it is still to be run."""
     return next(
-        (one for one in record.of("trial") if (one["rung"], one["trial"]) == (rung, number)), None
+        (line for line in record.of("trial") if (line["rung"], line["trial"]) == (rung, number)),
+        None,
     )
 
 
@@ -203,6 +204,8 @@ def draw(wanted: Wanted, planned: Planned, record: Record, number: int, again: i
     if wanted.sampler == "tpe":
         from job.tuning.tpe import suggest
 
-        told = [(line["place"], score_of(line)) for line in record.of("trial") if not line["rung"]]
-        return suggest(planned.space, told, wanted.seed, number, again)
+        results = [
+            (line["place"], score_of(line)) for line in record.of("trial") if not line["rung"]
+        ]
+        return suggest(planned.space, results, wanted.seed, number, again)
     return draw_place(planned.space, wanted.seed, number, again)

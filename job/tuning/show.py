@@ -57,7 +57,7 @@ class Console:
         trials = sum(r.trials * c for r, c in zip(planned.rungs, planned.costs, strict=True))
         print("\n".join(plan_lines(rungs, trials, planned.final, clock.left)), flush=True)
         if planned.rungs:
-            print("space: " + ", ".join(one.words for one in planned.space), flush=True)
+            print("space: " + ", ".join(dimension.words for dimension in planned.space), flush=True)
 
     def trial(self, line: Line, planned: Planned) -> None:
         """A trial that is done."""

@@ -254,12 +254,12 @@ def test_labels_are_not_asked_of_a_chat_run_nor_replies_of_labels(chat_server, s
     answer = chat_server.client.post("/predict", json={"inputs": "good"})
     assert answer.status_code == 404
     assert "POST /v1/chat/completions" in answer.json()["error"]
-    for asked in (
+    for answer in (
         server.client.post("/v1/chat/completions", json={"messages": ask("hello")}),
         server.client.get("/v1/models"),
     ):
-        assert asked.status_code == 404
-        assert "ask POST /predict" in asked.json()["error"]["message"]
+        assert answer.status_code == 404
+        assert "ask POST /predict" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -88,9 +88,9 @@ def test_a_name_that_another_site_lets_lead_here_is_refused(predictor, serving):
             for path in ("/", "/info", "/v1/models"):
                 answer = server.client.get(path, headers={"Host": host})
                 assert answer.status_code == 421
-            asked = server.client.post("/predict", json={"inputs": "good"}, headers={"Host": host})
-            assert asked.status_code == 421
-            assert "--token-env" in asked.json()["error"]
+            posted = server.client.post("/predict", json={"inputs": "good"}, headers={"Host": host})
+            assert posted.status_code == 421
+            assert "--token-env" in posted.json()["error"]
         described = server.client.get("/openapi.json").json()
         assert "421" in described["paths"]["/predict"]["post"]["responses"]
 
@@ -332,9 +332,9 @@ def test_what_is_answered_is_what_is_described(request, name, path, body):
 
 
 def test_docs_need_no_network_and_no_script(server, chat_server, guarded):
-    for asked in (server, chat_server, guarded):
-        page = asked.client.get("/docs").text
-        described = asked.client.get("/openapi.json").json()
+    for running in (server, chat_server, guarded):
+        page = running.client.get("/docs").text
+        described = running.client.get("/openapi.json").json()
         for path in described["paths"]:
             assert path in page
         assert "<script" not in page

@@ -113,10 +113,10 @@ def test_told_to_end_it_answers_what_it_accepted_and_refuses_what_is_new(run, sl
     assert refused[1]["error_type"] == "unhealthy"
     assert refused[2]["retry-after"] == "5"
     assert refused[2]["connection"] == "close"
-    told = capsys.readouterr().err
-    assert "answers for one: POST /predict, POST /explain; /docs says how" in told
-    assert "ending: " in told
-    assert "Traceback" not in told
+    output = capsys.readouterr().err
+    assert "answers for one: POST /predict, POST /explain; /docs says how" in output
+    assert "ending: " in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.usefixtures("signals_arrive")
@@ -151,7 +151,7 @@ def test_a_newer_run_takes_over_without_losing_a_request(run, tmp_path, slow, ca
     other = tmp_path / "newer"
     shutil.copytree(run, other)
     said = []
-    told = command.say
+    say = command.say
 
     def act(clients):
         before = clients.answers()[-1]
@@ -172,7 +172,7 @@ def test_a_newer_run_takes_over_without_losing_a_request(run, tmp_path, slow, ca
         said.append("through")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "say", lambda line: (said.append(line), told(line)))
+        patch.setattr(command, "say", lambda line: (said.append(line), say(line)))
         status, clients, _ = operate(place, act)
     assert status == 0
     assert "newer" in said
@@ -291,8 +291,8 @@ def test_a_port_in_use_is_one_message_before_the_model_is_opened(run, capsys):
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
         assert serve.main(["--run", str(run), "--port", str(port)]) == 2
-    told = capsys.readouterr().err
-    assert told == (
+    output = capsys.readouterr().err
+    assert output == (
         f"serve.py: port {port} of 127.0.0.1 is in use; choose another one (--port 0 takes any "
         "that is free)\n"
     )
@@ -309,9 +309,9 @@ def test_a_port_in_use_is_one_message_before_the_model_is_opened(run, capsys):
 )
 def test_what_a_person_can_mend_is_one_message(run, capsys, words, part):
     assert serve.main(["--run", str(run), "--port", "0", *words]) == 2
-    told = [line for line in capsys.readouterr().err.splitlines() if "openloop:" not in line]
-    assert len(told) == 1
-    assert part in told[0]
+    output = [line for line in capsys.readouterr().err.splitlines() if "openloop:" not in line]
+    assert len(output) == 1
+    assert part in output[0]
 
 
 def test_options_of_labels_are_refused_for_a_chat(tmp_path, capsys, monkeypatch):
@@ -327,9 +327,9 @@ def test_options_of_labels_are_refused_for_a_chat(tmp_path, capsys, monkeypatch)
 def test_a_missing_package_is_named_with_the_command(run, monkeypatch, capsys):
     monkeypatch.setattr("job.extras.MODULES", {"serve": ("fastapi", "no_such_package")})
     assert serve.main(["--run", str(run)]) == 2
-    told = capsys.readouterr().err
-    assert "serve.py needs no_such_package" in told
-    assert "pip install -c " in told
+    output = capsys.readouterr().err
+    assert "serve.py needs no_such_package" in output
+    assert "pip install -c " in output
 
 
 def test_whoever_serves_other_machines_without_a_token_is_warned(capsys):

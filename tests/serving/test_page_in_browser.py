@@ -232,9 +232,9 @@ def test_the_token_is_asked_for_and_kept_nowhere(chromium, serving, predictor):
 
 
 def test_a_chat_streams_and_remembers(chromium, chat_server, talker):
-    asked = []
+    bodies = []
     with opened(chromium, chat_server.url) as page:
-        page.on("request", lambda r: asked.append(r.post_data) if r.post_data else None)
+        page.on("request", lambda r: bodies.append(r.post_data) if r.post_data else None)
         page.click("summary")
         page.fill("#system", "be kind")
         for text in ("how are you", HOSTILE):
@@ -242,7 +242,7 @@ def test_a_chat_streams_and_remembers(chromium, chat_server, talker):
             page.keyboard.press("Enter")
             page.wait_for_selector("#stop[disabled]")
         shown = page.locator("#log .turn > p:first-of-type").all_text_contents()
-        first, second = (json.loads(body) for body in asked)
+        first, second = (json.loads(body) for body in bodies)
         expected = talker.reply(first["messages"]).text
         assert shown[:3] == ["how are you", expected, HOSTILE]
         assert [m["role"] for m in second["messages"]] == ["system", "user", "assistant", "user"]

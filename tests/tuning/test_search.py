@@ -94,12 +94,14 @@ def world(monkeypatch, recipe, tmp_path):
             record = Record(path)
             record.add("search")
         clock = Clock(seconds, 0.0, record.spent)
-        told = []
+        shown = []
         planned, winner = search(
-            wanted, record, clock, StopRequest(), lambda line, planned: told.append(line),
+            wanted, record, clock, StopRequest(), lambda line, planned: shown.append(line),
             lambda planned: None,
         )  # fmt: skip
-        return SimpleNamespace(planned=planned, winner=winner, record=record, told=told, time=time)
+        return SimpleNamespace(
+            planned=planned, winner=winner, record=record, shown=shown, time=time
+        )
 
     return run
 
@@ -118,7 +120,7 @@ def test_the_recipe_is_trial_0_of_every_rung_and_all_are_judged_on_the_same_rows
         assert lines[0]["trial"] == 0
         assert lines[0]["settings"] == {}
         assert len({(one["rows"], one["validation"]) for one in lines}) == 1
-    assert len(done.told) == len(list(done.record.of("trial")))
+    assert len(done.shown) == len(list(done.record.of("trial")))
 
 
 def test_the_winner_is_never_worse_than_the_recipe(world, tmp_path):
@@ -296,7 +298,7 @@ def test_test_rows_change_no_trial(recipe, reviews_csv, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "part"),
     [
         (["--minutes", "1", "--grid", "train.lr=1,2"], "one of them"),
         (["--minutes", "0"], "more than 0"),
@@ -309,24 +311,24 @@ def test_test_rows_change_no_trial(recipe, reviews_csv, tmp_path):
         (["--minutes", "1", "--seed", "-3"], "expected 0"),
     ],
 )
-def test_words_that_do_not_go_together_are_refused(words, told, capsys):
+def test_words_that_do_not_go_together_are_refused(words, part, capsys):
     with pytest.raises(SystemExit) as ended:
         tune.parse_arguments(["--config", "a.toml", *words])
     assert ended.value.code == 2
-    assert told in capsys.readouterr().err
+    assert part in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("sections", "told"),
+    ("sections", "part"),
     [
         ({"contrast": {"pairs": 8}}, "[contrast]"),
         ({"data": {"stream": True}}, "data.stream"),
         ({"data": {"validation": 0}}, "no validation rows"),
     ],
 )
-def test_what_cannot_be_searched_says_why(recipe, capsys, sections, told):
+def test_what_cannot_be_searched_says_why(recipe, capsys, sections, part):
     assert tune.main(["--config", str(recipe(**sections)), "--minutes", "1"]) == 2
-    assert told in capsys.readouterr().err
+    assert part in capsys.readouterr().err
 
 
 def test_a_chat_is_refused_with_the_way_that_works(tmp_path, chat_place, capsys):
@@ -344,6 +346,6 @@ def test_an_earlier_search_is_never_overwritten(recipe, tmp_path, capsys):
     assert tune.main(words) == 2
     assert "--resume" in capsys.readouterr().err
     assert tune.main([*words, "--resume", "--seed", "4"]) == 2
-    told = capsys.readouterr().err
-    assert "seed: 0 -> 4" in told
-    assert "train.lr" in told
+    output = capsys.readouterr().err
+    assert "seed: 0 -> 4" in output
+    assert "train.lr" in output

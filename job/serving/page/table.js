@@ -42,8 +42,8 @@ async function read(file, info) {
   if (info.pairs) fill(byId("column-pair"), head, likely(head, rows, PAIR, first));
   byId("column-second").hidden = !info.pairs;
   byId("columns").hidden = false;
-  const told = encoding === "UTF-8" ? "" : `, read as ${encoding}`;
-  byId("file-note").textContent = `${count(rows.length, "row")}, ${count(head.length, "column")}${told}.`;
+  const note = encoding === "UTF-8" ? "" : `, read as ${encoding}`;
+  byId("file-note").textContent = `${count(rows.length, "row")}, ${count(head.length, "column")}${note}.`;
 }
 
 /** Batches of places in `texts` (null where a row cannot be asked), small enough for the server. */
@@ -127,7 +127,7 @@ async function labelBatch(batch, texts, answered, info, signal) {
 }
 
 async function labelAll(info) {
-  const own = new AbortController(), asked = table, { head, rows } = asked;
+  const own = new AbortController(), file = table, { head, rows } = file;
   const most = Math.min(BATCH, info.max_client_batch_size);
   const places = [byId("column"), ...(info.pairs ? [byId("column-pair")] : [])].map((select) => Number(select.value));
   const answered = rows.map((row) => fault(row, head, places) ?? undefined);
@@ -153,7 +153,7 @@ async function labelAll(info) {
     byId("done").textContent = `Stopped: ${count(left, "row")} without an answer.`;
     show(error);
   }
-  offer(asked, answered, info);
+  offer(file, answered, info);
   byId("halt").hidden = true;
   running = null;
 }

@@ -40,8 +40,8 @@ function toSend(info) {
 
 /** Show the reply as it comes, in `words`; how it ended. `reply.text` grows along. */
 async function stream(info, words, reply, signal) {
-  const asked = { model: info.model_id, messages: toSend(info), stream: true };
-  const response = await open("/v1/chat/completions", asked, signal);
+  const body = { model: info.model_id, messages: toSend(info), stream: true };
+  const response = await open("/v1/chat/completions", body, signal);
   let reason = null;
   for await (const chunk of events(response.body)) {
     if (chunk.error) throw new Error(chunk.error.message);
