@@ -201,8 +201,9 @@ class Service:
         seconds = self.seconds_of_line()
         return Refused(
             429, "overloaded",
-            f"{self.waiting:,} texts are waiting already, of at most {self.limits.waiting:,}; "
-            f"try again in about {seconds} s", {"Retry-After": str(seconds)},
+            f"{self.in_flight:,} requests with {self.waiting:,} texts are here already, of at most "
+            f"{self.limits.waiting:,}; try again in about {seconds} s",
+            {"Retry-After": str(seconds)},
         )  # fmt: skip
 
     async def hang_up(self, ticket: Ticket, receive: Receive) -> None:

@@ -13,12 +13,12 @@ from job.reporting.page import PAGE as RUN_PAGE
 from job.tuning.best import behind, finalists, judged_by
 from job.tuning.planned import Planned
 from job.tuning.record import Line, Record
-from job.tuning.show import tried_of
+from job.tuning.show import sureness, tried_of
 from job.tuning.space import WAY, Dimension
 from report.format import format_seconds
 from report.page.page import render_sheet
 from report.page.search import Searched, search_sheet
-from report.tune import noise_line, show_settings
+from report.tune import show_settings
 
 PAGE = "tune.html"
 
@@ -43,7 +43,7 @@ def write_page(record: Record, planned: Planned, folder: Path) -> Path:
         numbers={d.key: numbers_of(d, lines, planned) for d in planned.space if is_number(d)},
         choices={d.key: choices_of(d, lines) for d in planned.space if not is_number(d)},
         best=[(lines.index(line), gap) for line, gap in zip(best, apart, strict=True)],
-        noise=noise_line(apart, judged_by(best)) if apart else "no two trials were compared",
+        notes=sureness(best, apart) if best else ["no two trials were compared"],
         winner=f"trial {winner['trial']}: {show_settings(winner['settings'])}",
         facts=facts_of(record, planned),
         links=links,

@@ -1,12 +1,13 @@
 """A search on the console, as it goes."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from tqdm import tqdm
 
 from configs.read import difference, trajectory
+from engine.intervals import Interval
 from engine.loop import StepResult
 from job.job import Job
 from job.tuning.best import behind, finalists, judged_by, ranked
@@ -85,15 +86,23 @@ def conclusion(record: Record, winner: Line) -> list[str]:
         return ["no two trials were compared: the recipe is trained as it is"]
     apart, judged = behind(lines), judged_by(lines)
     shown = ranking([tried_of(line) for line in lines], apart, lines[0]["metric"], judged)
-    notes = [noise_line(apart, judged)]
+    notes = sureness(lines, apart)
     if lines[0]["rung"]:
         first = ranked(record, 0)
         order = noise_line(behind(first), judged)
         notes.append(f"of the {len(first)} settings of the first rung {order}")
-    own = next((gap for line, gap in zip(lines, apart, strict=True) if not line["trial"]), None)
-    if own is not None and winner["trial"]:
-        notes.append(recipe_line(own, judged))
     return ["", *shown, *notes, winner_line(winner)]
+
+
+def sureness(lines: Sequence[Line], apart: Sequence[Interval]) -> list[str]:
+    """How sure the order of the finalists is, and that the first is better than the recipe; `apart`
+    is how far each is behind."""
+    judged = judged_by(lines)
+    notes = [noise_line(apart, judged)]
+    own = next((gap for line, gap in zip(lines, apart, strict=True) if not line["trial"]), None)
+    if own is not None and lines[0]["trial"]:
+        notes.append(recipe_line(own, judged))
+    return notes
 
 
 def winner_line(winner: Line) -> str:
