@@ -48,9 +48,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
                         help="time for all of it, from loading to the finished run")  # fmt: skip
     parser.add_argument("--space", action="append", default=[], metavar="KEY=LOW..HIGH,KEY=A|B",
                         help="what is tried, in place of the usual")  # fmt: skip
-    parser.add_argument("--sampler", choices=("random", "tpe"), default="random",
+    parser.add_argument("--sampler", choices=("random", "tpe"),
                         help="tpe: optuna's, which learns from earlier trials")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="of the settings that are drawn")
+    parser.add_argument("--seed", type=int, help="of the settings that are drawn (default: 0)")
     parser.add_argument("--grid", action="append", default=[], metavar="KEY=A,B",
                         help="in place of a search: a full run for each, or each pair")  # fmt: skip
     parser.add_argument("--lr-range", action="store_true",
@@ -65,14 +65,19 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("give --config RECIPE.toml or --csv FILE: one of them")
     if options.resume and options.fresh:
         parser.error("--resume goes on, --fresh starts again: one of them")
-    if bool(options.minutes) + bool(options.grid) + options.lr_range != 1:
+    search = options.minutes is not None
+    if search + bool(options.grid) + options.lr_range != 1:
         parser.error("give --minutes N for a search, --grid KEY=A,B or --lr-range: one of them")
-    if options.minutes is not None and not 0 < options.minutes < 1e5:
+    if search and not 0 < options.minutes < 1e5:
         parser.error(f"--minutes is {options.minutes:g}; expected more than 0")
+    for name in ("space", "sampler", "seed"):
+        if getattr(options, name) not in (None, []) and not search:
+            parser.error(f"--{name} is for what a search tries: it goes with --minutes")
+    if options.lr_range and (options.resume or options.fresh):
+        parser.error("--lr-range is one short test: leave --resume and --fresh out")
+    options.sampler, options.seed = options.sampler or "random", options.seed or 0
     if not 0 <= options.seed < 2**32:
         parser.error(f"--seed is {options.seed}; expected 0 to 2^32 - 1")
-    if options.space and not options.minutes:
-        parser.error("--space is what a search tries: it goes with --minutes")
     return options
 
 

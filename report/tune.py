@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from report.compare import LESS_IS_BETTER
 from report.format import COLUMNS, NONE, align_table, format_seconds, shorten
 
 SHOWN = 10  # settings of a table
@@ -89,20 +90,32 @@ def behind_words(interval: tuple[float, float, float]) -> str:
     return f"{estimate:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
-def within_noise(intervals: Sequence[tuple[float, float, float]]) -> int:
+def is_worse(interval: tuple[float, float, float], judged: str) -> bool:
+    """Whether a trial is worse than the first beyond noise, by its difference in the figure
+    `judged`. One that is better in it is not: another figure put it behind. NaN says nothing."""
+    _, low, high = interval
+    return low > 0 if judged in LESS_IS_BETTER else high < 0
+
+
+def within_noise(intervals: Sequence[tuple[float, float, float]], judged: str) -> int:
     """How many of the first trials could as well be in another order: those, from the first one on,
-    whose difference to it may be 0. NaN, of a figure that is none, says nothing."""
-    count = 0
-    for estimate, low, high in intervals:
-        if not low <= 0 <= high and estimate:
-            break
-        count += 1
-    return count
+    that are not worse than it beyond noise."""
+    worse = (n for n, interval in enumerate(intervals) if is_worse(interval, judged))
+    return next(worse, len(intervals))
 
 
-def noise_line(intervals: Sequence[tuple[float, float, float]]) -> str:
+def recipe_line(interval: tuple[float, float, float], judged: str) -> str:
+    """How sure it is that the winner is better than the recipe."""
+    if is_worse(interval, judged):
+        return "the winner is better than the recipe itself beyond noise (95 %, on the same rows)"
+    return "the recipe itself is within noise of the winner (95 %, on the same rows)"
+
+
+def noise_line(intervals: Sequence[tuple[float, float, float]], judged: str) -> str:
     """How sure the order is."""
-    count = within_noise(intervals)
+    count = within_noise(intervals, judged)
+    if len(intervals) < 2:
+        return "no other trial is left to compare the first with"
     if count < 2:
         return "the first is better than the second beyond noise (95 %, on the same rows)"
     if count == len(intervals):

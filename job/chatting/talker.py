@@ -182,8 +182,9 @@ class Talker:
 
 
 class Saying:
-    """A reply as it is said. Go through it once for its pieces; `reply` is what was said so far,
-    all of it once there are no more pieces. Who has heard enough goes away."""
+    """A reply as it is said. Go through it once for its pieces, one a token, empty where the token
+    makes no text: who listens may go away after any of them. `reply` is what was said so far, all
+    of it once there are no more pieces."""
 
     def __init__(self, talker: Talker, prompt: Prompt, number: int) -> None:
         self.left_out = prompt.left_out  # messages that had no room
@@ -207,14 +208,14 @@ class Saying:
             finally:
                 self.seconds = time.perf_counter() - begun
             self.tokens += 1
-            yield from self._keep(pieces.add(token))
-        yield from self._keep(pieces.end())
+            yield self._keep(pieces.add(token))
+        yield self._keep(pieces.end())
 
-    def _keep(self, piece: str) -> Iterator[str]:
+    def _keep(self, piece: str) -> str:
         """The piece, without white space where nothing was said before."""
         if piece := piece if self.texts else piece.lstrip():
             self.texts.append(piece)
-            yield piece
+        return piece
 
     @property
     def reply(self) -> Reply:

@@ -34,7 +34,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a ticket is told at its end: the answer's JSON, texts and tokens read, how many texts
+    """What a ticket is sent at its end: the answer's JSON, texts and tokens read, how many texts
     were cut, how often each label was the answer and how many were unsure, and seconds in line and
     at work."""
 

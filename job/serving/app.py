@@ -51,6 +51,7 @@ def make_app(service: Service, say: Callable[[str], None], verbose: bool = False
     add_talks(app, service)
     app.add_exception_handler(Refused, refused)
     app.add_exception_handler(HTTPException, unknown)
+    app.add_exception_handler(Exception, broken)
     return Gate(app, service, say, verbose)
 
 
@@ -138,7 +139,7 @@ def add_talks(app: FastAPI, service: Service) -> None:
         async with AsyncExitStack() as stack:
             taken = service.accepted(talk, size, request.receive)
             ticket = await stack.enter_async_context(taken)
-            begun = await service.hear(ticket)
+            begun = await service.next_event(ticket)
             if not talk.stream:
                 return JSONResponse(await whole_reply(service, ticket, begun))
             return Events(pieces(service, ticket, begun), stack.pop_all())
@@ -169,7 +170,7 @@ async def answer(service: Service, request: Request, route: str) -> Response:
     body = await service.read_body(request.headers, request.receive)
     ask, size = desk.read(route, body, service.limits.texts)
     async with service.accepted(ask, size, request.receive) as ticket:
-        done: Answer = await service.hear(ticket)
+        done: Answer = await service.next_event(ticket)
     note_answer(service, done, len(ask.texts))
     milliseconds = {
         "x-total-time": time.perf_counter() - begun,
@@ -221,6 +222,12 @@ async def unknown(request: Request, error: Exception) -> Response:
     return await refused(request, refusal)
 
 
+async def broken(request: Request, error: Exception) -> Response:
+    """A fault of ours. The gate says which; the client is not told what stands in it."""
+    message = "something went wrong in the server; what it was stands on its standard error"
+    return await refused(request, Refused(500, "backend", message))
+
+
 class Gate:
     """Before every route: whether the token is there; behind it: what became of the request."""
 
@@ -248,7 +255,7 @@ class Gate:
         service.in_flight += 1
         try:
             await self.answer(scope, receive, note)
-        except Exception as error:  # the framework has sent a 500 by now
+        except Exception as error:  # broken() has answered it by now
             self.say(f"{scope['method']} {scope['path']!r:.100}: {type(error).__name__}: {error}")
         finally:
             service.in_flight -= 1
@@ -265,6 +272,7 @@ class Gate:
         request = Request(scope, receive)
         path, looks = scope["path"], scope["method"] in ("GET", "HEAD")
         try:
+            self.service.check_host(request.headers.get("host"))
             if not (looks and (path in OPEN or path.startswith("/page/"))):
                 self.service.check_token(request.headers.get("authorization"))
             if self.service.draining and not looks:

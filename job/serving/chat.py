@@ -79,9 +79,11 @@ def read_talk(body: Any, model: str) -> Talk:
             only = json.dumps(ONLY[name][0])
             got = f"{name} is {str(value)!r:.60}; this server takes {only} alone"
             raise wrong(got, name, "unsupported")
-    if (asked := body.get("model")) != model:
-        what = "model is missing" if asked is None else f"there is no model {str(asked)!r:.60}"
-        status, code = (400, None) if asked is None else (404, "model_not_found")
+    if (requested := body.get("model")) != model:
+        what = (
+            "model is missing" if requested is None else f"there is no model {str(requested)!r:.60}"
+        )
+        status, code = (400, None) if requested is None else (404, "model_not_found")
         raise Refused(status, "validation", f"{what}; here is {model!r}", param="model", code=code)
     stream, options = flag(body, "stream"), body.get("stream_options")
     if options is not None and not (stream and isinstance(options, Mapping)):
@@ -121,7 +123,10 @@ def read_content(content: Any, place: str) -> str:
                 raise wrong(
                     f"{place}: a part is {str(kind)!r:.60}; this model reads text alone", place
                 )
-        content = "\n".join(str(part.get("text", "")) for part in content)
+            if not isinstance(part.get("text"), str):
+                got = str(part.get("text"))
+                raise wrong(f"{place}: the text of a part is {got!r:.60}; expected text", place)
+        content = "\n".join(part["text"] for part in content)
     if not isinstance(content, str):
         raise wrong(f"{place}: content is {str(content)!r:.60}; expected text", place)
     if not is_encodable(content):

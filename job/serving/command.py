@@ -3,13 +3,16 @@
 import os
 import signal
 import sys
+import threading
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from job.ending import stop
 from job.extras import need_extra, read_project
 from job.folder import Folder
 from job.serving.queue import Desk, Opened, Worker
@@ -19,7 +22,6 @@ from report.format import clean_line
 if TYPE_CHECKING:
     from job.serving.listen import Listener
 
-LOOPBACK = ("127.", "localhost", "::1")
 LINGER = 0.5  # seconds after a signal in which a new request is told 503 and not cut off
 Open = Callable[[], Desk]
 
@@ -39,7 +41,25 @@ def read_token(name: str | None) -> bytes | None:
         raise ValueError(
             f"--token-env {name}: there is no environment variable {name}, or nothing in it"
         )
-    return token.encode("utf-8", "surrogateescape")
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError(
+            f"--token-env {name}: the token holds something else than ASCII letters, digits and "
+            "signs, which clients send in different ways; choose another one"
+        )
+    return token.encode()
+
+
+def own_names(host: str, address: str, token: bytes | None) -> frozenset[str] | None:
+    """The names under which this machine alone asks: those of a server on a loopback address that
+    wants no token. None of another server, which does not know how it is reached."""
+    if token is not None or not is_loopback(address):
+        return None
+    return frozenset({"localhost", host.lower()})
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address is one that other machines do not reach."""
+    return ip_address(address.partition("%")[0]).is_loopback
 
 
 def open_run(folder: Folder, open_desk: Open) -> Opened:
@@ -61,37 +81,78 @@ def serve(options: Namespace, open_desk: Open) -> int:
     from job.serving.listen import Listener, bind
 
     signals: SimpleQueue[int] = SimpleQueue()
+    put_signals(signals, signal.SIGHUP)  # one that comes while the run is opened waits
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, stop)  # the first program of a container ends by no other way
     folder = Folder(Path(options.run))
     token, limits = read_token(options.token_env), Limits(options.timeout, options.queue)
     held = bind(options.host, options.port)
     worker = Worker(open_run(folder, open_desk))
-    service = Service(worker, limits, read_project()["version"], token)
+    address, port = held.getsockname()[:2]
+    names = own_names(options.host, address, token)
+    service = Service(worker, limits, read_project()["version"], token, names)
     listener = Listener(make_app(service, say, options.verbose), held)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
-            signal.signal(number, lambda number, frame: signals.put(number))
+    reloader = Reloader(service, folder, open_desk)
+    put_signals(signals, signal.SIGTERM, signal.SIGINT)
     worker.start()
     listener.start()
-    host, port = held.getsockname()[:2]
-    announce(service, host, port)
+    reloader.start()
+    announce(service, address, port)
     while signals.get() == signal.SIGHUP:
-        reload(service, folder, open_desk)
-    return drain(service, listener, options.grace, signals)
+        reloader.requests.put(None)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is no second signal to end
+    clean = drain(service, listener, options.grace, signals)
+    if not clean or reloader.busy():
+        sys.stderr.flush()
+        os._exit(0)  # a thread inside of torch would end the interpreter's end in a crash
+    return 0
+
+
+def put_signals(signals: SimpleQueue[int], *numbers: int) -> None:
+    """From now on these signals are put into a queue, but those that are ignored, as by nohup."""
+    for number in numbers:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: signals.put(number))
 
 
 def announce(service: Service, host: str, port: int) -> None:
-    """One line: where, what, and what it answers; a warning where others can ask it too."""
+    """One line: where, what, and what it answers; a warning where others can ask it too. `host` is
+    an address."""
     shown = f"[{host}]" if ":" in host else host
     routes = ", ".join(service.run.desk.info()["routes"])
     say(
         f"http://{shown}:{port} answers for {service.run.name}: {routes}; /docs says how, "
         "Ctrl-C ends"
     )
-    if not host.startswith(LOOPBACK) and service.token is None:
+    if not is_loopback(host) and service.token is None:
         say(
             "WARNING: whoever reaches this machine can ask the model; --token-env NAME wants a "
             "token of them"
         )
+
+
+class Reloader(threading.Thread):
+    """Opens the run anew each time it is asked to, beside the one that answers, and beside whoever
+    waits for the signal to end."""
+
+    def __init__(self, service: Service, folder: Folder, open_desk: Open) -> None:
+        super().__init__(name="reload", daemon=True)
+        self.service, self.folder, self.open_desk = service, folder, open_desk
+        self.requests: SimpleQueue[None] = SimpleQueue()
+        self.opening = False
+
+    def run(self) -> None:
+        """Until the program ends."""
+        while True:
+            self.requests.get()
+            self.opening = True
+            if not self.service.draining:
+                reload(self.service, self.folder, self.open_desk)
+            self.opening = False
+
+    def busy(self) -> bool:
+        """Whether a run is being opened."""
+        return self.opening or not self.requests.empty()
 
 
 def reload(service: Service, folder: Folder, open_desk: Open) -> None:
@@ -99,8 +160,12 @@ def reload(service: Service, folder: Folder, open_desk: Open) -> None:
     begun, before = time.perf_counter(), service.run
     try:
         run = open_run(folder, open_desk)
-        if run.desk.info()["task"] != before.desk.info()["task"]:
-            raise ValueError("it is a run of another task; start a server of its own for it")
+        old, new = before.desk.info(), run.desk.info()
+        if old["task"] != new["task"] or old.get("pairs") != new.get("pairs"):
+            raise ValueError(
+                f"it reads {reads(new)}, and the run of before {reads(old)}; start a server of its "
+                "own for it"
+            )
     except Exception as error:  # whatever it is: the old one still answers
         service.metrics.totals["reload_failures_total"] += 1
         say(f"SIGHUP: {folder.path} cannot be opened, the run of before goes on: {error}")
@@ -111,9 +176,16 @@ def reload(service: Service, folder: Folder, open_desk: Open) -> None:
     say(f"SIGHUP: {run.name} answers now{same}, after {time.perf_counter() - begun:.1f} s")
 
 
-def drain(service: Service, listener: "Listener", grace: float, signals: SimpleQueue[int]) -> int:
+def reads(info: Mapping[str, Any]) -> str:
+    """What a run is asked, by its /info."""
+    if info["task"] == "chat":
+        return "conversations"
+    return "pairs of texts" if info["pairs"] else "single texts"
+
+
+def drain(service: Service, listener: "Listener", grace: float, signals: SimpleQueue[int]) -> bool:
     """Answer what was accepted, refuse what is new, and end within so many seconds; a second
-    signal ends at once."""
+    signal ends at once. Whether all threads have ended."""
     begun = time.perf_counter()
     service.draining = True
     say(f"ending: {len(service.tickets)} requests are being answered, new ones get 503")
@@ -127,13 +199,10 @@ def drain(service: Service, listener: "Listener", grace: float, signals: SimpleQ
     while service.tickets and time.perf_counter() < begun + grace:
         time.sleep(0.01)
     service.worker.line.close()
-    clean = listener.stop(max(0.2, min(2.0, begun + grace - time.perf_counter())))
+    clean = listener.stop(max(0.2, begun + grace - time.perf_counter()))
     service.worker.join(0.2)
     if left:
         say(
             f"ended after {time.perf_counter() - begun:.1f} s; {left} requests got 503, not answers"
         )
-    if not clean or service.worker.is_alive():
-        sys.stderr.flush()
-        os._exit(0)  # a thread inside of torch would end the interpreter's end in a crash
-    return 0
+    return clean and not service.worker.is_alive()

@@ -17,6 +17,7 @@ WHY = {  # status -> when
     408: "the body came too slowly",
     413: "the body is too large, it has too many texts, or one is too long and must not be cut",
     415: "the body is not application/json",
+    421: "the request is for another host",
     422: "the body is no JSON, or not of this shape; or an item is no text (which one is said)",
     424: "the model failed",
     429: "too many texts are waiting; Retry-After says for how many seconds",
@@ -51,10 +52,12 @@ def openapi(service: Service) -> dict[str, Any]:
     """The whole description."""
     info = service.info()
     paths: dict[str, Any] = {
-        "/health": {"get": looked("Whether the server is well", state(), (503,))},
-        "/ready": {"get": looked("Whether it takes requests", state(), (503,))},
-        "/info": {"get": looked("The run, and what is taken at once", {"type": "object"}, (401,))},
-        "/metrics": {"get": looked("Counters for Prometheus", STRING, (401,), "text/plain")},
+        "/health": {"get": get_route("Whether the server is well", state(), (421, 503))},
+        "/ready": {"get": get_route("Whether it takes requests", state(), (421, 503))},
+        "/info": {
+            "get": get_route("The run, and what is taken at once", {"type": "object"}, GET_ERRORS)
+        },
+        "/metrics": {"get": get_route("Counters for Prometheus", STRING, GET_ERRORS, "text/plain")},
     }
     if info["task"] == "chat":
         paths |= chat_paths(info)
@@ -69,11 +72,15 @@ def openapi(service: Service) -> dict[str, Any]:
         },
         "paths": paths,
     }
-    if service.token is None:
-        for methods in paths.values():
-            for route in methods.values():
+    for methods in paths.values():
+        for route in methods.values():
+            if service.token is None:
                 route["responses"].pop("401", None)
-    else:
+            if service.names is None:
+                route["responses"].pop("421", None)
+    if service.token is not None:
+        for path in ("/health", "/ready"):
+            paths[path]["get"]["security"] = []
         bearer = {"type": "http", "scheme": "bearer"}
         described["components"] = {"securitySchemes": {"token": bearer}}
         described["security"] = [{"token": []}]
@@ -85,19 +92,20 @@ def state() -> Schema:
     return fields({"status": STRING})
 
 
-def looked(
-    what: str, schema: Schema, errors: tuple[int, ...], kind: str = "application/json"
-) -> Schema:
-    """A route that is looked at."""
+def get_route(
+    what: str, schema: Schema, errors: tuple[int, ...], kind: str = "application/json",
+    openai: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """A route with GET."""
     answer = {"description": what, "content": {kind: {"schema": schema}}}
-    return {"summary": what, "responses": {"200": answer, **failures(errors, openai=False)}}
+    return {"summary": what, "responses": {"200": answer, **failures(errors, openai)}}
 
 
-def asked(
+def post_route(
     what: str, body: Schema, answers: Mapping[str, Schema], errors: tuple[int, ...],
     example: Mapping[str, Any], openai: bool = False,
 ) -> Schema:  # fmt: skip
-    """A route that is asked something; `answers`: media type -> schema."""
+    """A route with POST; `answers`: media type -> schema."""
     content = {kind: {"schema": schema} for kind, schema in answers.items()}
     request = {"application/json": {"schema": body, "example": example}}
     return {
@@ -125,16 +133,17 @@ def failures(statuses: tuple[int, ...], openai: bool) -> dict[str, Schema]:
     }
 
 
-ASKED = (400, 401, 408, 413, 415, 422, 424, 429, 503, 504)
+GET_ERRORS = (401, 421)
+POST_ERRORS = (400, 401, 408, 413, 415, 421, 422, 424, 429, 503, 504)
 
 
 def label_paths(info: Mapping[str, Any], most: int) -> dict[str, Any]:
     """/predict and /explain."""
     pair = listed(STRING, 2, 2)
-    one, item = (pair, pair) if info["pairs"] else (STRING, listed(STRING, 1, 1))
+    single, item = (pair, pair) if info["pairs"] else (STRING, listed(STRING, 1, 1))
     example: Any = ["a first text", "and a second one"] if info["pairs"] else "It was good."
     body = fields(
-        {"inputs": {"anyOf": [one, item, listed(item, 1, most)]}},
+        {"inputs": {"anyOf": [single, item, listed(item, 1, most)]}},
         {
             "raw_scores": {**FLAG, "default": False, "description": "logits, not probabilities"},
             "truncate": {
@@ -151,8 +160,8 @@ def label_paths(info: Mapping[str, Any], most: int) -> dict[str, Any]:
     element = fields({
         "score": NUMBER, "label": STRING, "holds": FLAG, "truncated": FLAG, "unsure": or_null(FLAG),
     })  # fmt: skip
-    failed = fields({"error": STRING, "error_type": STRING})
-    answer = {"anyOf": [listed(element), listed(listed({"anyOf": [element, failed]}))]}
+    cell = {"anyOf": [element, fields({"error": STRING, "error_type": STRING})]}
+    answer = {"anyOf": [listed(cell), listed(listed(cell))]}
     piece = fields({
         "text": STRING, "start": WHOLE, "end": WHOLE, "weight": NUMBER,
         "unit": {"enum": ["word", "sentence"]}, "side": WHOLE,
@@ -161,16 +170,16 @@ def label_paths(info: Mapping[str, Any], most: int) -> dict[str, Any]:
     explained = fields({"label": STRING, "truncated": FLAG, "pieces": listed(piece)})
     return {
         "/predict": {
-            "post": asked(
-                "Labels and scores, the largest first", body, {"application/json": answer}, ASKED,
-                {"inputs": example},
+            "post": post_route(
+                "Labels and scores, the largest first", body, {"application/json": answer},
+                POST_ERRORS, {"inputs": example},
             )
         },
         "/explain": {
-            "post": asked(
+            "post": post_route(
                 "The words and sentences that an answer rests on",
-                fields({"inputs": {"anyOf": [one, item]}}, {"label": label}),
-                {"application/json": explained}, ASKED, {"inputs": example},
+                fields({"inputs": {"anyOf": [single, item]}}, {"label": label}),
+                {"application/json": explained}, POST_ERRORS, {"inputs": example},
             )
         },
     }  # fmt: skip
@@ -196,14 +205,24 @@ def chat_paths(info: Mapping[str, Any]) -> dict[str, Any]:
         },
     )
     answers = {"application/json": {"type": "object"}, "text/event-stream": STRING}
-    errors = (400, 401, 404, 408, 413, 415, 422, 429, 500, 503, 504)
+    errors = (400, 401, 404, 408, 413, 415, 421, 422, 429, 500, 503, 504)
     example = {
         "model": info["model_id"], "messages": [{"role": "user", "content": "Hello!"}],
     }  # fmt: skip
-    models = {"object": {"const": "list"}, "data": listed({"type": "object"})}
+    model = fields({
+        "id": {"const": info["model_id"]}, "object": {"const": "model"}, "created": WHOLE,
+        "owned_by": STRING,
+    })  # fmt: skip
+    models = fields({"object": {"const": "list"}, "data": listed(model, 1, 1)})
+    named = get_route("The one model, by its name", model, (*GET_ERRORS, 404), openai=True)
+    named["parameters"] = [{
+        "name": "model", "in": "path", "required": True, "schema": STRING,
+        "example": info["model_id"],
+    }]  # fmt: skip
     return {
-        "/v1/models": {"get": looked("The one model", fields(models), (401,))},
+        "/v1/models": {"get": get_route("The one model", models, GET_ERRORS, openai=True)},
+        "/v1/models/{model}": {"get": named},
         "/v1/chat/completions": {
-            "post": asked("A reply", body, answers, errors, example, openai=True)
+            "post": post_route("A reply", body, answers, errors, example, openai=True)
         },
     }

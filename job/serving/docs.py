@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem;
@@ -66,6 +67,8 @@ def route_parts(method: str, path: str, route: Mapping[str, Any], secured: bool)
 def curl_line(path: str, route: Mapping[str, Any], secured: bool) -> str:
     """The command that asks a route; the address is a placeholder that a shell fills."""
     words = ["curl"]
+    for parameter in route.get("parameters", ()):
+        path = path.replace(f"{{{parameter['name']}}}", quote(parameter["example"]))
     if secured and path not in ("/health", "/ready"):
         words.append('-H "Authorization: Bearer $TOKEN"')
     if "requestBody" in route:

@@ -40,16 +40,16 @@ class LabelDesk:
 
     def admit(self, tickets: Sequence[Ticket]) -> None:
         """The answer to Desk."""
-        fresh: list[Part] = []
-        for ticket in tickets:
-            if ticket.gone:
-                continue
-            parts = [Part(ticket, text) for text in ticket.ask.texts]
-            self.parts[ticket] = parts
-            fresh += parts
-        for start in range(0, len(fresh), CHUNK):
-            self.encode(fresh[start : start + CHUNK])
-        for ticket in {part.ticket: None for part in fresh}:
+        fresh = {
+            ticket: [Part(ticket, text) for text in ticket.ask.texts]
+            for ticket in tickets
+            if not ticket.gone
+        }
+        parts = [part for ticket in fresh for part in fresh[ticket]]
+        for start in range(0, len(parts), CHUNK):
+            self.encode(parts[start : start + CHUNK])
+        self.parts |= fresh  # not before: where that fails nothing of them is kept
+        for ticket in fresh:
             self.check(ticket)
 
     def encode(self, parts: Sequence[Part]) -> None:
@@ -74,7 +74,7 @@ class LabelDesk:
             part.row = row
 
     def check(self, ticket: Ticket) -> None:
-        """Put the rows of a ticket in line, or tell it why it cannot be answered."""
+        """Put the rows of a ticket in line, or send it why it cannot be answered."""
         ask, parts = ticket.ask, self.parts[ticket]
         for place, part in enumerate(parts):
             name = f"inputs: item {place}" if ask.batch else "inputs"
@@ -98,9 +98,9 @@ class LabelDesk:
         return None
 
     def refuse(self, ticket: Ticket, refusal: Refused) -> None:
-        """Tell it, and forget it."""
+        """Send it why, and forget it."""
         self.parts.pop(ticket, None)
-        ticket.tell(refusal)
+        ticket.send(refusal)
 
     # ---- what is done ----
 
@@ -134,7 +134,7 @@ class LabelDesk:
         return taken
 
     def answer(self, taken: list[Part]) -> None:
-        """Answer these rows, and tell the tickets of which none is left."""
+        """Answer these rows, and send them to the tickets of which none is left."""
         now = time.perf_counter()
         for part in taken:
             part.ticket.begun = part.ticket.begun or now
@@ -152,7 +152,7 @@ class LabelDesk:
 
     def stumble(self, taken: Sequence[Part], error: Exception) -> None:
         """Rows that the model failed on: one by one, so that one spoils no other's answer; alone,
-        its ticket is told."""
+        its ticket is sent it."""
         if len(taken) > 1:
             for part in taken:
                 if part.ticket in self.parts:
@@ -213,7 +213,7 @@ class LabelDesk:
         return [elements(*row, own.decision.kind) for row in rows]
 
     def finish(self, ticket: Ticket, body: Any = None) -> None:
-        """Tell a ticket its answer."""
+        """Send a ticket its answer."""
         parts, done = self.parts.pop(ticket), time.perf_counter()
         begun = ticket.begun or done
         answers = [part.answer or [] for part in parts]
@@ -221,7 +221,7 @@ class LabelDesk:
         if body is None:
             shown = [row[: ticket.ask.top] for row in answers]
             body = shown if ticket.ask.batch else shown[0]
-        ticket.tell(
+        ticket.send(
             Answer(
                 body,
                 tokens=sum(part.tokens for part in parts),

@@ -1,6 +1,7 @@
 """A port of this machine, and uvicorn on it, in a thread of its own."""
 
 import errno
+import math
 import socket
 import threading
 import time
@@ -42,7 +43,7 @@ class Listener:
     def __init__(self, app: Callable[..., Awaitable[Any]], held: socket.socket) -> None:
         config = uvicorn.Config(
             app, lifespan="off", ws="none", access_log=False, log_config=None, log_level="critical",
-            server_header=False, backlog=HELD, timeout_graceful_shutdown=1,
+            server_header=False, backlog=HELD,
         )  # fmt: skip
         self.server = uvicorn.Server(config)
         self.held = held
@@ -59,7 +60,9 @@ class Listener:
             time.sleep(0.005)
 
     def stop(self, seconds: float) -> bool:
-        """Take no more connections; whether it ended within so many seconds."""
+        """Take no more connections, and send to its end what is on its way; whether it ended within
+        so many seconds."""
+        self.server.config.timeout_graceful_shutdown = math.ceil(seconds)
         self.server.should_exit = True
         self.thread.join(seconds)
         return not self.thread.is_alive()

@@ -2,7 +2,7 @@
 
     event loop ── accept ──▶ Line ── take ──▶ Worker (a thread): desk.admit, desk.step
         ▲                                        │
-        └──────────── Ticket.tell ───────────────┘
+        └──────────── Ticket.send ───────────────┘
 
 The thread takes all that waits as soon as it has time, so a lone request is not made to wait for
 others, and under load batches fill by themselves.
@@ -28,7 +28,7 @@ def room(texts: Iterable[str]) -> int:
 @dataclass(eq=False)
 class Ticket:
     """A request that was accepted: what it asks, and how much room that takes in line. The thread
-    of the model tells its events, of which the last is an answer or a Refused; who asked hears
+    of the model sends its events, of which the last is an answer or a Refused; who asked gets
     them. `gone`: nobody listens any more. Times are those of time.perf_counter()."""
 
     ask: Any
@@ -39,7 +39,7 @@ class Ticket:
     gone: bool = False
     events: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
 
-    def tell(self, event: Any) -> None:
+    def send(self, event: Any) -> None:
         """From the thread of the model: something for who asked."""
         try:
             self.loop.call_soon_threadsafe(self.events.put_nowait, event)
@@ -52,10 +52,10 @@ class Desk(Protocol):
     admit(), step() and busy()."""
 
     def admit(self, tickets: Sequence[Ticket]) -> None:
-        """Take tickets in, and tell those that cannot be answered."""
+        """Take tickets in, and refuse those that cannot be answered."""
 
     def step(self) -> None:
-        """One piece of work, told to its tickets."""
+        """One piece of work, sent to its tickets."""
 
     def busy(self) -> bool:
         """Whether there is anything left to do."""
@@ -147,6 +147,6 @@ class Worker(threading.Thread):
                     desk.admit(taken)
                 except Exception as error:  # ours; the requests end by it, and not the thread
                     for ticket in taken:
-                        ticket.tell(model_failed(error))
+                        ticket.send(model_failed(error))
             if desk.busy():
                 desk.step()

@@ -23,7 +23,7 @@ def make_form(service: Service) -> Form:
 async def whole_reply(service: Service, ticket: Ticket, begun: Begun) -> dict[str, Any]:
     """The reply once all of it is said. Raises Refused."""
     texts = []
-    while not isinstance(event := await service.hear(ticket), End):
+    while not isinstance(event := await service.next_event(ticket), End):
         texts.append(event)
     note_reply(service, event)
     return make_form(service).whole("".join(texts), begun, event)
@@ -36,7 +36,9 @@ async def pieces(service: Service, ticket: Ticket, begun: Begun) -> AsyncIterato
     silent = {"usage": None} if talk.usage else {}
     yield event_of(form.piece({"role": "assistant", "content": ""}) | silent)
     try:
-        while not isinstance(event := await service.hear(ticket, since=time.perf_counter()), End):
+        while not isinstance(
+            event := await service.next_event(ticket, since=time.perf_counter()), End
+        ):
             yield event_of(form.piece({"content": event}) | silent)
     except Refused as error:
         yield event_of(error.body(openai=True))

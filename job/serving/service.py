@@ -9,7 +9,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from job.serving.errors import Refused
 from job.serving.metrics import Metrics
@@ -35,12 +37,14 @@ class Limits:
 
 @dataclass
 class Service:
-    """One server. `token`: what a request has to bring, if anything."""
+    """One server. `token`: what a request has to bring, if anything; `names`: the names of the host
+    by which it may be asked, beside any address, None for all."""
 
     worker: Worker
     limits: Limits
     version: str
     token: bytes | None = None
+    names: frozenset[str] | None = None
     metrics: Metrics = field(default_factory=Metrics)
     draining: bool = False
     in_flight: int = 0  # requests that are being answered
@@ -94,6 +98,21 @@ class Service:
         return self.worker.is_alive()
 
     # ---- a request ----
+
+    def check_host(self, header: str | None) -> None:
+        """Raise Refused where a request names another host. A page of another site may have its own
+        name lead to this machine (DNS rebinding), and its browser would let it read the answers."""
+        if self.names is None or not header:
+            return
+        name = host_of(header)
+        if name in self.names or name.endswith(".localhost") or is_address(name):
+            return
+        raise Refused(
+            421, "validation",
+            f"the request is for the host {name!r:.60}, and without a token this server answers "
+            f"under {', '.join(sorted(self.names))} or an address alone; ask it so, or start it "
+            "with --token-env",
+        )  # fmt: skip
 
     def check_token(self, header: str | None) -> None:
         """Raise Refused where a request does not bring the token. The comparison takes as long
@@ -175,15 +194,16 @@ class Service:
     def give_up(self) -> None:
         """Tell all that still wait that the server ends; from another thread."""
         for ticket in list(self.tickets):
-            ticket.tell(closing())
+            ticket.send(closing())
 
     def full(self) -> Refused:
         """Why no more can wait, and in how many seconds to come again."""
         seconds = self.seconds_of_line()
         return Refused(
             429, "overloaded",
-            f"{self.waiting:,} texts are waiting already, of at most {self.limits.waiting:,}; "
-            f"try again in about {seconds} s", {"Retry-After": str(seconds)},
+            f"{self.in_flight:,} requests with {self.waiting:,} texts are here already, of at most "
+            f"{self.limits.waiting:,}; try again in about {seconds} s",
+            {"Retry-After": str(seconds)},
         )  # fmt: skip
 
     async def hang_up(self, ticket: Ticket, receive: Receive) -> None:
@@ -193,8 +213,8 @@ class Service:
         ticket.gone = True
         ticket.events.put_nowait(GONE)
 
-    async def hear(self, ticket: Ticket, since: float | None = None) -> Any:
-        """The next event of a ticket. Raises Refused: what it was told, 504 where the time `since`
+    async def next_event(self, ticket: Ticket, since: float | None = None) -> Any:
+        """The next event of a ticket. Raises Refused: what it was sent, 504 where the time `since`
         then, or since it was accepted, is up, 499 where its client hung up."""
         begun = ticket.accepted if since is None else since
         left = begun + self.limits.timeout - time.perf_counter()
@@ -225,6 +245,23 @@ class Service:
         seconds = self.lately[-1][0] - self.lately[0][0]
         texts = sum(size for _, size in self.lately) - self.lately[0][1]
         return math.ceil(min(60.0, max(1.0, self.waiting * seconds / max(texts, 1))))
+
+
+def host_of(header: str) -> str:
+    """The name in a Host header, without its port."""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return header
+
+
+def is_address(name: str) -> bool:
+    """Whether a host's name is an IP address, which leads where it says."""
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def closing() -> Refused:

@@ -37,15 +37,15 @@ class TalkDesk:
             return
         ticket.begun = time.perf_counter()
         try:
-            saying = self.begin(ticket.ask)
-        except ValueError as error:  # nobody would reply to that
-            ticket.tell(wrong(str(error), "messages"))
-            return
-        ticket.tell(Begun(len(saying.prompt.ids), saying.left_out))
-        try:
+            try:
+                saying = self.begin(ticket.ask)
+            except ValueError as error:  # nobody would reply to that
+                ticket.send(wrong(str(error), "messages"))
+                return
+            ticket.send(Begun(len(saying.prompt.ids), saying.left_out))
             self.say(ticket, saying)
         except Exception as error:  # whatever a model meets is its request's end, not the server's
-            ticket.tell(Refused(500, "backend", model_failed(error).message))
+            ticket.send(Refused(500, "backend", model_failed(error).message))
 
     def begin(self, talk: Talk) -> Saying:
         """The reply, of which nothing is said yet. Raises ValueError for what has none."""
@@ -54,20 +54,20 @@ class TalkDesk:
         return replace(self.talker, args=args).stream(talk.messages)
 
     def say(self, ticket: Ticket, saying: Saying) -> None:
-        """Tell a ticket the pieces of its reply, until it ends or nobody listens."""
+        """Send a ticket the pieces of its reply, until it ends or nobody listens."""
         stops = Stops(ticket.ask.stops)
         for piece in saying:
             if ticket.gone:
                 return
             if text := stops.add(piece):
-                ticket.tell(text)
+                ticket.send(text)
             if stops.hit:
                 break
         if text := stops.end():
-            ticket.tell(text)
+            ticket.send(text)
         done, begun = time.perf_counter(), ticket.begun or ticket.accepted
         by_itself = stops.hit or saying.stopped == "eos"
-        ticket.tell(
+        ticket.send(
             End("stop" if by_itself else "length", saying.tokens, begun - ticket.accepted,
                 done - begun)
         )  # fmt: skip

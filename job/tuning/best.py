@@ -33,6 +33,17 @@ def last_rung(record: Record) -> int | None:
     return max((rung for rung in rungs if len(ranked(record, rung)) > 1), default=None)
 
 
+def finalists(record: Record) -> list[Line]:
+    """The trials that the winner is chosen from, the best first: those of last_rung(), without what
+    failed in a later one. Empty where nothing was compared."""
+    rung = last_rung(record)
+    if rung is None:
+        return []
+    later = [line for line in record.of("trial") if line["rung"] > rung]
+    failed = {line["trial"] for line in later if "failed" in line and not line.get("late")}
+    return [line for line in ranked(record, rung) if line["trial"] not in failed]
+
+
 def judged_by(lines: Sequence[Line]) -> str:
     """The figure in which trials are held against each other row by row, whichever one decides."""
     return "rmse" if lines and lines[0]["numbers"] else "accuracy"
@@ -49,11 +60,10 @@ def behind(lines: Sequence[Line]) -> list[Interval]:
 
 
 def choose(record: Record, spent: float) -> Line:
-    """The winner's line, written: the best of the last rung, or the recipe where nothing was
-    compared."""
-    rung = last_rung(record)
-    lines = [] if rung is None else ranked(record, rung)
-    best = lines[0] if lines else {"trial": 0, "settings": {}}
+    """The winner's line, written: the best of the finalists, or the recipe where nothing was
+    compared. Within noise too: nothing speaks more for another one than its figure does."""
+    recipe: Line = {"trial": 0, "rung": None, "settings": {}}
+    best = next(iter(finalists(record)), recipe)
     return record.add(
-        "winner", trial=best["trial"], rung=rung, settings=best["settings"], spent=spent
+        "winner", trial=best["trial"], rung=best["rung"], settings=best["settings"], spent=spent
     )

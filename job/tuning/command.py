@@ -70,7 +70,7 @@ def open_record(wanted: Wanted, seconds: float, begin: Begin) -> Record:
     neither was asked for, or where another search was."""
     folder = search_folder(wanted.config)
     path = folder / NAME
-    asked: dict[str, Any] = {
+    request: dict[str, Any] = {
         "recipe": trajectory(wanted.config), "seconds": seconds, "seed": wanted.seed,
         "sampler": wanted.sampler, "space": list(wanted.words),
     }  # fmt: skip
@@ -83,7 +83,7 @@ def open_record(wanted: Wanted, seconds: float, begin: Begin) -> Record:
                 "which keeps it aside"
             )
         record = read_record(path)
-        if lines := differing(record.lines[0], asked):
+        if lines := differing(record.lines[0], request):
             raise ValueError(
                 f"{path} is a search for something else:\n  " + "\n  ".join(lines) + "\n"
                 "Ask for the same, or start again with --fresh"
@@ -97,17 +97,17 @@ def open_record(wanted: Wanted, seconds: float, begin: Begin) -> Record:
         )
     folder.mkdir(parents=True, exist_ok=True)
     record = Record(path)
-    record.add("search", **asked)
+    record.add("search", **request)
     return record
 
 
-def differing(before: Line, asked: dict[str, Any]) -> list[str]:
+def differing(before: Line, request: dict[str, Any]) -> list[str]:
     """What is asked for otherwise than before, a line each."""
-    lines = difference(before["recipe"], asked["recipe"])
+    lines = difference(before["recipe"], request["recipe"])
     return lines + [
-        f"{key}: {before[key]} -> {asked[key]}"
+        f"{key}: {before[key]} -> {request[key]}"
         for key in ("seconds", "seed", "sampler", "space")
-        if before[key] != asked[key]
+        if before[key] != request[key]
     ]
 
 

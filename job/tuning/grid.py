@@ -28,10 +28,12 @@ def read_grid(words: Sequence[str]) -> dict[str, list[str]]:
             raise ValueError(f"--grid {word!r}: write SECTION.KEY=ONE,OTHER: train.lr=1e-4,3e-4")
         if key in grid:
             raise ValueError(f"--grid names {key} twice; give all of its values in one")
-        for value in values:
-            read_value("--grid", word, key, value)
-        if len(set(values)) < len(values):
-            raise ValueError(f"--grid {word!r}: a value stands there twice")
+        if key == "run.name":
+            raise ValueError(f"--grid {word!r}: each run of a grid has a name of its own already")
+        read = [read_value("--grid", word, key, value) for value in values]
+        for place, value in enumerate(read):
+            if value in read[:place]:
+                raise ValueError(f"--grid {word!r}: {values[place]} stands there twice")
         grid[key] = values
     return grid
 
@@ -45,8 +47,8 @@ def grid_configs(config: Config, grid: dict[str, list[str]]) -> list[tuple[str, 
     configs = []
     for number, values in enumerate(itertools.product(*grid.values()), start=1):
         settings = dict(zip(grid, values, strict=True))
-        one = change(config, settings, f"{config.run.name}-grid{number}")
-        configs.append((" ".join(f"{key}={value}" for key, value in settings.items()), one))
+        changed = change(config, settings, f"{config.run.name}-grid{number}")
+        configs.append((" ".join(f"{key}={value}" for key, value in settings.items()), changed))
     return configs
 
 
@@ -56,15 +58,15 @@ def run_grid(
     """Train each; with `resume` those that are finished are left alone, and one that was cut off
     goes on. Their folders. Raises ValueError before the first one trains where one is there."""
     configs = grid_configs(config, grid)
-    folders = [run_folder(one) for _, one in configs]
-    for (_, one), folder in zip(configs, folders, strict=True):
-        check_folder(one, folder, resume, fresh)
-    for number, ((shown, one), folder) in enumerate(zip(configs, folders, strict=True), start=1):
+    folders = [run_folder(config) for _, config in configs]
+    for (_, config), folder in zip(configs, folders, strict=True):
+        check_folder(config, folder, resume, fresh)
+    for number, ((shown, config), folder) in enumerate(zip(configs, folders, strict=True), start=1):
         print(f"run {number} of {len(configs)}: {shown}", flush=True)
         if resume and (result := finished(folder)) is not None:
             print(f"{folder.path} is finished, nothing to do. {result_line(result)}", flush=True)
             continue
-        train(one, lambda job: None)
+        train(config, lambda job: None)
         release_memory()  # else the next plan would count what this run held
     return [folder.path for folder in folders]
 

@@ -10,15 +10,15 @@ from configs.overrides import parse_text
 from configs.read import difference, trajectory
 from files.write import save_text
 from job.reporting.page import PAGE as RUN_PAGE
-from job.tuning.best import behind, judged_by, last_rung, ranked
+from job.tuning.best import behind, finalists, judged_by
 from job.tuning.planned import Planned
 from job.tuning.record import Line, Record
-from job.tuning.show import tried_of
+from job.tuning.show import sureness, tried_of
 from job.tuning.space import WAY, Dimension
 from report.format import format_seconds
 from report.page.page import render_sheet
 from report.page.search import Searched, search_sheet
-from report.tune import noise_line, show_settings
+from report.tune import show_settings
 
 PAGE = "tune.html"
 
@@ -26,8 +26,7 @@ PAGE = "tune.html"
 def write_page(record: Record, planned: Planned, folder: Path) -> Path:
     """Write the page into the search's folder; its path."""
     lines = list(record.of("trial"))
-    rung = last_rung(record)
-    best = [] if rung is None else ranked(record, rung)
+    best = finalists(record)
     apart = behind(best) if best else []
     winner = record.last("winner") or {"settings": {}, "trial": 0}
     done = record.last("done")
@@ -44,7 +43,7 @@ def write_page(record: Record, planned: Planned, folder: Path) -> Path:
         numbers={d.key: numbers_of(d, lines, planned) for d in planned.space if is_number(d)},
         choices={d.key: choices_of(d, lines) for d in planned.space if not is_number(d)},
         best=[(lines.index(line), gap) for line, gap in zip(best, apart, strict=True)],
-        noise=noise_line(apart) if apart else "no two trials were compared",
+        notes=sureness(best, apart) if best else ["no two trials were compared"],
         winner=f"trial {winner['trial']}: {show_settings(winner['settings'])}",
         facts=facts_of(record, planned),
         links=links,
@@ -54,10 +53,10 @@ def write_page(record: Record, planned: Planned, folder: Path) -> Path:
     return path
 
 
-def is_number(one: Dimension) -> bool:
+def is_number(dimension: Dimension) -> bool:
     """Whether a setting is drawn over numbers: a range, or choices that are all numbers."""
-    return not one.choices or all(
-        isinstance(typed(one.key, text), int | float) for text in one.choices
+    return not dimension.choices or all(
+        isinstance(typed(dimension.key, text), int | float) for text in dimension.choices
     )
 
 
@@ -66,28 +65,29 @@ def typed(key: str, text: str) -> Any:
     return text if key == WAY else parse_text(text, list_settings()[key].kinds)
 
 
-def numbers_of(one: Dimension, lines: list[Line], planned: Planned) -> list[float | None]:
+def numbers_of(dimension: Dimension, lines: list[Line], planned: Planned) -> list[float | None]:
     """A setting's number in each trial; the recipe's own where the trial left it alone."""
-    own = trajectory(planned.base).get(one.key)
-    values = [line["settings"].get(one.key) for line in lines]
-    return [own if text is None else float(typed(one.key, text)) for text in values]
+    own = trajectory(planned.base).get(dimension.key)
+    values = [line["settings"].get(dimension.key) for line in lines]
+    return [own if text is None else float(typed(dimension.key, text)) for text in values]
 
 
-def choices_of(one: Dimension, lines: list[Line]) -> list[str | None]:
+def choices_of(dimension: Dimension, lines: list[Line]) -> list[str | None]:
     """A setting's choice in each trial, None where it left it alone."""
-    return [line["settings"].get(one.key) for line in lines]
+    return [line["settings"].get(dimension.key) for line in lines]
 
 
 def facts_of(record: Record, planned: Planned) -> list[str]:
     """Time, space and plan, and what of the recipe was changed to fit the time."""
-    asked = record.lines[0]
-    changed = difference(asked["recipe"], trajectory(planned.base))
+    request = record.lines[0]
+    changed = difference(request["recipe"], trajectory(planned.base))
     first = next(record.of("plan"))
     rungs = ", ".join(f"{rung['trials']} on {rung['rows']:,} rows" for rung in first["rungs"])
     return [
-        f"{format_seconds(asked['seconds'])} were given, {format_seconds(record.spent)} are noted.",
-        f"Settings drawn by {asked['sampler']} (seed {asked['seed']}) from "
-        + ", ".join(one.words for one in planned.space) + ".",
+        f"{format_seconds(request['seconds'])} were given, "
+        f"{format_seconds(record.spent)} are noted.",
+        f"Settings drawn by {request['sampler']} (seed {request['seed']}) from "
+        + ", ".join(dimension.words for dimension in planned.space) + ".",
         f"Planned: {rungs or 'no trial'}, then the winner in full.",
         *(f"To fit the time: {line}" for line in changed),
     ]  # fmt: skip

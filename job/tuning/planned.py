@@ -143,7 +143,8 @@ def write_plan(record: Record, planned: Planned, clock: Clock, **more: Any) -> N
     """The plan's line."""
     record.add(
         "plan", base=planned.base.model_dump(exclude_none=True), rows=planned.rows,
-        space=[one.words for one in planned.space], rungs=[asdict(rung) for rung in planned.rungs],
+        space=[dimension.words for dimension in planned.space],
+        rungs=[asdict(rung) for rung in planned.rungs],
         costs=planned.costs, final=planned.final, closing=planned.closing, until=planned.until,
         spent=clock.spent, **more,
     )  # fmt: skip

@@ -16,11 +16,11 @@ def draw_place(space: Sequence[Dimension], seed: int, number: int, again: int = 
     key = np.array([seed, number << 32 | again], dtype=np.uint64)
     numbers = np.random.Philox(key=key).random_raw(2 * len(space)) / 2**64
     place: dict[str, Value] = {}
-    for one, keep, unit in zip(space, numbers[::2], numbers[1::2], strict=True):
-        if one.key != RATE and keep < KEPT and len(space) > 1:
-            place[one.key] = None
-        elif one.choices:
-            place[one.key] = one.choices[int(unit * len(one.choices))]
+    for dimension, keep, unit in zip(space, numbers[::2], numbers[1::2], strict=True):
+        if dimension.key != RATE and keep < KEPT and len(space) > 1:
+            place[dimension.key] = None
+        elif dimension.choices:
+            place[dimension.key] = dimension.choices[int(unit * len(dimension.choices))]
         else:
-            place[one.key] = float(unit)
+            place[dimension.key] = float(unit)
     return place

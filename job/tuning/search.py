@@ -1,7 +1,6 @@
 """The search itself: trials rung by rung, and the winner. What is decided is written into the
 record before it is done, and a search that goes on takes it from there."""
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,7 +17,8 @@ from job.tuning.record import Line, Record
 from job.tuning.sample import draw_place
 from job.tuning.show import progress_bar
 from job.tuning.space import RATE, Place, change, settings_at
-from job.tuning.trial import first_rows, open_pool, run_trial
+from job.tuning.trial import Trained, first_rows, open_pool, run_trial
+from report.tune import show_settings
 
 AGAIN = 50  # draws for a place that can be used and is new
 AHEAD = 1.1  # times what is left, from which fewer trials are planned
@@ -54,7 +54,10 @@ def run_rungs(
     wanted: Wanted, planned: Planned, pool: Data, needs: Estimate | None, record: Record,
     clock: Clock, stop: StopRequest, tell: Tell,
 ) -> Planned:  # fmt: skip
-    """Run the trials that are in no line yet; the plan as it is then."""
+    """Run the trials that are in no line yet; the plan as it is then. Raises ValueError before the
+    first one where no setting of a space makes a recipe."""
+    if trial_line(record, 0, 0) is None:
+        new_place(wanted, planned, record, 1)
     now = 0
     while now < len(planned.rungs):
         for done, number in enumerate(entrants(wanted, planned, record, now)):
@@ -90,7 +93,8 @@ def entrants(wanted: Wanted, planned: Planned, record: Record, rung: int) -> Ite
 def trial_line(record: Record, rung: int, number: int) -> Line | None:
     """The line of a trial, None where it is still to be run."""
     return next(
-        (one for one in record.of("trial") if (one["rung"], one["trial"]) == (rung, number)), None
+        (line for line in record.of("trial") if (line["rung"], line["trial"]) == (rung, number)),
+        None,
     )
 
 
@@ -132,40 +136,66 @@ def one_trial(
         "place": place, "settings": settings, "planned": planned.costs[rung],
     }  # fmt: skip
     start = time.monotonic()
+    end = start + longest_trial(planned, record, clock, rung)
     try:
         config = change(planned.base, settings)
         data = first_rows(pool, size.rows, size.validation)
         with progress_bar(number) as on_step:
-            trained = run_trial(config, data, wanted.allow_code, stop, needs, on_step=on_step)
+            trained = run_trial(
+                config, data, wanted.allow_code, stop, needs, lambda job: end, on_step
+            )
     except ValueError as error:
         if meets_limit(error) or number == 0:
             raise
         values["failed"] = " ".join(str(error).split())[:300]
     else:
-        values |= {
-            "metric": trained.metric, "value": trained.value, "loss": trained.loss,
-            "steps": trained.steps, "opening": trained.opening, "training": trained.training,
-            "checking": trained.checking, "right": trained.rows,
-            "numbers": pool.kind == "regression",
-        }  # fmt: skip
+        values |= outcome(trained, pool.kind == "regression")
     release_memory()  # of a model that is gone, before the next one is there
     return record.add("trial", **values, seconds=time.monotonic() - start, spent=clock.spent)
 
 
+def longest_trial(planned: Planned, record: Record, clock: Clock, rung: int) -> float:
+    """Seconds that a trial may take at most: until trials have to be over, and as long as it is
+    expected to take itself. What is slower than all before it may not take the winner's time."""
+    left = max(0.0, planned.until - clock.spent)
+    return left + pace(record, planned) * planned.costs[rung]
+
+
+def outcome(trained: Trained, numbers: bool) -> Line:
+    """What a trial's line says of what it came to; no figure where it was cut off, since no rate
+    came down. `numbers`: of a regression."""
+    if trained.late:
+        return {"failed": f"its time was over after {trained.steps} steps", "late": True}
+    return {
+        "metric": trained.metric, "value": trained.value, "loss": trained.loss,
+        "steps": trained.steps, "opening": trained.opening, "training": trained.training,
+        "checking": trained.checking, "right": trained.rows, "numbers": numbers,
+    }  # fmt: skip
+
+
 def new_place(wanted: Wanted, planned: Planned, record: Record, number: int) -> Line | None:
     """Place and settings of a trial of the first rung; number 0 is the recipe. Those that are drawn
-    are new, and make a recipe without an error; None where no such are found."""
+    are new, and make a recipe without an error; None where no such are found. Raises ValueError
+    where there is none in a whole space of --space, with the reason."""
     if number == 0:
         return {"place": {}, "settings": {}}
     known = [line["settings"] for line in record.of("trial")]
-    ranged = any(RATE in word for word in wanted.words)
+    ranged, fault = any(RATE in word for word in wanted.words), ""
     for again in range(AGAIN):
         place = draw(wanted, planned, record, number, again)
         settings = settings_at(planned.space, planned.base, place, ranged)
-        with contextlib.suppress(ValueError):
+        try:
             change(planned.base, settings)
-            if settings and settings not in known:
-                return {"place": place, "settings": settings}
+        except ValueError as error:
+            fault = f"{show_settings(settings)}\n{error}"
+            continue
+        if settings and settings not in known:
+            return {"place": place, "settings": settings}
+    if fault and number == 1 and wanted.words:
+        raise ValueError(
+            f"--space: of {AGAIN} settings drawn from it none makes a recipe; the last one is "
+            + fault
+        )
     return None
 
 
@@ -174,6 +204,8 @@ def draw(wanted: Wanted, planned: Planned, record: Record, number: int, again: i
     if wanted.sampler == "tpe":
         from job.tuning.tpe import suggest
 
-        told = [(line["place"], score_of(line)) for line in record.of("trial") if not line["rung"]]
-        return suggest(planned.space, told, wanted.seed, number, again)
+        results = [
+            (line["place"], score_of(line)) for line in record.of("trial") if not line["rung"]
+        ]
+        return suggest(planned.space, results, wanted.seed, number, again)
     return draw_place(planned.space, wanted.seed, number, again)

@@ -1,15 +1,16 @@
 """A search on the console, as it goes."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from tqdm import tqdm
 
 from configs.read import difference, trajectory
+from engine.intervals import Interval
 from engine.loop import StepResult
 from job.job import Job
-from job.tuning.best import behind, judged_by, last_rung, ranked
+from job.tuning.best import behind, finalists, judged_by, ranked
 from job.tuning.planned import Clock, Planned
 from job.tuning.record import Line, Record
 from report.evaluation import show_figure
@@ -19,6 +20,7 @@ from report.tune import (
     noise_line,
     plan_lines,
     ranking,
+    recipe_line,
     show_settings,
     tried_line,
 )
@@ -56,7 +58,7 @@ class Console:
         trials = sum(r.trials * c for r, c in zip(planned.rungs, planned.costs, strict=True))
         print("\n".join(plan_lines(rungs, trials, planned.final, clock.left)), flush=True)
         if planned.rungs:
-            print("space: " + ", ".join(one.words for one in planned.space), flush=True)
+            print("space: " + ", ".join(dimension.words for dimension in planned.space), flush=True)
 
     def trial(self, line: Line, planned: Planned) -> None:
         """A trial that is done."""
@@ -78,18 +80,29 @@ def tried_of(line: Line) -> Tried:
 
 
 def conclusion(record: Record, winner: Line) -> list[str]:
-    """The last rung, the best first, and how sure that order is."""
-    rung = last_rung(record)
-    if rung is None:
+    """The finalists, the best first, and how sure that order is."""
+    lines = finalists(record)
+    if not lines:
         return ["no two trials were compared: the recipe is trained as it is"]
-    lines = ranked(record, rung)
-    apart = behind(lines)
-    shown = ranking([tried_of(line) for line in lines], apart, lines[0]["metric"], judged_by(lines))
-    notes = [noise_line(apart)]
-    if rung:
+    apart, judged = behind(lines), judged_by(lines)
+    shown = ranking([tried_of(line) for line in lines], apart, lines[0]["metric"], judged)
+    notes = sureness(lines, apart)
+    if lines[0]["rung"]:
         first = ranked(record, 0)
-        notes.append(f"of the {len(first)} settings of the first rung {noise_line(behind(first))}")
+        order = noise_line(behind(first), judged)
+        notes.append(f"of the {len(first)} settings of the first rung {order}")
     return ["", *shown, *notes, winner_line(winner)]
+
+
+def sureness(lines: Sequence[Line], apart: Sequence[Interval]) -> list[str]:
+    """How sure the order of the finalists is, and that the first is better than the recipe; `apart`
+    is how far each is behind."""
+    judged = judged_by(lines)
+    notes = [noise_line(apart, judged)]
+    own = next((gap for line, gap in zip(lines, apart, strict=True) if not line["trial"]), None)
+    if own is not None and lines[0]["trial"]:
+        notes.append(recipe_line(own, judged))
+    return notes
 
 
 def winner_line(winner: Line) -> str:

@@ -134,10 +134,10 @@ def lora_space(config: Config, linears: Sequence[str]) -> list[Dimension]:
 
 def size_of(space: Sequence[Dimension]) -> int:
     """How many settings there are at most, the recipe's own among them; very many with a range."""
-    if any(not one.choices for one in space):
+    if any(not dimension.choices for dimension in space):
         return 2**31
-    drawn = math.prod(len(one.choices) + (one.key != RATE) for one in space)
-    return drawn + any(one.key == RATE for one in space)  # a rate is never left as it was
+    drawn = math.prod(len(d.choices) + (d.key != RATE) for d in space)
+    return drawn + any(d.key == RATE for d in space)  # a rate is never left as it was
 
 
 def as_toml(names: Sequence[str]) -> str:
@@ -150,7 +150,7 @@ def read_space(words: Sequence[str]) -> list[Dimension]:
     for a setting that is not there, a range of what is no number, or a value it does not take."""
     parts = [part for word in words for part in split_commas(word)]
     space = [read_dimension(part) for part in parts]
-    keys = [one.key for one in space]
+    keys = [dimension.key for dimension in space]
     if twice := next((key for key in keys if keys.count(key) > 1), None):
         raise ValueError(f"--space names {twice} twice; give all of its values in one: a|b|c")
     return space
@@ -179,7 +179,7 @@ def read_dimension(part: str) -> Dimension:
         )
     if key == WAY:
         choices = tuple(choice.strip() for choice in text.split("|"))
-        known = all(one in WAYS or one.startswith("last:") for one in choices)
+        known = all(way in WAYS or way.startswith("last:") for way in choices)
         if not known:
             raise ValueError(f"--space {part!r}: {WAY} takes {', '.join(WAYS)} and last:N")
         return Dimension(WAY, choices=choices)
@@ -230,6 +230,8 @@ def read_range(part: str, key: str, text: str) -> Dimension:
         low, high = (float(end) for end in text.split(".."))
     except ValueError:
         raise ValueError(f"--space {part!r}: got {text}, expected LOW..HIGH, two numbers") from None
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"--space {part!r}: got {text}, expected two finite numbers")
     if not low < high:
         raise ValueError(f"--space {part!r}: the range begins at {low:g} and ends at {high:g}")
     return Dimension(key, low, high)
@@ -246,19 +248,23 @@ def settings_at(
     own = way_of(config)
     way, have = str(place.get(WAY) or own), all_settings(config)
     settings: dict[str, str] = {WAY: way} if way != own else {}
-    for one in space:
-        value = place.get(one.key)
-        if value is None or one.key == WAY or (one.key.startswith("lora.") and way != "lora"):
+    for dimension in space:
+        value = place.get(dimension.key)
+        if (
+            value is None
+            or dimension.key == WAY
+            or (dimension.key.startswith("lora.") and way != "lora")
+        ):
             continue
-        if one.choices:
-            chosen = read_value("--space", one.words, one.key, str(value))
-            if chosen != have.get(one.key):
-                settings[one.key] = str(value)
+        if dimension.choices:
+            chosen = read_value("--space", dimension.words, dimension.key, str(value))
+            if chosen != have.get(dimension.key):
+                settings[dimension.key] = str(value)
             continue
-        low, high = one.low, one.high
-        if one.key == RATE and way != own and not ranged:
+        low, high = dimension.low, dimension.high
+        if dimension.key == RATE and way != own and not ranged:
             low, high = rate_range(way, None)
-        settings[one.key] = one.number(float(value), low, high)
+        settings[dimension.key] = dimension.number(float(value), low, high)
     if way != own and RATE not in settings:  # the recipe's own is one for another way
         low, high = rate_range(way, None)
         settings[RATE] = f"{math.sqrt(low * high):.3g}"

@@ -12,7 +12,7 @@ OWN = "the recipe's own"  # as a choice beside those of a setting
 
 def suggest(
     space: Sequence[Dimension],
-    told: Sequence[tuple[Place, tuple[float, float] | None]],
+    results: Sequence[tuple[Place, tuple[float, float] | None]],
     seed: int, number: int, again: int,
 ) -> Place:  # fmt: skip
     """The place of trial `number`, from those before it with what they came to (None: they failed),
@@ -21,14 +21,16 @@ def suggest(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=(seed * 1_000_003 + number * 101 + again) % 2**32)
     study = optuna.create_study(sampler=sampler)
-    distributions = {one.key: distribution(one) for one in space}
-    for place, score in told:
+    distributions = {dimension.key: distribution(dimension) for dimension in space}
+    for place, score in results:
         if not place and score is not None:  # the recipe, whose place is nowhere but in choices
-            place = {one.key: None for one in space if one.choices}
-        if score is None or any(place.get(one.key) is None and not one.choices for one in space):
+            place = {dimension.key: None for dimension in space if dimension.choices}
+        if score is None or any(
+            place.get(dimension.key) is None and not dimension.choices for dimension in space
+        ):
             continue
         trial = optuna.trial.create_trial(
-            params={one.key: OWN if place[one.key] is None else place[one.key] for one in space},
+            params={d.key: OWN if place[d.key] is None else place[d.key] for d in space},
             distributions=distributions, value=score[0],
         )  # fmt: skip
         study.add_trial(trial)
@@ -36,10 +38,10 @@ def suggest(
     return {key: read(value) for key, value in params.items()}
 
 
-def distribution(one: Dimension) -> optuna.distributions.BaseDistribution:
+def distribution(dimension: Dimension) -> optuna.distributions.BaseDistribution:
     """Where a setting's place is drawn from: all ranges are 0 to 1, whatever their numbers are."""
-    if one.choices:
-        return optuna.distributions.CategoricalDistribution([OWN, *one.choices])
+    if dimension.choices:
+        return optuna.distributions.CategoricalDistribution([OWN, *dimension.choices])
     return optuna.distributions.FloatDistribution(0.0, 1.0)
 
 

@@ -48,6 +48,7 @@ class Trained:
     checking: float  # in evaluations
     looks: int  # how many there were
     needs: Estimate  # as they were measured, or given
+    late: bool = False  # whether its time was over before its last step
 
     @property
     def seconds(self) -> float:
@@ -103,11 +104,14 @@ def run_trial(
     start = time.perf_counter()
     job = open_trial(config, data, allow_code, needs)
     job.until = None if until is None else until(job)
-    judge, progress = Judge(job, stop), Progress()
+    judge, progress, late = Judge(job, stop), Progress(), False
     opened = time.perf_counter()
 
     def step_done(result: StepResult, after: Progress, rate: float) -> None:
+        nonlocal late
+        tired = progress.stopped_early
         end_in_time(job, progress)
+        late = progress.stopped_early and not tired
         on_step(result, job)
 
     with explained(memory_advice(config)):
@@ -124,6 +128,7 @@ def run_trial(
     return Trained(
         job.metric, judge.best[0], judge.best[1], judge.rows.tolist(), progress.step,
         opened - start, training, judge.seconds, judge.looks, job.estimate,
+        late and progress.step < job.plan.total_steps,
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ class Searched:
     numbers: Mapping[str, Sequence[float | None]]
     choices: Mapping[str, Sequence[str | None]]
     best: Sequence[tuple[int, tuple[float, float, float]]]
-    noise: str
+    notes: Sequence[str]  # how sure that is
     winner: str
     facts: Sequence[str]  # time, plan, what was changed to fit it
     links: Sequence[tuple[str, str]]
@@ -37,7 +37,7 @@ def search_sheet(searched: Searched) -> Sheet:
     """The page. Sections without content are left out."""
     sections = [
         Section(
-            "winner", "What came of it", (searched.noise,), ranking_table(searched), words=True
+            "winner", "What came of it", tuple(searched.notes), ranking_table(searched), words=True
         ),
         Section("dots", "Every trial over its settings", charts=setting_charts(searched)),
         Section("choices", "By choice", (CHOICES,), choice_table(searched)),

@@ -18,10 +18,10 @@ from job.serving.talks import TalkDesk
 class Running:
     """A server that answers: its address, its service, and what it said."""
 
-    def __init__(self, desk, token=None, verbose=False, **limits):
+    def __init__(self, desk, token=None, verbose=False, names=None, **limits):
         self.lines = []
         self.worker = Worker(Opened(desk, "tiny", "0" * 64, 1_700_000_000))
-        self.service = Service(self.worker, Limits(**limits), "0.1.0", token)
+        self.service = Service(self.worker, Limits(**limits), "0.1.0", token, names)
         held = bind("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{held.getsockname()[1]}"
         self.listener = Listener(make_app(self.service, self.lines.append, verbose), held)
@@ -38,9 +38,9 @@ class Running:
 
 
 @contextmanager
-def start_server(desk, token=None, verbose=False, **limits):
+def start_server(desk, token=None, verbose=False, names=None, **limits):
     """A running server, and a client of it."""
-    server = Running(desk, token, verbose, **limits)
+    server = Running(desk, token, verbose, names, **limits)
     server.start()
     try:
         with httpx.Client(base_url=server.url, timeout=30) as client:

@@ -130,6 +130,7 @@ def test_what_is_not_there_is_refused_with_the_reason(client, values, part):
         ([{"role": "user", "content": "long " * 200}], "shorten it"),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u"}}]}],
          "reads text alone"),
+        ([{"role": "user", "content": [{"type": "text", "text": None}]}], "expected text"),
     ],
 )  # fmt: skip
 def test_a_conversation_that_nobody_could_reply_to_is_a_bad_request(client, messages, part):
@@ -182,6 +183,24 @@ def test_a_client_that_goes_away_stops_its_reply(talker, serving):
         assert server.client.get("/health").status_code == 200
 
 
+def test_a_client_that_goes_away_stops_a_reply_that_says_nothing_yet(talker, serving):
+    """Tokens without a text: half a character each."""
+    slow, written = slowed(talker, 0.05)
+    decode = slow.tokenizer.decode
+    slow.tokenizer.decode = lambda tokens, **named: decode(tokens, **named) and "\ufffd"
+    body = {"model": "tiny", "messages": ask("hello"), "stream": True}
+    with serving(TalkDesk(slow, "tiny")) as server:
+        with server.client.stream("POST", "/v1/chat/completions", json=body) as answer:
+            next(answer.iter_lines())
+        deadline = time.monotonic() + 5
+        while server.service.waiting:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        seen = len(written)
+        time.sleep(0.3)
+        assert len(written) <= seen + 2 < 60
+
+
 def test_replies_are_written_one_after_the_other_and_a_late_one_gets_504(talker, serving):
     slow, _ = slowed(talker, 0.04)
     body = {"model": "tiny", "messages": ask("hello"), "max_tokens": 10}
@@ -219,16 +238,28 @@ def test_what_the_model_stumbles_over_ends_the_stream_with_an_error(talker, serv
         assert server.client.get("/health").status_code == 200
 
 
+def test_a_conversation_that_the_model_stumbles_over_ends_no_thread(talker, serving):
+    def stumble(messages):
+        raise RuntimeError("out of memory")
+
+    with serving(TalkDesk(replace(talker, encode=stumble), "tiny")) as server:
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+        for stream in (False, True):
+            with pytest.raises(openai.InternalServerError, match="out of memory"):
+                say(client, stream=stream)
+        assert server.client.get("/health").status_code == 200
+
+
 def test_labels_are_not_asked_of_a_chat_run_nor_replies_of_labels(chat_server, server):
     answer = chat_server.client.post("/predict", json={"inputs": "good"})
     assert answer.status_code == 404
     assert "POST /v1/chat/completions" in answer.json()["error"]
-    for asked in (
+    for answer in (
         server.client.post("/v1/chat/completions", json={"messages": ask("hello")}),
         server.client.get("/v1/models"),
     ):
-        assert asked.status_code == 404
-        assert "ask POST /predict" in asked.json()["error"]["message"]
+        assert answer.status_code == 404
+        assert "ask POST /predict" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

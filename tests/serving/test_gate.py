@@ -8,6 +8,7 @@ import time
 import pytest
 
 from job.serving.labels import LabelDesk
+from job.serving.talks import TalkDesk
 
 JSON = {"Content-Type": "application/json"}
 
@@ -75,6 +76,52 @@ def test_the_token_is_wanted_of_all_that_answers_and_never_said(guarded):
     guarded.client.get("/info?token=secret", headers={"Authorization": "Bearer secret"})
     assert guarded.lines
     assert "secret" not in " ".join(guarded.lines)
+
+
+def test_a_name_that_another_site_lets_lead_here_is_refused(predictor, serving):
+    with serving(LabelDesk(predictor, 512), names=frozenset({"localhost"})) as server:
+        port = server.client.base_url.port
+        for host in ("localhost", f"LOCALHOST:{port}", f"127.0.0.1:{port}", f"[::1]:{port}",
+                     "app.localhost"):  # fmt: skip
+            assert server.client.get("/health", headers={"Host": host}).status_code == 200
+        for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "[::1"):
+            for path in ("/", "/info", "/v1/models"):
+                answer = server.client.get(path, headers={"Host": host})
+                assert answer.status_code == 421
+            posted = server.client.post("/predict", json={"inputs": "good"}, headers={"Host": host})
+            assert posted.status_code == 421
+            assert "--token-env" in posted.json()["error"]
+        described = server.client.get("/openapi.json").json()
+        assert "421" in described["paths"]["/predict"]["post"]["responses"]
+
+
+def test_a_fault_of_ours_has_the_form_of_all_errors_and_is_said(predictor, serving, monkeypatch):
+    def stumble(self, route, body, most):
+        raise KeyError("/secret/place")
+
+    with serving(LabelDesk(predictor, 512)) as server:
+        monkeypatch.setattr(LabelDesk, "read", stumble)
+        answer = server.client.post("/predict", json={"inputs": "good"})
+        assert (answer.status_code, answer.json()["error_type"]) == (500, "backend")
+        assert "secret" not in answer.text
+        until(lambda: server.lines)
+        assert "KeyError" in server.lines[0]
+
+
+def test_what_cannot_be_taken_in_ends_its_requests_alone(predictor, serving, monkeypatch):
+    real = type(predictor).encode
+
+    def stumble(self, chunk):
+        if "boring" in chunk:
+            raise MemoryError("no room")
+        return real(self, chunk)
+
+    monkeypatch.setattr(type(predictor), "encode", stumble)
+    with serving(LabelDesk(predictor, 512)) as server:
+        answer = server.client.post("/predict", json={"inputs": "boring"})
+        assert (answer.status_code, answer.json()["error_type"]) == (424, "backend")
+        assert server.client.post("/predict", json={"inputs": "good"}).status_code == 200
+        assert server.worker.opened.desk.parts == {}
 
 
 def test_one_line_a_request_is_said_where_it_is_asked_for(guarded, server):
@@ -237,10 +284,57 @@ def test_the_state_and_the_run_are_told(server):
     assert (info["task"], info["kind"], info["labels"]) == ("classify", "single", ["neg", "pos"])
 
 
+MESSAGES = [{"role": "user", "content": "hello"}]
+CASES = [
+    ("server", "/predict", {"inputs": "good"}),
+    ("server", "/predict", {"inputs": [["good"], [""]], "partial": True}),
+    ("server", "/predict", {"inputs": "", "partial": True}),
+    ("server", "/predict", {"inputs": "good", "raw_scores": True, "top_k": 1}),
+    ("server", "/predict", {"inputs": []}),
+    ("server", "/predict", {"inputs": 7}),
+    ("server", "/explain", {"inputs": "a good film. a bad plot."}),
+    ("server", "/info", None),
+    ("server", "/health", None),
+    ("server", "/ready", None),
+    ("guarded", "/predict", {"inputs": "good"}),
+    ("guarded", "/health", None),
+    ("guarded", "/metrics", None),
+    ("chat_server", "/v1/models", None),
+    ("chat_server", "/v1/models/{model}", None),
+    ("chat_server", "/v1/chat/completions", {"model": "tiny", "messages": MESSAGES}),
+    ("chat_server", "/v1/chat/completions", {"model": "other", "messages": MESSAGES}),
+    ("closed_chat", "/v1/models", None),
+]
+
+
+@pytest.fixture(scope="module")
+def closed_chat(talker, serving):
+    with serving(TalkDesk(talker, "tiny"), token=b"secret") as server:
+        yield server
+
+
+@pytest.mark.parametrize(("name", "path", "body"), CASES)
+def test_what_is_answered_is_what_is_described(request, name, path, body):
+    import jsonschema_rs
+
+    client = request.getfixturevalue(name).client
+    described = client.get("/openapi.json").json()["paths"][path]
+    place = path.replace("{model}", "tiny")
+    answer = client.get(place) if body is None else client.post(place, json=body)
+    route = described["get" if body is None else "post"]
+    content = route["responses"][str(answer.status_code)]["content"]
+    kind = answer.headers["content-type"].partition(";")[0]
+    if kind == "application/json":
+        jsonschema_rs.validate(content[kind]["schema"], answer.json())
+    assert kind in content
+    closed = name in ("guarded", "closed_chat") and route.get("security") != []
+    assert (answer.status_code == 401) == closed
+
+
 def test_docs_need_no_network_and_no_script(server, chat_server, guarded):
-    for asked in (server, chat_server, guarded):
-        page = asked.client.get("/docs").text
-        described = asked.client.get("/openapi.json").json()
+    for running in (server, chat_server, guarded):
+        page = running.client.get("/docs").text
+        described = running.client.get("/openapi.json").json()
         for path in described["paths"]:
             assert path in page
         assert "<script" not in page

@@ -157,7 +157,7 @@ def test_a_row_that_the_model_fails_on_spoils_no_other(predictor, monkeypatch):
     from job.serving.queue import Ticket
 
     class Heard(Ticket):
-        def tell(self, event):
+        def send(self, event):
             self.heard = event
 
     real = type(predictor).run_rows

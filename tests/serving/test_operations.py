@@ -1,11 +1,14 @@
 """serve.py as it is operated: started, told to end, told that there is a newer run."""
 
+import json
 import os
 import shutil
 import signal
 import socket
 import threading
 import time
+from dataclasses import replace
+from queue import SimpleQueue
 
 import httpx
 import pytest
@@ -14,6 +17,8 @@ from conftest import help_seconds
 import serve
 from job.folder import Folder
 from job.serving import command
+from job.serving.labels import LabelDesk
+from job.serving.queue import Opened
 
 
 def free_port():
@@ -108,10 +113,10 @@ def test_told_to_end_it_answers_what_it_accepted_and_refuses_what_is_new(run, sl
     assert refused[1]["error_type"] == "unhealthy"
     assert refused[2]["retry-after"] == "5"
     assert refused[2]["connection"] == "close"
-    told = capsys.readouterr().err
-    assert "answers for one: POST /predict, POST /explain; /docs says how" in told
-    assert "ending: " in told
-    assert "Traceback" not in told
+    output = capsys.readouterr().err
+    assert "answers for one: POST /predict, POST /explain; /docs says how" in output
+    assert "ending: " in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.usefixtures("signals_arrive")
@@ -146,7 +151,7 @@ def test_a_newer_run_takes_over_without_losing_a_request(run, tmp_path, slow, ca
     other = tmp_path / "newer"
     shutil.copytree(run, other)
     said = []
-    told = command.say
+    say = command.say
 
     def act(clients):
         before = clients.answers()[-1]
@@ -167,7 +172,7 @@ def test_a_newer_run_takes_over_without_losing_a_request(run, tmp_path, slow, ca
         said.append("through")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "say", lambda line: (said.append(line), told(line)))
+        patch.setattr(command, "say", lambda line: (said.append(line), say(line)))
         status, clients, _ = operate(place, act)
     assert status == 0
     assert "newer" in said
@@ -177,12 +182,117 @@ def test_a_newer_run_takes_over_without_losing_a_request(run, tmp_path, slow, ca
     assert "config.toml" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("signals_arrive")
+def test_told_to_end_it_does_not_wait_for_a_run_that_is_being_opened(run, slow, monkeypatch):
+    """A first SIGHUP comes while the first run is opened, and ends nothing."""
+    real, opened, over, left = command.open_run, [], threading.Event(), []
+
+    def open_run(*words):
+        opened.append(words)
+        if len(opened) == 1:
+            os.kill(os.getpid(), signal.SIGHUP)
+        else:
+            over.wait(20)
+        return real(*words)
+
+    monkeypatch.setattr(command, "open_run", open_run)
+    monkeypatch.setattr(command.os, "_exit", left.append)
+    try:
+        status, clients, seconds = operate(
+            run, lambda clients: clients.until(lambda: len(opened) == 2), "--grace", "5"
+        )
+    finally:
+        over.set()
+    assert (status, len(opened)) == (0, 2)
+    assert seconds < 5
+    assert left == [0]  # its thread is inside of torch
+    assert clients.lost == []
+    assert {heard[0] for heard in clients.heard} == {200, 503}
+
+
+@pytest.mark.usefixtures("signals_arrive")
+def test_told_to_end_before_there_is_a_model_it_ends_at_once(run, monkeypatch):
+    monkeypatch.setattr(command, "open_run", lambda *words: os.kill(os.getpid(), signal.SIGTERM))
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGTERM, lambda number, frame: None)  # as a container's first program
+    try:
+        with pytest.raises(SystemExit) as ended:
+            serve.main(["--run", str(run), "--port", "0"])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert ended.value.code == 143
+
+
+def test_told_to_end_it_sends_an_answer_to_its_end(predictor, serving):
+    """One of 25 MB, to a client that takes its time."""
+    wide = replace(predictor, label_names=("a" * 50_000, "b" * 50_000))
+    body = json.dumps({"inputs": [["good"]] * 256}).encode()
+    head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
+    with serving(LabelDesk(wide, 512)) as server:
+        wire = socket.create_connection(("127.0.0.1", server.client.base_url.port), timeout=20)
+        wire.sendall(head.encode() + body)
+        assert wire.recv(12) == b"HTTP/1.1 200"
+        words = (server.service, server.listener, 8.0, SimpleQueue())
+        ending = threading.Thread(target=command.drain, args=words)
+        ending.start()
+        time.sleep(2)
+        answer = b""
+        while part := wire.recv(1 << 20):
+            answer += part
+        ending.join()
+        wire.close()
+    fields, _, content = answer.partition(b"\r\n\r\n")
+    assert f"content-length: {len(content)}".encode() in fields
+    assert len(json.loads(content)) == 256
+
+
+def test_a_run_that_reads_something_else_does_not_take_over(
+    predictor, pair_predictor, serving, capsys
+):
+    with serving(LabelDesk(predictor, 512)) as server:
+        before = server.service.run
+        newer = Opened(LabelDesk(pair_predictor, 512), "pairs")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(command, "open_run", lambda *words: newer)
+            command.reload(server.service, Folder("pairs"), None)
+        assert server.client.post("/predict", json={"inputs": "good"}).status_code == 200
+        assert server.service.run is before
+    assert "it reads pairs of texts, and the run of before single texts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("token", ["s\u00e9same", "one\ttwo", "one\ntwo"])
+def test_a_token_that_clients_send_in_different_ways_is_refused(monkeypatch, token):
+    monkeypatch.setenv("TOKEN_OF_A_TEST", token)
+    with pytest.raises(ValueError, match="ASCII"):
+        command.read_token("TOKEN_OF_A_TEST")
+    monkeypatch.setenv("TOKEN_OF_A_TEST", " plain-1 ")
+    assert command.read_token("TOKEN_OF_A_TEST") == b"plain-1"
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "token", "names"),
+    [
+        ("127.0.0.1", "127.0.0.1", None, {"localhost", "127.0.0.1"}),
+        ("LocalHost", "::1", None, {"localhost"}),
+        ("127.0.0.1", "127.0.0.1", b"secret", None),
+        ("0.0.0.0", "0.0.0.0", None, None),
+        ("localhost.example", "10.0.0.7", None, None),
+    ],
+)
+def test_names_are_checked_where_this_machine_alone_asks_without_a_token(
+    host, address, token, names
+):
+    assert command.own_names(host, address, token) == names
+
+
 def test_a_port_in_use_is_one_message_before_the_model_is_opened(run, capsys):
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
         assert serve.main(["--run", str(run), "--port", str(port)]) == 2
-    told = capsys.readouterr().err
-    assert told == (
+    output = capsys.readouterr().err
+    assert output == (
         f"serve.py: port {port} of 127.0.0.1 is in use; choose another one (--port 0 takes any "
         "that is free)\n"
     )
@@ -199,9 +309,9 @@ def test_a_port_in_use_is_one_message_before_the_model_is_opened(run, capsys):
 )
 def test_what_a_person_can_mend_is_one_message(run, capsys, words, part):
     assert serve.main(["--run", str(run), "--port", "0", *words]) == 2
-    told = [line for line in capsys.readouterr().err.splitlines() if "openloop:" not in line]
-    assert len(told) == 1
-    assert part in told[0]
+    output = [line for line in capsys.readouterr().err.splitlines() if "openloop:" not in line]
+    assert len(output) == 1
+    assert part in output[0]
 
 
 def test_options_of_labels_are_refused_for_a_chat(tmp_path, capsys, monkeypatch):
@@ -217,9 +327,9 @@ def test_options_of_labels_are_refused_for_a_chat(tmp_path, capsys, monkeypatch)
 def test_a_missing_package_is_named_with_the_command(run, monkeypatch, capsys):
     monkeypatch.setattr("job.extras.MODULES", {"serve": ("fastapi", "no_such_package")})
     assert serve.main(["--run", str(run)]) == 2
-    told = capsys.readouterr().err
-    assert "serve.py needs no_such_package" in told
-    assert "pip install -c " in told
+    output = capsys.readouterr().err
+    assert "serve.py needs no_such_package" in output
+    assert "pip install -c " in output
 
 
 def test_whoever_serves_other_machines_without_a_token_is_warned(capsys):

@@ -131,6 +131,23 @@ def test_a_busy_server_is_asked_again_when_it_says(chromium, server, predictor):
     assert [row["label"] for row in rows] == [p.label for p in predictor(TEXTS)]
 
 
+def test_another_file_can_be_chosen_while_one_is_labelled(chromium, server, predictor):
+    with opened(chromium, server.url) as page:
+        page.route("**/predict", lambda route: None)  # never answered
+        first = {"name": "one.csv", "mimeType": "text/csv", "buffer": b"text\nbad\n"}
+        page.set_input_files("#file", first)
+        page.wait_for_selector("#columns:not([hidden])")
+        page.click("#columns .main")
+        page.wait_for_selector("#halt:not([hidden])")
+        page.unroute("**/predict")
+        content = labelled(page, b"review\ngood film\n", "two.csv")
+        assert page.get_attribute("#save", "download") == "two_labelled.csv"
+        assert not page.locator("#halt").is_visible()
+        assert page.complaints == []
+    (row,) = csv.DictReader(io.StringIO(content, newline=""))
+    assert (row["review"], row["label"]) == ("good film", predictor(["good film"])[0].label)
+
+
 def test_csv_is_read_and_written_as_python_does(chromium, server):
     draw = random.Random(0)
     letters = ["a", '"', ",", "\n", "\r", "\r\n", " ", ";", "é"]
@@ -215,9 +232,9 @@ def test_the_token_is_asked_for_and_kept_nowhere(chromium, serving, predictor):
 
 
 def test_a_chat_streams_and_remembers(chromium, chat_server, talker):
-    asked = []
+    bodies = []
     with opened(chromium, chat_server.url) as page:
-        page.on("request", lambda r: asked.append(r.post_data) if r.post_data else None)
+        page.on("request", lambda r: bodies.append(r.post_data) if r.post_data else None)
         page.click("summary")
         page.fill("#system", "be kind")
         for text in ("how are you", HOSTILE):
@@ -225,7 +242,7 @@ def test_a_chat_streams_and_remembers(chromium, chat_server, talker):
             page.keyboard.press("Enter")
             page.wait_for_selector("#stop[disabled]")
         shown = page.locator("#log .turn > p:first-of-type").all_text_contents()
-        first, second = (json.loads(body) for body in asked)
+        first, second = (json.loads(body) for body in bodies)
         expected = talker.reply(first["messages"]).text
         assert shown[:3] == ["how are you", expected, HOSTILE]
         assert [m["role"] for m in second["messages"]] == ["system", "user", "assistant", "user"]

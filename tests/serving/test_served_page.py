@@ -62,8 +62,8 @@ def test_the_scripts_ask_for_elements_that_the_page_has(elements):
     ids = [attributes["id"] for _, attributes in elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     for script in SCRIPTS:
-        asked = re.findall(r'byId\("([^"]+)"\)', script.read_text(encoding="utf-8"))
-        assert set(asked) <= set(ids), script.name
+        names = re.findall(r'byId\("([^"]+)"\)', script.read_text(encoding="utf-8"))
+        assert set(names) <= set(ids), script.name
 
 
 def test_the_scripts_make_no_html_and_no_code_of_texts():

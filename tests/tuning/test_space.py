@@ -36,12 +36,13 @@ def test_a_space_is_read_and_said_in_the_same_words():
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "part"),
     [
         ("train.lrr=1e-5..1e-3", "train.lr"),
         ("train.lr", "LOW..HIGH"),
         ("train.lr=1e-3..1e-5", "begins at 0.001"),
         ("train.lr=a..b", "two numbers"),
+        ("train.lr=1e-5..inf", "two finite numbers"),
         ("train.lr=fast|slow", "got fast"),
         ("head.pool=0..1", "takes no numbers"),
         ("data.subset=1|2", "same in all trials"),
@@ -52,8 +53,8 @@ def test_a_space_is_read_and_said_in_the_same_words():
         ("train.lr=1e-5..1e-3,train.lr=1|2", "twice"),
     ],
 )
-def test_what_is_wrong_with_a_space_is_said(word, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_is_wrong_with_a_space_is_said(word, part):
+    with pytest.raises(ValueError, match=part):
         read_space([word])
 
 
@@ -143,13 +144,13 @@ def test_whole_numbers_stay_whole():
 
 def test_tpe_is_a_function_of_what_it_is_told_and_learns_from_it(recipe):
     space = read_space(["train.lr=1e-4..1e-1,lora.rank=4|8"])
-    told = [
+    results = [
         ({"train.lr": (n % 10) / 10, "lora.rank": "4" if n % 2 else "8"}, (abs(n % 10 - 7), 0.0))
         for n in range(40)
     ]  # the best lie at 0.7
-    told += [({}, (3.0, 0.0)), ({"train.lr": 0.1, "lora.rank": "8"}, None)]
-    places = [suggest(space, told, 0, n, 0) for n in range(12)]
-    assert places[3] == suggest(space, told, 0, 3, 0)
+    results += [({}, (3.0, 0.0)), ({"train.lr": 0.1, "lora.rank": "8"}, None)]
+    places = [suggest(space, results, 0, n, 0) for n in range(12)]
+    assert places[3] == suggest(space, results, 0, 3, 0)
     near = sum(abs(place["train.lr"] - 0.7) < 0.2 for place in places)
     assert near >= 8
     assert suggest(space, [], 0, 1, 0).keys() == {"train.lr", "lora.rank"}

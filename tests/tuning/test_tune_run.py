@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -52,21 +53,23 @@ def fixed(monkeypatch):
 def test_a_search_leaves_a_run_its_recipe_and_a_page(recipe, tmp_path, capsys, fixed):
     words = ["--config", str(recipe()), "--minutes", "40", *SPACE]
     assert tune.main(words) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     runs = tmp_path / "runs"
     record = runs / "tiny-tune/tune.jsonl"
     assert len(trials(record)) >= 2
     assert trials(record)[0][2] == {}
-    assert "within noise" in told or "beyond noise" in told
+    assert "within noise" in output or "beyond noise" in output
     assert sorted(path.name for path in (runs / "tiny-tune").iterdir()) == [
         "tune.html", "tune.jsonl",
     ]  # fmt: skip
     page = (runs / "tiny-tune/tune.html").read_text(encoding="utf-8")
     assert "Every trial over its settings" in page
+    winner = lines_of(record, "winner")[0]
+    compared = re.search("recipe itself (is within|beyond) noise", page)
+    assert (compared is not None) == (winner["trial"] != 0)
     assert "tiny-tuned/report.html" in page
-    winner = lines_of(record, "winner")[0]["settings"]
     config = read_config(runs / "tiny-tuned.toml")
-    for key, value in winner.items():
+    for key, value in winner["settings"].items():
         section, name = key.split(".")
         assert float(getattr(getattr(config, section), name)) == float(value)
     assert predict.load_run(runs / "tiny-tuned")(["good film"])[0].label in ("neg", "pos")
@@ -115,17 +118,19 @@ def test_help_is_answered_at_once():
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "part"),
     [
         (["train.lr"], "SECTION.KEY=ONE,OTHER"),
         (["train.lrr=1,2"], "train.lr"),
         (["train.lr=fast"], "got fast"),
         (["train.lr=1e-3,1e-3"], "twice"),
+        (["train.lr=1e-3,0.001"], "0.001 stands there twice"),
+        (["run.name=a,b"], "a name of its own"),
         (["train.lr=1e-3", "train.lr=1e-4"], "twice"),
     ],
 )
-def test_what_is_wrong_with_a_grid_is_said(words, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_is_wrong_with_a_grid_is_said(words, part):
+    with pytest.raises(ValueError, match=part):
         read_grid(words)
 
 
@@ -148,9 +153,9 @@ def test_a_grid_trains_each_once_and_goes_on(recipe, tmp_path, capsys):
     assert tune.main(words) == 2  # never over what is there
     assert "--resume" in capsys.readouterr().err
     assert tune.main([*words, "--resume"]) == 0
-    told = capsys.readouterr().out
-    assert told.count("nothing to do") == 2
-    assert "tiny-grid1" in told.splitlines()[-1] + told.splitlines()[-2]
+    output = capsys.readouterr().out
+    assert output.count("nothing to do") == 2
+    assert "tiny-grid1" in output.splitlines()[-1] + output.splitlines()[-2]
     assert result.stat().st_mtime_ns == before
 
 
@@ -158,8 +163,8 @@ def test_a_range_test_states_a_range_and_writes_no_recipe(recipe, tmp_path, caps
     path = recipe()
     before = path.read_bytes()
     assert tune.main(["--config", str(path), "--lr-range"]) == 0
-    told = capsys.readouterr().out
-    assert "no range can be told" in told or " to " in told.splitlines()[-2]
+    output = capsys.readouterr().out
+    assert "no range can be told" in output or " to " in output.splitlines()[-2]
     assert [one.name for one in (tmp_path / "runs").iterdir()] == ["tiny-rates.svg"]
     assert path.read_bytes() == before
 

@@ -38,15 +38,15 @@ export function secondsOf(header) {
 /** The response to GET, or to POST where there is a body. Throws Refused for any but a 2xx. */
 export async function open(path, body, signal) {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
-  const asked = { headers, signal, cache: "no-store" };
+  const request = { headers, signal, cache: "no-store" };
   if (body !== undefined) {
-    asked.method = "POST";
-    asked.body = JSON.stringify(body);
+    request.method = "POST";
+    request.body = JSON.stringify(body);
     headers["Content-Type"] = "application/json";
   }
   let response;
   try {
-    response = await fetch(path, asked);
+    response = await fetch(path, request);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refused(0, "The server does not answer. Is it still running?", 1);

@@ -27,8 +27,8 @@ function outcome(elements, info) {
 function notes(elements, info) {
   const lines = [], limit = info.unsure_below;
   if (elements[0].unsure) {
-    const asked = limit !== null && limit <= 1 ? ` than the ${percent(limit)} that were asked for` : "";
-    lines.push(`The model is less sure${asked}: take this for no answer.`);
+    const share = limit !== null && limit <= 1 ? ` than the ${percent(limit)} that were asked for` : "";
+    lines.push(`The model is less sure${share}: take this for no answer.`);
   }
   if (elements[0].truncated) {
     lines.push("The text is longer than the model reads, so a part of it did not count.");

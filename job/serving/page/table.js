@@ -42,8 +42,8 @@ async function read(file, info) {
   if (info.pairs) fill(byId("column-pair"), head, likely(head, rows, PAIR, first));
   byId("column-second").hidden = !info.pairs;
   byId("columns").hidden = false;
-  const told = encoding === "UTF-8" ? "" : `, read as ${encoding}`;
-  byId("file-note").textContent = `${count(rows.length, "row")}, ${count(head.length, "column")}${told}.`;
+  const note = encoding === "UTF-8" ? "" : `, read as ${encoding}`;
+  byId("file-note").textContent = `${count(rows.length, "row")}, ${count(head.length, "column")}${note}.`;
 }
 
 /** Batches of places in `texts` (null where a row cannot be asked), small enough for the server. */
@@ -95,8 +95,8 @@ export function joined(head, rows, answered, info) {
   return [[...kept, ...own], ...lines];
 }
 
-function offer(answered, info) {
-  const { name, delimiter, head, rows } = table, link = byId("save");
+function offer({ name, delimiter, head, rows }, answered, info) {
+  const link = byId("save");
   if (link.href) URL.revokeObjectURL(link.href);
   const content = writeCsv(joined(head, rows, answered, info), delimiter);
   link.href = URL.createObjectURL(new Blob([content], { type: "text/csv" }));
@@ -111,7 +111,9 @@ function fault(row, head, places) {
 }
 
 async function labelBatch(batch, texts, answered, info, signal) {
-  const waits = (seconds) => { byId("done").textContent = `The server is busy; going on in ${seconds} s.`; };
+  const waits = (seconds) => {
+    if (!signal.aborted) byId("done").textContent = `The server is busy; going on in ${seconds} s.`;
+  };
   const inputs = batch.map((place) => texts[place]);
   try {
     const answers = await askPatiently("/predict", { inputs, partial: true }, signal, waits);
@@ -125,11 +127,12 @@ async function labelBatch(batch, texts, answered, info, signal) {
 }
 
 async function labelAll(info) {
-  const { head, rows } = table, most = Math.min(BATCH, info.max_client_batch_size);
+  const own = new AbortController(), file = table, { head, rows } = file;
+  const most = Math.min(BATCH, info.max_client_batch_size);
   const places = [byId("column"), ...(info.pairs ? [byId("column-pair")] : [])].map((select) => Number(select.value));
   const answered = rows.map((row) => fault(row, head, places) ?? undefined);
   const texts = rows.map((row, i) => (answered[i] ? null : places.map((place) => row[place])));
-  running = new AbortController();
+  running = own;
   const bar = byId("bar");
   bar.max = rows.length;
   bar.value = answered.filter(Boolean).length;
@@ -139,16 +142,18 @@ async function labelAll(info) {
   show(null);
   try {
     for (const batch of batches(texts, most, info.max_body_bytes / 2)) {
-      await labelBatch(batch, texts, answered, info, running.signal);
+      await labelBatch(batch, texts, answered, info, own.signal);
+      if (running !== own) return; // another file was chosen meanwhile
       bar.value += batch.length;
     }
     byId("done").textContent = `${count(rows.length, "row")} labelled${errorsOf(answered)}.`;
   } catch (error) {
+    if (running !== own) return;
     const left = answered.filter((answer) => answer === undefined).length;
     byId("done").textContent = `Stopped: ${count(left, "row")} without an answer.`;
     show(error);
   }
-  offer(answered, info);
+  offer(file, answered, info);
   byId("halt").hidden = true;
   running = null;
 }
@@ -162,7 +167,8 @@ export function startTable(info) {
   byId("table").hidden = false;
   byId("file").addEventListener("change", async (event) => {
     running?.abort();
-    byId("save").hidden = byId("going").hidden = true;
+    running = null;
+    byId("save").hidden = byId("going").hidden = byId("halt").hidden = true;
     byId("done").textContent = byId("file-note").textContent = "";
     try {
       if (event.target.files.length) await read(event.target.files[0], info);

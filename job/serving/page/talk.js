@@ -40,8 +40,8 @@ function toSend(info) {
 
 /** Show the reply as it comes, in `words`; how it ended. `reply.text` grows along. */
 async function stream(info, words, reply, signal) {
-  const asked = { model: info.model_id, messages: toSend(info), stream: true };
-  const response = await open("/v1/chat/completions", asked, signal);
+  const body = { model: info.model_id, messages: toSend(info), stream: true };
+  const response = await open("/v1/chat/completions", body, signal);
   let reason = null;
   for await (const chunk of events(response.body)) {
     if (chunk.error) throw new Error(chunk.error.message);
@@ -84,12 +84,9 @@ async function send(info) {
   words.classList.remove("waits");
   if (note) words.after(make("p", "note", note));
   if (running !== own) return; // begun anew meanwhile
-  if (reply.text) {
-    messages.push({ role: "assistant", content: reply.text });
-  } else if (failed) { // so that it can be sent again
-    messages.pop();
-    byId("message").value = text;
-  }
+  if (reply.text) messages.push({ role: "assistant", content: reply.text });
+  else messages.pop(); // many templates refuse two messages of the user in a row
+  if (!reply.text && failed) byId("message").value = text; // so that it can be sent again
   running = null;
   busy(false);
   show(failed);
