@@ -111,6 +111,14 @@ def recipe_line(interval: tuple[float, float, float], judged: str) -> str:
     return "the recipe itself is within noise of the winner (95 %, on the same rows)"
 
 
+def stays_line(first: int, rows: int) -> str:
+    """Why the recipe is trained in full although trial `first`, on so many rows, is before it."""
+    return (
+        f"trial {first} is ahead of the recipe itself by no more than noise, on {rows:,} rows; all "
+        "of them may tell otherwise, so the recipe stays"
+    )
+
+
 def noise_line(intervals: Sequence[tuple[float, float, float]], judged: str) -> str:
     """How sure the order is."""
     count = within_noise(intervals, judged)

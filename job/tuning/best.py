@@ -8,6 +8,7 @@ import numpy as np
 from engine.intervals import Interval, paired_interval
 from job.tuning.record import Line, Record
 from report.compare import LESS_IS_BETTER
+from report.tune import is_worse
 
 
 def score_of(line: Line) -> tuple[float, float] | None:
@@ -59,11 +60,23 @@ def behind(lines: Sequence[Line]) -> list[Interval]:
     ]
 
 
-def choose(record: Record, spent: float) -> Line:
+def to_recipe(lines: Sequence[Line]) -> Interval | None:
+    """How far the recipe is behind the first of the finalists; None where that is the recipe."""
+    pairs = zip(lines, behind(lines), strict=True)
+    return next((gap for line, gap in pairs if not line["trial"] and line is not lines[0]), None)
+
+
+def choose(record: Record, rows: int, spent: float) -> Line:
     """The winner's line, written: the best of the finalists, or the recipe where nothing was
-    compared. Within noise too: nothing speaks more for another one than its figure does."""
+    compared. On the `rows` of the run in full that holds within noise too: nothing speaks more for
+    another one than its figure does. On fewer rows what is ahead of the recipe by chance, the best
+    of many, would often be behind it in full: there it has to be ahead beyond noise."""
     recipe: Line = {"trial": 0, "rung": None, "settings": {}}
-    best = next(iter(finalists(record)), recipe)
+    lines = finalists(record)
+    best = next(iter(lines), recipe)
+    gap = to_recipe(lines) if lines else None
+    if gap is not None and best["rows"] < rows and not is_worse(gap, judged_by(lines)):
+        best = next(line for line in lines if not line["trial"])
     return record.add(
         "winner", trial=best["trial"], rung=best["rung"], settings=best["settings"], spent=spent
     )

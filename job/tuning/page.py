@@ -43,7 +43,7 @@ def write_page(record: Record, planned: Planned, folder: Path) -> Path:
         numbers={d.key: numbers_of(d, lines, planned) for d in planned.space if is_number(d)},
         choices={d.key: choices_of(d, lines) for d in planned.space if not is_number(d)},
         best=[(lines.index(line), gap) for line, gap in zip(best, apart, strict=True)],
-        notes=sureness(best, apart) if best else ["no two trials were compared"],
+        notes=sureness(best, apart, winner) if best else ["no two trials were compared"],
         winner=f"trial {winner['trial']}: {show_settings(winner['settings'])}",
         facts=facts_of(record, planned),
         links=links,

@@ -15,6 +15,7 @@ SHARE = 3  # settings of a rung over those of the next
 MOST_RUNGS = 4
 MOST_TRIALS = 60  # settings that are tried
 WANTED = 8  # settings; from so many on more rows are worth more than more settings
+IN_A_DUEL = 4  # settings that make a last round on all rows worth more than more settings
 LEAST_STEPS = 16  # of the shortest trial
 LEAST_VALIDATION = 200  # rows that judge a trial, where there are as many
 FEWEST_STEPS = 4  # of a run that is shortened, whatever the time: the first one's rate is 0
@@ -147,7 +148,8 @@ def plan_rungs(shape: Shape, speeds: Speeds, seconds: float, most: int = MOST_TR
 
     Of the sizes of the last rung, all rows and thirds of them down to the least, the largest counts
     that has room for WANTED settings, else the one with most settings; and of the numbers of rungs
-    the one with most.
+    the one with most. All rows count from IN_A_DUEL settings on: only there recipe and challenger
+    are judged by what they are going to be.
     """
     best: list[Rung] = []
     least = least_rows(shape)
@@ -160,7 +162,8 @@ def plan_rungs(shape: Shape, speeds: Speeds, seconds: float, most: int = MOST_TR
             plan = most_settings(shape, speeds, sizes, seconds, most)
             if plan and (not best or plan[0].trials > best[0].trials):
                 best = plan
-        if best and best[0].trials >= min(WANTED, most):
+        enough = IN_A_DUEL if top == shape.rows else WANTED
+        if best and best[0].trials >= min(enough, most):
             break
     return best
 

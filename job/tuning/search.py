@@ -47,7 +47,7 @@ def search(
     if planned.rungs:
         assert pool is not None
         planned = run_rungs(wanted, planned, pool, needs, record, clock, stop, tell)
-    return planned, choose(record, clock.spent)
+    return planned, choose(record, planned.rows, clock.spent)
 
 
 def run_rungs(

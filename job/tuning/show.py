@@ -10,7 +10,7 @@ from configs.read import difference, trajectory
 from engine.intervals import Interval
 from engine.loop import StepResult
 from job.job import Job
-from job.tuning.best import behind, finalists, judged_by, ranked
+from job.tuning.best import behind, finalists, judged_by, ranked, to_recipe
 from job.tuning.planned import Clock, Planned
 from job.tuning.record import Line, Record
 from report.evaluation import show_figure
@@ -22,6 +22,7 @@ from report.tune import (
     ranking,
     recipe_line,
     show_settings,
+    stays_line,
     tried_line,
 )
 
@@ -86,7 +87,7 @@ def conclusion(record: Record, winner: Line) -> list[str]:
         return ["no two trials were compared: the recipe is trained as it is"]
     apart, judged = behind(lines), judged_by(lines)
     shown = ranking([tried_of(line) for line in lines], apart, lines[0]["metric"], judged)
-    notes = sureness(lines, apart)
+    notes = sureness(lines, apart, winner)
     if lines[0]["rung"]:
         first = ranked(record, 0)
         order = noise_line(behind(first), judged)
@@ -94,15 +95,16 @@ def conclusion(record: Record, winner: Line) -> list[str]:
     return ["", *shown, *notes, winner_line(winner)]
 
 
-def sureness(lines: Sequence[Line], apart: Sequence[Interval]) -> list[str]:
-    """How sure the order of the finalists is, and that the first is better than the recipe; `apart`
-    is how far each is behind."""
+def sureness(lines: Sequence[Line], apart: Sequence[Interval], winner: Line) -> list[str]:
+    """How sure the order of the finalists is, and that the winner is better than the recipe, or why
+    it is the recipe; `apart` is how far each is behind the first."""
     judged = judged_by(lines)
     notes = [noise_line(apart, judged)]
-    own = next((gap for line, gap in zip(lines, apart, strict=True) if not line["trial"]), None)
-    if own is not None and lines[0]["trial"]:
-        notes.append(recipe_line(own, judged))
-    return notes
+    if (own := to_recipe(lines)) is None:
+        return notes
+    if winner["trial"]:
+        return [*notes, recipe_line(own, judged)]
+    return [*notes, stays_line(lines[0]["trial"], lines[0]["rows"])]
 
 
 def winner_line(winner: Line) -> str:

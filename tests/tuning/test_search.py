@@ -12,7 +12,7 @@ from configs.read import parse_config, read_config
 from engine.stop import Stopped, StopRequest
 from job.tuning import planned as planning
 from job.tuning import search as searching
-from job.tuning.best import behind, finalists, last_rung, ranked
+from job.tuning.best import behind, choose, finalists, last_rung, ranked
 from job.tuning.final import final_config, fitting_steps, ratio
 from job.tuning.measure import Measured
 from job.tuning.plan import Shape, Speeds
@@ -255,6 +255,36 @@ def test_noise_is_told_from_differences_on_the_same_rows():
     assert "within noise" in recipe_line(apart[1], "accuracy")
     nan = (math.nan, math.nan, math.nan)  # of a figure that is none: it says nothing
     assert noise_line([(0.0, 0.0, 0.0), nan], "rmse").startswith("all 2")
+
+
+@pytest.mark.parametrize(
+    ("rows", "right", "wins"),
+    [(300, 150, 0), (300, 180, 1), (900, 150, 1), (300, 140, 0)],
+    ids=["within noise", "beyond noise", "on all rows", "equal"],
+)
+def test_on_fewer_rows_than_it_will_train_on_a_setting_has_to_win_beyond_noise(
+    tmp_path, rows, right, wins
+):
+    def add(number, right):
+        record.add(
+            "trial", trial=number, rung=0, rows=rows, metric="accuracy", value=right / 200,
+            loss=1.0, right=[1.0] * right + [0.0] * (200 - right), numbers=False,
+            settings={"train.lr": "0.01"} if number else {}, seconds=1.0, validation=200,
+        )  # fmt: skip
+
+    record = Record(tmp_path / "tune.jsonl")
+    add(0, 140)
+    add(1, right)
+    add(2, 120)
+    # the recipe has ten rows right that trial 1 has not
+    record.lines[1]["right"][:20] = [0.0] * 10 + [1.0] * 10
+    record.lines[0]["right"][:20] = [1.0] * 10 + [0.0] * 10
+    winner = choose(record, 900, 0.0)
+    assert winner["trial"] == wins
+    lines = conclusion(record, winner)
+    stays = "trial 1 is ahead of the recipe itself by no more than noise, on 300 rows"
+    assert any(stays in line for line in lines) is (rows == 300 and right == 150)
+    assert any("of the winner" in line or "the winner is" in line for line in lines) is bool(wins)
 
 
 def test_a_regression_is_behind_by_its_rmse():
