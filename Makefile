@@ -11,7 +11,7 @@ CONFIG := configs/imdb_lora.toml
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quick train chat test test-slow test-ranks kernels bench-quick gpu-check lint clean
+.PHONY: help quick train chat test test-slow test-ranks kernels llama bench-quick gpu-check lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | \
@@ -42,6 +42,12 @@ test-slow: $(VENV)/.dev-installed ## run the long tests (three quarters of an ho
 
 kernels: $(VENV)/.run-installed ## build the CPU kernels now rather than at the first run
 	$(PY) -m models.fast.cpu.native
+
+llama: $(VENV)/.run-installed ## compile llama-cpp-python, which checks GGUF files (five minutes)
+	@echo 'Compiling llama-cpp-python (once, about five minutes).'
+	@export CMAKE_BUILD_PARALLEL_LEVEL=$$(getconf _NPROCESSORS_ONLN) \
+	  CMAKE_ARGS='-DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_EXAMPLES=OFF'; \
+	  $(PIP) 'llama-cpp-python>=0.3.30'
 
 bench-quick: $(VENV)/.dev-installed ## speed beside the stock Trainer, three minutes; fails if slow
 	$(PY) benchmarks/speed.py --quick $(ARGS)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from models.fast.cpu.native import NativeKernels
 
 FEW = 64  # rows up to which, in fp32, oneDNN takes longer to begin than a product takes
+NATIVE = 128  # and up to which a kernel of our own is ahead of MKL's (benchmarks/LOG.md 45)
 
 
 @cache
@@ -47,11 +48,11 @@ def multiply(
     """x W^T + b: x (N, in), W (out, in), b (out,), all of one dtype -> (N, out). Of a few rows by
     the `native` kernels, where they are given: they know nothing of gradients."""
     compiles = torch.compiler.is_compiling()  # then torch's own, which inductor knows
-    few = len(x) <= FEW and x.dtype == torch.float32
+    rows = x.shape[0] if x.dtype == torch.float32 else NATIVE + 1
     fits = x.device.type == "cpu" and x.numel() and weight.is_contiguous()
-    if fits and few and not compiles and native is not None and len(x) > 1:
+    if fits and native is not None and 1 < rows <= NATIVE and not compiles:
         return native.multiply_few(x, weight, bias)  # of one row MKL is as fast
-    if fits and not (few or compiles) and prefers_onednn(x.dtype):
+    if fits and rows > FEW and not compiles and prefers_onednn(x.dtype):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
 

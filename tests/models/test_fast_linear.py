@@ -120,16 +120,16 @@ class Native:
 def test_few_rows_are_native_only_where_no_gradient_is_asked_for():
     native, (plain, fast) = Native(), plain_and_fast()
     assert lend_native(nn.Sequential(fast, nn.Linear(2, 2)), native) == [fast]
-    x = torch.randn(products.FEW + 1, 24)
+    x = torch.randn(products.NATIVE + 1, 24)
     fast(x[:5])
     assert native.rows == []
     with torch.no_grad():
-        for rows in (1, 2, products.FEW, products.FEW + 1):
+        for rows in (1, 2, products.NATIVE, products.NATIVE + 1):
             torch.testing.assert_close(fast(x[:rows]), plain(x[:rows]))
-        assert native.rows == [2, products.FEW]
+        assert native.rows == [2, products.NATIVE]
         project(x[:5], [fast, fast])
-        assert native.rows == [2, products.FEW, 5, 5]
+        assert native.rows == [2, products.NATIVE, 5, 5]
         fast.double()(x[:5].double())
         with torch.autocast("cpu", dtype=torch.bfloat16):
             fast.float()(x[:5])
-    assert native.rows == [2, products.FEW, 5, 5]
+    assert native.rows == [2, products.NATIVE, 5, 5]
