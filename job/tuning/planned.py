@@ -8,6 +8,7 @@ from configs.schema import Config
 from data.prepare import Data
 from engine.estimate import Estimate
 from engine.stop import StopRequest
+from job.tuning.beside import put_beside
 from job.tuning.measure import Measured, measure
 from job.tuning.plan import (
     MOST_TRIALS,
@@ -79,6 +80,11 @@ def make_plan(
     measured = measure(config, pool, test, clock.seconds, wanted.allow_code, stop)
     speeds = with_loading(measured, loading, sum(pool.report.read.values()))
     fit, seconds = share_out(measured.shape, speeds, clock.left)
+    part = fit.rows < measured.shape.rows
+    if part and (beside := put_beside(config, pool, clock.left)) is not None:
+        config = beside.config
+        speeds = replace(speeds, closing=speeds.closing + beside.seconds)
+        fit, seconds = share_out(measured.shape, speeds, clock.left)
     base, shape = config, fitted(measured.shape, fit)
     if fit.seconds > clock.left:
         config = without_shows(config)

@@ -56,7 +56,7 @@ def predictor(run):
     return open_predictor(Folder(run), "cpu", False, None)[0]
 
 
-def asked(texts):
+def questions(texts):
     return {
         "task": "classify", "texts": texts, "batch": 4, "threads": 1, "kind": "single",
         "labels": ["neg", "pos"], "likeliest": True,
@@ -77,7 +77,7 @@ def test_the_graph_names_no_file_of_ours(exported):
 
 def test_it_answers_as_the_run_does_where_torch_cannot_be_imported(exported, predictor):
     first, _ = predictor.clean_parts(TEXTS)
-    answers = run_checker(CHECKERS / "onnx.py", exported, asked(first))
+    answers = run_checker(CHECKERS / "onnx.py", exported, questions(first))
     np.testing.assert_allclose(answers["outputs"], predictor.logits(TEXTS), atol=1e-5)
     assert answers["labels"] == [p.label for p in predictor(TEXTS)]
     wanted = [list(p.probabilities.values()) for p in predictor(TEXTS)]
@@ -89,7 +89,7 @@ def test_the_check_really_has_no_torch(exported, tmp_path):
     script = folder / "predict_onnx.py"
     script.write_text("import torch\n" + script.read_text(encoding="utf-8"), encoding="utf-8")
     with pytest.raises(CheckerFailed, match="torch is not to be had here"):
-        run_checker(CHECKERS / "onnx.py", folder, asked(["good"]))
+        run_checker(CHECKERS / "onnx.py", folder, questions(["good"]))
 
 
 @pytest.mark.parametrize("way", ["words", "lines"])
@@ -125,7 +125,7 @@ def test_a_bag_beside_the_encoder_answers_with_it(exported, predictor, tmp_path)
     reading["bag"] = {"encoder": 0.6, "bag": 0.3}
     (folder / "reading.json").write_text(json.dumps(reading), encoding="utf-8")
     first, _ = predictor.clean_parts(TEXTS)
-    answers = run_checker(CHECKERS / "onnx.py", folder, asked(first))
+    answers = run_checker(CHECKERS / "onnx.py", folder, questions(first))
     wanted = fusion.weights.join(predictor.logits(TEXTS), fusion.answer(first, None))
     np.testing.assert_allclose(answers["outputs"], wanted, atol=1e-5)
     assert (folder / FOLDER / "predict_ngrams.py").is_file()
@@ -145,8 +145,8 @@ def test_what_is_decided_without_us_is_what_we_decide(name, tmp_path):
     decision, names = DECISIONS[name]
     torch.manual_seed(0)
     logits = torch.randn(50, len(names) or 1) * 3
-    told = json.dumps(to_json(decision, names))
-    (tmp_path / "decision.json").write_text(told, encoding="utf-8")
+    text = json.dumps(to_json(decision, names))
+    (tmp_path / "decision.json").write_text(text, encoding="utf-8")
     shutil.copy(HOME / "job/exporting/shipped/decide.py", tmp_path)
     answers = runpy.run_path(str(tmp_path / "decide.py"))["decide"](logits.numpy())
     shares, ours = decision.probabilities(logits), decision.answers(logits)
@@ -164,8 +164,8 @@ def test_what_is_decided_without_us_is_what_we_decide(name, tmp_path):
             [n for n, holds in zip(names, row, strict=True) if holds] for row in ours.tolist()
         ]
     unsure = decision.are_unsure(how_sure(decision.kind, shares, ours))
-    told = [answer.get("unsure") for answer in answers]
-    assert told == ([None] * 50 if unsure is None else unsure.tolist())
+    marks = [answer.get("unsure") for answer in answers]
+    assert marks == ([None] * 50 if unsure is None else unsure.tolist())
 
 
 # 8 bits
@@ -253,7 +253,7 @@ def test_a_loss_is_excluded_by_enough_rows():
     assert "would take" not in line  # no number of rows helps
 
 
-def test_a_shape_that_fails_is_told():
+def test_a_shape_that_fails_is_named():
     parity = Parity(10, 10, 0.0, 0.0, extra={"shapes": {"(7, 33)": 0.2, "(1, 3)": "gave (1,)"}})
     assert Onnx().judge(parity) == [
         "at rows of shape (7, 33) logits are off by 0.2; at most 0.0001 is allowed",
@@ -313,7 +313,7 @@ def test_pairs_are_asked_as_pairs(pair_run, tmp_path):
     predictor = open_predictor(Folder(pair_run), "cpu", False, None)[0]
     Onnx().write(source, tmp_path)
     pairs = [("film 3", "story 3"), ("film of people", "music " * 40)]
-    answers = run_checker(CHECKERS / "onnx.py", tmp_path, asked([list(pair) for pair in pairs]))
+    answers = run_checker(CHECKERS / "onnx.py", tmp_path, questions([list(pair) for pair in pairs]))
     np.testing.assert_allclose(answers["outputs"], predictor.logits(pairs), atol=1e-5)
     assert max(answers["extra"]["shapes"].values()) < 1e-4
     words = ["\t".join(pair) for pair in pairs]
@@ -321,6 +321,19 @@ def test_pairs_are_asked_as_pairs(pair_run, tmp_path):
         [sys.executable, "-I", tmp_path / "predict_onnx.py", *words], capture_output=True,
         text=True, encoding="utf-8", check=True,
     )  # fmt: skip
-    told = [json.loads(line)["label"] for line in done.stdout.splitlines()]
-    assert told == [p.label for p in predictor(pairs)]
+    labels = [json.loads(line)["label"] for line in done.stdout.splitlines()]
+    assert labels == [p.label for p in predictor(pairs)]
     assert AutoTokenizer.from_pretrained(tmp_path).model_max_length == 32
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("me/model", "sys.path.insert(0, snapshot_download('me/model'))\n"),
+        ("path/to/this/folder", "sys.path.insert(0, 'path/to/this/folder')  # a folder"),
+    ],
+)
+def test_the_snippet_of_a_card_finds_a_model_of_the_hub(source, name, line):
+    snippet = Onnx().usage(source, name)
+    compile(snippet, "card", "exec")
+    assert line in snippet

@@ -10,8 +10,10 @@ import pytest
 import tune
 from configs.read import parse_config, read_config
 from engine.stop import Stopped, StopRequest
+from job.tuning import beside as besides
 from job.tuning import planned as planning
 from job.tuning import search as searching
+from job.tuning.beside import SHARE, Beside, put_beside
 from job.tuning.best import behind, choose, finalists, last_rung, ranked
 from job.tuning.final import final_config, fitting_steps, ratio
 from job.tuning.measure import Measured
@@ -53,6 +55,7 @@ def world(monkeypatch, recipe, tmp_path):
     monkeypatch.setattr(planning, "open_pool", lambda config: pool)
     monkeypatch.setattr(searching, "open_pool", lambda config: pool)
     monkeypatch.setattr(planning, "measure", lambda *rest: measured)
+    monkeypatch.setattr(planning, "put_beside", lambda config, pool, seconds: None)
     monkeypatch.setattr(searching, "release_memory", lambda: None)  # of models: there are none
     monkeypatch.setattr(searching, "first_rows", lambda pool, rows, validation: (rows, validation))
 
@@ -380,3 +383,31 @@ def test_an_earlier_search_is_never_overwritten(recipe, tmp_path, capsys):
     output = capsys.readouterr().err
     assert "seed: 0 -> 4" in output
     assert "train.lr" in output
+
+
+def test_rows_that_there_is_no_time_for_are_read_by_a_bag(recipe, monkeypatch):
+    config = read_config(recipe())
+    pool = open_pool(config)
+    beside = put_beside(config, pool, 100.0)
+    assert beside.config.bag.rows == "all"
+    assert beside.config.model_copy(update={"bag": None}) == config
+    assert 0 < beside.seconds <= SHARE * 100
+    assert put_beside(beside.config, pool, 100.0) is None  # it has one
+    assert put_beside(config, pool, beside.seconds / SHARE / 100) is None  # no time
+    ngrams = read_config(recipe(model={"source": "ngrams"}, head=None, lora=None))
+    assert put_beside(ngrams, pool, 100.0) is None
+    monkeypatch.setattr(besides, "room_of", lambda device, processes: 1)
+    assert put_beside(config, pool, 100.0) is None
+
+
+@pytest.mark.parametrize("seconds", [14.0, 1e5])
+def test_a_bag_is_put_beside_only_where_rows_are_left_out(world, tmp_path, monkeypatch, seconds):
+    def put(config, pool, seconds):
+        return Beside(parse_config(config.model_dump(exclude_none=True) | {"bag": {}}), 1.0)
+
+    monkeypatch.setattr(planning, "put_beside", put)
+    done = world(tmp_path / "a.jsonl", seconds=seconds)
+    assert (done.planned.base.bag is not None) is (seconds == 14.0)
+    assert (done.planned.base.data.subset != {}) is (seconds == 14.0)
+    if done.planned.base.bag is not None:  # its time is no other's
+        assert done.planned.closing >= SPEEDS.closing + 1.0

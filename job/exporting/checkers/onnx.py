@@ -20,28 +20,28 @@ class Refused:
             raise ImportError(f"{name} is not to be had here")
 
 
-def main(folder: str, asked_path: str, answers_path: str) -> None:
+def main(folder: str, questions_path: str, answers_path: str) -> None:
     sys.meta_path.insert(0, Refused())
     sys.path.insert(0, folder)
     import onnxruntime
     import predict_onnx
 
-    with open(asked_path, encoding="utf-8") as file:
-        asked = json.load(file)
+    with open(questions_path, encoding="utf-8") as file:
+        questions = json.load(file)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = asked["threads"], 3
+    options.intra_op_num_threads, options.log_severity_level = questions["threads"], 3
     predict_onnx.GRAPH = onnxruntime.InferenceSession(f"{folder}/model.onnx", options)
-    texts = [text if isinstance(text, str) else tuple(text) for text in asked["texts"]]
+    texts = [text if isinstance(text, str) else tuple(text) for text in questions["texts"]]
     predict_onnx.ask(texts[:2])  # the first batch of a process takes longer
     start = time.perf_counter()
     logits = predict_onnx.ask(texts)  # (N, C)
     seconds = time.perf_counter() - start
-    told = predict_onnx.decide(logits)
+    decided = predict_onnx.decide(logits)
     answers = {"outputs": logits.tolist(), "seconds": seconds, "rows": len(texts)}
     answers |= {"shares": None, "labels": None}
-    if asked["kind"] != "regression":
-        answers["shares"] = [list(one["probabilities"].values()) for one in told]
-        answers["labels"] = [one.get("labels", one["label"]) for one in told]
+    if questions["kind"] != "regression":
+        answers["shares"] = [list(one["probabilities"].values()) for one in decided]
+        answers["labels"] = [one.get("labels", one["label"]) for one in decided]
     answers["extra"] = {"shapes": shapes(f"{folder}/shapes.npz", predict_onnx.GRAPH)}
     answers["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     answers["versions"] = {"onnxruntime": onnxruntime.__version__, "numpy": np.__version__}
@@ -51,7 +51,7 @@ def main(folder: str, asked_path: str, answers_path: str) -> None:
 
 def shapes(path: str, graph: Any) -> dict:
     """How far the graph's logits are off from the model's, by the shape of the rows; what fails is
-    told in words."""
+    said in words."""
     arrays, off = dict(np.load(path)), {}
     for number in range(len({name.partition("/")[0] for name in arrays})):
         inputs = {i.name: arrays[f"{number}/{i.name}"] for i in graph.get_inputs()}

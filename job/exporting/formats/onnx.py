@@ -72,12 +72,16 @@ class Onnx:
 
     def usage(self, source: Source, name: str) -> str:
         assert source.texts is not None
-        asked = '("a first text", "and a second one")' if source.texts.pairs else '"It was good."'
+        texts = '("a first text", "and a second one")' if source.texts.pairs else '"It was good."'
+        on_hub = name.count("/") == 1
+        needs = "from huggingface_hub import snapshot_download\n" if on_hub else ""
+        folder = f"snapshot_download({name!r})" if on_hub else repr(name)
         return (
-            f"import sys\n\nsys.path.insert(0, {name!r})  # a folder on this machine\n"
+            f"import sys\n\n{needs}sys.path.insert(0, {folder})"
+            f"{'' if on_hub else '  # a folder on this machine'}\n"
             "from predict_onnx import ask, decide\n\n"
             '# its command line also cleans, as the run did: python predict_onnx.py "a text"\n'
-            f"print(decide(ask([{asked}])))\n"
+            f"print(decide(ask([{texts}])))\n"
         )
 
 
@@ -141,13 +145,12 @@ def may_lose(before: np.ndarray, after: np.ndarray) -> list[str]:
 
 def off_shapes(parity: Parity, most: float) -> list[str]:
     """Shapes of a batch at which the graph fails, or its logits are off by more than `most`."""
-    told = parity.extra["shapes"]
     return [
         f"at rows of shape {shape} " + (
             f"it does not answer: {off}" if isinstance(off, str) else
             f"logits are off by {off:.2g}; at most {most:g} is allowed"
         )
-        for shape, off in told.items() if isinstance(off, str) or not off <= most
+        for shape, off in parity.extra["shapes"].items() if isinstance(off, str) or not off <= most
     ]  # fmt: skip
 
 
