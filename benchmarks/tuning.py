@@ -31,7 +31,6 @@ from machine import processor, usable_cores
 PACKAGES = ("numpy", "scipy", "sklearn", "torch", "transformers")
 WORDS = 40  # of a docstring; the rest names its package again and again
 LEAST_WORDS = 8
-ROWS = 700  # of each package
 ERRORS = ("rmse", "loss", "mae")
 
 
@@ -58,19 +57,19 @@ def docstrings(package: str) -> dict[str, int]:
     return texts
 
 
-def write_tables(folder: Path) -> None:
-    """five.csv and arguments.csv."""
+def write_tables(folder: Path, rows: int) -> None:
+    """five.csv and arguments.csv, of so many docstrings of each package."""
     five, arguments = [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for package in PACKAGES:
             texts = docstrings(package)
-            chosen = random.Random(0).sample(sorted(texts), min(ROWS, len(texts)))
+            chosen = random.Random(0).sample(sorted(texts), min(rows, len(texts)))
             five += [(text, package) for text in chosen]
             arguments += [(text, f"{math.log2(1 + texts[text]):.4f}") for text in chosen]
-    for name, rows in (("five", five), ("arguments", arguments)):
+    for name, lines in (("five", five), ("arguments", arguments)):
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("text", "label"), *rows])
+            csv.writer(file).writerows([("text", "label"), *lines])
 
 
 def words_of(task: str, folder: Path) -> list[str]:
@@ -118,11 +117,11 @@ def measure(task: str, seed: int, minutes: float, folder: Path) -> dict[str, Any
     }  # fmt: skip
 
 
-def table(results: dict[str, dict[str, Any]], minutes: float) -> str:
+def table(results: dict[str, dict[str, Any]], minutes: float, rows: int) -> str:
     """All of them as Markdown."""
     lines = [
         *("# A search beside its recipe", ""),
-        *(f"    python benchmarks/tuning.py --minutes {minutes:g}", ""),
+        *(f"    python benchmarks/tuning.py --minutes {minutes:g} --rows {rows}", ""),
         f"- machine: {processor()}, {usable_cores()} cores",
         "- figures of the best checkpoint on validation rows, both trained in full; of the numbers",
         "  the loss, the less the better",
@@ -148,11 +147,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--tasks", default="imdb,five,arguments")
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--rows", type=int, default=700, help="docstrings of each package")
     parser.add_argument("--folder", type=Path, default=Path("runs/tuning"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    write_tables(options.folder)
+    write_tables(options.folder, options.rows)
     store = options.out / "tuning.json"
     results = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
     for seed in map(int, options.seeds.split(",")):
@@ -162,7 +162,9 @@ def main() -> None:
                 results[f"{task}-{seed}"] = one
                 store.write_text(json.dumps(results, indent=1), encoding="utf-8")
                 print(f"{task}, seed {seed}: {one}", flush=True)
-    (options.out / "tuning.md").write_text(table(results, options.minutes), encoding="utf-8")
+    (options.out / "tuning.md").write_text(
+        table(results, options.minutes, options.rows), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":
