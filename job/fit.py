@@ -246,7 +246,8 @@ def train(
 
 def end_in_time(job: Job, progress: Progress) -> None:
     """Let the training end after this step where its time is over; what it has is evaluated."""
-    if job.until is not None and time.monotonic() > job.until:
+    over = job.until is not None and time.monotonic() > job.until
+    if over and progress.step >= job.least_steps:
         progress.stopped_early = True
 
 

@@ -78,6 +78,7 @@ class Job:
     leads: bool = False  # whether other processes wait for its orders (orders.py)
     banner: Banner | None = None  # the plan as it was printed
     until: float | None = None  # on time.monotonic(): when training ends, wherever it stands
+    least_steps: int = 0  # after which it does
 
     @property
     def num_labels(self) -> int:

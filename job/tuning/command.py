@@ -123,6 +123,8 @@ def tune(
         clock = Clock(60 * minutes, begun, record.spent)
         console = Console(record)
         with stop_on_signals() as stop:
+            if record.last("plan") is None:
+                print("measuring the recipe on this machine as it is now …", flush=True)
             try:
                 planned, winner = search(
                     wanted, record, clock, stop, console.trial,

@@ -84,6 +84,7 @@ def train_winner(
     def end_in_time(job: Job) -> None:
         rest = (1 - OPENED) * planned.closing * scale  # the opening is behind us
         job.until = time.monotonic() + max(0.0, clock.left - rest)
+        job.least_steps = FEWEST_STEPS
 
     result = train(config, end_in_time)
     if out_of_time(config, result, line["steps"] or line["total"]):

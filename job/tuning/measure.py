@@ -66,10 +66,9 @@ def measure(
     assert job is not None
     tokens = mean_tokens(config, job)
     own = tokens[config.data.max_length]
-    token = step_seconds(watch, begin + trained.opening)
+    token, keeping = step_seconds(watch, begin + trained.opening), 0.0
     if job.cached is not None:  # what the frozen part makes of a row is worked out once
-        kept = job.cached.seconds["train"] / few.splits["train"].num_rows
-        token += kept / (own * config.train.epochs)
+        keeping = job.cached.seconds["train"] / (few.splits["train"].num_rows * own)
     check = trained.checking / (trained.looks * job.encoded["validation"].tokens)
     every = config.eval.every
     shape = Shape(
@@ -85,7 +84,7 @@ def measure(
     bag = measure_bag(config, pool, len(pool.label_names))
     closing = CLOSING * opening + (0.0 if bag is None else bag.seconds)
     return Measured(
-        shape, Speeds(opening, token, check, closing), trained.needs,
+        shape, Speeds(opening, token, check, closing, keeping=keeping), trained.needs,
         job.encoded["train"].truncated_rows / len(few.splits["train"]), last_names(job),
         min(job.tokenizer.model_max_length, 1 << 20),
     )  # fmt: skip

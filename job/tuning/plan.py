@@ -39,6 +39,7 @@ class Speeds:
     check: float  # a token of a validation or test row, forward alone
     closing: float  # of a run beside steps and passes: opening, decision, export, pages
     loading: float = 0.0  # of rows that are cut out anew, as those of a shortened run are
+    keeping: float = 0.0  # a token's once, however many epochs: states that are kept
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,15 @@ def trial_seconds(shape: Shape, speeds: Speeds, rows: int, validation: int) -> f
     """What a trial of the recipe takes on so many rows."""
     tokens = shape.tokens[shape.length]
     looks = evaluations(shape, rows, shape.epochs) * validation * speeds.check
-    return speeds.opening + tokens * (rows * shape.epochs * speeds.token + looks)
+    steps = rows * (shape.epochs * speeds.token + speeds.keeping)
+    return speeds.opening + tokens * (steps + looks)
 
 
 def run_seconds(shape: Shape, speeds: Speeds, fit: Fit) -> float:
     """What a run takes from its loading to its page; the validation rows are seen once more for the
     decision."""
     passes = evaluations(shape, fit.rows, fit.epochs) + 1
-    steps = fit.rows * fit.epochs * speeds.token
+    steps = fit.rows * (fit.epochs * speeds.token + speeds.keeping)
     looks = (passes * fit.validation + fit.test) * speeds.check
     beside = speeds.closing + speeds.loading * (not fit.whole)
     return beside + shape.tokens[fit.length] * (steps + looks)
@@ -224,7 +226,7 @@ def fit_run(shape: Shape, speeds: Speeds, seconds: float) -> Fit:
     whole = Fit(
         shape.rows, shape.epochs, shape.length, shape.validation, shape.test, True, 0.0
     )  # fmt: skip
-    for epochs in range(shape.epochs, 0, -1):
+    for epochs in range(shape.epochs, fewest_epochs(shape, shape.rows, speeds) - 1, -1):
         fit = replace(whole, epochs=epochs, whole=epochs == shape.epochs)
         needed = run_seconds(shape, speeds, fit)
         if needed <= seconds:
@@ -234,17 +236,26 @@ def fit_run(shape: Shape, speeds: Speeds, seconds: float) -> Fit:
     return roomy[0] if roomy else max(fits, key=lambda fit: fit.rows)
 
 
+def fewest_epochs(shape: Shape, rows: int, speeds: Speeds) -> int:
+    """Epochs that a run over so many rows keeps, whatever the time: such that there are
+    FEWEST_STEPS, and where states are kept as many as take no longer than these."""
+    fewest = math.ceil(FEWEST_STEPS / math.ceil(rows / shape.batch))
+    return min(shape.epochs, max(1, fewest, int(speeds.keeping / speeds.token)))
+
+
 def fit_rows(shape: Shape, speeds: Speeds, seconds: float, length: int) -> Fit:
-    """One epoch over as many rows as fit, with texts cut at `length`."""
+    """As many rows as fit in one epoch, or in the fewest, with texts cut at `length`."""
     tokens = shape.tokens[length]
     room = max(0.0, seconds - speeds.closing - speeds.loading)
     check = CHECKED * room / (tokens * speeds.check)
     validation = min(shape.validation, max(shape.batch, int(check / 2)))  # twice: see run_seconds
     test = min(shape.test, max(shape.batch, int(check)))
     rest = room - tokens * (2 * validation + test) * speeds.check
-    rows = int(rest / (tokens * speeds.token)) // shape.batch * shape.batch
-    rows = min(shape.rows, max(FEWEST_STEPS * shape.batch, rows))
-    fit = Fit(rows, 1, length, validation, test, False, 0.0)
+    epochs = fewest_epochs(shape, shape.rows, speeds)
+    row = tokens * (epochs * speeds.token + speeds.keeping)
+    rows = int(rest / row) // shape.batch * shape.batch
+    rows = min(shape.rows, max(math.ceil(FEWEST_STEPS / epochs) * shape.batch, rows))
+    fit = Fit(rows, epochs, length, validation, test, False, 0.0)
     return replace(fit, seconds=run_seconds(replace(shape, every=None), speeds, fit))
 
 

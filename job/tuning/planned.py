@@ -136,10 +136,14 @@ def without_shows(config: Config) -> Config:
 
 def shorten(config: Config, measured: Measured, fit: Fit) -> Config:
     """The recipe over as much as fits."""
-    subset = {"train": fit.rows, "validation": fit.validation}
-    subset |= {"test": fit.test} if measured.shape.test else {}
+    have = measured.shape
+    sizes = {
+        "train": (fit.rows, have.rows), "validation": (fit.validation, have.validation),
+        "test": (fit.test, have.test),
+    }  # fmt: skip
+    cut = {name: rows for name, (rows, of) in sizes.items() if rows < of}
     tables = config.model_dump(exclude_none=True)
-    tables["data"] |= {"subset": subset, "max_length": fit.length}
+    tables["data"] |= {"subset": {**config.data.subset, **cut}, "max_length": fit.length}
     tables["train"]["epochs"] = fit.epochs
     tables["eval"]["every"] = "epoch"
     return Config.model_validate(tables)

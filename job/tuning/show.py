@@ -84,7 +84,7 @@ def conclusion(record: Record, winner: Line) -> list[str]:
     """The finalists, the best first, and how sure that order is."""
     lines = finalists(record)
     if not lines:
-        return ["no two trials were compared: the recipe is trained as it is"]
+        return ["no two trials were compared: the run in full is the recipe's, as it stands above"]
     apart, judged = behind(lines), judged_by(lines)
     shown = ranking([tried_of(line) for line in lines], apart, lines[0]["metric"], judged)
     notes = sureness(lines, apart, winner)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job.tuning.plan import (
+    FEWEST_STEPS,
     IN_FULL,
     LAST,
     SHORTEST,
@@ -50,8 +51,9 @@ shapes = st.builds(
     classes=st.integers(2, 20),
 )
 speeds = st.builds(
-    Speeds, st.floats(0.1, 20), st.floats(1e-6, 1e-2), st.floats(1e-7, 1e-2), st.floats(1, 90)
-)
+    Speeds, st.floats(0.1, 20), st.floats(1e-6, 1e-2), st.floats(1e-7, 1e-2), st.floats(1, 90),
+    keeping=st.just(0.0) | st.floats(1e-6, 1e-2),
+)  # fmt: skip
 
 
 @settings(max_examples=60, deadline=None)
@@ -90,6 +92,23 @@ def test_what_is_trained_in_full_fits_unless_a_batch_is_too_much(shape, speed, s
         assert fit.seconds <= seconds * (1 + 1e-9)
     if run_seconds(shape, speed, replace(fit_run(shape, speed, math.inf), seconds=0)) <= seconds:
         assert fit.whole
+
+
+@settings(max_examples=100, deadline=None)
+@given(shapes, speeds, st.floats(1, 5000))
+def test_a_run_has_steps_enough_to_learn_whatever_the_time(shape, speed, seconds):
+    fit = fit_run(shape, speed, seconds)
+    all_steps = shape.epochs * math.ceil(shape.rows / shape.batch)
+    assert fit.epochs * math.ceil(fit.rows / shape.batch) >= min(FEWEST_STEPS, all_steps)
+
+
+@pytest.mark.parametrize("seconds", [20, 60, 120])
+def test_a_probe_keeps_its_epochs_since_the_encoder_is_what_takes_time(seconds):
+    probe = Shape(5000, 200, 256, 300, 300, {256: 60.0})
+    fit = fit_run(probe, Speeds(2.0, 1e-6, 1e-4, 6.0, 1.0, keeping=5e-4), seconds)
+    assert not fit.whole
+    assert fit.epochs == 200
+    assert fit.rows < 5000
 
 
 @settings(max_examples=60, deadline=None)

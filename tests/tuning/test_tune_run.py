@@ -99,15 +99,18 @@ def test_speeds_are_measured_on_the_recipe_s_own_steps(recipe, sections):
     assert measured.shape.tokens[32] > 5
     assert 0 < measured.speeds.check < 1
     assert 0 < measured.speeds.token < 1
+    assert (measured.speeds.keeping > 0) == (config.model.train == "head")
     assert ("query" in measured.linears) == (config.model.source != "ngrams")
 
 
-def test_a_training_whose_time_is_over_ends_evaluated_and_usable(recipe, tmp_path):
+@pytest.mark.parametrize("least", [0, 3])
+def test_a_training_whose_time_is_over_ends_evaluated_and_usable(recipe, tmp_path, least):
     job = open_job(read_config(recipe(samples=None)))
-    job.until = 0.0  # long ago, on time.monotonic()
+    job.until, job.least_steps = 0.0, least  # long ago, on time.monotonic()
     result = run_job(job)
-    assert job.plan.total_steps > 1
-    assert (result["progress"]["step"], result["progress"]["best_step"]) == (1, 1)
+    steps = max(1, least)
+    assert job.plan.total_steps > steps
+    assert (result["progress"]["step"], result["progress"]["best_step"]) == (steps, steps)
     assert out_of_time(job.config, result, job.plan.total_steps)
     assert not out_of_time(job.config, result, 1)
     assert predict.load_run(tmp_path / "runs/tiny")(["good film"])[0].label in ("neg", "pos")
