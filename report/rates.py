@@ -33,4 +33,6 @@ def rates_lines(
         lines.append(f"at {rates[-1]:.2e} the loss left all bounds, and the test was over")
     if low is None or high is None:
         return [*lines, "the loss does not fall at any of these rates: no range can be told"]
-    return [*lines, f"the loss falls from about {low:.1e} to {high:.1e}: {ABOUT}"]
+    falls = smoothed[-1] <= min(smoothed)
+    more = "; it is lowest where the test ends, so higher rates may do as well" if falls else ""
+    return [*lines, f"the loss falls from about {low:.1e} to {high:.1e}: {ABOUT}{more}"]

@@ -179,7 +179,11 @@ def test_the_range_is_where_the_loss_falls():
     assert 1e-4 < curve.low < 1e-3 < curve.high < 2e-2
     lines = rates_lines(curve.rates, curve.smoothed, curve.low, curve.high, curve.broken)
     assert " to " in lines[-1]
+    assert "lowest where the test ends" not in lines[-1]
     assert "left all bounds" in lines[-2]
+    falling = curve_of(rates, [0.7 - 0.3 * n / 100 for n in range(101)], False)
+    line = rates_lines(falling.rates, falling.smoothed, falling.low, falling.high, False)[-1]
+    assert "it is lowest where the test ends, so higher rates may do as well" in line
     assert rates_svg(curve.rates, curve.losses, curve.smoothed).startswith("<svg")
 
 
