@@ -56,8 +56,8 @@ def plan_lines(
     seconds of all trials, and those kept for the winner."""
     if not rungs:
         return [
-            f"no trial fits: about {format_seconds(max(0.0, left))} are left, and a run without any "
-            f"takes about {format_seconds(final)}"
+            f"no trial fits: about {format_seconds(max(0.0, left))} are left, and a run without "
+            f"any takes about {format_seconds(final)}"
         ]
     parts = [
         f"{count} settings on {rows:,} rows (judged on {validation:,})"

@@ -48,8 +48,8 @@ def guess_label(
         raise ValueError(
             f"{path}: no column beside {' and '.join(map(repr, text))} looks like labels "
             f"({looks}); "
-            "if one of them is the label, call it 'label' in the file, or write a recipe that names "
-            "it as data.label (as configs/imdb_quick.toml does)"
+            "if one of them is the label, call it 'label' in the file, or write a recipe that "
+            "names it as data.label (as configs/imdb_quick.toml does)"
         )
     label = min(labels, key=lambda name: (
         not is_named(name, LABEL_NAMES), len(_distinct(columns[name])),

@@ -141,9 +141,10 @@ def shorten(config: Config, measured: Measured, fit: Fit) -> Config:
         "train": (fit.rows, have.rows), "validation": (fit.validation, have.validation),
         "test": (fit.test, have.test),
     }  # fmt: skip
-    cut = {name: rows for name, (rows, of) in sizes.items() if rows < of}
+    subset: dict[str, int] = {str(name): rows for name, rows in config.data.subset.items()}
+    subset |= {name: rows for name, (rows, of) in sizes.items() if rows < of}
     tables = config.model_dump(exclude_none=True)
-    tables["data"] |= {"subset": {**config.data.subset, **cut}, "max_length": fit.length}
+    tables["data"] |= {"subset": subset, "max_length": fit.length}
     tables["train"]["epochs"] = fit.epochs
     tables["eval"]["every"] = "epoch"
     return Config.model_validate(tables)
