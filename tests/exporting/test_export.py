@@ -150,7 +150,8 @@ def test_a_run_on_a_disk_for_reading_alone_is_exported_elsewhere(
 
     monkeypatch.setattr(exporting, "save_text", save)
     export_to(copied, "--to", "sentence-transformers", "--out", tmp_path / "out")
-    assert "keeps no record of it" in capsys.readouterr().out
+    output = " ".join(capsys.readouterr().out.split())  # its lines depend on the path's length
+    assert "keeps no record of it" in output
 
 
 def test_a_native_head_opens_in_a_pipeline(start, in_process):
