@@ -107,8 +107,8 @@ def _answer_lines(args: ModelArgs, decided: Sequence[str]) -> list[str]:
     names = list(args.label_names) or [str(i) for i in range(args.num_labels)]
     labels = [f"labels = {names!r}"]
     if len(names) > SHOWN:
-        file = "labels.json"
-        labels = ["import json", "", f'labels = json.load(open(folder + "/{file}"))["names"]']
+        opened = 'open(folder + "/labels.json", encoding="utf-8")'
+        labels = ["import json", "", f'labels = json.load({opened})["names"]']
     share = "round(row[i].item(), 4)"
     if args.kind == "multi":
         return [
