@@ -1,7 +1,7 @@
 """Whole runs of a bag of n-grams: train, stop, resume, predict, score, train on, export."""
 
-import csv
 import ast
+import csv
 import json
 import re
 import shutil
