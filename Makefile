@@ -18,10 +18,10 @@ help: ## list the targets
 	  while IFS="$$(printf '\t')" read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
 	@echo '  Options go in ARGS, as in  make train ARGS="run.name=second train.lr=3e-4"'
 
-quick: ## install, then a first impression in one to two minutes (configs/imdb_quick.toml)
+quick: ## install (once, a few minutes), then a first impression in one to two minutes (configs/imdb_quick.toml)
 	@$(MAKE) --no-print-directory train CONFIG=configs/imdb_quick.toml
 
-train: $(VENV)/.run-installed ## install, then train the default recipe (eight minutes on two cores with bf16, else half an hour)
+train: $(VENV)/.run-installed ## install, then train the default recipe (nine minutes on two cores with bf16, else half an hour)
 	@echo 'Training $(CONFIG); the plan below says how long it takes here.'
 	@echo 'Stop it with Ctrl-C; the same command goes on from there. A finished run is left as it is.'
 	$(PY) train.py --config $(CONFIG) --resume $(ARGS)

@@ -66,8 +66,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def export(options: argparse.Namespace, repeat: str) -> int:
     """Write, check, print, push; the exit status."""
     from openloop import set_up_environment, verify_run
+    from job.exporting.place import place_of
     from job.exporting.words import Words, check_license, check_name, check_repo
-    from job.folder import Folder
+    from job.folder import Folder, check_finished
 
     words = Words(
         None if options.license is None else check_license(options.license),
@@ -76,6 +77,13 @@ def export(options: argparse.Namespace, repeat: str) -> int:
         options.dataset and check_name("--dataset", options.dataset),
         None if options.push is None else check_repo(options.push),
     )  # fmt: skip
+    folder = Folder(options.run)
+    check_finished(folder)
+    if options.to is not None:
+        FORMATS[options.to].needs()
+    if options.to is not None or options.out is not None:
+        place_of(folder, options.to or "", options.out)
+    print(f"opening {options.run} …", file=sys.stderr, flush=True)
     set_up_environment()
     if options.dry_run:  # a run whose rows come from the hub would ask it
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -85,7 +93,6 @@ def export(options: argparse.Namespace, repeat: str) -> int:
     from job.exporting.table import best_format
     from report.parity import parity_lines
 
-    folder = Folder(options.run)
     source = open_source(
         folder, options.allow_code, options.base, options.allow_network, options.base_model
     )
@@ -95,7 +102,8 @@ def export(options: argparse.Namespace, repeat: str) -> int:
         path = written_before(source, to, options.out, options.rows, words)
     if path is None:
         done = export_run(source, to, options.out, options.rows, words)
-        print("\n".join([*parity_lines(done.table), f"written: {done.path}"]), flush=True)
+        end = "written" if done.good else "kept, rejected"
+        print("\n".join([*parity_lines(done.table), f"{end}: {done.path}"]), flush=True)
         if not done.good:
             return CHECK_FAILED
         path = done.path

@@ -34,7 +34,10 @@ def need_extra(extra: str, verb: str) -> None:
     command that installs it. Nothing is imported."""
     missing = [name for name in MODULES[extra] if find_spec(name) is None]
     if missing:
+        state, it = "which is not installed", "it"
+        if len(missing) > 1:
+            state, it = "which are not installed", "them"
         raise ValueError(
-            f"{verb} needs {', '.join(missing)}, which is not installed; install it with\n"
+            f"{verb} needs {', '.join(missing)}, {state}; install {it} with\n"
             f"  {install_command(extra)}"
         )

@@ -273,16 +273,16 @@ def check_finished(folder: Folder) -> None:
     """Raise ValueError unless there is a run with a model, naming the finished runs there."""
     refuse_links(folder)
     if not folder.config.exists():
-        runs = sorted(p.parent.name for p in folder.path.parent.glob("*/result.json"))
-        known = f"finished runs there: {', '.join(runs)}" if runs else (
-            "none is there: train one with `python train.py --config configs/imdb_lora.toml`"
-        )  # fmt: skip
+        runs = ", ".join(sorted(p.parent.name for p in folder.path.parent.glob("*/result.json")))
+        known = f"finished runs in {folder.path.parent}: {runs}"
+        if not runs:
+            known = "train one with `python train.py --config configs/imdb_lora.toml`"
+        if not folder.path.exists():
+            raise ValueError(f"there is no folder {folder.path}; {known}")
         raise ValueError(f"{folder.path} is not a run folder: it has no config.toml; {known}")
     if not folder.model.is_dir():
-        raise ValueError(
-            f"{folder.path} has no model yet: its training is not finished. Finish it with "
-            f"`python train.py --config {folder.config} --resume`."
-        )
+        finish = f"Finish it with `python train.py --config {folder.config} --resume`."
+        raise ValueError(f"{folder.path} has no model yet: its training is not finished. {finish}")
 
 
 def finished_config(folder: Folder) -> Config:

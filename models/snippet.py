@@ -1,6 +1,7 @@
 """Python that opens an exported model where there is no openloop, for people to copy."""
 
 from collections.abc import Sequence
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ POOLED = {  # hidden (B, T, D) and mask (B, T) -> (B, D), as models/heads.py poo
     "last": "hidden[torch.arange(len(hidden)), (mask * torch.arange(mask.shape[1])).argmax(1)]",
 }
 TEXTS = Texts()  # pieces of 512 tokens, cut at the end
+SHOWN = 20  # labels that stand in the lines; of more they are read
 ACTIVATIONS = {"tanh": "torch.tanh", "relu": "torch.relu", "gelu": "torch.nn.functional.gelu"}
 
 
@@ -44,10 +46,11 @@ def loading_snippet(
 
     It leaves `tokenizer` and `logits (B, C)` behind, of two texts or pairs, of one where texts have
     to be asked alone; for a regression also `values (B,)`, in the labels' own unit; and what the
-    lines `decided` make of the logits. A native model is left as `model`, the backbone below a head
-    of ours as `backbone`. With a head of a user's own it opens `model` with openloop, and then the
-    `backbone` alone without; with a method that PEFT has no form of it opens `model` with openloop
-    alone.
+    lines `decided` make of the logits: `probabilities (B, C)`, and `best (B,)` or of several labels
+    `holds (B, C)`. The last line prints the answers. A native model is left as `model`, the
+    backbone below a head of ours as `backbone`. With a head of a user's own it opens `model` with
+    openloop, and then the `backbone` alone without; with a method that PEFT has no form of it opens
+    `model` with openloop alone.
 
     Of a language model it leaves `model`, `tokenizer` and `reply`, to one message.
     """
@@ -57,10 +60,7 @@ def loading_snippet(
         return _chat_snippet(folder, args)
     text_part = text_lines(texts)
     native = args.head_kind == "native"
-    values = [*decided]
-    if args.kind == "regression":
-        scale = f"* {args.target_deviation!r} + {args.target_mean!r}"
-        values += [f"values = logits.squeeze(-1).double() {scale}  # in the labels' own unit"]
+    values = _answer_lines(args, decided)
     auto, name = ("AutoModelForSequenceClassification", "model") if native else (
         ("AutoModel", "backbone")
     )  # fmt: skip
@@ -81,7 +81,8 @@ def loading_snippet(
             "import torch",
             f"from models.export import load_exported  # openloop's: {why}",
             "",
-            f"model, tokenizer, args = load_exported({str(folder)!r}{allow})",
+            f"folder = {str(folder)!r}",
+            f"model, tokenizer, args = load_exported(folder{allow})",
             *answered,
         ]
         if in_peft:
@@ -92,6 +93,38 @@ def loading_snippet(
         imports = ["import torch", "from safetensors.torch import load_file"]
         lines = [*imports, *opened, *text_part, *_head_lines(args, texts), *values]
     return "\n".join(lines) + "\n"
+
+
+def _answer_lines(args: ModelArgs, decided: Sequence[str]) -> list[str]:
+    """Lines that make answers of `logits`, and print them. Without lines `decided` it is the
+    likeliest label, or each that is likelier than not, and nothing is calibrated."""
+    if args.kind == "regression":
+        scale = f"* {args.target_deviation!r} + {args.target_mean!r}"
+        return [
+            f"values = logits.squeeze(-1).double() {scale}  # in the labels' own unit",
+            "print(values.tolist())",
+        ]
+    names = list(args.label_names) or [str(i) for i in range(args.num_labels)]
+    labels = [f"labels = {names!r}"]
+    if len(names) > SHOWN:
+        opened = 'open(folder + "/labels.json", encoding="utf-8")'
+        labels = ["import json", "", f'labels = json.load({opened})["names"]']
+    share = "round(row[i].item(), 4)"
+    if args.kind == "multi":
+        return [
+            *(decided or ["probabilities = logits.sigmoid()  # (B, C)",
+                          "holds = probabilities > 0.5  # (B, C)"]),
+            *labels,
+            "for row, held in zip(probabilities, holds):",
+            f"    print({{labels[i]: {share} for i in held.nonzero()[:, 0].tolist()}})",
+        ]  # fmt: skip
+    return [
+        *(decided or ["probabilities = logits.softmax(-1)  # (B, C)",
+                      "best = probabilities.argmax(-1)  # (B,)"]),
+        *labels,
+        "for row, i in zip(probabilities, best.tolist()):",
+        f"    print(labels[i], {share})",
+    ]  # fmt: skip
 
 
 def _chat_snippet(folder: str | Path, args: ModelArgs) -> str:
@@ -124,6 +157,7 @@ def _chat_snippet(folder: str | Path, args: ModelArgs) -> str:
         "    ids = model.generate(**inputs, max_new_tokens=64)",
         'new = ids[0, inputs["input_ids"].shape[1] :]',
         "reply = tokenizer.decode(new, skip_special_tokens=True)",
+        "print(reply)",
         "",
     ])  # fmt: skip
 
@@ -134,8 +168,13 @@ def _bag_snippet(folder: str | Path, args: ModelArgs, pairs: bool) -> str:
     if pairs:
         texts = ['"a first text"', '"its second"', '"another first"', '"its second"']
     what = "probabilities  # (N, C), in the order of model['labels']"
+    shown = [
+        "for row in probabilities:",
+        "    print(dict(zip(model['labels'].tolist(), row.round(4).tolist())))",
+    ]
     if args.kind == "regression":
         what = "values  # (N, 1), in the labels' own unit"
+        shown = ["print(values[:, 0].tolist())"]
     name, _, comment = what.partition("  ")
     lines = [
         "import sys",
@@ -148,6 +187,7 @@ def _bag_snippet(folder: str | Path, args: ModelArgs, pairs: bool) -> str:
         'model = dict(np.load(folder + "/ngrams.npz"))',
         f"texts = [{', '.join(texts)}]",
         f"{name} = predict(model, texts)  {comment}",
+        *shown,
     ]
     return "\n".join(lines) + "\n"
 
@@ -208,6 +248,14 @@ def _adapter_lines(folder: str | Path, args: ModelArgs, auto: str, name: str) ->
     ]
 
 
+def _install(package: str) -> str:
+    """What installs a package, in the version that is here; where that is not known, in words."""
+    names = packages_distributions().get(package)
+    if not names:
+        return f"the package {package} has to be there"
+    return f"pip install {names[0]}=={version(names[0])}"
+
+
 def _base_lines(base: dict[str, Any]) -> tuple[list[str], str]:
     """(lines that name an adapter's `base`, what from_pretrained is told beside it)."""
     if base["in_memory"]:
@@ -221,6 +269,7 @@ def _base_lines(base: dict[str, Any]) -> tuple[list[str], str]:
         place = f" + {'/' + inside!r}" if inside else ""
         return [
             "from importlib.util import find_spec",
-            f"base = find_spec({package!r}).submodule_search_locations[0]{place}",
+            f"base = find_spec({package!r}).submodule_search_locations[0]{place}"
+            f"  # {_install(package)}",
         ], extra
     return [f"base = {(source if extra else base_path(base))!r}"], extra

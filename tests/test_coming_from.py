@@ -1,8 +1,11 @@
 """docs/coming-from.md: every option that it names is there, on their side and on ours."""
 
+import ast
 import dataclasses
 import inspect
 import re
+import shlex
+import tomllib
 from pathlib import Path
 
 import peft
@@ -14,6 +17,7 @@ from sentence_transformers import SentenceTransformerTrainingArguments, losses
 import predict
 import train
 from configs.fields import list_settings
+from configs.read import parse_config, read_config
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "coming-from.md").read_text(encoding="utf-8")
@@ -56,6 +60,35 @@ def test_each_of_our_settings_is_one(section, capsys):
             assert name in list_settings() or (name.startswith("--") and name in options), name
 
 
+def test_the_trainers_script_and_its_recipe_are_both_understood():
+    (script,) = re.findall(r"```python\n(.*?)```", SECTIONS["The Trainer"], re.S)
+    assert len(script.splitlines()) <= 10
+    given = {}
+    for line in ast.parse(script).body:
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets) in ("best", "train"):
+            given |= ast.literal_eval(line.value)
+    assert set(given) <= fields(transformers.TrainingArguments)
+    (recipe,) = re.findall(r"```toml\n(.*?)```", SECTIONS["The Trainer"], re.S)
+    config = parse_config(tomllib.loads(recipe))
+    assert config.train.epochs == given["num_train_epochs"]
+    assert config.train.lr == given["learning_rate"]
+    assert config.train.micro_batch_size == given["per_device_train_batch_size"]
+    assert config.eval.every == given["eval_strategy"]
+    assert f"seed={config.run.seed}," in script
+    assert str(config.data.max_length) in script
+    assert config.model.source.removeprefix("hub:") in script
+
+
+def test_each_command_is_understood():
+    text = PAGE.replace("\\\n", "")
+    commands = re.findall(r"^python train\.py (.+)$", text, re.M)
+    assert len(commands) == 3
+    for command in commands:
+        options = train.parse_arguments(shlex.split(command, comments=True))
+        overrides = [word for word in shlex.split(command) if re.match(r"[a-z_.]+=", word)]
+        assert read_config(ROOT / options.config, overrides, options.unset or []).run.name
+
+
 def test_every_setting_in_a_sentence_is_one():
     named = re.findall(r"`((?:model|lora|train|data|head|contrast)\.[a-z_]+)`", PAGE)
     assert set(named) <= set(list_settings())
@@ -81,12 +114,19 @@ def test_sentence_transformers_options_are_its_own():
 
 def test_setfits_options_are_its_own():
     setfit = pytest.importorskip("setfit", reason="setfit is not installed")
-    assert set(theirs_of("SetFit")) <= fields(setfit.TrainingArguments)
+    names = {*theirs_of("SetFit")} - {"SetFitModel.from_pretrained"}
+    assert names - {"sample_dataset"} <= fields(setfit.TrainingArguments)
+    assert hasattr(setfit, "sample_dataset")
+    assert hasattr(setfit.SetFitModel, "from_pretrained")
 
 
 def test_defaults_that_differ_are_as_it_says():
     ours = list_settings()
     theirs = {f.name: f.default for f in dataclasses.fields(transformers.TrainingArguments)}
     assert (ours["train.warmup"].default, theirs["warmup_steps"]) == (0.06, 0)
+    assert (ours["train.lr"].default, theirs["learning_rate"]) == (2e-5, 5e-5)
+    batches = ours["train.micro_batch_size"].default, theirs["per_device_train_batch_size"]
+    assert batches == (16, 8)
+    assert (ours["eval.every"].default, theirs["eval_strategy"]) == ("epoch", "no")
     assert (ours["train.weight_decay"].default, theirs["weight_decay"]) == (0.01, 0)
     assert (ours["lora.alpha"].default, peft.LoraConfig().lora_alpha) == (16.0, 8)

@@ -33,5 +33,16 @@ def test_an_extra_that_is_missing_is_named_with_the_command_that_installs_it(mon
         assert f"'{word}'" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [("serve", "fastapi, uvicorn, which are not installed; install them with"),
+     ("peft", "peft, which is not installed; install it with")],
+)  # fmt: skip
+def test_one_package_is_missing_or_several_are(monkeypatch, extra, sentence):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=f"^this needs {sentence}"):
+        extras.need_extra(extra, "this")
+
+
 def test_an_extra_that_is_there_is_no_error():
     extras.need_extra("gguf", "this")

@@ -28,7 +28,7 @@ class BadRow(NamedTuple):
 def nearest(name: str, names: Sequence[str]) -> str:
     """The end of an error message: " (did you mean 'label'?)", or nothing where no name is near."""
     folded = {n.casefold(): n for n in names}
-    close = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6)
     return f" (did you mean {list_columns([folded[close[0]]])!r}?)" if close else ""
 
 

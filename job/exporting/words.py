@@ -1,5 +1,6 @@
 """What the user says of a model that is exported, and nobody guesses. Nothing heavy is imported."""
 
+import difflib
 import re
 from dataclasses import dataclass
 
@@ -37,13 +38,21 @@ def check_license(name: str) -> str:
     """A licence in the hub's words. Raises ValueError for one that is none of them."""
     word = name.strip().lower()
     if word not in LICENSES:
-        near = [one for one in sorted(LICENSES) if one.startswith(word.split("-")[0])]
-        like = f", such as {', '.join(near[:6])}" if near and word else ""
+        near = nearest_license(word)
+        like = f" (did you mean {near}?)" if near else ""
         raise ValueError(
             f"--license {name!r} is none that the hub knows{like}; what is not on its list is "
             "called other"
         )
     return word
+
+
+def nearest_license(word: str) -> str | None:
+    """The licence that a word is nearest to, as people shorten them: apache2 is apache-2.0."""
+    short = {re.sub(r"\.0$|[^a-z0-9.]", "", name): name for name in LICENSES if name != "other"}
+    word = re.sub(r"\.0$|[^a-z0-9.]", "", word)
+    close = difflib.get_close_matches(word, short, n=1, cutoff=0.6)
+    return short[close[0]] if close else None
 
 
 def check_repo(name: str) -> str:

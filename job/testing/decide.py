@@ -263,5 +263,8 @@ def snippet_lines(decision: Decision) -> list[str]:
     ]
     if decision.kind == "multi":
         shares = list(decision.thresholds) or 0.5
-        lines.append(f"holds = probabilities > torch.tensor({shares})  # (B, C)")
-    return lines
+        return [*lines, f"holds = probabilities > torch.tensor({shares})  # (B, C)"]
+    best = "probabilities.argmax(-1)"
+    if decision.thresholds:
+        best = f"(probabilities[:, 1] > {decision.thresholds[0]!r}).long()"
+    return [*lines, f"best = {best}  # (B,)"]

@@ -8,6 +8,7 @@ The names of classes and settings are those that its versions have read since 2.
 """
 
 import json
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,9 @@ def write_sentences(
     with merged(model) as drift:
         save_transformers(backbone, folder)
     tokenizer_of(tokenizer, max_length, side).save_pretrained(folder)
-    bert = {"max_seq_length": max_length, "do_lower_case": False}
+    bert: dict[str, Any] = {"max_seq_length": max_length, "do_lower_case": False}
+    if lacks_pooler(backbone):
+        bert["model_args"] = {"add_pooling_layer": False}
     write_json(folder / "sentence_bert_config.json", bert)
     write_json(folder / "config_sentence_transformers.json", {"model_type": "SentenceTransformer"})
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
@@ -63,6 +66,13 @@ def write_sentences(
     ]
     write_json(folder / "modules.json", listed)
     return drift
+
+
+def lacks_pooler(backbone: nn.Module) -> bool:
+    """Whether a backbone was built without the pooling layer of its class, which no head of ours
+    reads: unless from_pretrained hears of it, it makes one at random and reports it as missing."""
+    takes = "add_pooling_layer" in signature(type(backbone).__init__).parameters
+    return takes and getattr(backbone, "pooler", None) is None
 
 
 def write_dense(layer: nn.Linear, activation: nn.Module, folder: Path) -> None:

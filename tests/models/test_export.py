@@ -5,12 +5,14 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import models.snippet
 from models.build import build_model
 from models.export import export_model, load_exported
 from models.load import load_tokenizer
@@ -306,6 +308,38 @@ def test_a_regressions_unit_is_stored_and_shown(trained, encode, logits_of, tmp_
     assert torch.equal(names["values"], expected)
 
 
+@pytest.mark.parametrize("kind", ["single", "multi", "regression"])
+def test_a_snippet_prints_its_answers(trained, tmp_path, capsys, kind):
+    values = {"kind": kind} if kind != "regression" else {**NUMBER, **UNIT}
+    built, args, tokenizer = trained("bert", "linear", **values)
+    export_model(built, args, tokenizer, tmp_path)
+    names = run_snippet(tmp_path, args)
+    shown = capsys.readouterr().out.splitlines()
+    if kind == "regression":
+        assert shown == [str(names["values"].tolist())]
+        return
+    labels = list(args.label_names) or ["0", "1"]
+    rows = names["probabilities"]
+    if kind == "single":
+        assert shown == [f"{labels[r.argmax()]} {round(r.max().item(), 4)}" for r in rows]
+        torch.testing.assert_close(rows, names["logits"].softmax(-1))
+    else:
+        expected = [
+            {n: round(p, 4) for n, p in zip(labels, r, strict=True) if p > 0.5}
+            for r in rows.tolist()
+        ]
+        assert shown == [str(one) for one in expected]
+        torch.testing.assert_close(rows, names["logits"].sigmoid())
+
+
+def test_a_snippet_of_many_labels_reads_them(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(models.snippet, "SHOWN", 1)
+    built, args, tokenizer = trained("bert", "linear", label_names=("no", "yes"))
+    export_model(built, args, tokenizer, tmp_path)
+    run_snippet(tmp_path, args)
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} <= {"no", "yes"}
+
+
 def test_a_snippet_for_classes_has_no_unit(trained, tmp_path):
     built, args, tokenizer = trained("bert", "native")
     export_model(built, args, tokenizer, tmp_path)
@@ -388,7 +422,14 @@ def test_package_source_is_named_as_such_in_record_and_snippet(
     export_model(built, args, tokenizer, tmp_path / "out")
     record = json.loads((tmp_path / "out" / "openloop.json").read_text(encoding="utf-8"))
     assert record["base"]["source"] == "package:boxed_model/model"
-    assert "find_spec('boxed_model')" in loading_snippet(tmp_path / "out", args)
+    snippet = loading_snippet(tmp_path / "out", args)
+    assert "find_spec('boxed_model')" in snippet
+    assert "# the package boxed_model has to be there" in snippet  # pip knows no such package
+    monkeypatch.setattr(
+        models.snippet, "packages_distributions", lambda: {"boxed_model": ["numpy"]}
+    )
+    snippet = loading_snippet(tmp_path / "out", args)
+    assert f"# pip install numpy=={version('numpy')}" in snippet
     batch = encode(tokenizer)
     found = run_snippet(tmp_path / "out", args)["model"](**batch).logits
     assert torch.equal(found, logits_of(built.model, batch))

@@ -26,6 +26,8 @@ SHIPPED = {  # file of ours -> its name in the folder
 }
 AGREE = 0.99  # of the rows that 8 bits must answer as before
 LOST = 0.01  # of accuracy, a loss that must be excluded
+FEW = 100  # rows of which a single one is more than 1 - AGREE
+ENOUGH = 500  # rows to ask for instead
 
 
 class Onnx:
@@ -73,15 +75,16 @@ class Onnx:
     def usage(self, source: Source, name: str) -> str:
         assert source.texts is not None
         texts = '("a first text", "and a second one")' if source.texts.pairs else '"It was good."'
+        packages = "onnxruntime tokenizers numpy"
         on_hub = name.count("/") == 1
         needs = "from huggingface_hub import snapshot_download\n" if on_hub else ""
         folder = f"snapshot_download({name!r})" if on_hub else repr(name)
         return (
+            f"# pip install {packages}{' huggingface_hub' if on_hub else ''}\n"
             f"import sys\n\n{needs}sys.path.insert(0, {folder})"
             f"{'' if on_hub else '  # a folder on this machine'}\n"
-            "from predict_onnx import ask, decide\n\n"
-            '# its command line also cleans, as the run did: python predict_onnx.py "a text"\n'
-            f"print(decide(ask([{texts}])))\n"
+            "from predict_onnx import answer  # cleans too; or: python predict_onnx.py --help\n\n"
+            f"print(answer([{texts}]))\n"
         )
 
 
@@ -118,10 +121,13 @@ class OnnxInt8(Onnx):
             return [*lines, "no row has a label by which to judge it"]
         others = parity.rows - parity.equal
         if parity.equal < AGREE * parity.rows:
-            lines.append(
+            line = (
                 f"{others:,} of {parity.rows:,} rows are answered otherwise; at most "
                 f"{1 - AGREE:.0%} may be"
             )
+            if parity.rows < FEW:
+                line += f", and of fewer than {FEW} a single one is more: ask for --rows {ENOUGH}"
+            lines.append(line)
         return lines + may_lose(parity.own_right.astype(float), parity.right.astype(float))
 
 
@@ -137,9 +143,13 @@ def may_lose(before: np.ndarray, after: np.ndarray) -> list[str]:
         f"accuracy is {before.mean():.4f} before and {after.mean():.4f} in 8 bits, a loss of "
         f"{loss:.4f} (95 % {low:.4f} to {high:.4f}): one above {LOST:g} is not excluded"
     )
+    spread = Z_975 * float((before - after).std())  # of the loss of one row, at 95 %
     if loss < LOST:
-        rows = math.ceil((Z_975 * float((before - after).std()) / (LOST - loss)) ** 2)
+        rows = math.ceil((spread / (LOST - loss)) ** 2)
         line += f" by {len(before):,} rows; at such a loss it would take about {rows:,} (--rows)"
+    elif low < LOST:  # nor is it shown
+        rows = math.ceil((spread / LOST) ** 2)
+        line += f" by {len(before):,} rows, nor shown; ask for about {rows:,} (--rows {rows})"
     return [line]
 
 

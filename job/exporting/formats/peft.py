@@ -39,7 +39,6 @@ class Peft:
 
     def write(self, source: Source, folder: Path) -> Written:
         from job.exporting.decided import limits, unit_notes, write_rest
-        from job.exporting.formats.sentence_transformers import pooler_notes
         from models.elsewhere.merged import tokenizer_of
 
         model = source.folder.model
@@ -62,9 +61,12 @@ class Peft:
         return exact(parity)
 
     def usage(self, source: Source, name: str) -> str:
+        from job.testing.decide import snippet_lines
         from models.snippet import TEXTS, loading_snippet
 
-        snippet = loading_snippet(source.folder.model, source.args, source.texts or TEXTS)
+        snippet = loading_snippet(
+            source.folder.model, source.args, source.texts or TEXTS, snippet_lines(source.decision)
+        )
         folder = repr(name)
         if name.count("/") == 1:  # the hub's: files beside the adapter are read too
             folder = f"snapshot_download({name!r})"
@@ -73,6 +75,17 @@ class Peft:
         here = re.search(r"^base = '[/~]", snippet, re.MULTILINE)  # a folder of this machine
         known = source.base_model or ("path/to/its/base" if here else None)
         return snippet if known is None else BASE.sub(lambda _: f"base = {known!r}", snippet)
+
+
+def pooler_notes(source: Source) -> list[str]:
+    """What transformers may report of a base without its pooling layer, which no head of ours
+    reads."""
+    if getattr(getattr(source.model, "backbone", None), "pooler", source) is not None:
+        return []
+    return [
+        "Where transformers reports weights of a pooler as missing, ignore that: nothing here "
+        "reads that layer."
+    ]
 
 
 def place_base(source: Source, folder: Path) -> None:

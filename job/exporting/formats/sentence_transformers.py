@@ -1,7 +1,6 @@
 """A model with a linear head over pooled tokens as sentence-transformers opens it: encode() gives
 the logits, which no class of transformers would."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from job.exporting.format import Parity, Source, Written, exact
@@ -41,8 +40,7 @@ class SentenceTransformers:
         from job.exporting.decided import write_folded
         from models.elsewhere.sentences import write_sentences
 
-        written = write_folded(source, folder, write_sentences)
-        return replace(written, notes=[*written.notes, *pooler_notes(source)])
+        return write_folded(source, folder, write_sentences)
 
     def judge(self, parity: Parity) -> list[str]:
         return exact(parity)
@@ -58,14 +56,6 @@ class SentenceTransformers:
             "multi": "shares = logits.sigmoid()  # of each label\n",
             "regression": "",
         }[source.args.kind] + labels_line(source)  # fmt: skip
-
-
-def pooler_notes(source: Source) -> list[str]:
-    """What transformers reports of a backbone that was written without its pooling layer, which no
-    head of ours reads."""
-    if getattr(getattr(source.model, "backbone", None), "pooler", source) is not None:
-        return []
-    return ["transformers reports pooler weights as missing: nothing here reads that layer."]
 
 
 def labels_line(source: Source) -> str:
