@@ -275,6 +275,9 @@ def test_a_loss_is_excluded_by_enough_rows():
         return before, after
 
     assert may_lose(*answers(2000, 6, 4)) == []
+    assert may_lose(*answers(300, 0, 0)) == []
+    (line,) = may_lose(*answers(60, 0, 0))
+    assert line.endswith("one above 0.01 is not excluded by 60 rows; it takes 300 (--rows)")
     (line,) = may_lose(*answers(200, 1, 1))
     rows = int(line.split("about ")[1].split()[0].replace(",", ""))
     # 1.96 standard errors of the difference are one point: var = 2/200

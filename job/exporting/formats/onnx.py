@@ -26,6 +26,7 @@ SHIPPED = {  # file of ours -> its name in the folder
 }
 AGREE = 0.99  # of the rows that 8 bits must answer as before
 LOST = 0.01  # of accuracy, a loss that must be excluded
+UNSEEN = 3  # over N: what none of N rows shows is rarer than that at 95 % (the rule of three)
 FEW = 100  # rows of which a single one is more than 1 - AGREE
 ENOUGH = 500  # rows to ask for instead
 
@@ -137,6 +138,8 @@ def may_lose(before: np.ndarray, after: np.ndarray) -> list[str]:
     from engine.intervals import Z_975, paired_interval
 
     loss, low, high = paired_interval(before, after)
+    if not (before != after).any():
+        high = UNSEEN / len(before)  # no change among so many rows: a few in a thousand may
     if high <= LOST:
         return []
     line = (
@@ -144,7 +147,9 @@ def may_lose(before: np.ndarray, after: np.ndarray) -> list[str]:
         f"{loss:.4f} (95 % {low:.4f} to {high:.4f}): one above {LOST:g} is not excluded"
     )
     spread = Z_975 * float((before - after).std())  # of the loss of one row, at 95 %
-    if loss < LOST:
+    if not spread:
+        line += f" by {len(before):,} rows; it takes {math.ceil(UNSEEN / LOST)} (--rows)"
+    elif loss < LOST:
         rows = math.ceil((spread / (LOST - loss)) ** 2)
         line += f" by {len(before):,} rows; at such a loss it would take about {rows:,} (--rows)"
     elif low < LOST:  # nor is it shown
