@@ -14,7 +14,7 @@ from queue import SimpleQueue
 
 import httpx
 import pytest
-from conftest import help_seconds
+from conftest import ROOT, help_seconds
 
 import serve
 from job.folder import Folder
