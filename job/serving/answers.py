@@ -7,6 +7,7 @@ from typing import Any
 from data.long import lost_tokens
 from job.predicting.naming import Prediction, Text
 from job.predicting.predictor import Predictor
+from job.serving.errors import Refused
 from job.serving.queue import Ticket
 
 VALUE = "value"  # what a number is called
@@ -15,7 +16,7 @@ VALUE = "value"  # what a number is called
 @dataclass
 class Part:
     """One text of a ticket: its tokens, and its answer once there is one. Without `row`, with
-    `fault`, it is no text."""
+    `fault` or with an answer from the beginning, it is no text."""
 
     ticket: Ticket
     text: Text
@@ -24,12 +25,25 @@ class Part:
     answer: list[dict[str, Any]] | None = None
 
     @property
+    def empty(self) -> bool:
+        """Whether there is nothing in it, of a pair in one of the two."""
+        parts = (self.text,) if isinstance(self.text, str) else self.text
+        return not all(text.strip() for text in parts)
+
+    @property
     def tokens(self) -> int:
         return 0 if self.row is None else len(self.row["input_ids"])
 
     @property
     def cut(self) -> bool:
         return self.row is not None and "full_length" in self.row and lost_tokens(self.row) > 0
+
+
+def make_part(ticket: Ticket, text: Text | Refused) -> Part:
+    """A text of a ticket; what was refused has its answer by that."""
+    if isinstance(text, Refused):
+        return Part(ticket, "", answer=[text.body(openai=False)])
+    return Part(ticket, text)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,15 +12,12 @@ from starlette.exceptions import HTTPException
 
 from job.serving.answers import Answer
 from job.serving.describe import openapi
-from job.serving.docs import STYLE, docs_page
+from job.serving.docs import STYLE, address_of, docs_page
 from job.serving.errors import Refused
+from job.serving.front import front_page, read_page
 from job.serving.replies import pieces, whole_reply
 from job.serving.service import Service, closing
 
-PAGE = Path(__file__).parent / "page"
-TYPES = {
-    ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml",
-}  # fmt: skip
 OPEN = (
     "/",
     "/health",
@@ -57,13 +53,20 @@ def make_app(service: Service, say: Callable[[str], None], verbose: bool = False
 
 def add_pages(app: FastAPI, service: Service) -> None:
     """What is looked at: the page, the state, the numbers, the description."""
-    for name, (content, kind) in read_page(PAGE).items():
-        path = "/" if name == "index.html" else f"/page/{name}"
+    files = read_page()
+    html = files.pop("index.html")[0].decode()
+
+    @app.api_route("/", methods=["GET", "HEAD"])
+    async def front() -> Response:
+        page = front_page(html, service.run.name, service.token is not None)
+        return HTMLResponse(page, headers=SAFE)
+
+    for name, (content, kind) in files.items():
 
         def show(content: bytes = content, kind: str = kind) -> Response:
             return Response(content, media_type=kind, headers=SAFE)
 
-        app.add_api_route(path, show, methods=["GET", "HEAD"])
+        app.add_api_route(f"/page/{name}", show, methods=["GET", "HEAD"])
 
     @app.get("/health")
     async def health() -> Response:
@@ -90,8 +93,9 @@ def add_pages(app: FastAPI, service: Service) -> None:
         return JSONResponse(openapi(service))
 
     @app.get("/docs")
-    async def docs() -> Response:
-        return HTMLResponse(docs_page(openapi(service)), headers=SAFE)
+    async def docs(request: Request) -> Response:
+        address = address_of(request["scheme"], request.headers.get("host"), request["server"])
+        return HTMLResponse(docs_page(openapi(service), address), headers=SAFE)
 
     @app.get("/docs.css")
     async def style() -> Response:
@@ -194,16 +198,6 @@ def note_answer(service: Service, done: Answer, size: int) -> None:
     service.note_done(size)
 
 
-def read_page(folder: Path) -> dict[str, tuple[bytes, str]]:
-    """Name -> (bytes, media type) of the files of the page; nothing else can be asked for."""
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    return {
-        path.name: (path.read_bytes(), f"{TYPES[path.suffix]}; charset=utf-8")
-        for path in paths
-        if path.suffix in TYPES
-    }
-
-
 # ---- the gate --------------------------------------------------------------------------------
 
 
@@ -217,8 +211,14 @@ async def refused(request: Request, error: Exception) -> Response:
 async def unknown(request: Request, error: Exception) -> Response:
     """No such route, or not by this method."""
     assert isinstance(error, HTTPException)
-    message = f"{request.method} {request.url.path[:100]}: {error.detail}; GET /docs lists all"
-    refusal = Refused(error.status_code, "validation", message, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    reason = f"{error.detail}; GET /docs lists all routes"
+    if error.status_code == 404:
+        reason = "there is no such route; GET /docs lists all"
+    elif "Allow" in headers:
+        reason = f"it is asked by {headers['Allow']}; GET /docs says how"
+    message = f"{request.method} {request.url.path[:100]}: {reason}"
+    refusal = Refused(error.status_code, "validation", message, headers)
     return await refused(request, refusal)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from data.reading.rows import is_encodable
 from job.chatting.talker import Message
-from job.serving.errors import Refused
+from job.serving.errors import Refused, as_json
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 MOST_STOPS = 4
@@ -69,7 +69,7 @@ def wrong(message: str, param: str | None = None, code: str | None = None) -> Re
 def read_talk(body: Any, model: str) -> Talk:
     """The body of /v1/chat/completions, for a run of this name. Raises Refused."""
     if not isinstance(body, Mapping):
-        raise wrong(f"the body is {str(body)!r:.60}; expected an object with messages")
+        raise wrong(f"the body is {as_json(body)}; expected an object with messages")
     for name, value in body.items():
         if name in READ or name in NOTED or value in (None, "", [], {}):
             continue
@@ -77,7 +77,7 @@ def read_talk(body: Any, model: str) -> Talk:
             raise wrong(f"this server has no {name!r:.60}; leave it out", name[:60], "unsupported")
         if value not in ONLY[name] or (isinstance(value, bool) != (name == "logprobs")):
             only = json.dumps(ONLY[name][0])
-            got = f"{name} is {str(value)!r:.60}; this server takes {only} alone"
+            got = f"{name} is {as_json(value)}; this server takes {only} alone"
             raise wrong(got, name, "unsupported")
     if (requested := body.get("model")) != model:
         what = (
@@ -103,11 +103,11 @@ def read_messages(messages: Any) -> list[Message]:
     for number, message in enumerate(messages):
         place = f"messages[{number}]"
         if not isinstance(message, Mapping):
-            raise wrong(f"{place} is {str(message)!r:.60}; expected an object", place)
+            raise wrong(f"{place} is {as_json(message)}; expected an object", place)
         role = message.get("role")
         if not isinstance(role, str) or role not in ROLES:
             known = ", ".join(ROLES)
-            raise wrong(f"{place}: role is {str(role)!r:.60}; expected one of {known}", place)
+            raise wrong(f"{place}: role is {as_json(role)}; expected one of {known}", place)
         if message.get("tool_calls") or message.get("function_call"):
             raise wrong(f"{place} calls tools, which this server has not", place, "unsupported")
         read.append({"role": ROLES[role], "content": read_content(message.get("content"), place)})
@@ -121,14 +121,14 @@ def read_content(content: Any, place: str) -> str:
             if not isinstance(part, Mapping) or part.get("type") != "text":
                 kind = part.get("type") if isinstance(part, Mapping) else part
                 raise wrong(
-                    f"{place}: a part is {str(kind)!r:.60}; this model reads text alone", place
+                    f"{place}: a part is {as_json(kind)}; this model reads text alone", place
                 )
             if not isinstance(part.get("text"), str):
-                got = str(part.get("text"))
-                raise wrong(f"{place}: the text of a part is {got!r:.60}; expected text", place)
+                got = as_json(part.get("text"))
+                raise wrong(f"{place}: the text of a part is {got}; expected text", place)
         content = "\n".join(part["text"] for part in content)
     if not isinstance(content, str):
-        raise wrong(f"{place}: content is {str(content)!r:.60}; expected text", place)
+        raise wrong(f"{place}: content is {as_json(content)}; expected text", place)
     if not is_encodable(content):
         raise wrong(f"{place}: content holds a lone surrogate, which is no Unicode", place)
     return content
@@ -170,7 +170,7 @@ def number(
         return None
     if not right or isinstance(value, bool) or not least <= value <= most:
         what = "a whole number" if whole else "a number"
-        raise wrong(f"{name} is {str(value)!r:.60}; expected {what}, {least} to {most}", name)
+        raise wrong(f"{name} is {as_json(value)}; expected {what}, {least} to {most}", name)
     return float(value) if not whole else value
 
 
@@ -178,7 +178,7 @@ def flag(values: Mapping[str, Any], name: str) -> bool:
     """A field that is true or false; false where it is not there."""
     value = values.get(name)
     if value not in (None, True, False) or isinstance(value, int) != isinstance(value, bool):
-        raise wrong(f"{name} is {str(value)!r:.60}; expected true or false", name)
+        raise wrong(f"{name} is {as_json(value)}; expected true or false", name)
     return bool(value)
 
 
@@ -188,7 +188,7 @@ def read_stops(stop: Any) -> tuple[str, ...]:
     if stops is None or stops == [""]:
         return ()
     if not isinstance(stops, list) or not all(isinstance(s, str) and s for s in stops):
-        raise wrong(f"stop is {str(stop)!r:.60}; expected a text, or some", "stop")
+        raise wrong(f"stop is {as_json(stop)}; expected a text, or some", "stop")
     if len(stops) > MOST_STOPS:
         raise wrong(f"stop has {len(stops)} texts; at most {MOST_STOPS} are looked for", "stop")
     return tuple(stops)

@@ -77,7 +77,6 @@ def serve(options: Namespace, open_desk: Open) -> int:
     """Answer until somebody says to end; the exit status. `open_desk` opens the run, now and when
     there is a newer one. Raises ValueError where it cannot be opened, or nobody can listen."""
     need_extra("serve", "serve.py")
-    from job.serving.app import make_app
     from job.serving.listen import Listener, bind
 
     signals: SimpleQueue[int] = SimpleQueue()
@@ -86,8 +85,11 @@ def serve(options: Namespace, open_desk: Open) -> int:
         signal.signal(signal.SIGTERM, stop)  # the first program of a container ends by no other way
     folder = Folder(Path(options.run))
     token, limits = read_token(options.token_env), Limits(options.timeout, options.queue)
-    held = bind(options.host, options.port)
+    held = bind(options.host, options.port)  # whoever holds it is named before torch is loaded
+    say(f"opening {options.run} …")
     worker = Worker(open_run(folder, open_desk))
+    from job.serving.app import make_app
+
     address, port = held.getsockname()[:2]
     names = own_names(options.host, address, token)
     service = Service(worker, limits, read_project()["version"], token, names)
@@ -121,8 +123,8 @@ def announce(service: Service, host: str, port: int) -> None:
     shown = f"[{host}]" if ":" in host else host
     routes = ", ".join(service.run.desk.info()["routes"])
     say(
-        f"http://{shown}:{port} answers for {service.run.name}: {routes}; /docs says how, "
-        "Ctrl-C ends"
+        f"http://{shown}:{port} answers for {service.run.name}: {routes}; / is a "
+        "page to try it, /docs says how to ask, Ctrl-C ends"
     )
     if not is_loopback(host) and service.token is None:
         say(

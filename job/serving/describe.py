@@ -11,7 +11,7 @@ NUMBER: Schema = {"type": "number"}
 WHOLE: Schema = {"type": "integer"}
 FLAG: Schema = {"type": "boolean"}
 WHY = {  # status -> when
-    400: "a request without a text, or one that nobody could answer",
+    400: "no text at all, or an empty one; of a chat, a request that cannot be met",
     401: "the token is missing or wrong",
     404: "this run does not answer that",
     408: "the body came too slowly",
@@ -51,7 +51,9 @@ def or_null(schema: Schema) -> Schema:
 def openapi(service: Service) -> dict[str, Any]:
     """The whole description."""
     info = service.info()
-    paths: dict[str, Any] = {
+    chat, most = info["task"] == "chat", service.limits.texts
+    paths = chat_paths(info) if chat else label_paths(info, most)
+    paths |= {  # behind what a run is for
         "/health": {"get": get_route("Whether the server is well", state(), (421, 503))},
         "/ready": {"get": get_route("Whether it takes requests", state(), (421, 503))},
         "/info": {
@@ -59,10 +61,6 @@ def openapi(service: Service) -> dict[str, Any]:
         },
         "/metrics": {"get": get_route("Counters for Prometheus", STRING, GET_ERRORS, "text/plain")},
     }
-    if info["task"] == "chat":
-        paths |= chat_paths(info)
-    else:
-        paths |= label_paths(info, service.limits.texts)
     described: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -153,7 +151,8 @@ def label_paths(info: Mapping[str, Any], most: int) -> dict[str, Any]:
             "top_k": or_null({**WHOLE, "minimum": 1}),
             "partial": {
                 **FLAG, "default": False,
-                "description": "an item that is no text gets its error, the others their answers",
+                "description": "an item of a batch that is no text gets its error, the others "
+                "their answers",
             },
         },
     )  # fmt: skip
@@ -220,9 +219,9 @@ def chat_paths(info: Mapping[str, Any]) -> dict[str, Any]:
         "example": info["model_id"],
     }]  # fmt: skip
     return {
-        "/v1/models": {"get": get_route("The one model", models, GET_ERRORS, openai=True)},
-        "/v1/models/{model}": {"get": named},
         "/v1/chat/completions": {
             "post": post_route("A reply", body, answers, errors, example, openai=True)
         },
+        "/v1/models": {"get": get_route("The one model", models, GET_ERRORS, openai=True)},
+        "/v1/models/{model}": {"get": named},
     }

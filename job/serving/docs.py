@@ -2,6 +2,7 @@
 script. What is shown comes from openapi.json, which stays the one place that says it."""
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from html import escape
@@ -23,8 +24,21 @@ td, th { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0;
 """
 
 
-def docs_page(described: Mapping[str, Any]) -> str:
-    """The page."""
+HOST = re.compile(r"([A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+
+
+def address_of(scheme: str, host: str | None, server: tuple[str, int | None] | None) -> str:
+    """Where whoever asks has reached this server: by the Host header of the request or, where that
+    is none or an odd one, by the address and port that the connection came to."""
+    if host is None or not HOST.fullmatch(host):
+        name, port = server or ("localhost", None)
+        name = f"[{name}]" if ":" in name else name
+        host = name if port is None else f"{name}:{port}"
+    return f"{scheme}://{host}"
+
+
+def docs_page(described: Mapping[str, Any], address: str) -> str:
+    """The page; its commands ask the server at `address`."""
     title = escape(described["info"]["title"])
     secured = "security" in described
     parts = [
@@ -41,14 +55,16 @@ def docs_page(described: Mapping[str, Any]) -> str:
         )
     for path, methods in described["paths"].items():
         for method, route in methods.items():
-            parts += route_parts(method.upper(), path, route, secured)
+            parts += route_parts(method.upper(), path, route, address, secured)
     return "\n".join([*parts, "</main></body></html>"])
 
 
-def route_parts(method: str, path: str, route: Mapping[str, Any], secured: bool) -> Iterator[str]:
+def route_parts(
+    method: str, path: str, route: Mapping[str, Any], address: str, secured: bool
+) -> Iterator[str]:
     """One route: what it is, how to ask it, its fields, what may come back."""
     yield f"<h2><code>{method} {escape(path)}</code></h2><p>{escape(route['summary'])}.</p>"
-    yield f"<pre>{escape(curl_line(path, route, secured))}</pre>"
+    yield f"<pre>{escape(curl_line(path, route, address, secured))}</pre>"
     if "requestBody" in route:
         schema = route["requestBody"]["content"]["application/json"]["schema"]
         yield "<table><thead><tr><th>field</th><th>what it takes</th></tr></thead><tbody>"
@@ -64,8 +80,8 @@ def route_parts(method: str, path: str, route: Mapping[str, Any], secured: bool)
     yield "</tbody></table>"
 
 
-def curl_line(path: str, route: Mapping[str, Any], secured: bool) -> str:
-    """The command that asks a route; the address is a placeholder that a shell fills."""
+def curl_line(path: str, route: Mapping[str, Any], address: str, secured: bool) -> str:
+    """The command that asks a route of the server at `address`."""
     words = ["curl"]
     for parameter in route.get("parameters", ()):
         path = path.replace(f"{{{parameter['name']}}}", quote(parameter["example"]))
@@ -74,7 +90,7 @@ def curl_line(path: str, route: Mapping[str, Any], secured: bool) -> str:
     if "requestBody" in route:
         body = json.dumps(route["requestBody"]["content"]["application/json"]["example"])
         words += ["-H 'Content-Type: application/json'", f"-d {shlex.quote(body)}"]
-    return " ".join([*words, f"http://localhost:8000{path}"])
+    return " ".join([*words, shlex.quote(f"{address}{path}")])
 
 
 def kind_of(schema: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Why a request gets no answer: its status, and the sentence that says what to do."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,9 +37,21 @@ def wrong_input(message: str, param: str | None = None) -> Refused:
     return Refused(422, "validation", message, param=param)
 
 
-def no_text(message: str) -> Refused:
-    """An item that the run cannot read."""
-    return Refused(422, "tokenizer", message)
+def no_text(message: str, empty: bool) -> Refused:
+    """An item that the run cannot read. text-embeddings-inference has a status of its own for one
+    that is empty."""
+    return Refused(400, "empty", message) if empty else Refused(422, "tokenizer", message)
+
+
+def as_json(value: Any) -> str:
+    """What a request has in some place, as its client wrote it, no more than 60 characters. A lone
+    surrogate is shown as its escape: an answer is UTF-8, which has none."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return "nested too deep"
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def model_failed(error: BaseException) -> Refused:

@@ -19,7 +19,7 @@ from job.predicting.explain import explain_texts
 from job.predicting.naming import Text, name_predictions
 from job.predicting.outputs import piece_cells
 from job.predicting.predictor import CHUNK, Predictor
-from job.serving.answers import Answer, Part, describe_predictor, elements
+from job.serving.answers import Answer, Part, describe_predictor, elements, make_part
 from job.serving.asks import Ask, read_explain, read_predict
 from job.serving.errors import Refused, model_failed, no_text
 from job.serving.queue import Ticket, room
@@ -41,11 +41,11 @@ class LabelDesk:
     def admit(self, tickets: Sequence[Ticket]) -> None:
         """The answer to Desk."""
         fresh = {
-            ticket: [Part(ticket, text) for text in ticket.ask.texts]
+            ticket: [make_part(ticket, text) for text in ticket.ask.texts]
             for ticket in tickets
             if not ticket.gone
         }
-        parts = [part for ticket in fresh for part in fresh[ticket]]
+        parts = [part for ticket in fresh for part in fresh[ticket] if part.answer is None]
         for start in range(0, len(parts), CHUNK):
             self.encode(parts[start : start + CHUNK])
         self.parts |= fresh  # not before: where that fails nothing of them is kept
@@ -81,8 +81,8 @@ class LabelDesk:
             reason = (part.fault or "").removeprefix("text: ")
             if part.fault is not None:
                 if not ask.partial:
-                    return self.refuse(ticket, no_text(f"{name}: {reason}"))
-                part.answer = [no_text(reason).body(openai=False)]
+                    return self.refuse(ticket, no_text(f"{name}: {reason}", part.empty))
+                part.answer = [no_text(reason, part.empty).body(openai=False)]
             elif part.cut and not ask.cut:
                 most = self.predictor.length.max_length
                 return self.refuse(ticket, Refused(
@@ -188,8 +188,9 @@ class LabelDesk:
             wrong = f"there is no label {ask.label!r:.60} to explain; there are {known}"
             return self.refuse(ticket, Refused(422, "validation", wrong, param="label"))
         try:
-            (pieces,) = explain_texts(self.predictor, ask.texts, [ask.label])
-            (row,) = self.name(self.parts[ticket], self.logits(self.parts[ticket]))
+            parts = self.parts[ticket]
+            (pieces,) = explain_texts(self.predictor, [parts[0].text], [ask.label])
+            (row,) = self.name(parts, self.logits(parts))
         except Exception as error:
             return self.refuse(ticket, model_failed(error))
         self.parts[ticket][0].answer = row
@@ -251,7 +252,8 @@ class LabelDesk:
             ask = read_explain(body, own.pairs)
         else:
             ask = read_predict(body, own.pairs, side, most)
-        return ask, room("".join(text) for text in ask.texts)
+        texts = ("" if isinstance(text, Refused) else "".join(text) for text in ask.texts)
+        return ask, room(texts)
 
     def answers(self, route: str) -> str | None:
         """The answer to Desk."""

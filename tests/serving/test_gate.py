@@ -160,6 +160,7 @@ def test_a_route_that_is_not_there_is_404_and_another_method_405(server):
     assert server.client.get("/nope").json()["error_type"] == "validation"
     wrong = server.client.get("/predict")
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+    assert wrong.json()["error"] == "GET /predict: it is asked by POST; GET /docs says how"
 
 
 def raw(server, data, more=()):
@@ -288,7 +289,9 @@ MESSAGES = [{"role": "user", "content": "hello"}]
 CASES = [
     ("server", "/predict", {"inputs": "good"}),
     ("server", "/predict", {"inputs": [["good"], [""]], "partial": True}),
+    ("server", "/predict", {"inputs": [["good"], [None]], "partial": True}),
     ("server", "/predict", {"inputs": "", "partial": True}),
+    ("server", "/predict", {"inputs": ""}),
     ("server", "/predict", {"inputs": "good", "raw_scores": True, "top_k": 1}),
     ("server", "/predict", {"inputs": []}),
     ("server", "/predict", {"inputs": 7}),
@@ -341,3 +344,30 @@ def test_docs_need_no_network_and_no_script(server, chat_server, guarded):
         assert "//cdn" not in page
         assert page.count("href=") == 3
     assert "Authorization: Bearer $TOKEN" in guarded.client.get("/docs").text
+
+
+def test_docs_begin_with_what_a_run_is_for(server, chat_server):
+    for running, first in ((server, "/predict"), (chat_server, "/v1/chat/completions")):
+        assert next(iter(running.client.get("/openapi.json").json()["paths"])) == first
+        page = running.client.get("/docs").text
+        assert page.index(f"POST {first}") < page.index("GET /health") < page.index("GET /metrics")
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        ("models.example:81", "http://models.example:81/predict"),
+        ("[::1]:8000", "&#x27;http://[::1]:8000/predict&#x27;"),
+        ("a.example';reboot;'", None),
+        ("<b>a.example", None),
+        ("a.example$(id)", None),
+        ("[::1", None),
+    ],
+)
+def test_commands_of_the_docs_ask_the_server_that_showed_them(server, host, shown):
+    page = server.client.get("/docs", headers={"Host": host}).text
+    assert f" {shown or server.url + '/predict'}</pre>" in page
+    assert "localhost:8000" not in page
+    if shown is None:
+        assert host not in page
+        assert "example" not in page

@@ -54,46 +54,79 @@ def test_a_longer_text_is_cut_and_says_so_or_is_refused(server):
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    ("text", "reason", "refused"),
     [
-        ("", "empty text"),
-        (" \n", "empty text"),
-        ("\ud800", "lone surrogate"),
-        ("<br />", "nothing is left"),
+        ("", "empty text", (400, "empty")),
+        (" \n", "empty text", (400, "empty")),
+        ("\ud800", "lone surrogate", (422, "tokenizer")),
+        ("<br />", "nothing is left", (422, "tokenizer")),
     ],
 )
-def test_what_is_no_text_is_named_and_spoils_nothing_where_the_rest_is_wanted(server, text, reason):
+def test_what_is_no_text_is_named_and_spoils_nothing_where_the_rest_is_wanted(
+    server, text, reason, refused
+):
     body = json.dumps({"inputs": [["good film"], [text]]})
     kind = {"Content-Type": "application/json"}
     answer = server.client.post("/predict", content=body, headers=kind)
-    assert (answer.status_code, answer.json()["error_type"]) == (422, "tokenizer")
+    assert (answer.status_code, answer.json()["error_type"]) == refused
     assert answer.json()["error"].startswith("inputs: item 1: ")
     assert reason in answer.json()["error"]
     body = json.dumps({"inputs": [["good film"], [text]], "partial": True})
     good, bad = server.client.post("/predict", content=body, headers=kind).json()
     assert good[0]["score"] > 0.4
     assert reason in bad[0]["error"]
+    assert bad[0]["error_type"] == refused[1]
+
+
+@pytest.mark.parametrize("item", [[3], [None], None, 7, {"text": "a"}, [], ["a", "b"], [["a"]]])
+def test_an_item_that_is_not_even_a_string_spoils_nothing_either(server, predictor, item):
+    inputs = [["good film"], item, ["bad plot"]]
+    answer = ask(server, inputs=inputs)
+    assert (answer.status_code, answer.json()["error_type"]) == (422, "validation")
+    assert answer.json()["error"].startswith("inputs: item 1 ")
+    good, wrong, bad = ask(server, inputs=inputs, partial=True).json()
+    assert [good[0]["label"], bad[0]["label"]] == [
+        max(p.probabilities, key=p.probabilities.get) for p in predictor(["good film", "bad plot"])
+    ]
+    ((error, kind),) = [(part["error"], part["error_type"]) for part in wrong]
+    assert (error.startswith("this item "), kind) == (True, "validation")
+    (alone,) = ask(server, inputs=[item if isinstance(item, list) else [item]], partial=True).json()
+    assert alone[0]["error_type"] == "validation"
+
+
+def test_the_shape_of_inputs_is_refused_with_partial_too(server):
+    for inputs in (7, [None], [3], {"text": "a"}, None):
+        assert ask(server, inputs=inputs, partial=True).status_code == 422
 
 
 @pytest.mark.parametrize(
     ("body", "status", "part"),
     [
         ({"inputs": []}, 400, "at least one text"),
-        ({"inputs": ["a", "b"]}, 422, "a batch is a list of lists"),
+        ({"inputs": ""}, 400, "inputs: empty text"),
+        ({"inputs": [[""]]}, 400, "inputs: item 0: empty text"),
+        ({"inputs": ["a", "b"]}, 422, "a list of 2 strings, and this run reads single texts"),
+        ({"inputs": ["a", "b", "c"]}, 422, "3 strings, and this run reads single texts; a batch"),
+        ({"inputs": [1, 2]}, 422, "inputs is [1, 2]; this run reads single texts"),
         ({"inputs": [["a", "b"]]}, 422, "single texts"),
-        ({"inputs": [["a"], 7]}, 422, "item 1 is '7'"),
-        ({"inputs": 7}, 422, "inputs is '7'"),
-        ({}, 422, "inputs is 'None'"),
+        ({"inputs": [["a"], 7]}, 422, "item 1 is 7;"),
+        ({"inputs": 7}, 422, "inputs is 7;"),
+        ({}, 422, "the field inputs is missing; expected "),
+        ({"inputs": None}, 422, "inputs is null;"),
+        ({"inputs": [None]}, 422, "inputs is [null];"),
+        ({"inputs": [["a"], [True]]}, 422, "item 1 is [true];"),
+        ({"inputs": {"a": "\ud800"}}, 422, 'inputs is {"a": "\\ud800"};'),
         ([], 422, "expected an object"),
         ({"inputs": "a", "raw_score": True}, 422, "no field 'raw_score'"),
         ({"inputs": "a", "raw_scores": 1}, 422, "true or false"),
         ({"inputs": "a", "top_k": 0}, 422, "1 or more"),
-        ({"inputs": "a", "truncation_direction": "Right"}, 422, "was trained with 'left'"),
+        ({"inputs": "a", "truncation_direction": "Right"}, 422, 'was trained with "left"'),
         ({"inputs": [["a"]] * 257}, 413, "at most 256"),
     ],
 )
 def test_a_body_of_another_shape_is_refused_with_the_reason(server, body, status, part):
-    answer = server.client.post("/predict", json=body)
+    kind = {"Content-Type": "application/json"}
+    answer = server.client.post("/predict", content=json.dumps(body), headers=kind)
     assert answer.status_code == status
     assert part in answer.json()["error"]
 

@@ -5,6 +5,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -12,7 +14,7 @@ from queue import SimpleQueue
 
 import httpx
 import pytest
-from conftest import help_seconds
+from conftest import ROOT, help_seconds
 
 import serve
 from job.folder import Folder
@@ -114,7 +116,7 @@ def test_told_to_end_it_answers_what_it_accepted_and_refuses_what_is_new(run, sl
     assert refused[2]["retry-after"] == "5"
     assert refused[2]["connection"] == "close"
     output = capsys.readouterr().err
-    assert "answers for one: POST /predict, POST /explain; /docs says how" in output
+    assert "answers for one: POST /predict, POST /explain; / is a page to try it, " in output
     assert "ending: " in output
     assert "Traceback" not in output
 
@@ -287,12 +289,14 @@ def test_names_are_checked_where_this_machine_alone_asks_without_a_token(
     assert command.own_names(host, address, token) == names
 
 
-def test_a_port_in_use_is_one_message_before_the_model_is_opened(run, capsys):
+def test_a_port_in_use_is_one_message_before_torch_is_loaded(tmp_path):
+    program = "import sys; sys.modules['torch'] = None; import serve; sys.exit(serve.main())"
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
-        assert serve.main(["--run", str(run), "--port", str(port)]) == 2
-    output = capsys.readouterr().err
-    assert output == (
+        words = [sys.executable, "-c", program, "--run", str(tmp_path), "--port", str(port)]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, encoding="utf-8")
+    assert done.returncode == 2
+    assert done.stderr == (
         f"serve.py: port {port} of 127.0.0.1 is in use; choose another one (--port 0 takes any "
         "that is free)\n"
     )
@@ -309,9 +313,20 @@ def test_a_port_in_use_is_one_message_before_the_model_is_opened(run, capsys):
 )
 def test_what_a_person_can_mend_is_one_message(run, capsys, words, part):
     assert serve.main(["--run", str(run), "--port", "0", *words]) == 2
-    output = [line for line in capsys.readouterr().err.splitlines() if "openloop:" not in line]
+    lines = capsys.readouterr().err.splitlines()
+    output = [line for line in lines if "openloop:" not in line and "opening" not in line]
     assert len(output) == 1
     assert part in output[0]
+
+
+def test_the_run_is_named_before_it_is_opened(tmp_path, monkeypatch, capsys):
+    def open_run(*words):
+        raise ValueError("not now")
+
+    monkeypatch.setattr(command, "open_run", open_run)
+    assert serve.main(["--run", str(tmp_path), "--port", "0"]) == 2
+    output = capsys.readouterr().err
+    assert output == f"serve.py: opening {tmp_path} …\nserve.py: not now\n"
 
 
 def test_options_of_labels_are_refused_for_a_chat(tmp_path, capsys, monkeypatch):

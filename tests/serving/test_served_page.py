@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from job.serving import app
+from job.serving.front import front_page
 
 FOLDER = Path(app.__file__).parent / "page"
 SCRIPTS = sorted(FOLDER.glob("*.js"))
@@ -32,10 +33,30 @@ def elements():
 def test_each_file_of_the_page_is_sent_under_a_strict_policy(server):
     for path in FOLDER.iterdir():
         answer = server.client.get("/" if path.name == "index.html" else f"/page/{path.name}")
-        assert (answer.status_code, answer.content) == (200, path.read_bytes())
+        expected = path.read_bytes().replace(b"A finished run", b"tiny")
+        assert (answer.status_code, answer.content) == (200, expected)
         policy = answer.headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
+
+
+def test_the_page_names_its_run_before_any_script_has_asked(server):
+    page = server.client.get("/").text
+    assert '<h1 id="name">tiny</h1>' in page
+    assert "<title>tiny – openloop</title>" in page
+    assert 'class="note">Loading …</p>' in page
+    assert "<noscript>" in page
+    html = (FOLDER / "index.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;bold" in front_page(html, "<b>bold", closed=False)
+    assert "<b>bold" not in front_page(html, "<b>bold", closed=False)
+
+
+def test_a_link_that_the_token_closes_is_not_shown():
+    html = (FOLDER / "index.html").read_text(encoding="utf-8")
+    for closed, hidden in ((True, [{"id": "figures", "hidden": None}]), (False, [])):
+        elements = Reader(front_page(html, "tiny", closed)).elements
+        assert [a for _, a in elements if a.get("id") == "figures" and "hidden" in a] == hidden
+        assert ("a", {"href": "/metrics"}) in elements
 
 
 def test_the_page_holds_nothing_that_the_policy_stops(elements):

@@ -31,6 +31,7 @@ async function look() {
     show(null);
     begin(info);
   } catch (error) {
+    byId("about").textContent = "";
     show(error);
   }
 }
