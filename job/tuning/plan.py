@@ -248,10 +248,11 @@ def fit_rows(shape: Shape, speeds: Speeds, seconds: float, length: int) -> Fit:
     tokens = shape.tokens[length]
     room = max(0.0, seconds - speeds.closing - speeds.loading)
     check = CHECKED * room / (tokens * speeds.check)
-    validation = min(shape.validation, max(shape.batch, int(check / 2)))  # twice: see run_seconds
-    test = min(shape.test, max(shape.batch, int(check)))
-    rest = room - tokens * (2 * validation + test) * speeds.check
     epochs = fewest_epochs(shape, shape.rows, speeds)
+    passes = epochs + 1  # over the validation rows: see run_seconds
+    validation = min(shape.validation, max(shape.batch, int(check / passes)))
+    test = min(shape.test, max(shape.batch, int(check)))
+    rest = room - tokens * (passes * validation + test) * speeds.check
     row = tokens * (epochs * speeds.token + speeds.keeping)
     rows = int(rest / row) // shape.batch * shape.batch
     rows = min(shape.rows, max(math.ceil(FEWEST_STEPS / epochs) * shape.batch, rows))

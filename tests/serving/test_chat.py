@@ -97,7 +97,7 @@ def test_parts_and_a_developer_are_read(client, talker):
 @pytest.mark.parametrize(
     ("values", "part"),
     [
-        ({"n": 2}, "n is '2'; this server takes 1 alone"),
+        ({"n": 2}, "n is 2; this server takes 1 alone"),
         ({"logprobs": True}, "logprobs"),
         ({"frequency_penalty": 0.5}, "frequency_penalty"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "has no 'tools'"),
@@ -105,7 +105,7 @@ def test_parts_and_a_developer_are_read(client, talker):
         ({"temperature": 3}, "0 to 2"),
         ({"temperature": -1}, "0 to 2"),
         ({"top_p": 1.5}, "0 to 1"),
-        ({"max_tokens": 0}, "max_tokens is '0'"),
+        ({"max_tokens": 0}, "max_tokens is 0"),
         ({"max_tokens": 3, "max_completion_tokens": 4}, "differ"),
         ({"stop": ["a"] * 5}, "at most 4"),
         ({"seed": 1.5}, "whole number"),
@@ -125,7 +125,7 @@ def test_what_is_not_there_is_refused_with_the_reason(client, values, part):
     [
         ([], "expected a list"),
         ([{"role": "assistant", "content": "hello"}], "the assistant's own"),
-        ([{"role": "tool", "content": "5", "tool_call_id": "1"}], "role is 'tool'"),
+        ([{"role": "tool", "content": "5", "tool_call_id": "1"}], 'role is "tool"'),
         ([{"role": "user", "content": "say <|end|>"}], "the tokenizer would read"),
         ([{"role": "user", "content": "long " * 200}], "shorten it"),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u"}}]}],
