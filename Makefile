@@ -45,9 +45,11 @@ kernels: $(VENV)/.run-installed ## build the CPU kernels now rather than at the 
 
 llama: $(VENV)/.run-installed ## compile llama-cpp-python, which checks GGUF files (five minutes)
 	@echo 'Compiling llama-cpp-python (once, about five minutes).'
+	@$(PY) -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	  print(*project["optional-dependencies"]["llama"], sep="\n")' > $(VENV)/requirements-llama.txt
 	@export CMAKE_BUILD_PARALLEL_LEVEL=$$(getconf _NPROCESSORS_ONLN) \
 	  CMAKE_ARGS='-DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_EXAMPLES=OFF'; \
-	  $(PIP) 'llama-cpp-python>=0.3.30'
+	  $(PIP) --requirement $(VENV)/requirements-llama.txt
 
 bench-quick: $(VENV)/.dev-installed ## speed beside the stock Trainer, three minutes; fails if slow
 	$(PY) benchmarks/speed.py --quick $(ARGS)

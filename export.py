@@ -16,6 +16,7 @@ from pathlib import Path
 from job.console import prepare_console, read_words
 from job.ending import end_at_signals, run_command
 from job.exporting.table import FORMATS
+from job.predicting.options import add_trust_options
 
 CHECK_FAILED = 4  # exit status
 
@@ -42,14 +43,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--private", action="store_true", help="push: where it is new, not public")
     parser.add_argument("--dry-run", action="store_true",
                         help="push: show what would go, open no connection")  # fmt: skip
-    parser.add_argument("--base", type=Path, metavar="PATH",
-                        help="where the base model of the run's adapter is now")  # fmt: skip
-    parser.add_argument("--allow-code", action="store_true",
-                        help="run code of your own (head, method)")  # fmt: skip
-    parser.add_argument("--allow-drift", action="store_true",
-                        help="go on although files of the run were changed")  # fmt: skip
-    parser.add_argument("--allow-network", action="store_true",
-                        help="fetch the base of the run's adapter from its hub")  # fmt: skip
+    add_trust_options(parser)
     options = parser.parse_args(arguments)
     if options.rows < 1:
         parser.error(f"--rows is {options.rows}; expected 1 or more")

@@ -76,6 +76,11 @@ def check_name(option: str, name: str) -> str:
     return name
 
 
+def is_on_hub(place: str) -> bool:
+    """Whether the place that a card names is USER/NAME on the hub, not a folder."""
+    return place.count("/") == 1
+
+
 def is_name(name: str) -> bool:
     """Whether a hub might call something so."""
     return (

@@ -14,13 +14,18 @@ def add_decision_options(parser: ArgumentParser) -> None:
 
 
 def add_opening_options(parser: ArgumentParser) -> None:
-    """How the run is opened: its base, the device, and what is allowed."""
+    """How the run is opened to answer: its base, what is allowed, and the device."""
+    add_trust_options(parser)
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: as in the run)")
+
+
+def add_trust_options(parser: ArgumentParser) -> None:
+    """Where the base of the run is, and what is allowed."""
     parser.add_argument("--base", type=Path, metavar="PATH",
                         help="where the base model of the run's adapter is now")  # fmt: skip
-    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: as in the run)")
     parser.add_argument("--allow-code", action="store_true",
                         help="run code of your own (head, method)")  # fmt: skip
     parser.add_argument("--allow-drift", action="store_true",
-                        help="answer although files of the run were changed")  # fmt: skip
+                        help="go on although files of the run were changed")  # fmt: skip
     parser.add_argument("--allow-network", action="store_true",
                         help="fetch the base of the run's adapter from its hub")  # fmt: skip

@@ -207,8 +207,8 @@ class Stops:
         places = [place for stop in self.stops if (place := self.held.find(stop)) >= 0]
         if places:
             self.hit = True
-            said, self.held = self.held[: min(places)], ""
-            return said.rstrip()
+            text, self.held = self.held[: min(places)], ""
+            return text.rstrip()
         size = len(self.held)
         longest = max((len(stop) for stop in self.stops), default=1) - 1
         wait = next(
@@ -224,8 +224,8 @@ class Stops:
 
     def end(self) -> str:
         """What still waits, without blanks behind it."""
-        said, self.held = self.held.rstrip(), ""
-        return said
+        text, self.held = self.held.rstrip(), ""
+        return text
 
 
 # ---- what is sent ----------------------------------------------------------------------------

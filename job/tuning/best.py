@@ -62,8 +62,8 @@ def behind(lines: Sequence[Line]) -> list[Interval]:
 
 def to_recipe(lines: Sequence[Line]) -> Interval | None:
     """How far the recipe is behind the first of the finalists; None where that is the recipe."""
-    pairs = zip(lines, behind(lines), strict=True)
-    return next((gap for line, gap in pairs if not line["trial"] and line is not lines[0]), None)
+    own = next((line for line in lines[1:] if not line["trial"]), None)
+    return None if own is None else behind([lines[0], own])[1]
 
 
 def choose(record: Record, rows: int, spent: float) -> Line:
@@ -74,7 +74,7 @@ def choose(record: Record, rows: int, spent: float) -> Line:
     recipe: Line = {"trial": 0, "rung": None, "settings": {}}
     lines = finalists(record)
     best = next(iter(lines), recipe)
-    gap = to_recipe(lines) if lines else None
+    gap = to_recipe(lines)
     if gap is not None and best["rows"] < rows and not is_worse(gap, judged_by(lines)):
         best = next(line for line in lines if not line["trial"])
     return record.add(

@@ -48,11 +48,11 @@ def multiply(
     """x W^T + b: x (N, in), W (out, in), b (out,), all of one dtype -> (N, out). Of a few rows by
     the `native` kernels, where they are given: they know nothing of gradients."""
     compiles = torch.compiler.is_compiling()  # then torch's own, which inductor knows
-    rows = x.shape[0] if x.dtype == torch.float32 else NATIVE + 1
+    rows, fp32 = len(x), x.dtype == torch.float32
     fits = x.device.type == "cpu" and x.numel() and weight.is_contiguous()
-    if fits and native is not None and 1 < rows <= NATIVE and not compiles:
+    if fits and fp32 and native is not None and 1 < rows <= NATIVE and not compiles:
         return native.multiply_few(x, weight, bias)  # of one row MKL is as fast
-    if fits and rows > FEW and not compiles and prefers_onednn(x.dtype):
+    if fits and not (fp32 and rows <= FEW) and not compiles and prefers_onednn(x.dtype):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
 

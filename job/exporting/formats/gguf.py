@@ -6,6 +6,7 @@ from pathlib import Path
 
 from files.write import save_text
 from job.exporting.format import Parity, Source, Written
+from job.exporting.words import is_on_hub
 
 MOST_TOKENS = 8192  # of a conversation in Ollama, whose memory grows with it
 
@@ -67,7 +68,7 @@ class Gguf:
     def usage(self, source: Source, name: str) -> str:
         opened = (
             f'Llama.from_pretrained({name!r}, "model.gguf", n_ctx=2048)'
-            if name.count("/") == 1  # the hub's
+            if is_on_hub(name)
             else f"Llama({name + '/model.gguf'!r}, n_ctx=2048)"
         )
         example = (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from files.write import save_text, to_json
 from job.exporting.format import EXACT, Parity, Source, Written, exact
+from job.exporting.words import is_on_hub
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,7 @@ SHIPPED = {  # file of ours -> its name in the folder
 AGREE = 0.99  # of the rows that 8 bits must answer as before
 LOST = 0.01  # of accuracy, a loss that must be excluded
 UNSEEN = 3  # over N: what none of N rows shows is rarer than that at 95 % (the rule of three)
-FEW = 100  # rows of which a single one is more than 1 - AGREE
+FEW = round(1 / (1 - AGREE))  # rows of which a single one is more than 1 - AGREE
 ENOUGH = 500  # rows to ask for instead
 
 
@@ -77,7 +78,7 @@ class Onnx:
         assert source.texts is not None
         texts = '("a first text", "and a second one")' if source.texts.pairs else '"It was good."'
         packages = "onnxruntime tokenizers numpy"
-        on_hub = name.count("/") == 1
+        on_hub = is_on_hub(name)
         needs = "from huggingface_hub import snapshot_download\n" if on_hub else ""
         folder = f"snapshot_download({name!r})" if on_hub else repr(name)
         return (

@@ -8,6 +8,7 @@ from files.publish import read_manifest
 from files.read import read_json
 from files.write import save_text, to_json
 from job.exporting.format import Parity, Source, Written, exact
+from job.exporting.words import is_on_hub
 
 BASE = re.compile(r"^(?:from importlib\.util import find_spec\n)?base = .*$", re.MULTILINE)
 LEFT = ("manifest.json", "openloop.json", "README.md", "bag")  # openloop's own
@@ -68,7 +69,7 @@ class Peft:
             source.folder.model, source.args, source.texts or TEXTS, snippet_lines(source.decision)
         )
         folder = repr(name)
-        if name.count("/") == 1:  # the hub's: files beside the adapter are read too
+        if is_on_hub(name):  # files beside the adapter are read too
             folder = f"snapshot_download({name!r})"
             snippet = f"from huggingface_hub import snapshot_download\n{snippet}"
         snippet = snippet.replace(repr(str(source.folder.model)), folder)

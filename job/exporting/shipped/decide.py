@@ -11,11 +11,11 @@ SAYS = json.loads(Path(__file__).with_name("decision.json").read_text(encoding="
 def decide(logits: np.ndarray) -> list[dict]:
     """An answer for each row of logits (N, C): a label, or those that hold, with probabilities and,
     where the run was asked for it, whether it is unsure; a number in the labels' own unit."""
-    names, limit, given = SAYS["labels"], SAYS["unsure"], np.array(SAYS["thresholds"], dtype=float)
+    names, limit, least = SAYS["labels"], SAYS["unsure"], np.array(SAYS["thresholds"], dtype=float)
     if SAYS["kind"] == "regression":
         values = logits[:, 0] * SAYS["target"]["deviation"] + SAYS["target"]["mean"]
         return [{"value": value} for value in values.tolist()]
-    z, cuts = logits.astype(float) / SAYS["temperature"], np.log(given) - np.log1p(-given)
+    z, cuts = logits.astype(float) / SAYS["temperature"], np.log(least) - np.log1p(-least)
     if SAYS["kind"] == "multi":
         shares = 1 / (1 + np.exp(-z))
         holds = z > (cuts if len(cuts) else 0)

@@ -37,7 +37,7 @@ def ask(texts: list) -> np.ndarray:
     for start in range(0, len(texts), 32):
         rows = TOKENS.encode_batch([texts[i] for i in order[start : start + 32]])
         ids = {i.name: [getattr(row, INPUTS[i.name]) for row in rows] for i in GRAPH.get_inputs()}
-        logits.extend(GRAPH.run(None, {name: np.array(given) for name, given in ids.items()})[0])
+        logits.extend(GRAPH.run(None, {name: np.array(row) for name, row in ids.items()})[0])
     encoder = np.array(logits)[np.argsort(order)]
     if READING["bag"] is None:
         return encoder
