@@ -46,6 +46,7 @@ def test_an_architecture_learns_with_lora_as_the_table_says(model_type, tmp_path
     assert cells[1] == ("no" if seen.refused else "yes")
     if not seen.refused:
         assert cells[4] == ("in parts" if seen.apart else "yes")
+        assert set(seen.paths) <= {*cells[6].split(", "), "none"}
 
 
 def test_where_texts_run_apart_the_python_of_the_card_asks_them_alone(tmp_path):
