@@ -106,10 +106,10 @@ def run(words: list[str], begun: float) -> int:
         from job.tuning.planned import Wanted
     begin = Begin(options.resume, options.fresh)
 
-    def train(config: "Config", ready: "Callable[[Job], None]") -> dict[str, Any]:
-        job = open_job(
-            config, resume=begin.resume, fresh=begin.fresh, allow_code=options.allow_code
-        )
+    def train(config: "Config", ready: "Callable[[Job], None]", goes_on: bool) -> dict[str, Any]:
+        resume = begin.resume or goes_on
+        fresh = begin.fresh and not resume
+        job = open_job(config, resume=resume, fresh=fresh, allow_code=options.allow_code)
         ready(job)
         return run_job(job, command=command)
 
@@ -119,8 +119,8 @@ def run(words: list[str], begun: float) -> int:
         show_rates(config, options.allow_code)
     else:
         space = tuple(options.space)
-        wanted = Wanted(config, options.sampler, options.seed, space, options.allow_code)
-        tune(wanted, options.minutes, begun, begin, train)
+        wanted = Wanted(config, options.sampler, options.seed, space, options.allow_code, train)
+        tune(wanted, options.minutes, begun, begin)
     return 0
 
 

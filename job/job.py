@@ -79,6 +79,7 @@ class Job:
     banner: Banner | None = None  # the plan as it was printed
     until: float | None = None  # on time.monotonic(): when training ends, wherever it stands
     least_steps: int = 0  # after which it does
+    pauses: bool = False  # whether the run ends before its test, for a resume to go on with
 
     @property
     def num_labels(self) -> int:

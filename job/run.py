@@ -16,7 +16,8 @@ from job.parallel.place import come_apart
 
 
 def train_and_finish(job: Job, folder: Folder, command: str, allow_drift: bool) -> dict[str, Any]:
-    """Restore, show the samples, fit, test, export; the run's result.
+    """Restore, show the samples, fit, test, export; the run's result. Of one that pauses before its
+    test that is its progress alone.
 
     Raises SystemExit(143, 130 or 129) when stopped; what was done is saved.
     """
@@ -38,6 +39,7 @@ def train_and_finish(job: Job, folder: Folder, command: str, allow_drift: bool) 
         job.config.run.log_every,
         restored.metrics_bytes,
     )
+    tracker.bar.leave = not job.pauses
     start = time.perf_counter()
     give(job, ("train", None))
     spread_state(job, progress, restored.checkpoint)
@@ -47,6 +49,9 @@ def train_and_finish(job: Job, folder: Folder, command: str, allow_drift: bool) 
                 train(job, folder, progress, tracker, stop)
             try:
                 stop.check()
+                if job.pauses:
+                    give(job, ("end", None))
+                    return {"progress": vars(progress)}
                 come_apart(job, folder, progress)
                 begun = None if resumed else start
                 result = finish(job, folder, progress, tracker, command, begun, stop)

@@ -53,20 +53,22 @@ def plan_lines(
     rungs: Sequence[tuple[int, int, int]], trials: float, final: float, left: float
 ) -> list[str]:
     """What a search is going to do: of each rung its settings, training and validation rows, the
-    seconds of all trials, and those kept for the winner."""
+    seconds of all trials, and those of what comes after them."""
     if not rungs:
         return [
-            f"no trial fits: about {format_seconds(max(0.0, left))} are left, and a run without "
-            f"any takes about {format_seconds(final)}"
+            f"no trial: about {format_seconds(max(0.0, left))} are left, and a run takes about "
+            f"{format_seconds(final)}; what beats it would have to do so in a second one"
         ]
     parts = [
         f"{count} settings on {rows:,} rows (judged on {validation:,})"
         for count, rows, validation in rungs
     ]
+    full = rungs[-1][0]
     return [
         f"plan: {', then '.join(parts)}",
-        f"about {format_seconds(trials)} of trials, then {format_seconds(final)} for the winner in "
-        f"full; {format_seconds(left)} are left",
+        f"about {format_seconds(trials)} of trials, the last {full} of them runs in full, then "
+        f"{format_seconds(final)} for the best one's test and pages; "
+        f"{format_seconds(left)} are left",
     ]
 
 
@@ -114,8 +116,8 @@ def recipe_line(interval: tuple[float, float, float], judged: str) -> str:
 def stays_line(first: int, rows: int) -> str:
     """Why the recipe is trained in full although trial `first`, on so many rows, is before it."""
     return (
-        f"trial {first} is ahead of the recipe itself by no more than noise, on {rows:,} rows; all "
-        "of them may tell otherwise, so the recipe stays"
+        f"trial {first} is ahead of the recipe itself on {rows:,} rows; all of them may tell "
+        "otherwise, and there was no time to ask, so the recipe stays"
     )
 
 

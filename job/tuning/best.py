@@ -8,7 +8,6 @@ import numpy as np
 from engine.intervals import Interval, paired_interval
 from job.tuning.record import Line, Record
 from report.compare import LESS_IS_BETTER
-from report.tune import is_worse
 
 
 def score_of(line: Line) -> tuple[float, float] | None:
@@ -67,16 +66,13 @@ def to_recipe(lines: Sequence[Line]) -> Interval | None:
 
 
 def choose(record: Record, rows: int, spent: float) -> Line:
-    """The winner's line, written: the best of the finalists, or the recipe where nothing was
-    compared. On the `rows` of the run in full that holds within noise too: nothing speaks more for
-    another one than its figure does. On fewer rows what is ahead of the recipe by chance, the best
-    of many, would often be behind it in full: there it has to be ahead beyond noise."""
+    """The winner's line, written: the best of the finalists where both it and the recipe were
+    trained on all `rows`, within noise too, since nothing speaks more for another one than its
+    figure does. Else the recipe: what is ahead on fewer rows may be behind on all of them."""
     recipe: Line = {"trial": 0, "rung": None, "settings": {}}
-    lines = finalists(record)
-    best = next(iter(lines), recipe)
-    gap = to_recipe(lines)
-    if gap is not None and best["rows"] < rows and not is_worse(gap, judged_by(lines)):
-        best = next(line for line in lines if not line["trial"])
+    best = next(iter(finalists(record)), recipe)
+    if best is not recipe and best["rows"] < rows:
+        best = next(line for line in finalists(record) if not line["trial"])
     return record.add(
         "winner", trial=best["trial"], rung=best["rung"], settings=best["settings"], spent=spent
     )

@@ -16,14 +16,16 @@ from files.write import save_text
 from job.extras import need_extra
 from job.folder import run_folder
 from job.tasks.table import task_of
-from job.tuning.final import ENDING, Train, recipe_path, train_winner
+from job.tuning.final import recipe_path, train_winner
 from job.tuning.grid import read_grid, run_grid
+from job.tuning.kept import ENDING
 from job.tuning.page import write_page
 from job.tuning.planned import Clock, Wanted
 from job.tuning.rates import rate_test
 from job.tuning.record import NAME, Line, Record, read_record
 from job.tuning.search import pace, search
 from job.tuning.show import Console, conclusion
+from job.tuning.trial import Train
 from report.format import format_seconds
 from report.rates import rates_lines, rates_svg
 
@@ -111,11 +113,10 @@ def differing(before: Line, request: dict[str, Any]) -> list[str]:
     ]
 
 
-def tune(
-    wanted: Wanted, minutes: float, begun: float, begin: Begin, train: Train
-) -> dict[str, Any]:
-    """Search, train the winner in full, write the page; the run's result. `begun` is when the time
-    began, on time.monotonic(). Raises SystemExit(143, 130 or 129) where it was asked to stop."""
+def tune(wanted: Wanted, minutes: float, begun: float, begin: Begin) -> dict[str, Any]:
+    """Search, take the winner's run to its end, write the page; the run's result. `begun` is when
+    the time began, on time.monotonic(). Raises SystemExit(143, 130 or 129) where it was asked to
+    stop."""
     refuse(wanted.config, wanted.sampler)
     folder = search_folder(wanted.config)
     with hold_run(folder):
@@ -137,7 +138,10 @@ def tune(
         if (done := record.last("done")) is not None:
             print(f"finished already: {done['run']}\nsearch: {write_page(record, planned, folder)}")
             return {}
-        config, result = train_winner(planned, record, winner, clock, pace(record, planned), train)
+        scale = pace(record, planned)
+        config, result = train_winner(
+            planned, record, winner, clock, scale, wanted.train, begin.fresh
+        )
         page = write_page(record, planned, folder)
     print(f"search: {page}")
     print(f"recipe: {recipe_path(config)}")

@@ -1,7 +1,6 @@
-"""The winner in full: an ordinary run, which predict.py opens, and its recipe beside it."""
+"""The winner's run, an ordinary one, to its end; its recipe beside it."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +9,20 @@ from configs.schema import Config
 from job.folder import run_folder
 from job.job import Job
 from job.prepare import plan_steps
+from job.tuning.kept import full_config, move_kept, out_of_time, waits
 from job.tuning.plan import FEWEST_STEPS
 from job.tuning.planned import Clock, Planned
 from job.tuning.record import Line, Record
 from job.tuning.search import trial_line
-from job.tuning.space import change
+from job.tuning.trial import Train
 
-# trains a recipe in full; what it is given beside it sees the job before its first step
-Train = Callable[[Config, Callable[[Job], None]], dict[str, Any]]
-ENDING = "-tuned"  # of the run's name
 OPENED = 0.4  # share of what is no step that an opening takes
 MARGIN = 1.1  # times what a run is expected to take
 
 
 def final_config(planned: Planned, winner: Line, steps: int | None) -> Config:
     """The winner's recipe under its name; `steps` where fewer have to do."""
-    config = change(planned.base, winner["settings"], planned.base.run.name + ENDING)
+    config = full_config(planned, winner["settings"])
     if steps is None:
         return config
     tables = config.model_dump(exclude_none=True)
@@ -60,24 +57,21 @@ def fitting_steps(
     return max(min(total, FEWEST_STEPS), int(total * max(0.0, room) / (MARGIN * training)))
 
 
-def out_of_time(config: Config, result: dict[str, Any], total: int) -> bool:
-    """Whether a training ended before its `total` steps because its time was over, not for want of
-    anything better."""
-    progress, patience = result["progress"], config.eval.patience
-    tired = patience is not None and progress["without_improvement"] >= patience
-    return progress["stopped_early"] and progress["step"] < total and not tired
-
-
 def train_winner(
-    planned: Planned, record: Record, winner: Line, clock: Clock, scale: float, train: Train
-) -> tuple[Config, dict[str, Any]]:
-    """Train, test and export it; its recipe and its result. The training ends after a whole
-    schedule over the steps that fit, and wherever it stands where even these do not end in time."""
-    line = record.last("final")
+    planned: Planned, record: Record, winner: Line, clock: Clock, scale: float, train: Train,
+    fresh: bool,
+) -> tuple[Config, dict[str, Any]]:  # fmt: skip
+    """Test and export the winner's run; its recipe and its result. Where no run waits, it is
+    trained here: after a whole schedule over the steps that fit its training ends, and wherever it
+    stands where even these do not end in time."""
+    config, line = final_config(planned, winner, None), record.last("final")
+    kept = waits(config, record, winner["trial"])
     if line is None:
-        total = plan_steps(final_config(planned, winner, None), planned.rows).total_steps
+        total = plan_steps(config, planned.rows).total_steps
         steps = fitting_steps(planned, record, winner, clock.left, total, scale)
-        line = record.add("final", steps=steps, total=total, spent=clock.spent)
+        line = record.add("final", steps=None if kept else steps, total=total, spent=clock.spent)
+    if kept:
+        move_kept(config, record, winner["trial"], fresh)
     config = final_config(planned, winner, line["steps"])
     write_config(config, recipe_path(config))
 
@@ -86,8 +80,8 @@ def train_winner(
         job.until = time.monotonic() + max(0.0, clock.left - rest)
         job.least_steps = FEWEST_STEPS
 
-    result = train(config, end_in_time)
-    if out_of_time(config, result, line["steps"] or line["total"]):
+    result = train(config, end_in_time, kept)
+    if out_of_time(config, result["progress"], line["steps"] or line["total"]):
         print(
             f"WARNING: the time was over at step {result['progress']['step']}, and the training "
             "ended there, before its rate had come down: this machine became slower"

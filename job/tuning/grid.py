@@ -9,8 +9,8 @@ from typing import Any
 from configs.schema import Config
 from engine.memory import release_memory
 from job.folder import Folder, check_folder, run_folder
-from job.tuning.final import Train
 from job.tuning.space import change, read_value, split_commas
+from job.tuning.trial import Train
 from job.verify import read_result
 from report.evaluation import result_line
 
@@ -66,7 +66,7 @@ def run_grid(
         if resume and (result := finished(folder)) is not None:
             print(f"{folder.path} is finished, nothing to do. {result_line(result)}", flush=True)
             continue
-        train(config, lambda job: None)
+        train(config, lambda job: None, False)
         release_memory()  # else the next plan would count what this run held
     return [folder.path for folder in folders]
 

@@ -3,7 +3,9 @@
 Successive halving (Jamieson and Talwalkar 2016, arXiv:1502.07943) in rungs: of the settings of a
 rung the best third goes to the next, on three times the rows. A trial is a whole schedule, warm-up
 and decay to zero included, on the first rows of one random order; none is the beginning of a longer
-one, since a rate that falls in a straight line, judged half-way, makes high ones look bad.
+one, since a rate that falls in a straight line, judged half-way, makes high ones look bad. The last
+rung is on all rows: few rows like what learns fast, and all of them may tell otherwise. Its trials
+are runs in full that wait for their test, and the best of them goes on.
 """
 
 import math
@@ -15,11 +17,10 @@ SHARE = 3  # settings of a rung over those of the next
 MOST_RUNGS = 4
 MOST_TRIALS = 60  # settings that are tried
 WANTED = 8  # settings; from so many on more rows are worth more than more settings
-IN_A_DUEL = 4  # settings that make a last round on all rows worth more than more settings
 LEAST_STEPS = 16  # of the shortest trial
 LEAST_VALIDATION = 200  # rows that judge a trial, where there are as many
 FEWEST_STEPS = 4  # of a run that is shortened, whatever the time: the first one's rate is 0
-LAST = 1 / 3  # share of the time for the winner in full, at least
+EACH = 1 / 4  # share of the time for each run in full of a recipe that is shortened
 IN_FULL = 0.75  # share that a recipe may take and still be trained in full
 LEARNS = 1000  # rows that a length should leave room for
 SHORTEST = 64  # tokens to which texts are cut to save time
@@ -92,21 +93,26 @@ def evaluations(shape: Shape, rows: int, epochs: int) -> int:
 
 
 def trial_seconds(shape: Shape, speeds: Speeds, rows: int, validation: int) -> float:
-    """What a trial of the recipe takes on so many rows."""
+    """What a trial of the recipe takes on so many rows. On all of them it is a run, which loads its
+    rows and measures its memory by itself."""
     tokens = shape.tokens[shape.length]
     looks = evaluations(shape, rows, shape.epochs) * validation * speeds.check
     steps = rows * (shape.epochs * speeds.token + speeds.keeping)
-    return speeds.opening + tokens * (steps + looks)
+    return speeds.opening * (1 + (rows == shape.rows)) + tokens * (steps + looks)
+
+
+def closing_seconds(shape: Shape, speeds: Speeds, fit: Fit) -> float:
+    """What a run takes beside its steps and the evaluations between them: loading, the validation
+    rows once more for the decision, the test, export, pages."""
+    looks = (fit.validation + fit.test) * speeds.check
+    return speeds.closing + speeds.loading * (not fit.whole) + shape.tokens[fit.length] * looks
 
 
 def run_seconds(shape: Shape, speeds: Speeds, fit: Fit) -> float:
-    """What a run takes from its loading to its page; the validation rows are seen once more for the
-    decision."""
-    passes = evaluations(shape, fit.rows, fit.epochs) + 1
+    """What a run takes from its loading to its page."""
     steps = fit.rows * (fit.epochs * speeds.token + speeds.keeping)
-    looks = (passes * fit.validation + fit.test) * speeds.check
-    beside = speeds.closing + speeds.loading * (not fit.whole)
-    return beside + shape.tokens[fit.length] * (steps + looks)
+    looks = evaluations(shape, fit.rows, fit.epochs) * fit.validation * speeds.check
+    return closing_seconds(shape, speeds, fit) + shape.tokens[fit.length] * (steps + looks)
 
 
 def validation_rows(shape: Shape, rows: int) -> int:
@@ -119,9 +125,9 @@ def least_rows(shape: Shape) -> int:
     return min(shape.rows, max(LEAST_STEPS * shape.batch, LEAST_OF_CLASS * shape.classes))
 
 
-def rung_sizes(shape: Shape, top: int, rungs: int) -> list[int] | None:
-    """Rows of each rung below and with `top`; None where the first one's would be too few."""
-    sizes = [math.ceil(top / SHARE**below) for below in reversed(range(rungs))]
+def rung_sizes(shape: Shape, rungs: int) -> list[int] | None:
+    """Rows of each rung, all of them in the last; None where the first one's would be too few."""
+    sizes = [math.ceil(shape.rows / SHARE**below) for below in reversed(range(rungs))]
     return sizes if sizes[0] >= least_rows(shape) else None
 
 
@@ -145,27 +151,18 @@ def rungs_seconds(shape: Shape, speeds: Speeds, rungs: list[Rung]) -> float:
 
 
 def plan_rungs(shape: Shape, speeds: Speeds, seconds: float, most: int = MOST_TRIALS) -> list[Rung]:
-    """The trials that fit the time, none where not even two do: two settings are the least that can
-    be compared, and the recipe is one of them. At most `most` settings.
-
-    Of the sizes of the last rung, all rows and thirds of them down to the least, the largest counts
-    that has room for WANTED settings, else the one with most settings; and of the numbers of rungs
-    the one with most. All rows count from IN_A_DUEL settings on: only there recipe and challenger
-    are judged by what they are going to be.
-    """
+    """The trials that fit the time, none where not even two runs on all rows do: the recipe's and
+    another one's. At most `most` settings. The fewest rungs that have room for WANTED settings
+    count, else those with room for most."""
     best: list[Rung] = []
-    least = least_rows(shape)
-    thirds = (math.ceil(shape.rows / SHARE**n) for n in range(8))
-    for top in (*(size for size in thirds if size > least), least):
-        for rungs in range(1, MOST_RUNGS + 1):
-            sizes = rung_sizes(shape, top, rungs)
-            if sizes is None:
-                break
-            plan = most_settings(shape, speeds, sizes, seconds, most)
-            if plan and (not best or plan[0].trials > best[0].trials):
-                best = plan
-        enough = IN_A_DUEL if top == shape.rows else WANTED
-        if best and best[0].trials >= min(enough, most):
+    for rungs in range(1, MOST_RUNGS + 1):
+        sizes = rung_sizes(shape, rungs)
+        if sizes is None:
+            break
+        plan = most_settings(shape, speeds, sizes, seconds, most)
+        if plan and (not best or plan[0].trials > best[0].trials):
+            best = plan
+        if best and best[0].trials >= min(WANTED, most):
             break
     return best
 
@@ -195,13 +192,14 @@ def shrink(plan: list[Rung], now: int, done: int, left: float, costs: list[float
 
     `now` is the number of the rung that is under way, `done` how many of its trials are done, and
     `costs` are the seconds of a trial of each rung. Sizes stay, so that what is done counts. A
-    rung under way keeps what it has done; the rungs after it keep two settings, or go.
+    rung under way keeps what it has done; those between it and the last one go. Where there is
+    no time for the last one there is no further trial: nothing that it found could win.
     """
-    rungs = list(plan)
+    rungs, costs = list(plan), list(costs)
 
     def needed() -> float:
         first = max(0, rungs[now].trials - done) * costs[now]
-        later = zip(rungs[now + 1 :], costs[now + 1 :], strict=False)
+        later = zip(rungs[now + 1 :], costs[now + 1 :], strict=True)
         return first + sum(rung.trials * cost for rung, cost in later)
 
     while needed() > left:
@@ -211,11 +209,11 @@ def shrink(plan: list[Rung], now: int, done: int, left: float, costs: list[float
             for n in range(now + 1, len(rungs)):
                 most = max(2, math.ceil(fewer / SHARE ** (n - now)))
                 rungs[n] = replace(rungs[n], trials=min(rungs[n].trials, most))
-        elif len(rungs) > now + 1:
-            rungs.pop()
+        elif len(rungs) > now + 2:
+            rungs.pop(-2)
+            costs.pop(-2)
         else:
-            rungs[now] = replace(rungs[now], trials=done)
-            break
+            return [*rungs[:now], replace(rungs[now], trials=done)]
     return rungs
 
 
@@ -261,14 +259,15 @@ def fit_rows(shape: Shape, speeds: Speeds, seconds: float, length: int) -> Fit:
 
 
 def share_out(shape: Shape, speeds: Speeds, seconds: float) -> tuple[Fit, float]:
-    """What is trained in full at the end, and the seconds that are left for trials before it. Where
-    the recipe takes more than IN_FULL of the time, the last third trains what fits into it; where
-    FEW settings cannot be tried before that, all of the time does, and there is no trial."""
+    """What is trained in full, and the seconds for trials, runs in full among them; of a run the
+    end is left. Where the recipe takes more than IN_FULL of the time, each run in full has what
+    fits EACH of it; where FEW settings cannot be tried before them, all of the time trains one, and
+    there is no trial."""
     whole = fit_run(shape, speeds, math.inf)
     if whole.seconds <= IN_FULL * seconds:
-        return whole, seconds - max(whole.seconds, LAST * seconds)
-    fit = fit_run(shape, speeds, LAST * seconds)
-    left = seconds - LAST * seconds
+        return whole, seconds - closing_seconds(shape, speeds, whole)
+    fit = fit_run(shape, speeds, EACH * seconds)
+    left = max(0.0, seconds - closing_seconds(shape, speeds, fit))
     plan = plan_rungs(fitted(shape, fit), speeds, left)
     if fit.rows < WORTH_TRIALS * least_rows(shape) or not plan or plan[0].trials < FEW:
         return fit_run(shape, speeds, IN_TIME * seconds), 0.0

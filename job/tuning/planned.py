@@ -15,6 +15,7 @@ from job.tuning.plan import (
     Fit,
     Rung,
     Speeds,
+    closing_seconds,
     fitted,
     plan_rungs,
     share_out,
@@ -22,7 +23,7 @@ from job.tuning.plan import (
 )
 from job.tuning.record import Line, Record
 from job.tuning.space import Dimension, default_space, read_space, size_of
-from job.tuning.trial import open_pool
+from job.tuning.trial import Train, open_pool
 
 IDLE_OPENING = 1.5  # seconds, on two cores that have nothing else to do
 LOADED = 10_000  # rows a second there, read and cleaned
@@ -46,13 +47,15 @@ class Clock:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What was asked for. `words`: the space as it was typed, none for the usual one."""
+    """What was asked for. `words`: the space as it was typed, none for the usual one; `train`: what
+    makes a run of a recipe."""
 
     config: Config
     sampler: str
     seed: int
     words: tuple[str, ...]
     allow_code: bool
+    train: Train
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Planned:
     space: list[Dimension]
     rungs: list[Rung]
     costs: list[float]  # seconds of the recipe's own trial in each rung
-    final: float  # seconds of the run in full
+    final: float  # seconds of a run in full
     closing: float  # of these, those after the last step
     until: float  # seconds of the search's time when trials have to be over
 
@@ -72,7 +75,7 @@ class Planned:
 def make_plan(
     wanted: Wanted, record: Record, clock: Clock, stop: StopRequest
 ) -> tuple[Planned, Data, Estimate]:
-    """Measure the recipe, decide how much of it is trained in full and which trials come before."""
+    """Measure the recipe, decide how much of it is trained in full and after which trials."""
     config, start = wanted.config, time.monotonic()
     pool = open_pool(config)
     loading = time.monotonic() - start
@@ -101,12 +104,11 @@ def make_plan(
     )
     rungs = plan_rungs(shape, speeds, seconds, min(MOST_TRIALS, size_of(space)))
     costs = [trial_seconds(shape, speeds, r.rows, r.validation) for r in rungs]
-    # after the last step: its evaluation, the decision's, the test
-    after = speeds.check * shape.tokens[fit.length] * (2 * shape.validation + fit.test)
-    final = fit.seconds - speeds.loading * (not fit.whole and seconds > 0)  # they are in the cache
+    cached = speeds.loading * (not fit.whole and seconds > 0)  # its rows are there by then
+    last = speeds.check * shape.tokens[fit.length] * fit.validation  # of the evaluations on the way
     planned = Planned(
-        base, shape.rows, space, rungs, costs, final, speeds.closing + after,
-        clock.spent + seconds,
+        base, shape.rows, space, rungs, costs, fit.seconds - cached,
+        closing_seconds(shape, speeds, fit) + last - cached, clock.spent + seconds,
     )  # fmt: skip
     write_plan(record, planned, clock, speeds=asdict(speeds))
     return planned, pool, measured.needs

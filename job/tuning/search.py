@@ -11,6 +11,7 @@ from engine.memory import release_memory
 from engine.stop import StopRequest
 from files.errors import meets_limit
 from job.tuning.best import choose, ranked, score_of
+from job.tuning.kept import full_config, keep_best, kept_in, train_kept
 from job.tuning.plan import shrink
 from job.tuning.planned import Clock, Planned, Wanted, make_plan, planned_of, write_plan
 from job.tuning.record import Line, Record
@@ -107,7 +108,8 @@ def keep_to_time(planned: Planned, record: Record, clock: Clock, now: int, done:
     rungs = shrink(planned.rungs, now, done, left, costs)
     if rungs == planned.rungs:
         return planned
-    planned = replace(planned, rungs=rungs)
+    by_rows = {r.rows: cost for r, cost in zip(planned.rungs, planned.costs, strict=True)}
+    planned = replace(planned, rungs=rungs, costs=[by_rows[rung.rows] for rung in rungs])
     write_plan(record, planned, clock)
     return planned
 
@@ -138,12 +140,16 @@ def one_trial(
     start = time.monotonic()
     end = start + longest_trial(planned, record, clock, rung)
     try:
-        config = change(planned.base, settings)
-        data = first_rows(pool, size.rows, size.validation)
-        with progress_bar(number) as on_step:
-            trained = run_trial(
-                config, data, wanted.allow_code, stop, needs, lambda job: end, on_step
-            )
+        if size.rows == planned.rows:
+            config = kept_in(full_config(planned, settings), record, number)
+            trained = train_kept(config, wanted.train, stop, end)
+        else:
+            config = change(planned.base, settings)
+            data = first_rows(pool, size.rows, size.validation)
+            with progress_bar(number) as on_step:
+                trained = run_trial(
+                    config, data, wanted.allow_code, stop, needs, lambda job: end, on_step
+                )
     except ValueError as error:
         if meets_limit(error) or number == 0:
             raise
@@ -151,13 +157,18 @@ def one_trial(
     else:
         values |= outcome(trained, pool.kind == "regression")
     release_memory()  # of a model that is gone, before the next one is there
-    return record.add("trial", **values, seconds=time.monotonic() - start, spent=clock.spent)
+    line = record.add("trial", **values, seconds=time.monotonic() - start, spent=clock.spent)
+    if size.rows == planned.rows:
+        keep_best(record, rung)
+    return line
 
 
 def longest_trial(planned: Planned, record: Record, clock: Clock, rung: int) -> float:
     """Seconds that a trial may take at most: until trials have to be over, and as long as it is
     expected to take itself. What is slower than all before it may not take the winner's time."""
     left = max(0.0, planned.until - clock.spent)
+    if planned.rungs[rung].rows == planned.rows:  # what was counted on is all that it takes
+        return AHEAD * left
     return left + pace(record, planned) * planned.costs[rung]
 
 

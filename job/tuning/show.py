@@ -57,7 +57,8 @@ class Console:
             print("".join(f"  {line}\n" for line in changed), end="")
         rungs = [(rung.trials, rung.rows, rung.validation) for rung in planned.rungs]
         trials = sum(r.trials * c for r, c in zip(planned.rungs, planned.costs, strict=True))
-        print("\n".join(plan_lines(rungs, trials, planned.final, clock.left)), flush=True)
+        rest = planned.closing if rungs else planned.final
+        print("\n".join(plan_lines(rungs, trials, rest, clock.left)), flush=True)
         if planned.rungs:
             print("space: " + ", ".join(dimension.words for dimension in planned.space), flush=True)
 
@@ -66,7 +67,8 @@ class Console:
         if line["rung"] != self.rung:
             self.rung = line["rung"]
             rung = planned.rungs[self.rung]
-            print(f"\n{rung.trials} settings on {rung.rows:,} rows")
+            full = ", in full" * (rung.rows == planned.rows)
+            print(f"\n{rung.trials} settings on {rung.rows:,} rows{full}")
             print(head_line(str(line.get("metric", "figure"))), flush=True)
         print(tried_line(tried_of(line)), flush=True)
 

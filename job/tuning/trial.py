@@ -32,6 +32,10 @@ from job.training.needs import memory_advice
 
 PARTS = ("train", "validation")  # test rows are in no trial
 
+# trains a recipe; what it is given beside it sees the job before its first step, and the last one
+# says whether it goes on where a run of its name stopped, if there is one
+Train = Callable[[Config, Callable[[Job], None], bool], dict[str, Any]]
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -132,30 +136,35 @@ def run_trial(
     )  # fmt: skip
 
 
+def look(job: Job, stop: StopRequest) -> tuple[dict[str, Any], np.ndarray]:
+    """Evaluate the validation rows: the figures, and what each row came to, in the split's order.
+    Raises Stopped where it was asked to end."""
+    decision, numbers = plain_decision(job), job.data.splits["validation"]["row"]
+    place, rows = {row: i for i, row in enumerate(numbers)}, np.zeros(len(numbers))
+
+    def on_batch(batch: Batch, logits: Tensor) -> None:
+        answers = decision.answers(logits.float().cpu()).numpy()
+        places = [place[row] for row in batch["rows"].tolist()]
+        rows[places] = row_figures(job.data.kind, answers, batch["labels"].cpu().numpy())
+
+    with ready(job.placed):
+        batches = stop.guard(split_batches(job, "validation"))
+        return scorer_of(job).evaluate(job.built.model, batches, on_batch), rows
+
+
 class Judge:
     """Looks at the validation rows, and keeps what the best state made of each."""
 
     def __init__(self, job: Job, stop: StopRequest) -> None:
         self.job, self.stop = job, stop
-        numbers = job.data.splits["validation"]["row"]
-        self.place = {row: i for i, row in enumerate(numbers)}
         self.best: tuple[float, float] | None = None
-        self.rows = np.zeros(len(numbers))
+        self.rows = np.zeros(len(job.data.splits["validation"]))
         self.seconds, self.looks = 0.0, 0
 
     def look(self, progress: Progress) -> dict[str, Any]:
         """Evaluate, as a run does."""
         job, start = self.job, time.perf_counter()
-        decision, rows = plain_decision(job), np.zeros(len(self.rows))
-
-        def on_batch(batch: Batch, logits: Tensor) -> None:
-            answers = decision.answers(logits.float().cpu()).numpy()
-            places = [self.place[row] for row in batch["rows"].tolist()]
-            rows[places] = row_figures(job.data.kind, answers, batch["labels"].cpu().numpy())
-
-        batches = self.stop.guard(split_batches(job, "validation"))
-        with ready(job.placed):
-            metrics = scorer_of(job).evaluate(job.built.model, batches, on_batch)
+        metrics, rows = look(job, self.stop)
         if note_evaluation(progress, job.metric, metrics, job.config.eval.patience):
             self.best, self.rows = (metrics[job.metric], metrics["loss"]), rows
         self.seconds += time.perf_counter() - start

@@ -111,8 +111,8 @@ def test_a_training_whose_time_is_over_ends_evaluated_and_usable(recipe, tmp_pat
     steps = max(1, least)
     assert job.plan.total_steps > steps
     assert (result["progress"]["step"], result["progress"]["best_step"]) == (steps, steps)
-    assert out_of_time(job.config, result, job.plan.total_steps)
-    assert not out_of_time(job.config, result, 1)
+    assert out_of_time(job.config, result["progress"], job.plan.total_steps)
+    assert not out_of_time(job.config, result["progress"], 1)
     assert predict.load_run(tmp_path / "runs/tiny")(["good film"])[0].label in ("neg", "pos")
 
 
