@@ -76,8 +76,9 @@ def open_record(wanted: Wanted, seconds: float, begin: Begin) -> Record:
         "recipe": trajectory(wanted.config), "seconds": seconds, "seed": wanted.seed,
         "sampler": wanted.sampler, "space": list(wanted.words),
     }  # fmt: skip
-    if begin.fresh and folder.exists():
-        print(f"the earlier search is kept as {set_aside(folder, 'old')}")
+    run = run_folder(wanted.config).path.with_name(wanted.config.run.name + ENDING)
+    if begin.fresh:
+        keep_aside(folder, run)
     if path.exists():
         if not begin.resume:
             raise ValueError(
@@ -91,8 +92,7 @@ def open_record(wanted: Wanted, seconds: float, begin: Begin) -> Record:
                 "Ask for the same, or start again with --fresh"
             )
         return record
-    run = run_folder(wanted.config).path.with_name(wanted.config.run.name + ENDING)
-    if run.exists() and not begin.fresh:
+    if run.exists():
         raise ValueError(
             f"{run}, where the winner would be, is there already; choose another run.name, or keep "
             "it aside with --fresh"
@@ -101,6 +101,16 @@ def open_record(wanted: Wanted, seconds: float, begin: Begin) -> Record:
     record = Record(path)
     record.add("search", **request)
     return record
+
+
+def keep_aside(folder: Path, run: Path) -> None:
+    """Rename an earlier search and its run, before anything that goes on could take them for its
+    own. Raises ValueError where another process holds the run."""
+    if folder.exists():
+        print(f"the earlier search is kept as {set_aside(folder, 'old')}")
+    if run.exists():
+        with hold_run(run):
+            print(f"its run is kept as {set_aside(run, 'old')}")
 
 
 def differing(before: Line, request: dict[str, Any]) -> list[str]:
@@ -138,9 +148,8 @@ def tune(wanted: Wanted, minutes: float, begun: float, begin: Begin) -> dict[str
         if (done := record.last("done")) is not None:
             print(f"finished already: {done['run']}\nsearch: {write_page(record, planned, folder)}")
             return {}
-        scale = pace(record, planned)
         config, result = train_winner(
-            planned, record, winner, clock, scale, wanted.train, begin.fresh
+            planned, record, winner, clock, pace(record, planned), wanted.train
         )
         page = write_page(record, planned, folder)
     print(f"search: {page}")

@@ -58,9 +58,8 @@ def fitting_steps(
 
 
 def train_winner(
-    planned: Planned, record: Record, winner: Line, clock: Clock, scale: float, train: Train,
-    fresh: bool,
-) -> tuple[Config, dict[str, Any]]:  # fmt: skip
+    planned: Planned, record: Record, winner: Line, clock: Clock, scale: float, train: Train
+) -> tuple[Config, dict[str, Any]]:
     """Test and export the winner's run; its recipe and its result. Where no run waits, it is
     trained here: after a whole schedule over the steps that fit its training ends, and wherever it
     stands where even these do not end in time."""
@@ -71,7 +70,7 @@ def train_winner(
         steps = fitting_steps(planned, record, winner, clock.left, total, scale)
         line = record.add("final", steps=None if kept else steps, total=total, spent=clock.spent)
     if kept:
-        move_kept(config, record, winner["trial"], fresh)
+        move_kept(config, record, winner["trial"])
     config = final_config(planned, winner, line["steps"])
     write_config(config, recipe_path(config))
 

@@ -10,7 +10,7 @@ from configs.read import write_config
 from configs.schema import Config
 from engine.plan import Progress
 from engine.stop import StopRequest
-from files.publish import remove, set_aside
+from files.publish import remove
 from job.fit import load_best
 from job.folder import run_folder
 from job.job import Job
@@ -100,11 +100,9 @@ def waits(config: Config, record: Record, number: int) -> bool:
     return run_folder(kept_in(config, record, number)).config.exists()
 
 
-def move_kept(config: Config, record: Record, number: int, fresh: bool) -> None:
-    """Put the run of a trial where the winner's belongs. `fresh`: what lies there is kept aside."""
-    source, target = run_folder(kept_in(config, record, number)), run_folder(config)
+def move_kept(config: Config, record: Record, number: int) -> None:
+    """Put the run of a trial where the winner's belongs."""
+    source = run_folder(kept_in(config, record, number))
     write_config(config, source.config)  # it says where the run is
-    if fresh and target.path.exists():
-        print(f"the earlier run is kept as {set_aside(target.path, 'old')}")
-    source.path.rename(target.path)
+    source.path.rename(run_folder(config).path)
     remove(source.path.parent)

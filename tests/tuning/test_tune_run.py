@@ -1,6 +1,7 @@
 """tune.py as a whole: killed and resumed, a grid, a range test; what is left is an ordinary run."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -8,20 +9,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import help_seconds, result_of
 
 import predict
+import train
 import tune
 from openloop import open_job, run_job
 from configs.read import read_config
+from engine.stop import Stopped, StopRequest
 from job.tuning import planned as planning
-from job.tuning.final import out_of_time
 from job.tuning.grid import grid_configs, read_grid
+from job.tuning.kept import keep_best, out_of_time, train_kept
 from job.tuning.measure import Measured, measure
-from job.tuning.plan import Shape, Speeds
+from job.tuning.plan import FEWEST_STEPS, Shape, Speeds
 from job.tuning.rates import curve_of
+from job.tuning.record import Record
+from job.tuning.trial import open_pool
 from report.rates import rates_lines, rates_svg
 
 ROOT = Path(__file__).parent.parent.parent
@@ -78,6 +84,104 @@ def test_a_search_leaves_a_run_its_recipe_and_a_page(recipe, tmp_path, capsys, f
     assert len(lines_of(record, "done")) == 1
 
 
+def test_a_fresh_search_keeps_the_earlier_one_and_its_run(recipe, tmp_path, fixed):
+    words = ["--config", str(recipe()), "--minutes", "40", *SPACE]
+    assert tune.main(words) == 0
+    runs = tmp_path / "runs"
+    before = (runs / "tiny-tuned/result.json").read_bytes()
+    assert tune.main(words) == 2  # neither asked for
+    assert tune.main([*words, "--fresh"]) == 0
+    assert (runs / "tiny-tuned.old-1/result.json").read_bytes() == before
+    assert (runs / "tiny-tune.old-1/tune.jsonl").exists()
+    assert result_of(runs / "tiny-tuned")["test"] == result_of(runs / "tiny-tuned.old-1")["test"]
+
+
+def test_the_winner_is_the_run_of_its_recipe_to_the_bit(recipe, tmp_path, fixed):
+    """Trained once, before it was known to win, in another folder."""
+    assert tune.main(["--config", str(recipe()), "--minutes", "40", *SPACE]) == 0
+    tuned = tmp_path / "runs/tiny-tuned"
+    assert lines_of(tmp_path / "runs/tiny-tune/tune.jsonl", "winner")[0]["rung"] is not None
+    assert read_config(tuned / "config.toml") == read_config(tmp_path / "runs/tiny-tuned.toml")
+    words = ["--config", str(tmp_path / "runs/tiny-tuned.toml"), "run.name=alone"]
+    assert train.main(words) == 0
+    alone = tmp_path / "runs/alone"
+    assert result_of(tuned)["test"] == result_of(alone)["test"]
+    assert result_of(tuned)["progress"] == result_of(alone)["progress"]
+    for name in ("model/adapter_model.safetensors", "test_predictions.jsonl"):
+        assert (tuned / name).read_bytes() == (alone / name).read_bytes()
+
+
+def test_a_run_that_pauses_has_looked_at_no_test_row_and_goes_on(recipe, tmp_path):
+    config, folder = read_config(recipe()), tmp_path / "runs/tiny"
+    job = open_job(config)
+    job.pauses = True
+    paused = run_job(job)
+    assert set(paused) == {"progress"}
+    assert paused["progress"]["step"] == job.plan.total_steps
+    left = {path.name for path in folder.iterdir()}
+    assert not left & {"result.json", "test_predictions.jsonl", "model", "README.md"}
+    result = run_job(open_job(config, resume=True))
+    assert result["progress"] == paused["progress"]
+    assert result["test"]["n"] == 12
+
+
+def test_a_trial_on_all_rows_that_is_stopped_stops_the_search(recipe):
+    stop = StopRequest()
+
+    def stopped(config, ready, goes_on):
+        assert goes_on
+        raise SystemExit(143)
+
+    with pytest.raises(Stopped):
+        train_kept(read_config(recipe()), stopped, stop, math.inf)
+    assert stop.exit_code == 143
+
+
+def test_a_stop_while_a_trial_is_opened_is_not_lost(recipe):
+    stop = StopRequest()
+    stop.signal = signal.SIGINT
+
+    def train(config, ready, goes_on):
+        ready(SimpleNamespace())
+        raise AssertionError("it was asked to stop")
+
+    with pytest.raises(Stopped):
+        train_kept(read_config(recipe()), train, stop, math.inf)
+
+
+def test_a_trial_on_all_rows_is_cut_off_where_its_time_is_over(recipe, tmp_path):
+    def train(config, ready, goes_on):
+        job = open_job(config, resume=goes_on)
+        ready(job)
+        return run_job(job)
+
+    config = read_config(recipe())
+    late = train_kept(config, train, StopRequest(), 0.0)  # long ago, on time.monotonic()
+    assert late.late
+    assert late.steps == FEWEST_STEPS
+    assert len(late.rows) == 12
+
+
+def test_of_the_runs_that_wait_the_best_is_kept_or_the_recipe_s(tmp_path):
+    record = Record(tmp_path / "tune.jsonl")
+
+    def ended(number, value):
+        (tmp_path / f"trial-{number}/run").mkdir(parents=True)
+        figure = {"failed": "late"} if value is None else {"value": value}
+        record.add("trial", rung=1, trial=number, metric="accuracy", loss=1.0, **figure)
+        keep_best(record, 1)
+        return [path.name for path in tmp_path.glob("trial-*")]
+
+    assert ended(0, 0.5) == ["trial-0"]
+    assert ended(3, 0.4) == ["trial-0"]
+    assert ended(5, None) == ["trial-0"]
+    assert ended(7, 0.6) == ["trial-7"]
+    assert ended(8, 0.6) == ["trial-7"]
+    record.lines[0].pop("value")  # the recipe's own was cut off: nothing was compared with it
+    (tmp_path / "trial-0").mkdir()
+    assert ended(9, 0.9) == ["trial-0"]
+
+
 @pytest.mark.parametrize(
     "sections",
     [
@@ -88,8 +192,6 @@ def test_a_search_leaves_a_run_its_recipe_and_a_page(recipe, tmp_path, capsys, f
     ids=["lora", "kept vectors", "ngrams"],
 )
 def test_speeds_are_measured_on_the_recipe_s_own_steps(recipe, sections):
-    from engine.stop import StopRequest
-    from job.tuning.trial import open_pool
 
     config = read_config(recipe(**sections))
     pool = open_pool(config)
