@@ -50,14 +50,16 @@ def head_line(metric: str) -> str:
 
 
 def plan_lines(
-    rungs: Sequence[tuple[int, int, int]], trials: float, final: float, left: float
+    rungs: Sequence[tuple[int, int, int]], trials: float, final: float, left: float, two: float
 ) -> list[str]:
     """What a search is going to do: of each rung its settings, training and validation rows, the
-    seconds of all trials, and those of what comes after them."""
+    seconds of all trials, and those of what comes after them; without a rung those of the one run,
+    and of `two`, which are the least that can be compared."""
     if not rungs:
         return [
-            f"no trial: about {format_seconds(max(0.0, left))} are left, and a run takes about "
-            f"{format_seconds(final)}; what beats it would have to do so in a second one"
+            f"no trial: about {format_seconds(max(0.0, left))} are left. A run takes about "
+            f"{format_seconds(final)}, and to hold another one against it about "
+            f"{format_seconds(two)}"
         ]
     parts = [
         f"{count} settings on {rows:,} rows (judged on {validation:,})"

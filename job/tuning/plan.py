@@ -94,11 +94,11 @@ def evaluations(shape: Shape, rows: int, epochs: int) -> int:
 
 def trial_seconds(shape: Shape, speeds: Speeds, rows: int, validation: int) -> float:
     """What a trial of the recipe takes on so many rows. On all of them it is a run, which loads its
-    rows and measures its memory by itself."""
-    tokens = shape.tokens[shape.length]
-    looks = evaluations(shape, rows, shape.epochs) * validation * speeds.check
+    rows and measures its memory by itself, and is looked at once more."""
+    tokens, run = shape.tokens[shape.length], rows == shape.rows
+    looks = (evaluations(shape, rows, shape.epochs) + run) * validation * speeds.check
     steps = rows * (shape.epochs * speeds.token + speeds.keeping)
-    return speeds.opening * (1 + (rows == shape.rows)) + tokens * (steps + looks)
+    return speeds.opening * (1 + run) + tokens * (steps + looks)
 
 
 def closing_seconds(shape: Shape, speeds: Speeds, fit: Fit) -> float:
@@ -116,7 +116,9 @@ def run_seconds(shape: Shape, speeds: Speeds, fit: Fit) -> float:
 
 
 def validation_rows(shape: Shape, rows: int) -> int:
-    """Validation rows that judge the trials of a rung, the same for all of them."""
+    """Validation rows that judge the trials of a rung, the same for all of them; runs have all."""
+    if rows == shape.rows:
+        return shape.validation
     return min(shape.validation, max(LEAST_VALIDATION, rows // 2))
 
 

@@ -57,8 +57,8 @@ class Console:
             print("".join(f"  {line}\n" for line in changed), end="")
         rungs = [(rung.trials, rung.rows, rung.validation) for rung in planned.rungs]
         trials = sum(r.trials * c for r, c in zip(planned.rungs, planned.costs, strict=True))
-        rest = planned.closing if rungs else planned.final
-        print("\n".join(plan_lines(rungs, trials, rest, clock.left)), flush=True)
+        rest, two = planned.closing if rungs else planned.final, 2 * planned.final - planned.closing
+        print("\n".join(plan_lines(rungs, trials, rest, clock.left, two)), flush=True)
         if planned.rungs:
             print("space: " + ", ".join(dimension.words for dimension in planned.space), flush=True)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from job.tuning.plan import (
     EACH,
+    FEW,
     FEWEST_STEPS,
     IN_FULL,
     SHORTEST,
@@ -19,6 +20,7 @@ from job.tuning.plan import (
     Speeds,
     closing_seconds,
     fit_run,
+    fitted,
     least_rows,
     plan_rungs,
     run_seconds,
@@ -195,7 +197,9 @@ def test_two_hundred_thousand_rows_are_cut_to_what_ten_minutes_hold():
     assert fit.seconds <= 560 * EACH + 1e-6
     assert fit.rows >= 500
     assert fit.test >= 100
-    assert plan_rungs(replace(large, rows=fit.rows, validation=fit.validation), IDLE, left)
+    plan = plan_rungs(fitted(large, fit), IDLE, left)
+    assert plan[0].trials >= FEW
+    assert plan[-1] == Rung(plan[-1].trials, fit.rows, fit.validation)
 
 
 def test_a_length_is_cut_before_too_few_rows_are_left():
