@@ -219,6 +219,14 @@ def shrink(plan: list[Rung], now: int, done: int, left: float, costs: list[float
     return rungs
 
 
+def grow(plan: list[Rung], now: int, done: int, left: float, costs: list[float]) -> list[Rung]:
+    """The plan with one more trial in the last rung, which is under way, where those planned are
+    done and another fits the `left` seconds."""
+    if plan[now].trials == done < MOST_TRIALS and costs[now] <= left:
+        return [*plan[:now], replace(plan[now], trials=done + 1)]
+    return plan
+
+
 def fit_run(shape: Shape, speeds: Speeds, seconds: float) -> Fit:
     """As much of a recipe as fits the time: all of it, else fewer epochs, else fewer rows of each
     split, and of long texts less where that leaves room for LEARNS rows. FEWEST_STEPS are

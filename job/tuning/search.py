@@ -4,6 +4,7 @@ record before it is done, and a search that goes on takes it from there."""
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 
 from data.prepare import Data
 from engine.estimate import Estimate
@@ -12,7 +13,7 @@ from engine.stop import StopRequest
 from files.errors import meets_limit
 from job.tuning.best import choose, ranked, score_of
 from job.tuning.kept import full_config, keep_best, kept_in, train_kept
-from job.tuning.plan import shrink
+from job.tuning.plan import grow, shrink
 from job.tuning.planned import Clock, Planned, Wanted, make_plan, planned_of, write_plan
 from job.tuning.record import Line, Record
 from job.tuning.sample import draw_place
@@ -83,12 +84,14 @@ def run_rungs(
 
 def entrants(wanted: Wanted, planned: Planned, record: Record, rung: int) -> Iterator[int]:
     """The numbers of the settings of a rung, the recipe's own first; those of later rungs are the
-    best of the one before."""
-    count = planned.rungs[rung].trials
+    best of the one before. The last rung has all of them, for as long as there is time."""
+    size = planned.rungs[rung]
+    last, trials = size.rows == planned.rows, size.trials
     if rung == 0:
-        return iter(range(count))
+        return count() if last else iter(range(trials))
     best = [line["trial"] for line in ranked(record, rung - 1)]
-    return iter([0, *(number for number in best if number)][:count])
+    order = [0, *(number for number in best if number)]
+    return iter(order if last else order[:trials])
 
 
 def trial_line(record: Record, rung: int, number: int) -> Line | None:
@@ -101,11 +104,13 @@ def trial_line(record: Record, rung: int, number: int) -> Line | None:
 
 def keep_to_time(planned: Planned, record: Record, clock: Clock, now: int, done: int) -> Planned:
     """The plan, with fewer settings where those that are left would not be over in time, by what
-    trials took so far."""
+    trials took so far, and with another one where time is left in the end."""
     scale = pace(record, planned)
     costs = [scale * cost for cost in planned.costs]
-    left = AHEAD * max(0.0, planned.until - clock.spent)
-    rungs = shrink(planned.rungs, now, done, left, costs)
+    left = max(0.0, planned.until - clock.spent)
+    rungs = shrink(planned.rungs, now, done, AHEAD * left, costs)
+    if rungs[now].rows == planned.rows:
+        rungs = grow(rungs, now, done, left, costs)
     if rungs == planned.rungs:
         return planned
     by_rows = {r.rows: cost for r, cost in zip(planned.rungs, planned.costs, strict=True)}

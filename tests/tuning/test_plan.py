@@ -13,6 +13,7 @@ from job.tuning.plan import (
     FEW,
     FEWEST_STEPS,
     IN_FULL,
+    MOST_TRIALS,
     SHORTEST,
     WANTED,
     Rung,
@@ -21,6 +22,7 @@ from job.tuning.plan import (
     closing_seconds,
     fit_run,
     fitted,
+    grow,
     least_rows,
     plan_rungs,
     run_seconds,
@@ -159,6 +161,16 @@ def test_a_search_that_is_behind_keeps_what_is_done_and_its_sizes(counts, data):
     assert needed <= left or (fewer[now].trials == done and len(fewer) == now + 1)
     if len(fewer) > now + 1:  # else nothing that is tried could win
         assert fewer[-1].rows == plan[-1].rows
+
+
+def test_one_more_run_is_made_where_time_is_left_after_the_last():
+    plan = [Rung(9, 300, 200), Rung(3, 900, 200)]
+    costs = [10.0, 30.0]
+    assert grow(plan, 1, 3, 30.0, costs) == [plan[0], Rung(4, 900, 200)]
+    assert grow(plan, 1, 3, 29.0, costs) == plan  # too long
+    assert grow(plan, 1, 2, 90.0, costs) == plan  # one of those planned is next
+    full = [Rung(MOST_TRIALS, 900, 200)]
+    assert grow(full, 0, MOST_TRIALS, 90.0, [30.0]) == full
 
 
 def test_enough_time_leaves_the_plan_as_it_is():

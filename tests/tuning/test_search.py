@@ -148,6 +148,26 @@ def test_the_winner_is_never_worse_than_the_recipe(world, tmp_path):
     assert lines[-1].startswith(f"winner: trial {best[0]['trial']}: ")
 
 
+def test_time_that_is_left_goes_to_further_runs_on_all_rows(world, tmp_path):
+    planned = world(tmp_path / "a.jsonl", seconds=200.0)
+    quick = world(tmp_path / "b.jsonl", seconds=200.0, slow=0.5)
+    last = len(planned.planned.rungs) - 1
+    runs = [[one for one in done.record.of("trial") if one["rung"] == last]
+            for done in (planned, quick)]  # fmt: skip
+    assert len(runs[1]) > len(runs[0])
+    assert quick.time.now <= quick.planned.until
+
+
+def test_where_two_runs_no_longer_fit_nothing_more_is_tried(world, tmp_path):
+    done = world(tmp_path / "a.jsonl", slow=5)
+    assert all(one["rows"] < done.planned.rows for one in done.record.of("trial"))
+    assert len(done.planned.rungs) == 1
+    assert done.time.now < done.planned.until
+    assert done.winner["trial"] == 0
+    whole = trials(world(tmp_path / "b.jsonl").record)
+    assert len(trials(done.record)) < len([one for one in whole if one[0] == 0])
+
+
 def test_each_rung_takes_the_best_of_the_one_before(world, tmp_path):
     done = world(tmp_path / "a.jsonl")
     first = [one["trial"] for one in ranked(done.record, 0)]
