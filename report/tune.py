@@ -130,6 +130,8 @@ def noise_line(intervals: Sequence[tuple[float, float, float]], judged: str) -> 
         return "no other trial is left to compare the first with"
     if count < 2:
         return "the first is better than the second beyond noise (95 %, on the same rows)"
+    if count == len(intervals) == 2:
+        return "both are within noise of each other (95 %, on the same rows)"
     if count == len(intervals):
         return f"all {count} are within noise of the first (95 %, on the same rows)"
     return f"the first {count} are within noise (95 %, on the same rows)"
