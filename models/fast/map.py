@@ -62,7 +62,7 @@ PATHS = {
     ),
     "linear": FastPath("linear layers without LoRA", product_forward, ("linear",), CPU),
     "few": FastPath(
-        "products of 2 to 128 rows, where no gradient is asked for",
+        "products of few rows (up to 64 or 128), where no gradient is asked for",
         NativeKernels.multiply_few,
         ("linear",),
         CPU,

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from models.fast.cpu.native import NativeKernels
 
 FEW = 64  # rows up to which, in fp32, oneDNN takes longer to begin than a product takes
-NATIVE = 128  # and up to which a kernel of our own is ahead of MKL's (benchmarks/LOG.md 45)
 
 
 @cache
@@ -38,8 +37,19 @@ def takes_onednn(dtype: torch.dtype) -> bool:
 def prefers_onednn(dtype: torch.dtype) -> bool:
     """Whether oneDNN's linear layer is also the faster one: in fp32 on eight floats at a time
     torch's own product (MKL) is, by a tenth to a fifth (benchmarks/LOG.md 44)."""
-    narrow = torch.backends.cpu.get_cpu_capability() in ("AVX2", "DEFAULT")
-    return takes_onednn(dtype) and not (narrow and dtype == torch.float32)
+    return takes_onednn(dtype) and not (is_narrow() and dtype == torch.float32)
+
+
+def is_narrow() -> bool:
+    """Whether this processor takes eight floats at a time, and not sixteen."""
+    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "DEFAULT")
+
+
+@cache
+def native_rows() -> range:
+    """The rows of which a kernel of our own has the product sooner (benchmarks/LOG.md 45): of one
+    row on eight floats at a time MKL is as fast, of many on sixteen oneDNN is faster."""
+    return range(2, 129) if is_narrow() else range(1, FEW + 1)
 
 
 def multiply(
@@ -50,8 +60,8 @@ def multiply(
     compiles = torch.compiler.is_compiling()  # then torch's own, which inductor knows
     rows, fp32 = len(x), x.dtype == torch.float32
     fits = x.device.type == "cpu" and x.numel() and weight.is_contiguous()
-    if fits and fp32 and native is not None and 1 < rows <= NATIVE and not compiles:
-        return native.multiply_few(x, weight, bias)  # of one row MKL is as fast
+    if fits and fp32 and native is not None and rows in native_rows() and not compiles:
+        return native.multiply_few(x, weight, bias)
     if fits and not (fp32 and rows <= FEW) and not compiles and prefers_onednn(x.dtype):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)

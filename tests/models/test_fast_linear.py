@@ -117,19 +117,23 @@ class Native:
 
 
 @needs_onednn
-def test_few_rows_are_native_only_where_no_gradient_is_asked_for():
+@pytest.mark.parametrize(("narrow", "few"), [(True, range(2, 129)), (False, range(1, 65))])
+def test_few_rows_are_native_only_where_no_gradient_is_asked_for(monkeypatch, narrow, few):
+    monkeypatch.setattr(products, "is_narrow", lambda: narrow)
+    for name in ("native_rows", "prefers_onednn"):  # without what they know of this processor
+        monkeypatch.setattr(products, name, getattr(products, name).__wrapped__)
     native, (plain, fast) = Native(), plain_and_fast()
     assert lend_native(nn.Sequential(fast, nn.Linear(2, 2)), native) == [fast]
-    x = torch.randn(products.NATIVE + 1, 24)
+    x = torch.randn(few.stop, 24)
     fast(x[:5])
     assert native.rows == []
     with torch.no_grad():
-        for rows in (1, 2, products.NATIVE, products.NATIVE + 1):
+        for rows in (few.start - 1, few.start, few.stop - 1, few.stop):
             torch.testing.assert_close(fast(x[:rows]), plain(x[:rows]))
-        assert native.rows == [2, products.NATIVE]
+        assert native.rows == [few.start, few.stop - 1]
         project(x[:5], [fast, fast])
-        assert native.rows == [2, products.NATIVE, 5, 5]
+        assert native.rows == [few.start, few.stop - 1, 5, 5]
         fast.double()(x[:5].double())
         with torch.autocast("cpu", dtype=torch.bfloat16):
             fast.float()(x[:5])
-    assert native.rows == [2, products.NATIVE, 5, 5]
+    assert native.rows == [few.start, few.stop - 1, 5, 5]

@@ -6,8 +6,9 @@
 
 namespace {
 
-// The sums of a tile stay in registers: of sixteen, twelve, and one vector of each row.
-constexpr int64_t OUTS = 4, ROWS = 3, BLOCK_OUTS = 16;
+// The sums of a tile stay in registers: of sixteen, twelve, and one vector of each row; with
+// sixteen floats at a time there are thirty-two.
+constexpr int64_t OUTS = 4, ROWS = W >= 16 ? 6 : 3, BLOCK_OUTS = 16;
 
 struct Product {  // y (rows, outs) = x (rows, k) w (outs, k)^T + b (outs), b may be null
   int64_t rows, k, outs;
