@@ -115,5 +115,5 @@ def unscale_gradients(scaler: torch.amp.GradScaler, parameters: Sequence[Tensor]
             own[-1].grad = own_part(p.grad)
     parts: Any = SimpleNamespace(param_groups=[{"params": own}])  # what it asks of an optimizer
     scaler.unscale_(parts)
-    for found in scaler._found_inf_per_device(parts).values():
-        found.fill_(highest(int(found)))
+    for overflow in scaler._found_inf_per_device(parts).values():
+        overflow.fill_(highest(int(overflow)))

@@ -94,18 +94,18 @@ def own_gpu(number: int | None) -> torch.device:
     one, which NCCL does not allow."""
     here, count = started(), torch.cuda.device_count()
     # as Slurm gives each task a GPU, the only one that it sees
-    given = count == 1 and bool(os.environ.get("CUDA_VISIBLE_DEVICES"))
-    if here.local_size > 1 and number is not None and not given:
+    assigned = count == 1 and bool(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if here.local_size > 1 and number is not None and not assigned:
         raise ValueError(
             f"precision.device is 'cuda:{number}' for each of {here.local_size} processes: use "
             "'cuda' or 'auto', with which each has a GPU of its own"
         )
-    if here.local_size > count and not given:
+    if here.local_size > count and not assigned:
         raise ValueError(
             f"{here.local_size} processes on this machine, and torch sees {count} GPUs here: start "
             "one for each GPU (torchrun --nproc-per-node), or set precision.device = 'cpu'"
         )
-    own = torch.device("cuda", 0 if given else here.local_rank if number is None else number)
+    own = torch.device("cuda", 0 if assigned else here.local_rank if number is None else number)
     torch.cuda.set_device(own)
     return own
 

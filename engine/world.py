@@ -251,7 +251,7 @@ def in_step(batches: Iterator[T]) -> Iterator[tuple[T, bool]]:
     if not _joined.lockstep:
         yield from ((batch, True) for batch in batches)
         return
-    spare: Any = None
+    filler: Any = None
     while True:
         signal, batch = 0, None
         try:
@@ -262,7 +262,7 @@ def in_step(batches: Iterator[T]) -> Iterator[tuple[T, bool]]:
             raise Stopped(signal)
         if not highest(batch is not None):
             return
-        if spare is None:  # the first round: rank 0 has one if any has
-            spare = from_first(batch)
-        spare = spare if batch is None else batch
-        yield spare, batch is not None
+        if filler is None:  # the first round: rank 0 has one if any has
+            filler = from_first(batch)
+        filler = filler if batch is None else batch
+        yield filler, batch is not None

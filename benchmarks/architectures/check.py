@@ -61,8 +61,8 @@ def make_folder(model_type: str, folder: Path, chat: bool = False) -> Path:
     """A random model of this architecture, for `chat` its language model, whose weights are large
     enough to tell texts apart, with a tokenizer of its kind."""
     tokenizer = make_tokenizer(kind_of(model_type))
-    spare = 8 if chat else 0  # rows that no word has, as many language models are published
-    config = tiny_config(model_type, special_ids(tokenizer), len(tokenizer) + spare)
+    unused = 8 if chat else 0  # rows that no word has, as many language models are published
+    config = tiny_config(model_type, special_ids(tokenizer), len(tokenizer) + unused)
     torch.manual_seed(0)
     tokenizer.save_pretrained(folder)
     classes = (MODEL_FOR_CAUSAL_LM_MAPPING if chat else MODEL_MAPPING)[type(config)]

@@ -69,10 +69,11 @@ def choose(record: Record, rows: int, spent: float) -> Line:
     """The winner's line, written: the best of the finalists where both it and the recipe were
     trained on all `rows`, within noise too, since nothing speaks more for another one than its
     figure does. Else the recipe: what is ahead on fewer rows may be behind on all of them."""
+    lines = finalists(record)
+    if lines and lines[0]["rows"] < rows:
+        lines = [line for line in lines if not line["trial"]]
     recipe: Line = {"trial": 0, "rung": None, "settings": {}}
-    best = next(iter(finalists(record)), recipe)
-    if best is not recipe and best["rows"] < rows:
-        best = next(line for line in finalists(record) if not line["trial"])
+    best = next(iter(lines), recipe)
     return record.add(
         "winner", trial=best["trial"], rung=best["rung"], settings=best["settings"], spent=spent
     )

@@ -63,7 +63,7 @@ def train_winner(
     """Test and export the winner's run; its recipe and its result. Where no run waits, it is
     trained here: after a whole schedule over the steps that fit its training ends, and wherever it
     stands where even these do not end in time."""
-    config, line = final_config(planned, winner, None), record.last("final")
+    config, line = full_config(planned, winner["settings"]), record.last("final")
     kept = waits(config, record, winner["trial"])
     if line is None:
         total = plan_steps(config, planned.rows).total_steps

@@ -19,7 +19,7 @@ from job.tuning.plan import FEWEST_STEPS
 from job.tuning.planned import Planned
 from job.tuning.record import Record
 from job.tuning.space import change
-from job.tuning.trial import Train, Trained, look
+from job.tuning.trial import Train, Trained, look, no_figure
 
 ENDING = "-tuned"  # of the name of the run in full
 
@@ -65,7 +65,7 @@ def train_kept(config: Config, train: Train, stop: StopRequest, until: float) ->
     (job,) = jobs
     progress = Progress(**result["progress"])
     if progress.best_value is None or progress.best_loss is None:
-        raise ValueError(f"the {job.metric} of no evaluation is a number")
+        raise no_figure(job)
     trained = time.perf_counter()
     load_best(job, run_folder(config), progress)
     rows = look(job, stop)[1].tolist()

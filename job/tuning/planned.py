@@ -71,6 +71,10 @@ class Planned:
     closing: float  # of these, those after the last step
     until: float  # seconds of the search's time when trials have to be over
 
+    def in_full(self, rung: Rung) -> bool:
+        """Whether the trials of a rung are runs, on all rows."""
+        return rung.rows == self.rows
+
 
 def make_plan(
     wanted: Wanted, record: Record, clock: Clock, stop: StopRequest

@@ -86,7 +86,7 @@ def entrants(wanted: Wanted, planned: Planned, record: Record, rung: int) -> Ite
     """The numbers of the settings of a rung, the recipe's own first; those of later rungs are the
     best of the one before. The last rung has all of them, for as long as there is time."""
     size = planned.rungs[rung]
-    last, trials = size.rows == planned.rows, size.trials
+    last, trials = planned.in_full(size), size.trials
     if rung == 0:
         return count() if last else iter(range(trials))
     best = [line["trial"] for line in ranked(record, rung - 1)]
@@ -109,7 +109,7 @@ def keep_to_time(planned: Planned, record: Record, clock: Clock, now: int, done:
     costs = [scale * cost for cost in planned.costs]
     left = max(0.0, planned.until - clock.spent)
     rungs = shrink(planned.rungs, now, done, AHEAD * left, costs)
-    if rungs[now].rows == planned.rows:
+    if planned.in_full(rungs[now]):
         rungs = grow(rungs, now, done, left, costs)
     if rungs == planned.rungs:
         return planned
@@ -145,7 +145,7 @@ def one_trial(
     start = time.monotonic()
     end = start + longest_trial(planned, record, clock, rung)
     try:
-        if size.rows == planned.rows:
+        if planned.in_full(size):
             config = kept_in(full_config(planned, settings), record, number)
             trained = train_kept(config, wanted.train, stop, end)
         else:
@@ -163,7 +163,7 @@ def one_trial(
         values |= outcome(trained, pool.kind == "regression")
     release_memory()  # of a model that is gone, before the next one is there
     line = record.add("trial", **values, seconds=time.monotonic() - start, spent=clock.spent)
-    if size.rows == planned.rows:
+    if planned.in_full(size):
         keep_best(record, rung)
     return line
 
@@ -172,7 +172,7 @@ def longest_trial(planned: Planned, record: Record, clock: Clock, rung: int) -> 
     """Seconds that a trial may take at most: until trials have to be over, and as long as it is
     expected to take itself. What is slower than all before it may not take the winner's time."""
     left = max(0.0, planned.until - clock.spent)
-    if planned.rungs[rung].rows == planned.rows:  # what was counted on is all that it takes
+    if planned.in_full(planned.rungs[rung]):  # what was counted on is all that it takes
         return AHEAD * left
     return left + pace(record, planned) * planned.costs[rung]
 

@@ -67,7 +67,7 @@ class Console:
         if line["rung"] != self.rung:
             self.rung = line["rung"]
             rung = planned.rungs[self.rung]
-            full = ", in full" * (rung.rows == planned.rows)
+            full = ", in full" * planned.in_full(rung)
             print(f"\n{rung.trials} settings on {rung.rows:,} rows{full}")
             print(head_line(str(line.get("metric", "figure"))), flush=True)
         print(tried_line(tried_of(line)), flush=True)

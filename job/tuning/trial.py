@@ -127,13 +127,18 @@ def run_trial(
         )  # fmt: skip
     stop.check()
     if judge.best is None:
-        raise ValueError(f"the {job.metric} of no evaluation is a number")
+        raise no_figure(job)
     training = time.perf_counter() - opened - judge.seconds
     return Trained(
         job.metric, judge.best[0], judge.best[1], judge.rows.tolist(), progress.step,
         opened - start, training, judge.seconds, judge.looks, job.estimate,
         late and progress.step < job.plan.total_steps,
     )  # fmt: skip
+
+
+def no_figure(job: Job) -> ValueError:
+    """The error of a training that no evaluation could judge."""
+    return ValueError(f"the {job.metric} of no evaluation is a number")
 
 
 def look(job: Job, stop: StopRequest) -> tuple[dict[str, Any], np.ndarray]:
