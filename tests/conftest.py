@@ -161,7 +161,7 @@ def pair_run(tmp_path_factory, tiny_folder):
     words = [f"run.dir={folder}", f"model.source={tiny_folder}", "train.max_steps=2"]
     words += [f"data.source={folder}/pairs.jsonl", 'data.text=["a", "b"]', "data.max_length=32"]
     words += ["run.name=two", "data.subset={}", "--unset", "data.filter", "--unset", "samples"]
-    words += ["--unset", "bag"]
+    words += ["precision.dtype=fp32", "precision.device=cpu", "--unset", "bag"]
     assert train.main(["--config", str(ROOT / "configs/imdb_lora.toml"), *words]) == 0
     return folder / "two"
 
