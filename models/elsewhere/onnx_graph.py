@@ -134,7 +134,7 @@ def innermost(error: BaseException) -> BaseException:
 
 @contextmanager
 def quiet_export() -> Iterator[None]:
-    """Without what the exporter and the quantiser report of their steps, and their warnings."""
+    """Without what the exporter reports of its steps, and its warnings."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -371,12 +371,12 @@ def test_many_stray_quotes_cost_time_that_grows_with_the_file(tmp_path):
     def seconds(rows):
         lines = ["text,label", *(f'"film number {i},{i % 2}' for i in range(rows))]
         path = write(tmp_path, "a.csv", "\n".join(lines) + "\n")
-        start = time.perf_counter()
+        start = time.process_time()  # a busy machine fails nothing
         assert len(read(path)) == rows
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     small = min(seconds(2000) for _ in range(3))
-    assert seconds(16_000) < 30 * small + 0.1
+    assert min(seconds(16_000) for _ in range(2)) < 30 * small + 0.1
 
 
 # JSON in all its shapes

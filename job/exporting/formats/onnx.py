@@ -91,7 +91,7 @@ class Onnx:
 
 
 class OnnxInt8(Onnx):
-    """The same graph, its weights in 8 bits."""
+    """The same graph, its weights of 8 bits."""
 
     relation = "quantized"
     promise = "99 % of the labels the same, and a loss of accuracy above one point excluded at 95 %"
@@ -106,7 +106,11 @@ class OnnxInt8(Onnx):
             path.rename(whole / path.name)
         quantise(whole / GRAPH, folder / GRAPH)
         shutil.rmtree(whole)
-        notes = [*written.notes, "Weights of its matrix products have 8 bits each."]
+        notes = [
+            *written.notes,
+            "The weights of its products and its tables of embeddings have 8 bits each, in blocks "
+            "of 32 with a factor of their own; it takes onnxruntime 1.23 or later.",
+        ]
         return replace(written, notes=notes)
 
     def refuses(self, source: Source) -> str | None:
