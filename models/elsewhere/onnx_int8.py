@@ -13,6 +13,7 @@ head's, which take no time and decide.
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def shrink_weights(graph: Any) -> None:
     from onnx import numpy_helper
 
     readers = defaultdict(list)
-    for node in graph.node:
+    for node in nodes_in(graph):
         for name in set(node.input):
             readers[name].append(node)
     del graph.value_info[:]  # says of a weight what it was
@@ -82,6 +83,15 @@ def shrink_weights(graph: Any) -> None:
             node.input.append(f"{name}{FACTORS}")
         weight.CopyFrom(numpy_helper.from_array(codes, name))
         graph.initializer.append(numpy_helper.from_array(factors, f"{name}{FACTORS}"))
+
+
+def nodes_in(graph: Any) -> Iterator[Any]:
+    """The nodes of a graph, and of the branches and loops in it, which read its weights too."""
+    for node in graph.node:
+        yield node
+        for one in node.attribute:
+            for inner in (one.g, *one.graphs):
+                yield from nodes_in(inner)
 
 
 def to_blocks(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,11 +9,12 @@ from onnxruntime import InferenceSession
 from models.elsewhere import onnx_int8
 from models.elsewhere.onnx_int8 import BLOCK, ZERO, quantise, to_blocks
 
-RANDOM = np.random.default_rng(0)
 
-
-def draw(*shape):
-    return RANDOM.normal(size=shape).astype(np.float32)
+@pytest.fixture
+def draw():
+    """draw(*shape): random numbers, the same in every order of the tests."""
+    random = np.random.default_rng(0)
+    return lambda *shape: random.normal(size=shape).astype(np.float32)
 
 
 def save(path, nodes, inputs, constants):
@@ -52,7 +53,7 @@ def multiplied(tmp_path):
     return write
 
 
-def test_a_block_is_off_by_half_a_step_at_most():
+def test_a_block_is_off_by_half_a_step_at_most(draw):
     matrix = draw(40, 70)  # the third block of a row has six weights
     matrix[3] = 0
     codes, factors = to_blocks(matrix)
@@ -68,14 +69,14 @@ def test_a_block_is_off_by_half_a_step_at_most():
 
 @pytest.mark.parametrize("rows", [1, 3, 100])
 @pytest.mark.parametrize("size", [(32, 32), (48, 70), (384, 33)])
-def test_a_product_in_blocks_is_the_product(rows, size, multiplied, tmp_path):
+def test_a_product_in_blocks_is_the_product(draw, rows, size, multiplied, tmp_path):
     x, weight = draw(2, rows, size[0]), draw(*size)
     quantise(multiplied(weight), tmp_path / "eight.onnx")
     assert operators(tmp_path / "eight.onnx") == ["MatMulNBits"]
     assert off(ask(tmp_path / "eight.onnx", x=x), x.astype(np.float64) @ weight) < 0.015
 
 
-def test_a_large_number_costs_its_own_block_alone(multiplied, tmp_path):
+def test_a_large_number_costs_its_own_block_alone(draw, multiplied, tmp_path):
     x, weight = draw(64, 96), draw(96, 40)
     weight[:BLOCK] = 0  # so that nothing of it is in the answer but what it does to others
     x[:, 5] = 1000
@@ -83,8 +84,8 @@ def test_a_large_number_costs_its_own_block_alone(multiplied, tmp_path):
     assert off(ask(tmp_path / "eight.onnx", x=x), x.astype(np.float64) @ weight) < 0.015
 
 
-def test_a_table_in_blocks_is_the_table(tmp_path):
-    table, ids = draw(200, 70), RANDOM.integers(0, 200, (3, 9))
+def test_a_table_in_blocks_is_the_table(draw, tmp_path):
+    table, ids = draw(200, 70), np.random.default_rng(1).integers(0, 200, (3, 9))
     node = helper.make_node("Gather", ["table", "ids"], ["y"])
     whole = save(tmp_path / "whole.onnx", [node], {"ids": TensorProto.INT64}, {"table": table})
     quantise(whole, tmp_path / "eight.onnx")
@@ -93,7 +94,7 @@ def test_a_table_in_blocks_is_the_table(tmp_path):
     assert (tmp_path / "eight.onnx").stat().st_size < 0.4 * whole.stat().st_size
 
 
-def test_a_layer_that_adds_its_bias_is_a_product_too(tmp_path):
+def test_a_layer_that_adds_its_bias_is_a_product_too(draw, tmp_path):
     x, weight, bias = draw(5, 64), draw(40, 64), draw(40)
     node = helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1)
     constants = {"w": weight, "b": bias}
@@ -106,7 +107,7 @@ def test_a_layer_that_adds_its_bias_is_a_product_too(tmp_path):
     assert off(ask(tmp_path / "eight.onnx", x=x), wanted) < 0.015
 
 
-def test_layers_that_share_a_weight_share_its_blocks(tmp_path):
+def test_layers_that_share_a_weight_share_its_blocks(draw, tmp_path):
     x, weight = draw(5, 64), draw(64, 64)
     nodes = [helper.make_node("MatMul", [a, "w"], [b]) for a, b in ("xh", "hy")]
     whole = save(tmp_path / "whole.onnx", nodes, {"x": TensorProto.FLOAT}, {"w": weight})
@@ -124,7 +125,7 @@ SECONDS = {  # another reader of the weight of a product, or the only one
 
 
 @pytest.mark.parametrize("name", SECONDS)
-def test_a_weight_that_something_else_reads_stays_whole(name, tmp_path):
+def test_a_weight_that_something_else_reads_stays_whole(draw, name, tmp_path):
     operator, inputs = SECONDS[name]
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["a"]),
@@ -139,8 +140,26 @@ def test_a_weight_that_something_else_reads_stays_whole(name, tmp_path):
     np.testing.assert_array_equal(ask(tmp_path / "eight.onnx", **given), ask(whole, **given))
 
 
+@pytest.mark.parametrize("reads", ["Add", "MatMul"])
+def test_a_branch_reads_a_weight_too(reads, draw, tmp_path):
+    result = [helper.make_tensor_value_info("b", TensorProto.FLOAT, None)]
+    inner = helper.make_graph([helper.make_node(reads, ["x", "w"], ["b"])], "then", [], result)
+    other = helper.make_graph([helper.make_node("Identity", ["x"], ["b"])], "else", [], result)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("If", ["which"], ["c"], then_branch=inner, else_branch=other),
+        helper.make_node("Add", ["a", "c"], ["y"]),
+    ]
+    kinds = {"x": TensorProto.FLOAT, "which": TensorProto.BOOL}
+    whole = save(tmp_path / "whole.onnx", nodes, kinds, {"w": draw(64, 64)})
+    quantise(whole, tmp_path / "eight.onnx")
+    assert ("MatMul" in operators(tmp_path / "eight.onnx")) == (reads == "Add")
+    given = {"x": draw(64, 64), "which": np.array(True)}
+    assert off(ask(tmp_path / "eight.onnx", **given), ask(whole, **given)) < 0.015
+
+
 @pytest.mark.parametrize("axis", [0, 1])
-def test_only_rows_of_a_table_are_looked_up(axis, tmp_path):
+def test_only_rows_of_a_table_are_looked_up(draw, axis, tmp_path):
     node = helper.make_node("Gather", ["w", "ids"], ["y"], axis=axis)
     whole = save(tmp_path / "w.onnx", [node], {"ids": TensorProto.INT64}, {"w": draw(64, 64)})
     quantise(whole, tmp_path / "eight.onnx")
@@ -148,13 +167,13 @@ def test_only_rows_of_a_table_are_looked_up(axis, tmp_path):
 
 
 @pytest.mark.parametrize("size", [(64, 2), (31, 64)])
-def test_a_small_weight_stays_whole(size, multiplied, tmp_path):
+def test_a_small_weight_stays_whole(draw, size, multiplied, tmp_path):
     quantise(multiplied(draw(*size)), tmp_path / "eight.onnx")
     assert operators(tmp_path / "eight.onnx") == ["MatMul"]
 
 
 def test_a_graph_that_one_file_cannot_hold_has_its_weights_beside(
-    multiplied, tmp_path, monkeypatch
+    draw, multiplied, tmp_path, monkeypatch
 ):
     whole, x = multiplied(draw(96, 96)), draw(5, 96)
     quantise(whole, tmp_path / "one.onnx")
