@@ -1,12 +1,12 @@
 """A graph in 8 bits: the weights of its matrix products and its tables of embeddings.
 
 32 weights in a row share a factor, as in llama.cpp's Q8_0. What such a block is multiplied with
-becomes 8-bit too, 32 numbers at a time and as they come: onnxruntime's MatMulNBits, where it is
-told that so exact is enough. A few numbers in a transformer's layers are many times the others
-(Bondarenko et al. 2021, arXiv:2109.12948). One factor for a whole input, as in onnxruntime's
-quantize_dynamic, rounds the others away; here such a number costs only its own block. Of MiniLM
-over 600 reviews the logits are off by 0.045 (rms) with quantize_dynamic, although it left the ends
-of the feed-forwards whole, and by 0.010 with blocks.
+becomes 8-bit too, 32 numbers at a time and as they come: onnxruntime's MatMulNBits at its accuracy
+level 4. A few numbers in a transformer's layers are many times the others (Bondarenko et al. 2021,
+arXiv:2109.12948). One factor for a whole input, as in onnxruntime's quantize_dynamic, rounds the
+others away; here such a number costs only its own block. Of MiniLM over 600 reviews the logits are
+off by 0.045 (rms) with quantize_dynamic, although it left the ends of the feed-forwards whole, and
+by 0.010 with blocks.
 
 Products of activations alone, as in attention, stay as they are, and so do small ones such as a
 head's, which take no time and decide.
@@ -39,9 +39,9 @@ def quantise(source: Path, target: Path) -> None:
         loaded = ONNXModel(onnx.load(source))
         loaded.replace_gemm_with_matmul()  # a product, and a sum after it
         loaded.clean_initializers()
+        loaded.set_opset_import(DOMAIN, 1)
         model = loaded.model
         shrink_weights(model.graph)
-        model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
         size = sum(len(one.raw_data) for one in model.graph.initializer)
         onnx.save_model(
             model, target, save_as_external_data=size > LARGEST, location=f"{target.name}.data"
