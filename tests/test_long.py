@@ -162,8 +162,8 @@ def test_a_short_text_beside_longer_ones_is_answered_as_by_the_run_that_cuts_the
     texts = [text for pair in zip(long, short[:5], strict=True) for text in pair] + short[5:]
     places = [number for number, text in enumerate(texts) if text in short]
     cut, chunks = ([load_run(run)(texts)[n].probabilities for n in places] for run in (one, other))
-    for one, other in zip(chunks, cut, strict=True):  # other shapes round apart
-        assert one == pytest.approx(other, abs=1e-6)
+    for answer, wanted in zip(chunks, cut, strict=True):  # other shapes round apart
+        assert answer == pytest.approx(wanted, abs=1e-6)
 
 
 def test_a_killed_run_on_windows_goes_on_to_the_same_bits(start, recipe):

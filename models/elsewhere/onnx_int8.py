@@ -62,19 +62,18 @@ def shrink_weights(graph: Any) -> None:
             readers[name].append(node)
     del graph.value_info[:]  # says of a weight what it was
     for weight in list(graph.initializer):
-        name, nodes = weight.name, readers[weight.name]
         if not is_large(weight):
             continue
+        name, nodes = weight.name, readers[weight.name]
+        matrix = numpy_helper.to_array(weight)
+        rows, columns = matrix.shape
         if all(multiplies(node, name) for node in nodes):
-            matrix = numpy_helper.to_array(weight).T  # (N, K): what a block joins lies in a row
-            codes, factors = to_blocks(matrix)
-            columns, rows = matrix.shape
+            codes, factors = to_blocks(matrix.T)  # what a block joins lies in a row
             operator = "MatMulNBits"
-            attributes = {"N": columns, "K": rows, "accuracy_level": AS_8_BITS}
+            attributes = {"K": rows, "N": columns, "accuracy_level": AS_8_BITS}
         elif all(looks_up(node, name) for node in nodes):
-            matrix = numpy_helper.to_array(weight)  # (V, H)
             codes, factors = to_blocks(matrix)
-            codes = codes.reshape(len(matrix), -1)[:, : matrix.shape[1]]  # (V, H)
+            codes = codes.reshape(rows, -1)[:, :columns]  # a table has no place for filling
             operator, attributes = "GatherBlockQuantized", {"gather_axis": 0, "quantize_axis": 1}
         else:
             continue

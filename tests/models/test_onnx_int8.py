@@ -117,7 +117,7 @@ def test_layers_that_share_a_weight_share_its_blocks(draw, tmp_path):
     assert off(ask(tmp_path / "eight.onnx", x=x), x.astype(np.float64) @ weight @ weight) < 0.02
 
 
-SECONDS = {  # another reader of the weight of a product, or the only one
+SECONDS = {  # another reader of the weight of a product
     "added": ("Add", ["x", "w"]),
     "multiplied from the left": ("MatMul", ["w", "x"]),
     "looked up": ("Gather", ["w", "ids"]),

@@ -91,7 +91,7 @@ class Onnx:
 
 
 class OnnxInt8(Onnx):
-    """The same graph, its weights of 8 bits."""
+    """The same graph, its weights in 8 bits."""
 
     relation = "quantized"
     promise = "99 % of the labels the same, and a loss of accuracy above one point excluded at 95 %"
